@@ -1,0 +1,59 @@
+"""Generate `_core.c`, the cffi binding of the C code, from the public headers.
+
+Run as a script (the package needs the built binding): it writes the file; with `--check` it only compares, exit 1 if stale.
+The headers are the single declaration: everything in them must be plain C that cffi's parser reads,
+apart from include guards and comments.
+"""
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from cffi import FFI
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = ROOT / "emulator" / "native" / "_core.c"
+HEADERS = (
+    "emulator/native/status.h",
+    "emulator/native/memory_port.h",
+    "emulator/native/random.h",
+)
+
+
+def declarations(text: str) -> str:
+    """The part of a header that cffi reads: preprocessor lines go, integer constants stay."""
+    kept = []
+    for line in re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL).splitlines():
+        if not line.startswith("#") or re.match(r"#define \w+ (0x[0-9a-fA-F]+|\d+)u?\s*$", line):
+            kept.append(re.sub(r"^(#define \w+ \w+?)u\s*$", r"\1", line))
+    return "\n".join(kept) + "\n"
+
+
+def generate(path: Path) -> None:
+    """Write the generated C to `path`."""
+    ffi = FFI()
+    for header in HEADERS:
+        ffi.cdef(declarations((ROOT / header).read_text()))
+    ffi.set_source(
+        "emulator.native._core", "".join(f'#include "{header}"\n' for header in HEADERS)
+    )
+    ffi.emit_c_code(str(path))
+
+
+def main() -> int:
+    """Command line of this module."""
+    if "--check" not in sys.argv[1:]:
+        generate(TARGET)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "_core.c"
+        generate(fresh)
+        if fresh.read_text() == TARGET.read_text():
+            return 0
+    print("emulator/native/_core.c is stale: run `make native`", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+/* The page allocator of a Linux guest: zones, buddy lists by order and migrate type, fallback and
+ * page-block stealing, per-CPU lists, watermarks. Frames are page frame numbers (pfn); a block
+ * (pfn, order) is 2^order frames from pfn on, pfn a multiple of 2^order.
+ *
+ * A list's head is where allocation takes from. All functions return an fpr_status unless they say
+ * otherwise, with the result in the last parameter; nothing is allocated after create. */
+#ifndef FPR_ALLOCATOR_H
+#define FPR_ALLOCATOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define FPR_MAX_ORDERS 14   /* arm64 with 64 KiB pages: top order 13 */
+#define FPR_MIGRATETYPES 6
+#define FPR_MAX_ZONES 4
+#define FPR_PCP_LISTS 14    /* orders 0..3 by three types, then THP: others, movable */
+
+enum fpr_migratetype {
+    FPR_UNMOVABLE = 0,
+    FPR_MOVABLE = 1,
+    FPR_RECLAIMABLE = 2,
+    FPR_HIGHATOMIC = 3,
+    FPR_CMA = 4,
+    FPR_ISOLATE = 5,
+};
+
+/* Index of a zone in the kernel's order; a request may use its class and all below. */
+enum fpr_zone_class { FPR_ZONE_DMA = 0, FPR_ZONE_DMA32 = 1, FPR_ZONE_NORMAL = 2, FPR_ZONE_MOVABLE = 3 };
+
+/* Flags of an allocation. */
+#define FPR_ALLOC_DMA 1u         /* only the DMA zone */
+#define FPR_ALLOC_DMA32 2u       /* DMA32 and below */
+#define FPR_ALLOC_HIGH 4u        /* high priority: half of the minimum watermark */
+#define FPR_ALLOC_NONBLOCKING 8u /* another quarter of it; with order > 0 and HIGH: highatomic */
+
+/* Flags of a free into the buddy lists. */
+#define FPR_FREE_TO_TAIL 1u
+#define FPR_FREE_SKIP_NOTIFY 2u
+
+/* Why fpr_list_take stopped. */
+enum fpr_take_stop {
+    FPR_TAKE_END = 0,       /* ran off the end of the list */
+    FPR_TAKE_CANDIDATE = 1, /* `max` taken, and one more unreported block is there: now the head */
+    FPR_TAKE_REFUSED = 2,   /* isolation refused by the watermark: the refused block is the head */
+};
+
+struct fpr_allocator; /* opaque */
+
+struct fpr_allocator_config {
+    uint64_t frames;          /* frames 0 .. frames-1 may exist */
+    uint64_t seed;            /* for shuffling */
+    uint32_t cpus;
+    uint32_t zones;
+    uint8_t top_order;        /* largest block, 10 on x86-64 */
+    uint8_t pageblock_order;  /* 9 on x86-64 */
+    uint8_t thp_order;        /* per-CPU lists hold this order too; 0: no huge pages */
+    uint8_t shuffle;          /* order-10 frees go to a random end */
+    uint32_t boost_factor;    /* watermark boost, in 1/10000 of the high watermark; 15000 */
+};
+
+struct fpr_zone_config {
+    uint64_t start_pfn, end_pfn;
+    uint64_t managed_pages;
+    uint64_t min_pages, low_pages, high_pages; /* watermarks */
+    uint64_t lowmem_reserve[FPR_MAX_ZONES];    /* by the class of the request */
+    uint32_t zone_class;
+    uint32_t pcp_batch, pcp_high;
+};
+
+/* What a zone looks like now. */
+struct fpr_zone_state {
+    struct fpr_zone_config config;
+    uint64_t free_pages; /* not those on per-CPU lists, with the device, or isolated */
+    uint64_t boost_pages;
+    uint64_t highatomic_pages;
+    uint64_t pcp_pages; /* on the per-CPU lists, all CPUs */
+    uint64_t nr_free[FPR_MAX_ORDERS]; /* blocks of each order, all types */
+};
+
+struct fpr_counters {
+    uint64_t allocs, frees;             /* requests served, blocks freed */
+    uint64_t failures;                  /* requests that no zone could serve */
+    uint64_t refills, drains;           /* blocks moved to and from the per-CPU lists */
+    uint64_t fallbacks, steals;         /* taken from another type; page blocks claimed by it */
+    uint64_t merges, splits;
+    uint64_t reported_allocs;           /* blocks that were flagged reported and left their list */
+};
+
+/* A block on its way to or from the host. */
+struct fpr_block {
+    uint64_t pfn;
+    uint32_t order;
+    uint32_t type; /* list it was taken from */
+};
+
+/* The hook that tells a reporting policy of free blocks. While `armed`, a free that ends in a block
+ * of at least `order` sets `raised` and clears `armed`; whoever drives the allocator looks at
+ * `raised` after each operation. order 255: never. */
+struct fpr_notify {
+    uint32_t order;
+    uint32_t armed;
+    uint32_t raised;
+};
+
+int fpr_allocator_create(const struct fpr_allocator_config *config,
+                         const struct fpr_zone_config *zones, struct fpr_allocator **out);
+void fpr_allocator_destroy(struct fpr_allocator *allocator);
+struct fpr_notify *fpr_allocator_notify(struct fpr_allocator *allocator);
+const struct fpr_counters *fpr_allocator_counters(const struct fpr_allocator *allocator);
+/* Bytes of this process's memory that the metadata could ever take, and takes now. */
+uint64_t fpr_allocator_metadata_bytes(const struct fpr_allocator *allocator);
+
+/* Hand over a free range as the boot allocator does: cut greedily, ascending, to the tails. */
+int fpr_allocator_add_range(struct fpr_allocator *allocator, uint64_t pfn, uint64_t count);
+/* Put a free block at the tail of a list as it is known to be, without merging. */
+int fpr_allocator_add_block(struct fpr_allocator *allocator, uint64_t pfn, uint32_t order,
+                            uint32_t type);
+/* Put an allocated block where it is known to be. `type` is what it was allocated as. */
+int fpr_allocator_add_allocated(struct fpr_allocator *allocator, uint64_t pfn, uint32_t order,
+                                uint32_t type);
+/* Label of the page block of pfn; not a status. */
+uint32_t fpr_allocator_label(const struct fpr_allocator *allocator, uint64_t pfn);
+int fpr_allocator_set_label(struct fpr_allocator *allocator, uint64_t pfn, uint32_t type);
+int fpr_allocator_zone(const struct fpr_allocator *allocator, uint32_t zone,
+                       struct fpr_zone_state *out);
+/* Change watermarks, managed pages, reserves and per-CPU parameters of a zone; the boost is reset. */
+int fpr_allocator_set_zone(struct fpr_allocator *allocator, uint32_t zone,
+                           const struct fpr_zone_config *config);
+
+/* Allocate and free as the kernel's top level does: zonelist, watermarks, per-CPU lists. */
+int fpr_alloc(struct fpr_allocator *allocator, uint32_t cpu, uint32_t order, uint32_t type,
+              uint32_t flags, uint64_t *pfn);
+int fpr_free(struct fpr_allocator *allocator, uint32_t cpu, uint64_t pfn, uint32_t order);
+/* Empty the per-CPU lists of one CPU, or of all (cpu = UINT32_MAX). */
+int fpr_drain_pcp(struct fpr_allocator *allocator, uint32_t cpu);
+
+/* The buddy lists alone, without watermarks and per-CPU lists. */
+int fpr_buddy_alloc(struct fpr_allocator *allocator, uint32_t zone, uint32_t order, uint32_t type,
+                    uint64_t *pfn);
+int fpr_buddy_free(struct fpr_allocator *allocator, uint64_t pfn, uint32_t order, uint32_t type,
+                   uint32_t flags);
+/* Take exactly this block out of whatever free block holds it; the rest goes to the heads of its
+ * lists, largest first. FPR_NOT_FREE where some frame of it is not free. */
+int fpr_buddy_take(struct fpr_allocator *allocator, uint64_t pfn, uint32_t order);
+/* The free block that holds pfn, if any: *out, else FPR_NOT_FREE. */
+int fpr_buddy_find(const struct fpr_allocator *allocator, uint64_t pfn, struct fpr_block *out);
+
+/* Walk list [order][type] from its head, pass over reported blocks, isolate up to `max` unreported
+ * ones (out of every list and of the free count) into blocks[0..*taken). Where it stops at a block,
+ * the list is rotated so that this block is its head. `floor`: isolation is refused unless more
+ * than the minimum watermark + 2^order pages are free. */
+int fpr_list_take(struct fpr_allocator *allocator, uint32_t zone, uint32_t order, uint32_t type,
+                  uint32_t max, struct fpr_block *blocks, uint32_t *taken, uint32_t *stop);
+/* Put isolated blocks back in index order, each to the tail of the list of its page block's label,
+ * without notice; those that did not merge are flagged reported if `reported`. */
+int fpr_list_put_back(struct fpr_allocator *allocator, const struct fpr_block *blocks,
+                      uint32_t count, int reported);
+/* Up to `capacity` blocks of a list, head first: pfn, and bit 63 set where flagged reported. */
+int fpr_list_read(const struct fpr_allocator *allocator, uint32_t zone, uint32_t order,
+                  uint32_t type, uint64_t *pfns, uint64_t capacity, uint64_t *count);
+int fpr_pcp_read(const struct fpr_allocator *allocator, uint32_t zone, uint32_t cpu,
+                 uint32_t index, uint64_t *pfns, uint64_t capacity, uint64_t *count);
+
+/* Check every invariant of the whole structure. FPR_INVALID: `why` says which, and where. */
+int fpr_allocator_validate(const struct fpr_allocator *allocator, char *why, size_t size);
+
+#endif
