@@ -1,6 +1,7 @@
 """Generate `_core.c`, the cffi binding of the C code, from the public headers.
 
-Run as a script (the package needs the built binding): it writes the file; with `--check` it only compares, exit 1 if stale.
+Run as a script (the package needs the built binding). It writes the file; with `--check` it only
+compares, exit 1 if stale.
 The headers are the single declaration: everything in them must be plain C that cffi's parser reads,
 apart from include guards and comments.
 """
@@ -35,9 +36,7 @@ def generate(path: Path) -> None:
     ffi = FFI()
     for header in HEADERS:
         ffi.cdef(declarations((ROOT / header).read_text()))
-    ffi.set_source(
-        "emulator.native._core", "".join(f'#include "{header}"\n' for header in HEADERS)
-    )
+    ffi.set_source("emulator.native._core", "".join(f'#include "{header}"\n' for header in HEADERS))
     ffi.emit_c_code(str(path))
 
 
