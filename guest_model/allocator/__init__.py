@@ -1,0 +1,1 @@
+"""The page allocator of a Linux guest."""

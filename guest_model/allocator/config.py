@@ -1,0 +1,131 @@
+"""What a guest's page allocator is built from, and what it shows of itself.
+
+The dataclasses mirror the structs of guest_model/native/allocator.h, field for field; the enums
+mirror its constants. Frames are page frame numbers (pfn); sizes and watermarks count pages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+MAX_ORDERS = 14
+MAX_ZONES = 4
+PCP_LISTS = 14
+MIGRATETYPES = 6
+
+ALL_CPUS = 0xFFFFFFFF
+"""The CPU number that means every CPU, where per-CPU lists are drained."""
+NEVER = 255
+"""The order of a notify hook that never fires."""
+
+
+class MigrateType(IntEnum):
+    """The list that a free block sits on, and the label of a page block."""
+
+    UNMOVABLE = 0
+    MOVABLE = 1
+    RECLAIMABLE = 2
+    HIGHATOMIC = 3
+    CMA = 4
+    ISOLATE = 5
+
+
+class ZoneClass(IntEnum):
+    """A zone's place in the kernel's order; a request may use its own class and all below."""
+
+    DMA = 0
+    DMA32 = 1
+    NORMAL = 2
+    MOVABLE = 3
+
+
+class AllocFlags(IntFlag):
+    """What a request for frames may use, and how far below the watermark it may go."""
+
+    DMA = 1
+    DMA32 = 2
+    HIGH = 4
+    NONBLOCKING = 8
+
+
+class FreeFlags(IntFlag):
+    """How a block enters the buddy lists."""
+
+    TO_TAIL = 1
+    SKIP_NOTIFY = 2
+
+
+class TakeStop(IntEnum):
+    """Why taking blocks from a list ended."""
+
+    END = 0
+    CANDIDATE = 1
+    REFUSED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class AllocatorConfig:
+    """The guest as a whole: frames 0..frames-1 may exist; orders count powers of two pages."""
+
+    frames: int
+    seed: int = 0
+    cpus: int = 1
+    top_order: int = 10
+    pageblock_order: int = 9
+    thp_order: int = 9
+    shuffle: bool = False
+    boost_factor: int = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneConfig:
+    """One zone, frames start_pfn..end_pfn-1; `lowmem_reserve` goes by the class of the request."""
+
+    start_pfn: int
+    end_pfn: int
+    managed_pages: int
+    min_pages: int = 0
+    low_pages: int = 0
+    high_pages: int = 0
+    lowmem_reserve: tuple[int, ...] = (0,) * MAX_ZONES
+    zone_class: ZoneClass = ZoneClass.NORMAL
+    pcp_batch: int = 1
+    pcp_high: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneState:
+    """What a zone looks like now; `nr_free[order]` counts blocks of all types."""
+
+    config: ZoneConfig
+    free_pages: int
+    boost_pages: int
+    highatomic_pages: int
+    pcp_pages: int
+    nr_free: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Frames pfn..pfn+2^order-1; `type` is the list that it was taken from, or sits on."""
+
+    pfn: int
+    order: int
+    type: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the allocator has done since it was created."""
+
+    allocs: int = 0
+    frees: int = 0
+    failures: int = 0
+    refills: int = 0
+    drains: int = 0
+    fallbacks: int = 0
+    steals: int = 0
+    merges: int = 0
+    splits: int = 0
+    reported_allocs: int = 0
