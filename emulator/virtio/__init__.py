@@ -1,0 +1,1 @@
+"""Virtqueues and the balloon device, as the VIRTIO specification lays them out."""
