@@ -1,0 +1,1 @@
+"""A scenario: YAML in, a frozen, validated configuration out."""

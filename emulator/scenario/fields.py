@@ -1,0 +1,72 @@
+"""What every part of a scenario shares: the strict base class and the types of its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from emulator.scenario import units
+
+
+class Part(BaseModel):
+    """A frozen piece of a scenario: no conversions behind the user's back, no unknown keys."""
+
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+
+def mistake(what: str, instead: str, path: tuple[str | int, ...] = ()) -> PydanticCustomError:
+    """The error of a validator: what is wrong, what to write instead, and where below the field."""
+    return PydanticCustomError(
+        "mistake", "{what}; {instead}", {"what": what, "instead": instead, "path": path}
+    )
+
+
+def _quantity(parse: Callable[[object], int]) -> BeforeValidator:
+    def validate(value: Any) -> int:
+        try:
+            return parse(value)
+        except units.QuantityError as error:
+            raise mistake(error.what, error.instead) from error
+
+    return BeforeValidator(validate)
+
+
+Size = Annotated[
+    int,
+    _quantity(units.parse_size),
+    PlainSerializer(units.format_size, return_type=str, when_used="json"),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": units.SIZE_PATTERN, "maximum": 0}),
+]
+"""YAML: `64KiB`, `512MiB`, `1.5GiB`; attribute: bytes."""
+
+Duration = Annotated[
+    int,
+    _quantity(units.parse_duration),
+    PlainSerializer(units.format_duration, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {"type": ["string", "integer"], "pattern": units.DURATION_PATTERN, "maximum": 0}
+    ),
+]
+"""YAML: `16us`, `250ms`, `2s`, `10min`; attribute: nanoseconds of virtual time."""
+
+File = Annotated[
+    Path,
+    PlainSerializer(str, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "minLength": 1}),
+]
+"""YAML: a path relative to the scenario's folder; attribute: the absolute path, which exists."""
+
+
+def written(default: Any) -> Any:
+    """A default in the form that a user would write; it is validated like one."""
+    return default

@@ -1,0 +1,266 @@
+"""A scenario: a described VM, what reports its free memory, what holds it, and what it does.
+
+One convention throughout: a YAML key names a quantity (`memory: 4GiB`, `delay: 2s`), and the
+attribute is the same name with its unit last, an integer (`memory_bytes`, `delay_ns`). Times are
+virtual nanoseconds. Every object is frozen, and every default is filled in: nobody who reads a
+`Scenario` computes a default again. `model_dump()` gives attributes and integers;
+`model_dump(mode="json", by_alias=True)` gives the YAML form, which reads back as an equal scenario.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
+from emulator.scenario.units import GIB, KIB, MIB, MS, TIB, format_size
+from emulator.scenario.workloads import MAX_DURATION_NS, Workload
+
+MAX_VCPUS = 1024
+"""Far above any product's limit; each vCPU costs per-CPU lists in every zone."""
+MAX_PHASES = 1000
+MAX_PARALLEL = 256
+TOP_ORDER = 10
+"""The largest block of the buddy allocator on x86-64: 4 MiB."""
+SWIOTLB_BYTES = 64 * MIB
+"""Taken at boot where memory reaches beyond 32-bit addresses."""
+
+
+def default_reserved_bytes(memory_bytes: int) -> int:
+    """What the allocator of a guest with so much memory never sees, in bytes.
+
+    A struct page of 64 bytes for each 4 KiB, 36 MiB of kernel image and firmware, and the bounce
+    buffer of a guest beyond 3 GiB. Observed on Debian 12 guests: 68 MiB of 2 GiB, 206 MiB of 6 GiB.
+    """
+    fixed = min(36 * MIB, memory_bytes // 8)
+    bounce = SWIOTLB_BYTES if memory_bytes > 3 * GIB else 0
+    return _whole_pages(memory_bytes // 64 + fixed + bounce)
+
+
+def default_boot_used_bytes(memory_bytes: int) -> int:
+    """What a freshly booted small server uses: kernel objects, daemons and page cache, in bytes."""
+    return _whole_pages(min(64 * MIB + memory_bytes // 128, memory_bytes // 8))
+
+
+def _whole_pages(size_bytes: int) -> int:
+    return size_bytes // (4 * KIB) * (4 * KIB)
+
+
+def _auto_size(value: Any, info: ValidationInfo) -> Any:
+    if value != "auto":
+        return value
+    memory_bytes = info.data.get("memory_bytes", GIB)
+    if info.field_name == "reserved_bytes":
+        return f"{default_reserved_bytes(memory_bytes)}B"
+    return f"{default_boot_used_bytes(memory_bytes)}B"
+
+
+def _auto_none(value: Any) -> Any:
+    return None if value == "auto" else value
+
+
+AutoSize = Annotated[Size, BeforeValidator(_auto_size)]
+
+
+class Guest(Part):
+    """The VM as its kernel sees it."""
+
+    kind: Literal["model"] = Field(default="model", examples=["model"])
+    """What plays the guest: `model` is this project's own model of a kernel."""
+    memory_bytes: Size = Field(
+        default=written("4GiB"),
+        alias="memory",
+        ge=64 * MIB,
+        le=16 * TIB,
+        multiple_of=2 * MIB,
+        examples=["4GiB"],
+    )
+    """Memory of the VM."""
+    vcpus: int = Field(default=2, ge=1, le=MAX_VCPUS, examples=[2])
+    """Virtual CPUs, all on one NUMA node."""
+    kernel: Literal["6.1"] = Field(default="6.1", examples=["6.1"])
+    """The version of Linux whose allocator and reporting are modelled; quote it in YAML."""
+    hz: Literal[100, 250, 300, 1000] = Field(default=250, examples=[250])
+    """Timer ticks a second (CONFIG_HZ): they round the reporting delay."""
+    page_size_bytes: Size = Field(
+        default=written("4KiB"), alias="page_size", ge=4 * KIB, le=4 * KIB, examples=["4KiB"]
+    )
+    """The size of a base page; x86-64 has 4 KiB."""
+    pageblock_order: int = Field(default=9, ge=1, le=TOP_ORDER, examples=[9])
+    """Order of a page block, the unit that a migrate type owns: 9 (2 MiB) on x86-64."""
+    thp: bool = Field(default=True, examples=[True])
+    """Transparent huge pages: anonymous memory comes in 2 MiB blocks where it can."""
+    shuffle: bool = Field(default=False, examples=[False])
+    """Shuffled free lists (page_alloc.shuffle=1)."""
+    min_free_bytes: Annotated[Size | None, BeforeValidator(_auto_none)] = Field(
+        default=written("auto"),
+        alias="min_free",
+        ge=128 * KIB,
+        le=TIB,
+        examples=["auto", "45056KiB"],
+    )
+    """vm.min_free_kbytes, which sets the watermarks. `auto` (None): the kernel's own formula."""
+    reserved_bytes: AutoSize = Field(
+        default=written("auto"), alias="reserved", ge=0, le=TIB, examples=["auto", "68MiB"]
+    )
+    """Memory that the allocator never sees: kernel image, page descriptors. `auto`: by memory."""
+    boot_used_bytes: AutoSize = Field(
+        default=written("auto"), alias="boot_used", ge=0, le=TIB, examples=["auto", "100MiB"]
+    )
+    """Memory in use before the workload starts. `auto`: a small server's, by memory."""
+
+    @field_validator("boot_used_bytes")
+    @classmethod
+    def _memory_is_left(cls, boot_used_bytes: int, info: ValidationInfo) -> int:
+        memory_bytes = info.data.get("memory_bytes")
+        reserved_bytes = info.data.get("reserved_bytes")
+        if memory_bytes is None or reserved_bytes is None:
+            return boot_used_bytes
+        if reserved_bytes + boot_used_bytes > memory_bytes * 3 // 4:
+            limit = format_size(_whole_pages(memory_bytes * 3 // 4))
+            what = "`reserved` and `boot_used` leave less than a quarter of `memory`"
+            raise mistake(what, f"let their sum be at most {limit}")
+        return boot_used_bytes
+
+
+class Reporting(Part):
+    """How the guest tells the host which memory is free."""
+
+    policy: Literal["mainline", "none"] = Field(default="mainline", examples=["mainline"])
+    """`mainline`: as in Linux since 5.7; `none`: no reporting, the other fields are ignored."""
+    order: int = Field(default=9, ge=0, le=TOP_ORDER, examples=[9])
+    """The smallest block reported, as a power of two of pages. Default: the page block order."""
+    delay_ns: Duration = Field(
+        default=written("2s"), alias="delay", ge=MS, le=MAX_DURATION_NS, examples=["2s"]
+    )
+    """From the first free to the pass over the lists; the timer rounds it up. Kernel: 2 s."""
+    capacity: int = Field(default=32, ge=1, le=1024, examples=[32])
+    """Blocks in one batch to the device. Kernel: 32."""
+    budget_divisor: int = Field(default=16, ge=1, le=65536, examples=[16])
+    """A pass sends about this fraction of a list: 16 is a sixteenth, as in the kernel."""
+
+
+class _Backing(Part):
+    thp: bool = Field(default=True, examples=[True])
+    """Back guest memory with huge pages of 2 MiB where possible; else 4 KiB."""
+
+
+class SimulatedBacking(_Backing):
+    """Nothing is mapped: residency is computed, and costs come from the cost profile."""
+
+    kind: Literal["simulated"]
+
+
+class AnonymousBacking(_Backing):
+    """Real anonymous memory, really touched, really discarded, and timed."""
+
+    kind: Literal["anonymous"]
+
+
+class MemfdBacking(_Backing):
+    """A real memfd, shared as with vhost-user, discarded by punching holes, and timed."""
+
+    kind: Literal["memfd"]
+
+
+Backing = Annotated[SimulatedBacking | AnonymousBacking | MemfdBacking, Field(discriminator="kind")]
+
+
+class Host(Part):
+    """What holds the guest's memory, and what that costs."""
+
+    backing: Backing = Field(
+        default=written({"kind": "simulated"}), examples=[{"kind": "simulated", "thp": True}]
+    )
+    """What the guest's memory is made of."""
+    costs: File | None = Field(default=None, examples=["xeon_6252"])
+    """A cost profile: the name of a file in configs/costs, or a path. Default: the built-in one."""
+
+
+class Phase(Part):
+    """A part of the run. All its workloads start together; the next phase starts when it ends."""
+
+    name: str | None = Field(default=None, min_length=1, max_length=64, examples=["build"])
+    """What results call it. Default: its number."""
+    duration_ns: Duration | None = Field(
+        default=None, alias="duration", gt=0, le=MAX_DURATION_NS, examples=["5s"]
+    )
+    """How long it takes: what still runs then is stopped. Default: until all workloads end."""
+    run: Annotated[tuple[Workload, ...], Field(strict=False)] = Field(
+        min_length=1, max_length=MAX_PARALLEL, examples=[[{"kind": "tmpfs", "size": "1GiB"}]]
+    )
+    """The workloads that run at once, at least one."""
+
+    @field_validator("run")
+    @classmethod
+    def _ends(cls, run: tuple[Workload, ...], info: ValidationInfo) -> tuple[Workload, ...]:
+        if info.data.get("duration_ns", 0) is None:
+            for index, workload in enumerate(run):
+                if not workload.ends:
+                    what = f"this {workload.kind} never ends, and neither does its phase"
+                    raise mistake(what, "give the phase or the workload a `duration`", (index,))
+        return run
+
+
+class Expectation(Part):
+    """A bound on a result, checked after the run; one that fails makes `fpr run` exit with 1."""
+
+    metric: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$",
+        max_length=128,
+        examples=["overhead.runtime_pct"],
+    )
+    """A number of summary.json, by its path."""
+    min: int | float | None = Field(default=None, examples=[0])
+    """The smallest value that passes, in the metric's own unit."""
+    max: int | float | None = Field(default=None, examples=[2.5])
+    """The largest value that passes, in the metric's own unit."""
+
+
+class Scenario(Part):
+    """A VM, its workload, its host, and the way in which it reports free memory."""
+
+    name: str = Field(default="unnamed", min_length=1, max_length=64, examples=["quickstart"])
+    """What results call this scenario. Default: the file's name."""
+    description: str = Field(default="", max_length=2000, examples=["A file comes and goes."])
+    """What it shows, for people."""
+    seed: int = Field(default=1, ge=0, le=2**63 - 1, examples=[1])
+    """The seed of all random numbers: the same scenario and seed give the same results."""
+    duration_ns: Duration | None = Field(
+        default=None, alias="duration", gt=0, le=MAX_DURATION_NS, examples=["60s"]
+    )
+    """The exact length of the run: phases are cut off, or the guest idles after them.
+    Default: until the last phase ends."""
+    sample_interval_ns: Duration = Field(
+        default=written("100ms"),
+        alias="sample_interval",
+        ge=MS,
+        le=MAX_DURATION_NS,
+        examples=["100ms"],
+    )
+    """The time between two points of the series in the results."""
+    guest: Guest = Field(default=written({}), examples=[{"memory": "4GiB", "vcpus": 2}])
+    """The VM."""
+    reporting: Reporting = Field(default=written({}), examples=[{"policy": "mainline"}])
+    """How it reports free memory."""
+    host: Host = Field(default=written({}), examples=[{"backing": {"kind": "simulated"}}])
+    """What holds its memory."""
+    phases: Annotated[tuple[Phase, ...], Field(strict=False)] = Field(
+        min_length=1,
+        max_length=MAX_PHASES,
+        examples=[[{"run": [{"kind": "tmpfs", "size": "1GiB"}]}]],
+    )
+    """What it does: phases in sequence."""
+    expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = Field(
+        default=(), max_length=MAX_PHASES, examples=[[{"metric": "reporting.bytes", "min": 1}]]
+    )
+    """What the results have to be."""
+
+    @field_validator("reporting", mode="before")
+    @classmethod
+    def _order_of_the_guest(cls, reporting: Any, info: ValidationInfo) -> Any:
+        guest = info.data.get("guest")
+        if isinstance(reporting, dict) and "order" not in reporting and guest is not None:
+            return {**reporting, "order": guest.pageblock_order}
+        return reporting
