@@ -581,40 +581,213 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/status.h"
 #include "emulator/native/memory_port.h"
 #include "emulator/native/random.h"
+#include "guest_model/native/allocator.h"
 
 
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 27), // void *
-/*  2 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/*  3 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
+/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct fpr_allocator *
+/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 143), // struct fpr_block const *
+/*  3 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  4 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/*  7 */ _CFFI_OP(_CFFI_OP_POINTER, 2), // uint64_t *
-/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION, 2), // uint64_t()(struct fpr_random *)
-/* 10 */ _CFFI_OP(_CFFI_OP_POINTER, 24), // struct fpr_random *
-/* 11 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION, 2), // uint64_t()(struct fpr_random *, uint64_t)
-/* 13 */ _CFFI_OP(_CFFI_OP_NOOP, 10),
-/* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION, 27), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 17 */ _CFFI_OP(_CFFI_OP_NOOP, 10),
-/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 21 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_status
-/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 0), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 23 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_memory_port
-/* 24 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_random
-/* 25 */ _CFFI_OP(_CFFI_OP_ARRAY, 2), // uint64_t[4]
-/* 26 */ (_cffi_opcode_t)(4),
-/* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t)
+/*  7 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/*  8 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
+/* 11 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // struct fpr_zone_config const *
+/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
+/* 16 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 143), // struct fpr_block *
+/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 3), // uint32_t *
+/* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 26 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 30 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 43), // uint64_t *
+/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 38 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t)
+/* 41 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 44 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 46 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t)
+/* 47 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
+/* 52 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
+/* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 62 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 64 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint64_t)
+/* 65 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, char *, size_t)
+/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct fpr_allocator const *
+/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 135), // char *
+/* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
+/* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
+/* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 77 */ _CFFI_OP(_CFFI_OP_POINTER, 151), // struct fpr_zone_state *
+/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 82 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 83 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 84 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 86 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
+/* 89 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
+/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 142), // struct fpr_allocator_config const *
+/* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
+/* 96 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // struct fpr_allocator * *
+/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 99 */ _CFFI_OP(_CFFI_OP_POINTER, 157), // void *
+/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 101 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 102 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 103 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 108 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 109 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION, 147), // struct fpr_notify *()(struct fpr_allocator *)
+/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 114 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 115 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_allocator const *)
+/* 118 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 119 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *)
+/* 121 */ _CFFI_OP(_CFFI_OP_POINTER, 149), // struct fpr_random *
+/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *, uint64_t)
+/* 124 */ _CFFI_OP(_CFFI_OP_NOOP, 121),
+/* 125 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct fpr_allocator *)
+/* 128 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 121),
+/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 134 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 136 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
+/* 137 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_status
+/* 138 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_take_stop
+/* 139 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_zone_class
+/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 98), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 141 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 142 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 143 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 144 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct fpr_counters const *
+/* 145 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_counters
+/* 146 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_memory_port
+/* 147 */ _CFFI_OP(_CFFI_OP_POINTER, 148), // struct fpr_notify *
+/* 148 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_notify
+/* 149 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_random
+/* 150 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_zone_config
+/* 151 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_zone_state
+/* 152 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[14]
+/* 153 */ (_cffi_opcode_t)(14),
+/* 154 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[4]
+/* 155 */ (_cffi_opcode_t)(4),
+/* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
+
+static int _cffi_const_FPR_UNMOVABLE(unsigned long long *o)
+{
+  int n = (FPR_UNMOVABLE) <= 0;
+  *o = (unsigned long long)((FPR_UNMOVABLE) | 0);  /* check that FPR_UNMOVABLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MOVABLE(unsigned long long *o)
+{
+  int n = (FPR_MOVABLE) <= 0;
+  *o = (unsigned long long)((FPR_MOVABLE) | 0);  /* check that FPR_MOVABLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_RECLAIMABLE(unsigned long long *o)
+{
+  int n = (FPR_RECLAIMABLE) <= 0;
+  *o = (unsigned long long)((FPR_RECLAIMABLE) | 0);  /* check that FPR_RECLAIMABLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_HIGHATOMIC(unsigned long long *o)
+{
+  int n = (FPR_HIGHATOMIC) <= 0;
+  *o = (unsigned long long)((FPR_HIGHATOMIC) | 0);  /* check that FPR_HIGHATOMIC is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_CMA(unsigned long long *o)
+{
+  int n = (FPR_CMA) <= 0;
+  *o = (unsigned long long)((FPR_CMA) | 0);  /* check that FPR_CMA is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_ISOLATE(unsigned long long *o)
+{
+  int n = (FPR_ISOLATE) <= 0;
+  *o = (unsigned long long)((FPR_ISOLATE) | 0);  /* check that FPR_ISOLATE is an integer */
+  return n;
+}
 
 static int _cffi_const_FPR_OK(unsigned long long *o)
 {
@@ -707,6 +880,1497 @@ static int _cffi_const_FPR_SYSTEM(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_TAKE_END(unsigned long long *o)
+{
+  int n = (FPR_TAKE_END) <= 0;
+  *o = (unsigned long long)((FPR_TAKE_END) | 0);  /* check that FPR_TAKE_END is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_TAKE_CANDIDATE(unsigned long long *o)
+{
+  int n = (FPR_TAKE_CANDIDATE) <= 0;
+  *o = (unsigned long long)((FPR_TAKE_CANDIDATE) | 0);  /* check that FPR_TAKE_CANDIDATE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_TAKE_REFUSED(unsigned long long *o)
+{
+  int n = (FPR_TAKE_REFUSED) <= 0;
+  *o = (unsigned long long)((FPR_TAKE_REFUSED) | 0);  /* check that FPR_TAKE_REFUSED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_ZONE_DMA(unsigned long long *o)
+{
+  int n = (FPR_ZONE_DMA) <= 0;
+  *o = (unsigned long long)((FPR_ZONE_DMA) | 0);  /* check that FPR_ZONE_DMA is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_ZONE_DMA32(unsigned long long *o)
+{
+  int n = (FPR_ZONE_DMA32) <= 0;
+  *o = (unsigned long long)((FPR_ZONE_DMA32) | 0);  /* check that FPR_ZONE_DMA32 is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_ZONE_NORMAL(unsigned long long *o)
+{
+  int n = (FPR_ZONE_NORMAL) <= 0;
+  *o = (unsigned long long)((FPR_ZONE_NORMAL) | 0);  /* check that FPR_ZONE_NORMAL is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_ZONE_MOVABLE(unsigned long long *o)
+{
+  int n = (FPR_ZONE_MOVABLE) <= 0;
+  *o = (unsigned long long)((FPR_ZONE_MOVABLE) | 0);  /* check that FPR_ZONE_MOVABLE is an integer */
+  return n;
+}
+
+static int _cffi_d_fpr_alloc(struct fpr_allocator * x0, uint32_t x1, uint32_t x2, uint32_t x3, uint32_t x4, uint64_t * x5)
+{
+  return fpr_alloc(x0, x1, x2, x3, x4, x5);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_alloc(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  uint32_t x2;
+  uint32_t x3;
+  uint32_t x4;
+  uint64_t * x5;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+
+  if (!PyArg_UnpackTuple(args, "fpr_alloc", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint32_t);
+  if (x4 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_alloc(x0, x1, x2, x3, x4, x5); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_alloc _cffi_d_fpr_alloc
+#endif
+
+static int _cffi_d_fpr_allocator_add_allocated(struct fpr_allocator * x0, uint64_t x1, uint32_t x2, uint32_t x3)
+{
+  return fpr_allocator_add_allocated(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_add_allocated(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint64_t x1;
+  uint32_t x2;
+  uint32_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_allocator_add_allocated", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_add_allocated(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_add_allocated _cffi_d_fpr_allocator_add_allocated
+#endif
+
+static int _cffi_d_fpr_allocator_add_block(struct fpr_allocator * x0, uint64_t x1, uint32_t x2, uint32_t x3)
+{
+  return fpr_allocator_add_block(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_add_block(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint64_t x1;
+  uint32_t x2;
+  uint32_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_allocator_add_block", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_add_block(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_add_block _cffi_d_fpr_allocator_add_block
+#endif
+
+static int _cffi_d_fpr_allocator_add_range(struct fpr_allocator * x0, uint64_t x1, uint64_t x2)
+{
+  return fpr_allocator_add_range(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_add_range(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint64_t x1;
+  uint64_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_allocator_add_range", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_add_range(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_add_range _cffi_d_fpr_allocator_add_range
+#endif
+
+static struct fpr_counters const * _cffi_d_fpr_allocator_counters(struct fpr_allocator const * x0)
+{
+  return fpr_allocator_counters(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
+{
+  struct fpr_allocator const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  struct fpr_counters const * result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(70), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_counters(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(144));
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_counters _cffi_d_fpr_allocator_counters
+#endif
+
+static int _cffi_d_fpr_allocator_create(struct fpr_allocator_config const * x0, struct fpr_zone_config const * x1, struct fpr_allocator * * x2)
+{
+  return fpr_allocator_create(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator_config const * x0;
+  struct fpr_zone_config const * x1;
+  struct fpr_allocator * * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_allocator_create", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(94), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(94), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(13), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(13), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(96), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(96), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_create(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_create _cffi_d_fpr_allocator_create
+#endif
+
+static void _cffi_d_fpr_allocator_destroy(struct fpr_allocator * x0)
+{
+  fpr_allocator_destroy(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_destroy(PyObject *self, PyObject *arg0)
+{
+  struct fpr_allocator * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_allocator_destroy(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_allocator_destroy _cffi_d_fpr_allocator_destroy
+#endif
+
+static uint32_t _cffi_d_fpr_allocator_label(struct fpr_allocator const * x0, uint64_t x1)
+{
+  return fpr_allocator_label(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_label(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator const * x0;
+  uint64_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint32_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_allocator_label", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(70), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_label(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint32_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_label _cffi_d_fpr_allocator_label
+#endif
+
+static uint64_t _cffi_d_fpr_allocator_metadata_bytes(struct fpr_allocator const * x0)
+{
+  return fpr_allocator_metadata_bytes(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_metadata_bytes(PyObject *self, PyObject *arg0)
+{
+  struct fpr_allocator const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(70), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_metadata_bytes(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_metadata_bytes _cffi_d_fpr_allocator_metadata_bytes
+#endif
+
+static struct fpr_notify * _cffi_d_fpr_allocator_notify(struct fpr_allocator * x0)
+{
+  return fpr_allocator_notify(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
+{
+  struct fpr_allocator * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  struct fpr_notify * result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_notify(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(147));
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_notify _cffi_d_fpr_allocator_notify
+#endif
+
+static int _cffi_d_fpr_allocator_set_label(struct fpr_allocator * x0, uint64_t x1, uint32_t x2)
+{
+  return fpr_allocator_set_label(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_set_label(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint64_t x1;
+  uint32_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_allocator_set_label", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_set_label(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_set_label _cffi_d_fpr_allocator_set_label
+#endif
+
+static int _cffi_d_fpr_allocator_set_zone(struct fpr_allocator * x0, uint32_t x1, struct fpr_zone_config const * x2)
+{
+  return fpr_allocator_set_zone(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_set_zone(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  struct fpr_zone_config const * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_allocator_set_zone", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(13), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(13), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_set_zone(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_set_zone _cffi_d_fpr_allocator_set_zone
+#endif
+
+static int _cffi_d_fpr_allocator_validate(struct fpr_allocator const * x0, char * x1, size_t x2)
+{
+  return fpr_allocator_validate(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_validate(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator const * x0;
+  char * x1;
+  size_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_allocator_validate", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(70), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(71), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (char *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(71), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, size_t);
+  if (x2 == (size_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_validate(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_validate _cffi_d_fpr_allocator_validate
+#endif
+
+static int _cffi_d_fpr_allocator_zone(struct fpr_allocator const * x0, uint32_t x1, struct fpr_zone_state * x2)
+{
+  return fpr_allocator_zone(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator const * x0;
+  uint32_t x1;
+  struct fpr_zone_state * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_allocator_zone", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(70), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(77), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_state *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(77), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_zone(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_zone _cffi_d_fpr_allocator_zone
+#endif
+
+static int _cffi_d_fpr_buddy_alloc(struct fpr_allocator * x0, uint32_t x1, uint32_t x2, uint32_t x3, uint64_t * x4)
+{
+  return fpr_buddy_alloc(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_buddy_alloc(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  uint32_t x2;
+  uint32_t x3;
+  uint64_t * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_buddy_alloc", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_buddy_alloc(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_buddy_alloc _cffi_d_fpr_buddy_alloc
+#endif
+
+static int _cffi_d_fpr_buddy_find(struct fpr_allocator const * x0, uint64_t x1, struct fpr_block * x2)
+{
+  return fpr_buddy_find(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator const * x0;
+  uint64_t x1;
+  struct fpr_block * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_buddy_find", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(70), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(21), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(21), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_buddy_find(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_buddy_find _cffi_d_fpr_buddy_find
+#endif
+
+static int _cffi_d_fpr_buddy_free(struct fpr_allocator * x0, uint64_t x1, uint32_t x2, uint32_t x3, uint32_t x4)
+{
+  return fpr_buddy_free(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_buddy_free(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint64_t x1;
+  uint32_t x2;
+  uint32_t x3;
+  uint32_t x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_buddy_free", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint32_t);
+  if (x4 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_buddy_free(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_buddy_free _cffi_d_fpr_buddy_free
+#endif
+
+static int _cffi_d_fpr_buddy_take(struct fpr_allocator * x0, uint64_t x1, uint32_t x2)
+{
+  return fpr_buddy_take(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_buddy_take(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint64_t x1;
+  uint32_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_buddy_take", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_buddy_take(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_buddy_take _cffi_d_fpr_buddy_take
+#endif
+
+static int _cffi_d_fpr_drain_pcp(struct fpr_allocator * x0, uint32_t x1)
+{
+  return fpr_drain_pcp(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_drain_pcp(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_drain_pcp", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_drain_pcp(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_drain_pcp _cffi_d_fpr_drain_pcp
+#endif
+
+static int _cffi_d_fpr_free(struct fpr_allocator * x0, uint32_t x1, uint64_t x2, uint32_t x3)
+{
+  return fpr_free(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_free(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  uint64_t x2;
+  uint32_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_free", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_free(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_free _cffi_d_fpr_free
+#endif
+
+static int _cffi_d_fpr_list_put_back(struct fpr_allocator * x0, struct fpr_block const * x1, uint32_t x2, int x3)
+{
+  return fpr_list_put_back(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_list_put_back(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  struct fpr_block const * x1;
+  uint32_t x2;
+  int x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_list_put_back", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(2), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_block const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(2), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_list_put_back(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_list_put_back _cffi_d_fpr_list_put_back
+#endif
+
+static int _cffi_d_fpr_list_read(struct fpr_allocator const * x0, uint32_t x1, uint32_t x2, uint32_t x3, uint64_t * x4, uint64_t x5, uint64_t * x6)
+{
+  return fpr_list_read(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_list_read(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator const * x0;
+  uint32_t x1;
+  uint32_t x2;
+  uint32_t x3;
+  uint64_t * x4;
+  uint64_t x5;
+  uint64_t * x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_list_read", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(70), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x5 = _cffi_to_c_int(arg5, uint64_t);
+  if (x5 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_list_read(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_list_read _cffi_d_fpr_list_read
+#endif
+
+static int _cffi_d_fpr_list_take(struct fpr_allocator * x0, uint32_t x1, uint32_t x2, uint32_t x3, uint32_t x4, struct fpr_block * x5, uint32_t * x6, uint32_t * x7)
+{
+  return fpr_list_take(x0, x1, x2, x3, x4, x5, x6, x7);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_list_take(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  uint32_t x2;
+  uint32_t x3;
+  uint32_t x4;
+  struct fpr_block * x5;
+  uint32_t * x6;
+  uint32_t * x7;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+  PyObject *arg7;
+
+  if (!PyArg_UnpackTuple(args, "fpr_list_take", 8, 8, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint32_t);
+  if (x4 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(21), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(21), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg7, (char **)&x7);
+  if (datasize != 0) {
+    x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg7, (char **)&x7,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_list_take(x0, x1, x2, x3, x4, x5, x6, x7); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_list_take _cffi_d_fpr_list_take
+#endif
+
+static int _cffi_d_fpr_pcp_read(struct fpr_allocator const * x0, uint32_t x1, uint32_t x2, uint32_t x3, uint64_t * x4, uint64_t x5, uint64_t * x6)
+{
+  return fpr_pcp_read(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator const * x0;
+  uint32_t x1;
+  uint32_t x2;
+  uint32_t x3;
+  uint64_t * x4;
+  uint64_t x5;
+  uint64_t * x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_pcp_read", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(70), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x5 = _cffi_to_c_int(arg5, uint64_t);
+  if (x5 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_pcp_read(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_pcp_read _cffi_d_fpr_pcp_read
+#endif
+
 static uint64_t _cffi_d_fpr_random_below(struct fpr_random * x0, uint64_t x1)
 {
   return fpr_random_below(x0, x1);
@@ -728,10 +2392,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(10), arg0, (char **)&x0);
+      _cffi_type(121), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(10), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(121), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -770,10 +2434,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(10), arg0, (char **)&x0);
+      _cffi_type(121), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(10), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(121), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -814,10 +2478,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(10), arg0, (char **)&x0);
+      _cffi_type(121), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(10), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(121), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -845,6 +2509,142 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_random_seed _cffi_d_fpr_random_seed
 #endif
 
+static int _cffi_const_FPR_ALLOC_DMA(unsigned long long *o)
+{
+  int n = (FPR_ALLOC_DMA) <= 0;
+  *o = (unsigned long long)((FPR_ALLOC_DMA) | 0);  /* check that FPR_ALLOC_DMA is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_ALLOC_DMA32(unsigned long long *o)
+{
+  int n = (FPR_ALLOC_DMA32) <= 0;
+  *o = (unsigned long long)((FPR_ALLOC_DMA32) | 0);  /* check that FPR_ALLOC_DMA32 is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_ALLOC_HIGH(unsigned long long *o)
+{
+  int n = (FPR_ALLOC_HIGH) <= 0;
+  *o = (unsigned long long)((FPR_ALLOC_HIGH) | 0);  /* check that FPR_ALLOC_HIGH is an integer */
+  if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_ALLOC_NONBLOCKING(unsigned long long *o)
+{
+  int n = (FPR_ALLOC_NONBLOCKING) <= 0;
+  *o = (unsigned long long)((FPR_ALLOC_NONBLOCKING) | 0);  /* check that FPR_ALLOC_NONBLOCKING is an integer */
+  if (!_cffi_check_int(*o, n, 8U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_FREE_SKIP_NOTIFY(unsigned long long *o)
+{
+  int n = (FPR_FREE_SKIP_NOTIFY) <= 0;
+  *o = (unsigned long long)((FPR_FREE_SKIP_NOTIFY) | 0);  /* check that FPR_FREE_SKIP_NOTIFY is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_FREE_TO_TAIL(unsigned long long *o)
+{
+  int n = (FPR_FREE_TO_TAIL) <= 0;
+  *o = (unsigned long long)((FPR_FREE_TO_TAIL) | 0);  /* check that FPR_FREE_TO_TAIL is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_MAX_ORDERS(unsigned long long *o)
+{
+  int n = (FPR_MAX_ORDERS) <= 0;
+  *o = (unsigned long long)((FPR_MAX_ORDERS) | 0);  /* check that FPR_MAX_ORDERS is an integer */
+  if (!_cffi_check_int(*o, n, 14U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_MAX_ZONES(unsigned long long *o)
+{
+  int n = (FPR_MAX_ZONES) <= 0;
+  *o = (unsigned long long)((FPR_MAX_ZONES) | 0);  /* check that FPR_MAX_ZONES is an integer */
+  if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_MIGRATETYPES(unsigned long long *o)
+{
+  int n = (FPR_MIGRATETYPES) <= 0;
+  *o = (unsigned long long)((FPR_MIGRATETYPES) | 0);  /* check that FPR_MIGRATETYPES is an integer */
+  if (!_cffi_check_int(*o, n, 6U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_PCP_LISTS(unsigned long long *o)
+{
+  int n = (FPR_PCP_LISTS) <= 0;
+  *o = (unsigned long long)((FPR_PCP_LISTS) | 0);  /* check that FPR_PCP_LISTS is an integer */
+  if (!_cffi_check_int(*o, n, 14U))
+    n |= 2;
+  return n;
+}
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_allocator_config(struct fpr_allocator_config *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->frames) | 0);  /* check that 'struct fpr_allocator_config.frames' is an integer */
+  (void)((p->seed) | 0);  /* check that 'struct fpr_allocator_config.seed' is an integer */
+  (void)((p->cpus) | 0);  /* check that 'struct fpr_allocator_config.cpus' is an integer */
+  (void)((p->zones) | 0);  /* check that 'struct fpr_allocator_config.zones' is an integer */
+  (void)((p->top_order) | 0);  /* check that 'struct fpr_allocator_config.top_order' is an integer */
+  (void)((p->pageblock_order) | 0);  /* check that 'struct fpr_allocator_config.pageblock_order' is an integer */
+  (void)((p->thp_order) | 0);  /* check that 'struct fpr_allocator_config.thp_order' is an integer */
+  (void)((p->shuffle) | 0);  /* check that 'struct fpr_allocator_config.shuffle' is an integer */
+  (void)((p->boost_factor) | 0);  /* check that 'struct fpr_allocator_config.boost_factor' is an integer */
+}
+struct _cffi_align_struct_fpr_allocator_config { char x; struct fpr_allocator_config y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_block(struct fpr_block *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->pfn) | 0);  /* check that 'struct fpr_block.pfn' is an integer */
+  (void)((p->order) | 0);  /* check that 'struct fpr_block.order' is an integer */
+  (void)((p->type) | 0);  /* check that 'struct fpr_block.type' is an integer */
+}
+struct _cffi_align_struct_fpr_block { char x; struct fpr_block y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_counters(struct fpr_counters *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->allocs) | 0);  /* check that 'struct fpr_counters.allocs' is an integer */
+  (void)((p->frees) | 0);  /* check that 'struct fpr_counters.frees' is an integer */
+  (void)((p->failures) | 0);  /* check that 'struct fpr_counters.failures' is an integer */
+  (void)((p->refills) | 0);  /* check that 'struct fpr_counters.refills' is an integer */
+  (void)((p->drains) | 0);  /* check that 'struct fpr_counters.drains' is an integer */
+  (void)((p->fallbacks) | 0);  /* check that 'struct fpr_counters.fallbacks' is an integer */
+  (void)((p->steals) | 0);  /* check that 'struct fpr_counters.steals' is an integer */
+  (void)((p->merges) | 0);  /* check that 'struct fpr_counters.merges' is an integer */
+  (void)((p->splits) | 0);  /* check that 'struct fpr_counters.splits' is an integer */
+  (void)((p->reported_allocs) | 0);  /* check that 'struct fpr_counters.reported_allocs' is an integer */
+}
+struct _cffi_align_struct_fpr_counters { char x; struct fpr_counters y; };
+
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_memory_port(struct fpr_memory_port *p)
 {
@@ -856,6 +2656,17 @@ static void _cffi_checkfld_struct_fpr_memory_port(struct fpr_memory_port *p)
 struct _cffi_align_struct_fpr_memory_port { char x; struct fpr_memory_port y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_notify(struct fpr_notify *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->order) | 0);  /* check that 'struct fpr_notify.order' is an integer */
+  (void)((p->armed) | 0);  /* check that 'struct fpr_notify.armed' is an integer */
+  (void)((p->raised) | 0);  /* check that 'struct fpr_notify.raised' is an integer */
+}
+struct _cffi_align_struct_fpr_notify { char x; struct fpr_notify y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_random(struct fpr_random *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -864,52 +2675,274 @@ static void _cffi_checkfld_struct_fpr_random(struct fpr_random *p)
 }
 struct _cffi_align_struct_fpr_random { char x; struct fpr_random y; };
 
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_zone_config(struct fpr_zone_config *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->start_pfn) | 0);  /* check that 'struct fpr_zone_config.start_pfn' is an integer */
+  (void)((p->end_pfn) | 0);  /* check that 'struct fpr_zone_config.end_pfn' is an integer */
+  (void)((p->managed_pages) | 0);  /* check that 'struct fpr_zone_config.managed_pages' is an integer */
+  (void)((p->min_pages) | 0);  /* check that 'struct fpr_zone_config.min_pages' is an integer */
+  (void)((p->low_pages) | 0);  /* check that 'struct fpr_zone_config.low_pages' is an integer */
+  (void)((p->high_pages) | 0);  /* check that 'struct fpr_zone_config.high_pages' is an integer */
+  { uint64_t(*tmp)[4] = &p->lowmem_reserve; (void)tmp; }
+  (void)((p->zone_class) | 0);  /* check that 'struct fpr_zone_config.zone_class' is an integer */
+  (void)((p->pcp_batch) | 0);  /* check that 'struct fpr_zone_config.pcp_batch' is an integer */
+  (void)((p->pcp_high) | 0);  /* check that 'struct fpr_zone_config.pcp_high' is an integer */
+}
+struct _cffi_align_struct_fpr_zone_config { char x; struct fpr_zone_config y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_zone_state(struct fpr_zone_state *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct fpr_zone_config *tmp = &p->config; (void)tmp; }
+  (void)((p->free_pages) | 0);  /* check that 'struct fpr_zone_state.free_pages' is an integer */
+  (void)((p->boost_pages) | 0);  /* check that 'struct fpr_zone_state.boost_pages' is an integer */
+  (void)((p->highatomic_pages) | 0);  /* check that 'struct fpr_zone_state.highatomic_pages' is an integer */
+  (void)((p->pcp_pages) | 0);  /* check that 'struct fpr_zone_state.pcp_pages' is an integer */
+  { uint64_t(*tmp)[14] = &p->nr_free; (void)tmp; }
+}
+struct _cffi_align_struct_fpr_zone_state { char x; struct fpr_zone_state y; };
+
 static const struct _cffi_global_s _cffi_globals[] = {
+  { "FPR_ALLOC_DMA", (void *)_cffi_const_FPR_ALLOC_DMA, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_ALLOC_DMA32", (void *)_cffi_const_FPR_ALLOC_DMA32, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_ALLOC_HIGH", (void *)_cffi_const_FPR_ALLOC_HIGH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_ALLOC_NONBLOCKING", (void *)_cffi_const_FPR_ALLOC_NONBLOCKING, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_BAD_ARGUMENT", (void *)_cffi_const_FPR_BAD_ARGUMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_EMPTY", (void *)_cffi_const_FPR_EMPTY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FREE_SKIP_NOTIFY", (void *)_cffi_const_FPR_FREE_SKIP_NOTIFY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_FREE_TO_TAIL", (void *)_cffi_const_FPR_FREE_TO_TAIL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_FULL", (void *)_cffi_const_FPR_FULL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_HIGHATOMIC", (void *)_cffi_const_FPR_HIGHATOMIC, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_HOST_MEMORY", (void *)_cffi_const_FPR_HOST_MEMORY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_INVALID", (void *)_cffi_const_FPR_INVALID, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_ISOLATE", (void *)_cffi_const_FPR_ISOLATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MAX_ORDERS", (void *)_cffi_const_FPR_MAX_ORDERS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_MAX_ZONES", (void *)_cffi_const_FPR_MAX_ZONES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_MIGRATETYPES", (void *)_cffi_const_FPR_MIGRATETYPES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_MOVABLE", (void *)_cffi_const_FPR_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NOT_ALLOCATED", (void *)_cffi_const_FPR_NOT_ALLOCATED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NOT_FREE", (void *)_cffi_const_FPR_NOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NO_MEMORY", (void *)_cffi_const_FPR_NO_MEMORY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OK", (void *)_cffi_const_FPR_OK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OUTSIDE", (void *)_cffi_const_FPR_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PCP_LISTS", (void *)_cffi_const_FPR_PCP_LISTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_RECLAIMABLE", (void *)_cffi_const_FPR_RECLAIMABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REFUSED", (void *)_cffi_const_FPR_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_RING_BROKEN", (void *)_cffi_const_FPR_RING_BROKEN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_SYSTEM", (void *)_cffi_const_FPR_SYSTEM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 12), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 9), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 16), (void *)_cffi_d_fpr_random_seed },
+  { "FPR_TAKE_CANDIDATE", (void *)_cffi_const_FPR_TAKE_CANDIDATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_TAKE_END", (void *)_cffi_const_FPR_TAKE_END, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_TAKE_REFUSED", (void *)_cffi_const_FPR_TAKE_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_UNMOVABLE", (void *)_cffi_const_FPR_UNMOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_ZONE_DMA", (void *)_cffi_const_FPR_ZONE_DMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_ZONE_DMA32", (void *)_cffi_const_FPR_ZONE_DMA32, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_ZONE_MOVABLE", (void *)_cffi_const_FPR_ZONE_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_ZONE_NORMAL", (void *)_cffi_const_FPR_ZONE_NORMAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 25), (void *)_cffi_d_fpr_alloc },
+  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_fpr_allocator_add_allocated },
+  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_fpr_allocator_add_block },
+  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_fpr_allocator_add_range },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 107), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 93), (void *)_cffi_d_fpr_allocator_create },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 127), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 113), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 117), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 110), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 46), (void *)_cffi_d_fpr_allocator_set_label },
+  { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_fpr_allocator_set_zone },
+  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_fpr_allocator_validate },
+  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_fpr_allocator_zone },
+  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 33), (void *)_cffi_d_fpr_buddy_alloc },
+  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_fpr_buddy_find },
+  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_buddy_free },
+  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 46), (void *)_cffi_d_fpr_buddy_take },
+  { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_fpr_drain_pcp },
+  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_fpr_free },
+  { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_fpr_list_put_back },
+  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_list_read },
+  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 15), (void *)_cffi_d_fpr_list_take },
+  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_pcp_read },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 123), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 120), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_random_seed },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
+  { "frames", offsetof(struct fpr_allocator_config, frames),
+              sizeof(((struct fpr_allocator_config *)0)->frames),
+              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "seed", offsetof(struct fpr_allocator_config, seed),
+            sizeof(((struct fpr_allocator_config *)0)->seed),
+            _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "cpus", offsetof(struct fpr_allocator_config, cpus),
+            sizeof(((struct fpr_allocator_config *)0)->cpus),
+            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "zones", offsetof(struct fpr_allocator_config, zones),
+             sizeof(((struct fpr_allocator_config *)0)->zones),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "top_order", offsetof(struct fpr_allocator_config, top_order),
+                 sizeof(((struct fpr_allocator_config *)0)->top_order),
+                 _CFFI_OP(_CFFI_OP_NOOP, 156) },
+  { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
+                       sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
+                       _CFFI_OP(_CFFI_OP_NOOP, 156) },
+  { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
+                 sizeof(((struct fpr_allocator_config *)0)->thp_order),
+                 _CFFI_OP(_CFFI_OP_NOOP, 156) },
+  { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
+               sizeof(((struct fpr_allocator_config *)0)->shuffle),
+               _CFFI_OP(_CFFI_OP_NOOP, 156) },
+  { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
+                    sizeof(((struct fpr_allocator_config *)0)->boost_factor),
+                    _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "pfn", offsetof(struct fpr_block, pfn),
+           sizeof(((struct fpr_block *)0)->pfn),
+           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "order", offsetof(struct fpr_block, order),
+             sizeof(((struct fpr_block *)0)->order),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "type", offsetof(struct fpr_block, type),
+            sizeof(((struct fpr_block *)0)->type),
+            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "allocs", offsetof(struct fpr_counters, allocs),
+              sizeof(((struct fpr_counters *)0)->allocs),
+              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "frees", offsetof(struct fpr_counters, frees),
+             sizeof(((struct fpr_counters *)0)->frees),
+             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "failures", offsetof(struct fpr_counters, failures),
+                sizeof(((struct fpr_counters *)0)->failures),
+                _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "refills", offsetof(struct fpr_counters, refills),
+               sizeof(((struct fpr_counters *)0)->refills),
+               _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "drains", offsetof(struct fpr_counters, drains),
+              sizeof(((struct fpr_counters *)0)->drains),
+              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "fallbacks", offsetof(struct fpr_counters, fallbacks),
+                 sizeof(((struct fpr_counters *)0)->fallbacks),
+                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "steals", offsetof(struct fpr_counters, steals),
+              sizeof(((struct fpr_counters *)0)->steals),
+              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "merges", offsetof(struct fpr_counters, merges),
+              sizeof(((struct fpr_counters *)0)->merges),
+              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "splits", offsetof(struct fpr_counters, splits),
+              sizeof(((struct fpr_counters *)0)->splits),
+              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "reported_allocs", offsetof(struct fpr_counters, reported_allocs),
+                       sizeof(((struct fpr_counters *)0)->reported_allocs),
+                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 1) },
+            _CFFI_OP(_CFFI_OP_NOOP, 99) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 22) },
+             _CFFI_OP(_CFFI_OP_NOOP, 140) },
+  { "order", offsetof(struct fpr_notify, order),
+             sizeof(((struct fpr_notify *)0)->order),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "armed", offsetof(struct fpr_notify, armed),
+             sizeof(((struct fpr_notify *)0)->armed),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "raised", offsetof(struct fpr_notify, raised),
+              sizeof(((struct fpr_notify *)0)->raised),
+              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 25) },
+             _CFFI_OP(_CFFI_OP_NOOP, 154) },
+  { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
+                 sizeof(((struct fpr_zone_config *)0)->start_pfn),
+                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "end_pfn", offsetof(struct fpr_zone_config, end_pfn),
+               sizeof(((struct fpr_zone_config *)0)->end_pfn),
+               _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "managed_pages", offsetof(struct fpr_zone_config, managed_pages),
+                     sizeof(((struct fpr_zone_config *)0)->managed_pages),
+                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "min_pages", offsetof(struct fpr_zone_config, min_pages),
+                 sizeof(((struct fpr_zone_config *)0)->min_pages),
+                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "low_pages", offsetof(struct fpr_zone_config, low_pages),
+                 sizeof(((struct fpr_zone_config *)0)->low_pages),
+                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "high_pages", offsetof(struct fpr_zone_config, high_pages),
+                  sizeof(((struct fpr_zone_config *)0)->high_pages),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
+                      sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
+                      _CFFI_OP(_CFFI_OP_NOOP, 154) },
+  { "zone_class", offsetof(struct fpr_zone_config, zone_class),
+                  sizeof(((struct fpr_zone_config *)0)->zone_class),
+                  _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "pcp_batch", offsetof(struct fpr_zone_config, pcp_batch),
+                 sizeof(((struct fpr_zone_config *)0)->pcp_batch),
+                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "pcp_high", offsetof(struct fpr_zone_config, pcp_high),
+                sizeof(((struct fpr_zone_config *)0)->pcp_high),
+                _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "config", offsetof(struct fpr_zone_state, config),
+              sizeof(((struct fpr_zone_state *)0)->config),
+              _CFFI_OP(_CFFI_OP_NOOP, 150) },
+  { "free_pages", offsetof(struct fpr_zone_state, free_pages),
+                  sizeof(((struct fpr_zone_state *)0)->free_pages),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "boost_pages", offsetof(struct fpr_zone_state, boost_pages),
+                   sizeof(((struct fpr_zone_state *)0)->boost_pages),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "highatomic_pages", offsetof(struct fpr_zone_state, highatomic_pages),
+                        sizeof(((struct fpr_zone_state *)0)->highatomic_pages),
+                        _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "pcp_pages", offsetof(struct fpr_zone_state, pcp_pages),
+                 sizeof(((struct fpr_zone_state *)0)->pcp_pages),
+                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "nr_free", offsetof(struct fpr_zone_state, nr_free),
+               sizeof(((struct fpr_zone_state *)0)->nr_free),
+               _CFFI_OP(_CFFI_OP_NOOP, 152) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_memory_port", 23, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 0, 2 },
-  { "fpr_random", 24, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 2, 1 },
+  { "fpr_allocator", 141, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "fpr_allocator_config", 142, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
+  { "fpr_block", 143, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
+  { "fpr_counters", 145, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 12, 10 },
+  { "fpr_memory_port", 146, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 22, 2 },
+  { "fpr_notify", 148, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 24, 3 },
+  { "fpr_random", 149, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 27, 1 },
+  { "fpr_zone_config", 150, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 28, 10 },
+  { "fpr_zone_state", 151, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 38, 6 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_status", 21, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_migratetype", 136, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+    "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
+  { "fpr_status", 137, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
+  { "fpr_take_stop", 138, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+    "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
+  { "fpr_zone_class", 139, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+    "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 22 },
+  { "fpr_touch_fn", 140 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -919,12 +2952,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  16,  /* num_globals */
-  2,  /* num_struct_unions */
-  1,  /* num_enums */
+  63,  /* num_globals */
+  9,  /* num_struct_unions */
+  4,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  28,  /* num_types */
+  158,  /* num_types */
   0,  /* flags */
 };
 

@@ -19,6 +19,7 @@ HEADERS = (
     "emulator/native/status.h",
     "emulator/native/memory_port.h",
     "emulator/native/random.h",
+    "guest_model/native/allocator.h",
 )
 
 

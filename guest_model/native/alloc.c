@@ -1,0 +1,155 @@
+/* Allocation and free at the top level: zonelist, watermarks, then per-CPU lists or buddy. */
+#include "guest_model/native/page.h"
+
+struct request {
+    uint32_t cpu, order, type, zone_class;
+    bool high, nonblocking, no_fragment;
+};
+
+static bool has_free_block(const struct fpr_allocator *a, const struct fpr_zone *zone,
+                           const struct request *r)
+{
+    for (uint32_t order = r->order; order <= a->config.top_order; order++) {
+        const struct fpr_free_area *area = &zone->areas[order];
+
+        if (!area->nr_free)
+            continue;
+        for (uint32_t type = 0; type < FPR_HIGHATOMIC; type++)
+            if (area->lists[type].head != FPR_NIL)
+                return true;
+        if (r->nonblocking && area->lists[FPR_HIGHATOMIC].head != FPR_NIL)
+            return true;
+    }
+    return false;
+}
+
+static bool watermark_ok(const struct fpr_allocator *a, const struct fpr_zone *zone,
+                         const struct request *r, uint64_t mark)
+{
+    uint64_t unusable = ((uint64_t)1 << r->order) - 1;
+
+    if (!r->nonblocking)
+        unusable += zone->highatomic_pages;
+    if (zone->free_pages <= unusable ||
+        zone->free_pages - unusable <= mark + zone->config.lowmem_reserve[r->zone_class])
+        return false;
+    return !r->order || has_free_block(a, zone, r);
+}
+
+static uint64_t take(struct fpr_allocator *a, struct fpr_zone *zone, const struct request *r,
+                     bool no_fragment)
+{
+    uint64_t pfn = FPR_NIL;
+
+    if (fpr_pcp_order(a, r->order)) {
+        pfn = fpr_pcp_alloc(a, zone, r->cpu, r->order, r->type, no_fragment);
+        if (pfn != FPR_NIL)
+            return pfn;
+    }
+    if (r->order && r->nonblocking)
+        pfn = fpr_remove_smallest(a, zone, r->order, FPR_HIGHATOMIC);
+    if (pfn == FPR_NIL)
+        pfn = fpr_remove(a, zone, r->order, r->type, no_fragment);
+    return pfn;
+}
+
+/* Try the zones from the highest that the request may use; `slow` counts from the minimum. */
+static uint64_t try_zones(struct fpr_allocator *a, const struct request *r, bool slow,
+                          bool no_fragment)
+{
+    for (uint32_t z = a->config.zones; z-- > 0;) {
+        struct fpr_zone *zone = &a->zones[z];
+        uint64_t mark, pfn;
+
+        if (zone->config.zone_class > r->zone_class || !zone->config.managed_pages)
+            continue;
+        if (slow) {
+            mark = zone->config.min_pages + zone->boost_pages;
+            mark -= r->high ? mark / 2 : 0;
+            mark -= r->nonblocking ? mark / 4 : 0;
+        } else {
+            mark = zone->config.low_pages + zone->boost_pages;
+        }
+        if (!watermark_ok(a, zone, r, mark))
+            continue;
+        pfn = take(a, zone, r, no_fragment);
+        if (pfn == FPR_NIL)
+            continue;
+        if (slow && r->order && r->nonblocking)
+            fpr_reserve_highatomic(a, zone, pfn);
+        return pfn;
+    }
+    return FPR_NIL;
+}
+
+/* Fragmentation is avoided at first where the preferred zone is Normal and DMA32 exists. */
+static bool avoids_fragmentation(const struct fpr_allocator *a, uint32_t zone_class)
+{
+    bool dma32 = false;
+    uint32_t preferred = FPR_ZONE_DMA;
+
+    for (uint32_t z = 0; z < a->config.zones; z++) {
+        uint32_t class = a->zones[z].config.zone_class;
+
+        dma32 |= class == FPR_ZONE_DMA32;
+        if (class <= zone_class && a->zones[z].config.managed_pages)
+            preferred = class;
+    }
+    return dma32 && preferred == FPR_ZONE_NORMAL;
+}
+
+int fpr_alloc(struct fpr_allocator *a, uint32_t cpu, uint32_t order, uint32_t type, uint32_t flags,
+              uint64_t *pfn)
+{
+    struct request r = {.cpu = cpu, .order = order, .type = type};
+    struct request first;
+    uint64_t got = FPR_NIL;
+
+    if (cpu >= a->config.cpus || order > a->config.top_order || !fpr_mergeable(type))
+        return FPR_BAD_ARGUMENT;
+    r.zone_class = type == FPR_MOVABLE ? FPR_ZONE_MOVABLE : FPR_ZONE_NORMAL;
+    if (flags & (FPR_ALLOC_DMA | FPR_ALLOC_DMA32))
+        r.zone_class = flags & FPR_ALLOC_DMA ? FPR_ZONE_DMA : FPR_ZONE_DMA32;
+    first = r; /* the first try knows no priorities */
+    if (avoids_fragmentation(a, r.zone_class))
+        got = try_zones(a, &first, false, true);
+    if (got == FPR_NIL)
+        got = try_zones(a, &first, false, false);
+    r.high = flags & FPR_ALLOC_HIGH;
+    r.nonblocking = flags & FPR_ALLOC_NONBLOCKING;
+    if (got == FPR_NIL)
+        got = try_zones(a, &r, true, false);
+    if (got == FPR_NIL && !r.nonblocking) { /* direct reclaim empties the per-CPU lists first */
+        fpr_drain_pcp(a, UINT32_MAX);
+        fpr_unreserve_highatomic(a, type);
+        got = try_zones(a, &r, true, false);
+    }
+    if (got == FPR_NIL) {
+        a->counters.failures++;
+        return FPR_NO_MEMORY;
+    }
+    fpr_mark_allocated(a, got, order, type);
+    a->counters.allocs++;
+    *pfn = got;
+    return FPR_OK;
+}
+
+int fpr_free(struct fpr_allocator *a, uint32_t cpu, uint64_t pfn, uint32_t order)
+{
+    struct fpr_zone *zone = fpr_zone_of(a, pfn);
+    const struct fpr_page *page;
+    uint32_t label;
+
+    if (!zone || cpu >= a->config.cpus || pfn & (((uint64_t)1 << order) - 1))
+        return FPR_BAD_ARGUMENT;
+    page = fpr_page(a, pfn);
+    if (page->state != FPR_PAGE_ALLOCATED || page->order != order)
+        return FPR_NOT_ALLOCATED;
+    a->counters.frees++;
+    label = fpr_label(a, pfn);
+    if (fpr_pcp_order(a, order) && label != FPR_ISOLATE)
+        fpr_pcp_free(a, zone, cpu, pfn, order, label);
+    else
+        fpr_free_one(a, zone, pfn, order, label, 0);
+    return FPR_OK;
+}

@@ -1,0 +1,204 @@
+/* The buddy lists: merge on free, cut on allocation. */
+#include "guest_model/native/page.h"
+
+static bool is_free_buddy(const struct fpr_allocator *a, const struct fpr_zone *zone, uint64_t pfn,
+                          uint32_t order)
+{
+    const struct fpr_page *page;
+
+    if (pfn < zone->config.start_pfn || pfn >= zone->config.end_pfn)
+        return false;
+    page = fpr_page(a, pfn);
+    return page->state == FPR_PAGE_FREE && page->order == order;
+}
+
+/* The block (pfn, order) would soon be part of a larger one: the block beside its parent is free. */
+static bool merge_likely(const struct fpr_allocator *a, const struct fpr_zone *zone, uint64_t pfn,
+                         uint32_t order)
+{
+    uint64_t parent;
+
+    if (order + 1 >= a->config.top_order)
+        return false;
+    parent = pfn & ~((uint64_t)1 << order);
+    return is_free_buddy(a, zone, parent ^ ((uint64_t)2 << order), order + 1);
+}
+
+/* One global random word, used up bit by bit from its low end. */
+static bool shuffle_bit(struct fpr_allocator *a)
+{
+    bool bit;
+
+    if (!a->shuffle_bits_left) {
+        a->shuffle_bits = fpr_random_next(&a->random);
+        a->shuffle_bits_left = 64;
+    }
+    bit = a->shuffle_bits & 1;
+    a->shuffle_bits >>= 1;
+    a->shuffle_bits_left--;
+    return bit;
+}
+
+void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
+                  uint32_t type, uint32_t flags)
+{
+    const uint32_t top = a->config.top_order;
+    bool tail;
+
+    if (type != FPR_ISOLATE)
+        zone->free_pages += (uint64_t)1 << order;
+    fpr_page(a, pfn)->state = FPR_PAGE_NONE;
+    for (; order < top; order++) {
+        uint64_t buddy = pfn ^ ((uint64_t)1 << order);
+
+        if (!is_free_buddy(a, zone, buddy, order))
+            break;
+        if (order >= a->config.pageblock_order) {
+            uint32_t label = fpr_label(a, buddy);
+
+            if (label != type && !(fpr_mergeable(label) && fpr_mergeable(type)))
+                break;
+        }
+        fpr_area_delete(a, zone, fpr_page(a, buddy));
+        a->counters.merges++;
+        pfn &= buddy;
+    }
+    if (flags & FPR_FREE_TO_TAIL)
+        tail = true;
+    else if (a->config.shuffle && order >= top)
+        tail = shuffle_bit(a);
+    else
+        tail = merge_likely(a, zone, pfn, order);
+    fpr_area_add(a, zone, pfn, order, type, tail);
+    if (!(flags & FPR_FREE_SKIP_NOTIFY) && a->notify.armed && order >= a->notify.order) {
+        a->notify.armed = 0;
+        a->notify.raised = 1;
+    }
+}
+
+/* Cut block (pfn, from) down to `to`: upper halves go to the heads of their lists. */
+static void expand(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t from,
+                   uint32_t to, uint32_t type)
+{
+    while (from > to) {
+        from--;
+        fpr_area_add(a, zone, pfn + ((uint64_t)1 << from), from, type, false);
+        a->counters.splits++;
+    }
+}
+
+static void delete_free(struct fpr_allocator *a, struct fpr_zone *zone, struct fpr_page *page)
+{
+    a->counters.reported_allocs += page->reported;
+    fpr_area_delete(a, zone, page);
+}
+
+uint64_t fpr_remove_smallest(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order,
+                             uint32_t type)
+{
+    for (uint32_t o = order; o <= a->config.top_order; o++) {
+        uint32_t pfn = zone->areas[o].lists[type].head;
+
+        if (pfn == FPR_NIL)
+            continue;
+        delete_free(a, zone, fpr_page(a, pfn));
+        expand(a, zone, pfn, o, order, type);
+        zone->free_pages -= (uint64_t)1 << order;
+        return pfn;
+    }
+    return FPR_NIL;
+}
+
+uint64_t fpr_remove(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order, uint32_t type,
+                    bool no_fragment)
+{
+    uint64_t pfn = fpr_remove_smallest(a, zone, order, type);
+
+    while (pfn == FPR_NIL && fpr_fallback(a, zone, order, type, no_fragment))
+        pfn = fpr_remove_smallest(a, zone, order, type);
+    return pfn;
+}
+
+int fpr_buddy_alloc(struct fpr_allocator *a, uint32_t zone, uint32_t order, uint32_t type,
+                    uint64_t *pfn)
+{
+    uint64_t found;
+
+    if (zone >= a->config.zones || order > a->config.top_order || type >= FPR_MIGRATETYPES)
+        return FPR_BAD_ARGUMENT;
+    found = fpr_remove(a, &a->zones[zone], order, type, false);
+    if (found == FPR_NIL)
+        return FPR_NO_MEMORY;
+    fpr_mark_allocated(a, found, order, type);
+    *pfn = found;
+    return FPR_OK;
+}
+
+static bool aligned(uint64_t pfn, uint32_t order)
+{
+    return !(pfn & (((uint64_t)1 << order) - 1));
+}
+
+int fpr_buddy_free(struct fpr_allocator *a, uint64_t pfn, uint32_t order, uint32_t type,
+                   uint32_t flags)
+{
+    struct fpr_zone *zone = fpr_zone_of(a, pfn);
+    const struct fpr_page *page;
+
+    if (!zone || order > a->config.top_order || type >= FPR_MIGRATETYPES || !aligned(pfn, order))
+        return FPR_BAD_ARGUMENT;
+    page = fpr_page(a, pfn);
+    if (page->state != FPR_PAGE_ALLOCATED || page->order != order)
+        return FPR_NOT_ALLOCATED;
+    fpr_free_one(a, zone, pfn, order, type, flags);
+    return FPR_OK;
+}
+
+int fpr_buddy_find(const struct fpr_allocator *a, uint64_t pfn, struct fpr_block *out)
+{
+    if (pfn >= a->config.frames)
+        return FPR_BAD_ARGUMENT;
+    for (uint32_t order = 0; order <= a->config.top_order; order++) {
+        uint64_t head = pfn & ~(((uint64_t)1 << order) - 1);
+        const struct fpr_page *page = fpr_page(a, head);
+
+        if (page->state == FPR_PAGE_FREE && page->order >= order) {
+            if (head + ((uint64_t)1 << page->order) <= pfn)
+                return FPR_NOT_FREE;
+            *out = (struct fpr_block){head, page->order, page->type};
+            return FPR_OK;
+        }
+        if (page->state != FPR_PAGE_NONE)
+            return FPR_NOT_FREE;
+    }
+    return FPR_NOT_FREE;
+}
+
+int fpr_buddy_take(struct fpr_allocator *a, uint64_t pfn, uint32_t order)
+{
+    struct fpr_block block;
+    struct fpr_zone *zone;
+    int status;
+
+    if (order > a->config.top_order || !aligned(pfn, order))
+        return FPR_BAD_ARGUMENT;
+    status = fpr_buddy_find(a, pfn, &block);
+    if (status)
+        return status;
+    if (block.order < order)
+        return FPR_NOT_FREE;
+    zone = fpr_zone_of(a, pfn);
+    delete_free(a, zone, fpr_page(a, block.pfn));
+    while (block.order > order) {
+        uint64_t half = (uint64_t)1 << --block.order;
+        bool upper = pfn >= block.pfn + half;
+
+        fpr_area_add(a, zone, upper ? block.pfn : block.pfn + half, block.order, block.type, false);
+        block.pfn += upper ? half : 0;
+        a->counters.splits++;
+    }
+    if (block.type != FPR_ISOLATE)
+        zone->free_pages -= (uint64_t)1 << order;
+    fpr_mark_allocated(a, pfn, order, block.type);
+    return FPR_OK;
+}

@@ -1,0 +1,227 @@
+/* Private to guest_model/native: page metadata, free lists, zones, and the primitives on them. */
+#ifndef FPR_PAGE_H
+#define FPR_PAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "emulator/native/random.h"
+#include "emulator/native/status.h"
+#include "guest_model/native/allocator.h"
+
+#define FPR_NIL UINT32_MAX /* end of a list of frames */
+#define FPR_NOT_LISTED 0xff
+
+enum fpr_page_state {
+    FPR_PAGE_NONE = 0,      /* not a block head, or never handed to the allocator */
+    FPR_PAGE_FREE = 1,      /* head of a block on a buddy list */
+    FPR_PAGE_PCP = 2,       /* head of a block on a per-CPU list */
+    FPR_PAGE_ALLOCATED = 3, /* head of an allocated block: next and prev belong to its owner */
+    FPR_PAGE_ISOLATED = 4,  /* head of a block that is with the device */
+};
+
+/* Metadata of the head of a block. Frames are 32-bit here: guests up to 16 TiB of 4 KiB pages. */
+struct fpr_page {
+    uint32_t next, prev;
+    uint8_t order;
+    uint8_t state;
+    uint8_t type; /* list it is on, type cached on the per-CPU list, or type it was allocated as */
+    uint8_t reported;
+};
+_Static_assert(sizeof(struct fpr_page) == 12, "metadata per page is stated as 12 bytes");
+
+struct fpr_list {
+    uint32_t head, tail;
+};
+
+struct fpr_free_area {
+    struct fpr_list lists[FPR_MIGRATETYPES];
+    uint64_t nr_free;
+};
+
+struct fpr_pcp {
+    uint32_t count, free_factor;
+    struct fpr_list lists[FPR_PCP_LISTS];
+};
+
+struct fpr_zone {
+    struct fpr_zone_config config;
+    uint64_t free_pages, boost_pages, highatomic_pages;
+    struct fpr_free_area areas[FPR_MAX_ORDERS];
+    struct fpr_pcp *pcps; /* one per CPU */
+};
+
+struct fpr_allocator {
+    struct fpr_allocator_config config;
+    struct fpr_zone zones[FPR_MAX_ZONES];
+    struct fpr_notify notify;
+    struct fpr_counters counters;
+    struct fpr_random random;
+    uint64_t shuffle_bits;
+    uint32_t shuffle_bits_left;
+    uint32_t top_mask;
+    /* Heads of top-order blocks live densely in `tops`, all others in `pages`: an idle guest touches
+     * 12 bytes for each 4 MiB, and `pages` grows with what is split. */
+    struct fpr_page *tops, *pages;
+    uint8_t *labels; /* migrate type of each page block */
+    uint64_t tops_bytes, pages_bytes, labels_bytes;
+};
+
+static inline struct fpr_page *fpr_page(const struct fpr_allocator *a, uint64_t pfn)
+{
+    return pfn & a->top_mask ? &a->pages[pfn] : &a->tops[pfn >> a->config.top_order];
+}
+
+static inline uint32_t fpr_label(const struct fpr_allocator *a, uint64_t pfn)
+{
+    return a->labels[pfn >> a->config.pageblock_order];
+}
+
+/* U, M and R: the types that merge with each other, and that per-CPU lists hold. */
+static inline bool fpr_mergeable(uint32_t type)
+{
+    return type < FPR_HIGHATOMIC;
+}
+
+static inline struct fpr_zone *fpr_zone_of(struct fpr_allocator *a, uint64_t pfn)
+{
+    for (uint32_t i = 0; i < a->config.zones; i++)
+        if (pfn >= a->zones[i].config.start_pfn && pfn < a->zones[i].config.end_pfn)
+            return &a->zones[i];
+    return NULL;
+}
+
+static inline void fpr_list_init(struct fpr_list *list)
+{
+    list->head = list->tail = FPR_NIL;
+}
+
+static inline void fpr_list_add_head(struct fpr_allocator *a, struct fpr_list *list, uint64_t pfn,
+                                     struct fpr_page *page)
+{
+    page->next = list->head;
+    page->prev = FPR_NIL;
+    if (list->head == FPR_NIL)
+        list->tail = (uint32_t)pfn;
+    else
+        fpr_page(a, list->head)->prev = (uint32_t)pfn;
+    list->head = (uint32_t)pfn;
+}
+
+static inline void fpr_list_add_tail(struct fpr_allocator *a, struct fpr_list *list, uint64_t pfn,
+                                     struct fpr_page *page)
+{
+    page->prev = list->tail;
+    page->next = FPR_NIL;
+    if (list->tail == FPR_NIL)
+        list->head = (uint32_t)pfn;
+    else
+        fpr_page(a, list->tail)->next = (uint32_t)pfn;
+    list->tail = (uint32_t)pfn;
+}
+
+static inline void fpr_list_remove(struct fpr_allocator *a, struct fpr_list *list,
+                                   struct fpr_page *page)
+{
+    if (page->prev == FPR_NIL)
+        list->head = page->next;
+    else
+        fpr_page(a, page->prev)->next = page->next;
+    if (page->next == FPR_NIL)
+        list->tail = page->prev;
+    else
+        fpr_page(a, page->next)->prev = page->prev;
+}
+
+/* Everything in front of pfn goes, in order, behind the tail. */
+static inline void fpr_list_rotate(struct fpr_allocator *a, struct fpr_list *list, uint64_t pfn)
+{
+    struct fpr_page *page = fpr_page(a, pfn);
+
+    if (list->head == pfn)
+        return;
+    fpr_page(a, list->tail)->next = list->head;
+    fpr_page(a, list->head)->prev = list->tail;
+    list->head = (uint32_t)pfn;
+    list->tail = page->prev;
+    fpr_page(a, page->prev)->next = FPR_NIL;
+    page->prev = FPR_NIL;
+}
+
+/* Put a block on its free list; it is unreported. The free count is the caller's. */
+static inline void fpr_area_add(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
+                                uint32_t order, uint32_t type, bool tail)
+{
+    struct fpr_page *page = fpr_page(a, pfn);
+    struct fpr_free_area *area = &zone->areas[order];
+
+    page->order = (uint8_t)order;
+    page->state = FPR_PAGE_FREE;
+    page->type = (uint8_t)type;
+    page->reported = 0;
+    if (tail)
+        fpr_list_add_tail(a, &area->lists[type], pfn, page);
+    else
+        fpr_list_add_head(a, &area->lists[type], pfn, page);
+    area->nr_free++;
+}
+
+/* Take a block off its free list. That clears its reported flag. */
+static inline void fpr_area_delete(struct fpr_allocator *a, struct fpr_zone *zone,
+                                   struct fpr_page *page)
+{
+    struct fpr_free_area *area = &zone->areas[page->order];
+
+    fpr_list_remove(a, &area->lists[page->type], page);
+    area->nr_free--;
+    page->state = FPR_PAGE_NONE;
+    page->reported = 0;
+}
+
+/* Move a free block to the tail of another type's list; its flag stays, nobody is told. */
+static inline void fpr_area_move(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
+                                 uint32_t type)
+{
+    struct fpr_page *page = fpr_page(a, pfn);
+    struct fpr_free_area *area = &zone->areas[page->order];
+
+    fpr_list_remove(a, &area->lists[page->type], page);
+    page->type = (uint8_t)type;
+    fpr_list_add_tail(a, &area->lists[type], pfn, page);
+}
+
+static inline void fpr_mark_allocated(struct fpr_allocator *a, uint64_t pfn, uint32_t order,
+                                      uint32_t type)
+{
+    struct fpr_page *page = fpr_page(a, pfn);
+
+    page->order = (uint8_t)order;
+    page->state = FPR_PAGE_ALLOCATED;
+    page->type = (uint8_t)type;
+    page->reported = 0;
+}
+
+/* buddy.c */
+void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
+                  uint32_t type, uint32_t flags);
+/* The head of the first list [order..top][type], cut to size; FPR_NIL where all are empty. */
+uint64_t fpr_remove_smallest(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order,
+                             uint32_t type);
+/* As above, with fallback to other types. */
+uint64_t fpr_remove(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order, uint32_t type,
+                    bool no_fragment);
+
+/* fallback.c: move something of another type to this type's lists; false where nothing fits. */
+bool fpr_fallback(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order, uint32_t type,
+                  bool no_fragment);
+void fpr_reserve_highatomic(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn);
+bool fpr_unreserve_highatomic(struct fpr_allocator *a, uint32_t type);
+
+/* per_cpu.c */
+bool fpr_pcp_order(const struct fpr_allocator *a, uint32_t order);
+uint64_t fpr_pcp_alloc(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t cpu, uint32_t order,
+                       uint32_t type, bool no_fragment);
+void fpr_pcp_free(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t cpu, uint64_t pfn,
+                  uint32_t order, uint32_t label);
+
+#endif
