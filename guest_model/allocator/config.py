@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
+import numpy as np
+
 MAX_ORDERS = 14
 MAX_ZONES = 4
 PCP_LISTS = 14
@@ -18,6 +20,8 @@ ALL_CPUS = 0xFFFFFFFF
 """The CPU number that means every CPU, where per-CPU lists are drained."""
 NEVER = 255
 """The order of a notify hook that never fires."""
+BLOCK_DTYPE = np.dtype([("pfn", np.uint64), ("order", np.uint32), ("type", np.uint32)])
+"""A batch of blocks is an array of these: the layout of struct fpr_block."""
 
 
 class MigrateType(IntEnum):
