@@ -81,7 +81,10 @@ class Allocator:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -154,9 +157,7 @@ class Allocator:
         check(lib.fpr_buddy_find(self.pointer, pfn, out), f"find {pfn:#x}")
         return Block(out.pfn, out.order, out.type)
 
-    def list_take(
-        self, zone: int, order: int, type: int, max: int
-    ) -> tuple[NDArray[np.void], int]:
+    def list_take(self, zone: int, order: int, type: int, max: int) -> tuple[NDArray[np.void], int]:
         """Isolate up to `max` unreported blocks from the head on: (BLOCK_DTYPE array, TakeStop)."""
         blocks = np.empty(max, BLOCK_DTYPE)
         status = lib.fpr_list_take(

@@ -56,7 +56,7 @@ static int check_list(const struct fpr_allocator *a, const struct fpr_zone *zone
     uint32_t previous = FPR_NIL;
     int status = FPR_OK;
 
-    for (uint32_t pfn = list->head; pfn != FPR_NIL && !status; previous = pfn) {
+    for (uint32_t pfn = list->head; pfn != FPR_NIL && !status;) {
         const struct fpr_page *page;
 
         if (pfn < zone->config.start_pfn ||
@@ -73,6 +73,7 @@ static int check_list(const struct fpr_allocator *a, const struct fpr_zone *zone
         if (!status)
             status = check_mergeable(a, zone, report, pfn, order);
         ++*blocks;
+        previous = pfn;
         pfn = page->next;
         if (*blocks > a->config.frames)
             return broken(report, "list [%u][%u] is a loop", order, type);

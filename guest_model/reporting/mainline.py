@@ -135,9 +135,6 @@ class MainlinePolicy:
         return True
 
     def _process_list(self, zone: int, order: int, type: int) -> Generator[Batch, bool, bool]:
-        blocks, stop = self.lists.list_take(zone, order, type, 0)
-        if stop == TakeStop.END:
-            return True
         free_blocks = self.lists.zone(zone).nr_free[order]
         budget = -(-free_blocks // (self.capacity * self.budget_divisor))
         while budget >= 0:
