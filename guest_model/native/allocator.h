@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "guest_model/native/block.h"
+
 #define FPR_MAX_ORDERS 14   /* arm64 with 64 KiB pages: top order 13 */
 #define FPR_MIGRATETYPES 6
 #define FPR_MAX_ZONES 4
@@ -84,13 +86,6 @@ struct fpr_counters {
     uint64_t fallbacks, steals;         /* taken from another type; page blocks claimed by it */
     uint64_t merges, splits;
     uint64_t reported_allocs;           /* blocks that were flagged reported and left their list */
-};
-
-/* A block on its way to or from the host. */
-struct fpr_block {
-    uint64_t pfn;
-    uint32_t order;
-    uint32_t type; /* list it was taken from */
 };
 
 /* The hook that tells a reporting policy of free blocks. While `armed`, a free that ends in a block
