@@ -581,23 +581,12 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/status.h"
 #include "emulator/native/memory_port.h"
 #include "emulator/native/random.h"
-<<<<<<< HEAD
 #include "guest_model/native/allocator.h"
-=======
-#include "emulator/native/guest_memory.h"
-#include "emulator/native/ring.h"
-#include "emulator/native/split_ring.h"
-#include "emulator/native/split_driver.h"
-#include "emulator/native/report.h"
-#include "guest_model/native/block.h"
-#include "guest_model/native/report_batch.h"
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
 
 
 /************************************************************/
 
 static void *_cffi_types[] = {
-<<<<<<< HEAD
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
 /*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct fpr_allocator *
 /*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 143), // struct fpr_block const *
@@ -797,277 +786,6 @@ static int _cffi_const_FPR_ISOLATE(unsigned long long *o)
 {
   int n = (FPR_ISOLATE) <= 0;
   *o = (unsigned long long)((FPR_ISOLATE) | 0);  /* check that FPR_ISOLATE is an integer */
-=======
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
-/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 139), // struct fpr_block const *
-/*  2 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/*  3 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 154), // struct fpr_segment *
-/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/*  7 */ _CFFI_OP(_CFFI_OP_POINTER, 142), // struct fpr_guest_memory const *
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 140), // struct fpr_chain const *
-/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 151), // struct fpr_report_rules const *
-/* 10 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // struct fpr_report_cursor *
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 146), // struct fpr_range *
-/* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 2), // uint32_t *
-/* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 149), // struct fpr_report_account *
-/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_guest_memory const *, uint32_t *)
-/* 18 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 19 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
-/* 22 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 23 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/* 24 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 25 */ _CFFI_OP(_CFFI_OP_POINTER, 23), // uint64_t *
-/* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
-/* 28 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 30 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
-/* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 34 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 169), // uint8_t * *
-/* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
-/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
-/* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 41 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 42 */ _CFFI_OP(_CFFI_OP_POINTER, 171), // void *
-/* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
-/* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 48 */ _CFFI_OP(_CFFI_OP_POINTER, 171), // void const *
-/* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_driver *)
-/* 52 */ _CFFI_OP(_CFFI_OP_POINTER, 155), // struct fpr_split_driver *
-/* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 52),
-/* 56 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 57 */ _CFFI_OP(_CFFI_OP_POINTER, 153), // struct fpr_ring_layout const *
-/* 58 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct fpr_driver_slot *
-/* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 64 */ _CFFI_OP(_CFFI_OP_NOOP, 52),
-/* 65 */ _CFFI_OP(_CFFI_OP_POINTER, 154), // struct fpr_segment const *
-/* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_driver *, uint32_t *)
-/* 70 */ _CFFI_OP(_CFFI_OP_NOOP, 52),
-/* 71 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 74 */ _CFFI_OP(_CFFI_OP_NOOP, 52),
-/* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
-/* 76 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_ring *)
-/* 79 */ _CFFI_OP(_CFFI_OP_POINTER, 156), // struct fpr_split_ring *
-/* 80 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 82 */ _CFFI_OP(_CFFI_OP_NOOP, 79),
-/* 83 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 85 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 86 */ _CFFI_OP(_CFFI_OP_NOOP, 79),
-/* 87 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 88 */ _CFFI_OP(_CFFI_OP_POINTER, 140), // struct fpr_chain *
-/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 90 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 79),
-/* 92 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 93 */ _CFFI_OP(_CFFI_OP_NOOP, 57),
-/* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
-/* 96 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_ring *, uint32_t *)
-/* 98 */ _CFFI_OP(_CFFI_OP_NOOP, 79),
-/* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 100 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 102 */ _CFFI_OP(_CFFI_OP_NOOP, 79),
-/* 103 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 105 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(struct fpr_split_ring const *)
-/* 107 */ _CFFI_OP(_CFFI_OP_POINTER, 156), // struct fpr_split_ring const *
-/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 109 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
-/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
-/* 113 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
-/* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 42),
-/* 117 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 119 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/* 120 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
-/* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION, 23), // uint64_t()(struct fpr_random *)
-/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 144), // struct fpr_random *
-/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION, 23), // uint64_t()(struct fpr_random *, uint64_t)
-/* 128 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 129 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 131 */ _CFFI_OP(_CFFI_OP_FUNCTION, 171), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 132 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 136 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_ring_fault
-/* 137 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_status
-/* 138 */ _CFFI_OP(_CFFI_OP_POINTER, 115), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 139 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_block
-/* 140 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_chain
-/* 141 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_driver_slot
-/* 142 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_guest_memory
-/* 143 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_memory_port
-/* 144 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_random
-/* 145 */ _CFFI_OP(_CFFI_OP_POINTER, 146), // struct fpr_range const *
-/* 146 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_range
-/* 147 */ _CFFI_OP(_CFFI_OP_POINTER, 148), // struct fpr_region *
-/* 148 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_region
-/* 149 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_report_account
-/* 150 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_report_cursor
-/* 151 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_report_rules
-/* 152 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_ring_counters
-/* 153 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_ring_layout
-/* 154 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_segment
-/* 155 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_split_driver
-/* 156 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_split_ring
-/* 157 */ _CFFI_OP(_CFFI_OP_POINTER, 158), // struct split_avail *
-/* 158 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct split_avail
-/* 159 */ _CFFI_OP(_CFFI_OP_POINTER, 160), // struct split_desc *
-/* 160 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct split_desc
-/* 161 */ _CFFI_OP(_CFFI_OP_POINTER, 162), // struct split_used *
-/* 162 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct split_used
-/* 163 */ _CFFI_OP(_CFFI_OP_ARRAY, 23), // uint64_t[32]
-/* 164 */ (_cffi_opcode_t)(32),
-/* 165 */ _CFFI_OP(_CFFI_OP_ARRAY, 23), // uint64_t[4]
-/* 166 */ (_cffi_opcode_t)(4),
-/* 167 */ _CFFI_OP(_CFFI_OP_ARRAY, 23), // uint64_t[7]
-/* 168 */ (_cffi_opcode_t)(7),
-/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 170), // uint8_t *
-/* 170 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 171 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
-};
-
-static int _cffi_const_FPR_FAULT_NONE(unsigned long long *o)
-{
-  int n = (FPR_FAULT_NONE) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_NONE) | 0);  /* check that FPR_FAULT_NONE is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_SIZE(unsigned long long *o)
-{
-  int n = (FPR_FAULT_SIZE) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_SIZE) | 0);  /* check that FPR_FAULT_SIZE is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_ALIGNMENT(unsigned long long *o)
-{
-  int n = (FPR_FAULT_ALIGNMENT) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_ALIGNMENT) | 0);  /* check that FPR_FAULT_ALIGNMENT is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_PART_OUTSIDE(unsigned long long *o)
-{
-  int n = (FPR_FAULT_PART_OUTSIDE) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_PART_OUTSIDE) | 0);  /* check that FPR_FAULT_PART_OUTSIDE is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_AVAIL_JUMP(unsigned long long *o)
-{
-  int n = (FPR_FAULT_AVAIL_JUMP) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_AVAIL_JUMP) | 0);  /* check that FPR_FAULT_AVAIL_JUMP is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_HEAD(unsigned long long *o)
-{
-  int n = (FPR_FAULT_HEAD) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_HEAD) | 0);  /* check that FPR_FAULT_HEAD is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_NEXT(unsigned long long *o)
-{
-  int n = (FPR_FAULT_NEXT) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_NEXT) | 0);  /* check that FPR_FAULT_NEXT is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_LOOP(unsigned long long *o)
-{
-  int n = (FPR_FAULT_LOOP) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_LOOP) | 0);  /* check that FPR_FAULT_LOOP is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_TOO_LONG(unsigned long long *o)
-{
-  int n = (FPR_FAULT_TOO_LONG) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_TOO_LONG) | 0);  /* check that FPR_FAULT_TOO_LONG is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_NOT_NEGOTIATED(unsigned long long *o)
-{
-  int n = (FPR_FAULT_NOT_NEGOTIATED) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_NOT_NEGOTIATED) | 0);  /* check that FPR_FAULT_NOT_NEGOTIATED is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_NESTED_TABLE(unsigned long long *o)
-{
-  int n = (FPR_FAULT_NESTED_TABLE) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_NESTED_TABLE) | 0);  /* check that FPR_FAULT_NESTED_TABLE is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_TABLE_BYTES(unsigned long long *o)
-{
-  int n = (FPR_FAULT_TABLE_BYTES) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_TABLE_BYTES) | 0);  /* check that FPR_FAULT_TABLE_BYTES is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_TABLE_OUTSIDE(unsigned long long *o)
-{
-  int n = (FPR_FAULT_TABLE_OUTSIDE) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_TABLE_OUTSIDE) | 0);  /* check that FPR_FAULT_TABLE_OUTSIDE is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_FAULT_USED_ID(unsigned long long *o)
-{
-  int n = (FPR_FAULT_USED_ID) <= 0;
-  *o = (unsigned long long)((FPR_FAULT_USED_ID) | 0);  /* check that FPR_FAULT_USED_ID is an integer */
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   return n;
 }
 
@@ -1162,7 +880,6 @@ static int _cffi_const_FPR_SYSTEM(unsigned long long *o)
   return n;
 }
 
-<<<<<<< HEAD
 static int _cffi_const_FPR_TAKE_END(unsigned long long *o)
 {
   int n = (FPR_TAKE_END) <= 0;
@@ -1418,17 +1135,6 @@ static PyObject *
 _cffi_f_fpr_allocator_add_range(PyObject *self, PyObject *args)
 {
   struct fpr_allocator * x0;
-=======
-static int _cffi_d_fpr_guest_inside(struct fpr_guest_memory const * x0, uint64_t x1, uint64_t x2)
-{
-  return fpr_guest_inside(x0, x1, x2);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
-{
-  struct fpr_guest_memory const * x0;
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   uint64_t x1;
   uint64_t x2;
   Py_ssize_t datasize;
@@ -1439,7 +1145,6 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
   PyObject *arg1;
   PyObject *arg2;
 
-<<<<<<< HEAD
   if (!PyArg_UnpackTuple(args, "fpr_allocator_add_range", 3, 3, &arg0, &arg1, &arg2))
     return NULL;
 
@@ -1448,16 +1153,6 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
-=======
-  if (!PyArg_UnpackTuple(args, "fpr_guest_inside", 3, 3, &arg0, &arg1, &arg2))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1472,11 +1167,7 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
 
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
-<<<<<<< HEAD
   { result = fpr_allocator_add_range(x0, x1, x2); }
-=======
-  { result = fpr_guest_inside(x0, x1, x2); }
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
@@ -1486,7 +1177,6 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
   return pyresult;
 }
 #else
-<<<<<<< HEAD
 #  define _cffi_f_fpr_allocator_add_range _cffi_d_fpr_allocator_add_range
 #endif
 
@@ -1539,28 +1229,12 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
   struct fpr_allocator_config const * x0;
   struct fpr_zone_config const * x1;
   struct fpr_allocator * * x2;
-=======
-#  define _cffi_f_fpr_guest_inside _cffi_d_fpr_guest_inside
-#endif
-
-static int _cffi_d_fpr_guest_memory_check(struct fpr_guest_memory const * x0, uint32_t * x1)
-{
-  return fpr_guest_memory_check(x0, x1);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
-{
-  struct fpr_guest_memory const * x0;
-  uint32_t * x1;
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
   PyObject *pyresult;
   PyObject *arg0;
   PyObject *arg1;
-<<<<<<< HEAD
   PyObject *arg2;
 
   if (!PyArg_UnpackTuple(args, "fpr_allocator_create", 3, 3, &arg0, &arg1, &arg2))
@@ -1571,17 +1245,6 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(94), arg0, (char **)&x0,
-=======
-
-  if (!PyArg_UnpackTuple(args, "fpr_guest_memory_check", 2, 2, &arg0, &arg1))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1589,17 +1252,12 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
   datasize = _cffi_prepare_pointer_call_argument(
       _cffi_type(13), arg1, (char **)&x1);
   if (datasize != 0) {
-<<<<<<< HEAD
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
-=======
-    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
     if (_cffi_convert_array_argument(_cffi_type(13), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
-<<<<<<< HEAD
   datasize = _cffi_prepare_pointer_call_argument(
       _cffi_type(96), arg2, (char **)&x2);
   if (datasize != 0) {
@@ -1612,11 +1270,6 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
   { result = fpr_allocator_create(x0, x1, x2); }
-=======
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_guest_memory_check(x0, x1); }
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
@@ -1626,7 +1279,6 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
   return pyresult;
 }
 #else
-<<<<<<< HEAD
 #  define _cffi_f_fpr_allocator_create _cffi_d_fpr_allocator_create
 #endif
 
@@ -2034,23 +1686,6 @@ _cffi_f_fpr_buddy_alloc(PyObject *self, PyObject *args)
   uint32_t x2;
   uint32_t x3;
   uint64_t * x4;
-=======
-#  define _cffi_f_fpr_guest_memory_check _cffi_d_fpr_guest_memory_check
-#endif
-
-static int _cffi_d_fpr_guest_read(struct fpr_guest_memory const * x0, uint64_t x1, void * x2, uint64_t x3)
-{
-  return fpr_guest_read(x0, x1, x2, x3);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
-{
-  struct fpr_guest_memory const * x0;
-  uint64_t x1;
-  void * x2;
-  uint64_t x3;
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -2059,7 +1694,6 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
   PyObject *arg1;
   PyObject *arg2;
   PyObject *arg3;
-<<<<<<< HEAD
   PyObject *arg4;
 
   if (!PyArg_UnpackTuple(args, "fpr_buddy_alloc", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
@@ -2137,17 +1771,6 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
-=======
-
-  if (!PyArg_UnpackTuple(args, "fpr_guest_read", 4, 4, &arg0, &arg1, &arg2, &arg3))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2157,34 +1780,17 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
       _cffi_type(21), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(21), arg2, (char **)&x2,
-=======
-      _cffi_type(42), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(42), arg2, (char **)&x2,
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
-<<<<<<< HEAD
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
   { result = fpr_buddy_find(x0, x1, x2); }
-=======
-  x3 = _cffi_to_c_int(arg3, uint64_t);
-  if (x3 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_guest_read(x0, x1, x2, x3); }
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
@@ -2194,7 +1800,6 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
   return pyresult;
 }
 #else
-<<<<<<< HEAD
 #  define _cffi_f_fpr_buddy_find _cffi_d_fpr_buddy_find
 #endif
 
@@ -2211,23 +1816,6 @@ _cffi_f_fpr_buddy_free(PyObject *self, PyObject *args)
   uint32_t x2;
   uint32_t x3;
   uint32_t x4;
-=======
-#  define _cffi_f_fpr_guest_read _cffi_d_fpr_guest_read
-#endif
-
-static int _cffi_d_fpr_guest_write(struct fpr_guest_memory const * x0, uint64_t x1, void const * x2, uint64_t x3)
-{
-  return fpr_guest_write(x0, x1, x2, x3);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
-{
-  struct fpr_guest_memory const * x0;
-  uint64_t x1;
-  void const * x2;
-  uint64_t x3;
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -2236,7 +1824,6 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
   PyObject *arg1;
   PyObject *arg2;
   PyObject *arg3;
-<<<<<<< HEAD
   PyObject *arg4;
 
   if (!PyArg_UnpackTuple(args, "fpr_buddy_free", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
@@ -2247,17 +1834,6 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
-=======
-
-  if (!PyArg_UnpackTuple(args, "fpr_guest_write", 4, 4, &arg0, &arg1, &arg2, &arg3))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2266,7 +1842,6 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
   if (x1 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
-<<<<<<< HEAD
   x2 = _cffi_to_c_int(arg2, uint32_t);
   if (x2 == (uint32_t)-1 && PyErr_Occurred())
     return NULL;
@@ -2277,28 +1852,11 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
 
   x4 = _cffi_to_c_int(arg4, uint32_t);
   if (x4 == (uint32_t)-1 && PyErr_Occurred())
-=======
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(48), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(48), arg2, (char **)&x2,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  x3 = _cffi_to_c_int(arg3, uint64_t);
-  if (x3 == (uint64_t)-1 && PyErr_Occurred())
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
     return NULL;
 
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
-<<<<<<< HEAD
   { result = fpr_buddy_free(x0, x1, x2, x3, x4); }
-=======
-  { result = fpr_guest_write(x0, x1, x2, x3); }
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
@@ -2308,7 +1866,6 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
   return pyresult;
 }
 #else
-<<<<<<< HEAD
 #  define _cffi_f_fpr_buddy_free _cffi_d_fpr_buddy_free
 #endif
 
@@ -2812,9 +2369,6 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_pcp_read _cffi_d_fpr_pcp_read
-=======
-#  define _cffi_f_fpr_guest_write _cffi_d_fpr_guest_write
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
 #endif
 
 static uint64_t _cffi_d_fpr_random_below(struct fpr_random * x0, uint64_t x1)
@@ -2838,17 +2392,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
       _cffi_type(121), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(121), arg0, (char **)&x0,
-=======
-      _cffi_type(125), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2887,17 +2434,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
       _cffi_type(121), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(121), arg0, (char **)&x0,
-=======
-      _cffi_type(125), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2938,17 +2478,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
       _cffi_type(121), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(121), arg0, (char **)&x0,
-=======
-      _cffi_type(125), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2976,1297 +2509,42 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_random_seed _cffi_d_fpr_random_seed
 #endif
 
-<<<<<<< HEAD
 static int _cffi_const_FPR_ALLOC_DMA(unsigned long long *o)
 {
   int n = (FPR_ALLOC_DMA) <= 0;
   *o = (unsigned long long)((FPR_ALLOC_DMA) | 0);  /* check that FPR_ALLOC_DMA is an integer */
-=======
-static int _cffi_d_fpr_region_find(struct fpr_guest_memory const * x0, uint64_t x1, uint32_t * x2, uint64_t * x3)
-{
-  return fpr_region_find(x0, x1, x2, x3);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_region_find(PyObject *self, PyObject *args)
-{
-  struct fpr_guest_memory const * x0;
-  uint64_t x1;
-  uint32_t * x2;
-  uint64_t * x3;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-  PyObject *arg3;
-
-  if (!PyArg_UnpackTuple(args, "fpr_region_find", 4, 4, &arg0, &arg1, &arg2, &arg3))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  x1 = _cffi_to_c_int(arg1, uint64_t);
-  if (x1 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg2, (char **)&x2,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(25), arg3, (char **)&x3);
-  if (datasize != 0) {
-    x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(25), arg3, (char **)&x3,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_region_find(x0, x1, x2, x3); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_region_find _cffi_d_fpr_region_find
-#endif
-
-static int _cffi_d_fpr_report_judge(struct fpr_guest_memory const * x0, struct fpr_chain const * x1, struct fpr_report_rules const * x2, struct fpr_report_cursor * x3, struct fpr_range * x4, uint32_t x5, uint32_t * x6, uint32_t * x7, struct fpr_report_account * x8)
-{
-  return fpr_report_judge(x0, x1, x2, x3, x4, x5, x6, x7, x8);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
-{
-  struct fpr_guest_memory const * x0;
-  struct fpr_chain const * x1;
-  struct fpr_report_rules const * x2;
-  struct fpr_report_cursor * x3;
-  struct fpr_range * x4;
-  uint32_t x5;
-  uint32_t * x6;
-  uint32_t * x7;
-  struct fpr_report_account * x8;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-  PyObject *arg3;
-  PyObject *arg4;
-  PyObject *arg5;
-  PyObject *arg6;
-  PyObject *arg7;
-  PyObject *arg8;
-
-  if (!PyArg_UnpackTuple(args, "fpr_report_judge", 9, 9, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7, &arg8))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(8), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(8), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(9), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(9), arg2, (char **)&x2,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(10), arg3, (char **)&x3);
-  if (datasize != 0) {
-    x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(10), arg3, (char **)&x3,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(11), arg4, (char **)&x4);
-  if (datasize != 0) {
-    x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(11), arg4, (char **)&x4,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  x5 = _cffi_to_c_int(arg5, uint32_t);
-  if (x5 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg6, (char **)&x6);
-  if (datasize != 0) {
-    x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg6, (char **)&x6,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg7, (char **)&x7);
-  if (datasize != 0) {
-    x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg7, (char **)&x7,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg8, (char **)&x8);
-  if (datasize != 0) {
-    x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg8, (char **)&x8,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_report_judge(x0, x1, x2, x3, x4, x5, x6, x7, x8); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_report_judge _cffi_d_fpr_report_judge
-#endif
-
-static int _cffi_d_fpr_report_segments(struct fpr_block const * x0, uint32_t x1, uint32_t x2, struct fpr_segment * x3)
-{
-  return fpr_report_segments(x0, x1, x2, x3);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
-{
-  struct fpr_block const * x0;
-  uint32_t x1;
-  uint32_t x2;
-  struct fpr_segment * x3;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-  PyObject *arg3;
-
-  if (!PyArg_UnpackTuple(args, "fpr_report_segments", 4, 4, &arg0, &arg1, &arg2, &arg3))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_block const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  x1 = _cffi_to_c_int(arg1, uint32_t);
-  if (x1 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x2 = _cffi_to_c_int(arg2, uint32_t);
-  if (x2 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(4), arg3, (char **)&x3);
-  if (datasize != 0) {
-    x3 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(4), arg3, (char **)&x3,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_report_segments(x0, x1, x2, x3); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_report_segments _cffi_d_fpr_report_segments
-#endif
-
-static int _cffi_d_fpr_split_driver_add(struct fpr_split_driver * x0, struct fpr_segment const * x1, uint32_t x2, uint64_t x3)
-{
-  return fpr_split_driver_add(x0, x1, x2, x3);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
-{
-  struct fpr_split_driver * x0;
-  struct fpr_segment const * x1;
-  uint32_t x2;
-  uint64_t x3;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-  PyObject *arg3;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_driver_add", 4, 4, &arg0, &arg1, &arg2, &arg3))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(52), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(52), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(65), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(65), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  x2 = _cffi_to_c_int(arg2, uint32_t);
-  if (x2 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x3 = _cffi_to_c_int(arg3, uint64_t);
-  if (x3 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_driver_add(x0, x1, x2, x3); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_driver_add _cffi_d_fpr_split_driver_add
-#endif
-
-static int _cffi_d_fpr_split_driver_disable_interrupts(struct fpr_split_driver * x0)
-{
-  return fpr_split_driver_disable_interrupts(x0);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
-{
-  struct fpr_split_driver * x0;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(52), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(52), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_driver_disable_interrupts(x0); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_driver_disable_interrupts _cffi_d_fpr_split_driver_disable_interrupts
-#endif
-
-static int _cffi_d_fpr_split_driver_enable_interrupts(struct fpr_split_driver * x0, uint32_t * x1)
-{
-  return fpr_split_driver_enable_interrupts(x0, x1);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
-{
-  struct fpr_split_driver * x0;
-  uint32_t * x1;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_driver_enable_interrupts", 2, 2, &arg0, &arg1))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(52), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(52), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_driver_enable_interrupts(x0, x1); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_driver_enable_interrupts _cffi_d_fpr_split_driver_enable_interrupts
-#endif
-
-static int _cffi_d_fpr_split_driver_get(struct fpr_split_driver * x0, uint64_t * x1, uint32_t * x2)
-{
-  return fpr_split_driver_get(x0, x1, x2);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
-{
-  struct fpr_split_driver * x0;
-  uint64_t * x1;
-  uint32_t * x2;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_driver_get", 3, 3, &arg0, &arg1, &arg2))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(52), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(52), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(25), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(25), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg2, (char **)&x2,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_driver_get(x0, x1, x2); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_driver_get _cffi_d_fpr_split_driver_get
-#endif
-
-static int _cffi_d_fpr_split_driver_should_kick(struct fpr_split_driver * x0, uint32_t * x1)
-{
-  return fpr_split_driver_should_kick(x0, x1);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
-{
-  struct fpr_split_driver * x0;
-  uint32_t * x1;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_driver_should_kick", 2, 2, &arg0, &arg1))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(52), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(52), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_driver_should_kick(x0, x1); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_driver_should_kick _cffi_d_fpr_split_driver_should_kick
-#endif
-
-static int _cffi_d_fpr_split_driver_start(struct fpr_split_driver * x0, struct fpr_guest_memory const * x1, struct fpr_ring_layout const * x2, struct fpr_driver_slot * x3, uint64_t x4, uint32_t x5, uint32_t x6)
-{
-  return fpr_split_driver_start(x0, x1, x2, x3, x4, x5, x6);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
-{
-  struct fpr_split_driver * x0;
-  struct fpr_guest_memory const * x1;
-  struct fpr_ring_layout const * x2;
-  struct fpr_driver_slot * x3;
-  uint64_t x4;
-  uint32_t x5;
-  uint32_t x6;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-  PyObject *arg3;
-  PyObject *arg4;
-  PyObject *arg5;
-  PyObject *arg6;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_driver_start", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(52), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(52), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(57), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(57), arg2, (char **)&x2,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(58), arg3, (char **)&x3);
-  if (datasize != 0) {
-    x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(58), arg3, (char **)&x3,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  x4 = _cffi_to_c_int(arg4, uint64_t);
-  if (x4 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x5 = _cffi_to_c_int(arg5, uint32_t);
-  if (x5 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x6 = _cffi_to_c_int(arg6, uint32_t);
-  if (x6 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_driver_start(x0, x1, x2, x3, x4, x5, x6); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_driver_start _cffi_d_fpr_split_driver_start
-#endif
-
-static int _cffi_d_fpr_split_part_bytes(uint32_t x0, uint64_t * x1, uint64_t * x2, uint64_t * x3)
-{
-  return fpr_split_part_bytes(x0, x1, x2, x3);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_part_bytes(PyObject *self, PyObject *args)
-{
-  uint32_t x0;
-  uint64_t * x1;
-  uint64_t * x2;
-  uint64_t * x3;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-  PyObject *arg3;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_part_bytes", 4, 4, &arg0, &arg1, &arg2, &arg3))
-    return NULL;
-
-  x0 = _cffi_to_c_int(arg0, uint32_t);
-  if (x0 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(25), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(25), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(25), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(25), arg2, (char **)&x2,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(25), arg3, (char **)&x3);
-  if (datasize != 0) {
-    x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(25), arg3, (char **)&x3,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_part_bytes(x0, x1, x2, x3); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_part_bytes _cffi_d_fpr_split_part_bytes
-#endif
-
-static int _cffi_d_fpr_split_ring_disable_kicks(struct fpr_split_ring * x0)
-{
-  return fpr_split_ring_disable_kicks(x0);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
-{
-  struct fpr_split_ring * x0;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(79), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(79), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_ring_disable_kicks(x0); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_ring_disable_kicks _cffi_d_fpr_split_ring_disable_kicks
-#endif
-
-static int _cffi_d_fpr_split_ring_enable_kicks(struct fpr_split_ring * x0, uint32_t * x1)
-{
-  return fpr_split_ring_enable_kicks(x0, x1);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
-{
-  struct fpr_split_ring * x0;
-  uint32_t * x1;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_ring_enable_kicks", 2, 2, &arg0, &arg1))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(79), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(79), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_ring_enable_kicks(x0, x1); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_ring_enable_kicks _cffi_d_fpr_split_ring_enable_kicks
-#endif
-
-static int _cffi_d_fpr_split_ring_overlaps(struct fpr_split_ring const * x0)
-{
-  return fpr_split_ring_overlaps(x0);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
-{
-  struct fpr_split_ring const * x0;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(107), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(107), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_ring_overlaps(x0); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_ring_overlaps _cffi_d_fpr_split_ring_overlaps
-#endif
-
-static int _cffi_d_fpr_split_ring_pop(struct fpr_split_ring * x0, struct fpr_guest_memory const * x1, struct fpr_chain * x2)
-{
-  return fpr_split_ring_pop(x0, x1, x2);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
-{
-  struct fpr_split_ring * x0;
-  struct fpr_guest_memory const * x1;
-  struct fpr_chain * x2;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_ring_pop", 3, 3, &arg0, &arg1, &arg2))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(79), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(79), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(88), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(88), arg2, (char **)&x2,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_ring_pop(x0, x1, x2); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_ring_pop _cffi_d_fpr_split_ring_pop
-#endif
-
-static int _cffi_d_fpr_split_ring_push(struct fpr_split_ring * x0, uint32_t x1, uint32_t x2)
-{
-  return fpr_split_ring_push(x0, x1, x2);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
-{
-  struct fpr_split_ring * x0;
-  uint32_t x1;
-  uint32_t x2;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_ring_push", 3, 3, &arg0, &arg1, &arg2))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(79), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(79), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  x1 = _cffi_to_c_int(arg1, uint32_t);
-  if (x1 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x2 = _cffi_to_c_int(arg2, uint32_t);
-  if (x2 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_ring_push(x0, x1, x2); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_ring_push _cffi_d_fpr_split_ring_push
-#endif
-
-static int _cffi_d_fpr_split_ring_remap(struct fpr_split_ring * x0, struct fpr_guest_memory const * x1)
-{
-  return fpr_split_ring_remap(x0, x1);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
-{
-  struct fpr_split_ring * x0;
-  struct fpr_guest_memory const * x1;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_ring_remap", 2, 2, &arg0, &arg1))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(79), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(79), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_ring_remap(x0, x1); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_ring_remap _cffi_d_fpr_split_ring_remap
-#endif
-
-static int _cffi_d_fpr_split_ring_should_notify(struct fpr_split_ring * x0, uint32_t * x1)
-{
-  return fpr_split_ring_should_notify(x0, x1);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
-{
-  struct fpr_split_ring * x0;
-  uint32_t * x1;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_ring_should_notify", 2, 2, &arg0, &arg1))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(79), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(79), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_ring_should_notify(x0, x1); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_ring_should_notify _cffi_d_fpr_split_ring_should_notify
-#endif
-
-static int _cffi_d_fpr_split_ring_start(struct fpr_split_ring * x0, struct fpr_guest_memory const * x1, struct fpr_ring_layout const * x2, uint16_t x3, uint64_t * x4)
-{
-  return fpr_split_ring_start(x0, x1, x2, x3, x4);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
-{
-  struct fpr_split_ring * x0;
-  struct fpr_guest_memory const * x1;
-  struct fpr_ring_layout const * x2;
-  uint16_t x3;
-  uint64_t * x4;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-  PyObject *arg3;
-  PyObject *arg4;
-
-  if (!PyArg_UnpackTuple(args, "fpr_split_ring_start", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(79), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(79), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg1, (char **)&x1,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(57), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(57), arg2, (char **)&x2,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  x3 = _cffi_to_c_int(arg3, uint16_t);
-  if (x3 == (uint16_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(25), arg4, (char **)&x4);
-  if (datasize != 0) {
-    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(25), arg4, (char **)&x4,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_split_ring_start(x0, x1, x2, x3, x4); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_split_ring_start _cffi_d_fpr_split_ring_start
-#endif
-
-static int _cffi_d_fpr_translate(struct fpr_guest_memory const * x0, uint64_t x1, uint64_t x2, uint8_t * * x3, uint64_t * x4)
-{
-  return fpr_translate(x0, x1, x2, x3, x4);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_translate(PyObject *self, PyObject *args)
-{
-  struct fpr_guest_memory const * x0;
-  uint64_t x1;
-  uint64_t x2;
-  uint8_t * * x3;
-  uint64_t * x4;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-  PyObject *arg3;
-  PyObject *arg4;
-
-  if (!PyArg_UnpackTuple(args, "fpr_translate", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  x1 = _cffi_to_c_int(arg1, uint64_t);
-  if (x1 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x2 = _cffi_to_c_int(arg2, uint64_t);
-  if (x2 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(36), arg3, (char **)&x3);
-  if (datasize != 0) {
-    x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(36), arg3, (char **)&x3,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(25), arg4, (char **)&x4);
-  if (datasize != 0) {
-    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(25), arg4, (char **)&x4,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = fpr_translate(x0, x1, x2, x3, x4); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_fpr_translate _cffi_d_fpr_translate
-#endif
-
-static int _cffi_const_FPR_CHAIN_MAX(unsigned long long *o)
-{
-  int n = (FPR_CHAIN_MAX) <= 0;
-  *o = (unsigned long long)((FPR_CHAIN_MAX) | 0);  /* check that FPR_CHAIN_MAX is an integer */
-  if (!_cffi_check_int(*o, n, 1024U))
-    n |= 2;
-  return n;
-}
-
-static int _cffi_const_FPR_DRIVER_TABLES_MAX(unsigned long long *o)
-{
-  int n = (FPR_DRIVER_TABLES_MAX) <= 0;
-  *o = (unsigned long long)((FPR_DRIVER_TABLES_MAX) | 0);  /* check that FPR_DRIVER_TABLES_MAX is an integer */
-  if (!_cffi_check_int(*o, n, 64U))
-    n |= 2;
-  return n;
-}
-
-static int _cffi_const_FPR_RING_EVENT_IDX(unsigned long long *o)
-{
-  int n = (FPR_RING_EVENT_IDX) <= 0;
-  *o = (unsigned long long)((FPR_RING_EVENT_IDX) | 0);  /* check that FPR_RING_EVENT_IDX is an integer */
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   if (!_cffi_check_int(*o, n, 1U))
     n |= 2;
   return n;
 }
 
-<<<<<<< HEAD
 static int _cffi_const_FPR_ALLOC_DMA32(unsigned long long *o)
 {
   int n = (FPR_ALLOC_DMA32) <= 0;
   *o = (unsigned long long)((FPR_ALLOC_DMA32) | 0);  /* check that FPR_ALLOC_DMA32 is an integer */
-=======
-static int _cffi_const_FPR_RING_INDIRECT(unsigned long long *o)
-{
-  int n = (FPR_RING_INDIRECT) <= 0;
-  *o = (unsigned long long)((FPR_RING_INDIRECT) | 0);  /* check that FPR_RING_INDIRECT is an integer */
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   if (!_cffi_check_int(*o, n, 2U))
     n |= 2;
   return n;
 }
 
-<<<<<<< HEAD
 static int _cffi_const_FPR_ALLOC_HIGH(unsigned long long *o)
 {
   int n = (FPR_ALLOC_HIGH) <= 0;
   *o = (unsigned long long)((FPR_ALLOC_HIGH) | 0);  /* check that FPR_ALLOC_HIGH is an integer */
   if (!_cffi_check_int(*o, n, 4U))
-=======
-static int _cffi_const_FPR_RING_SIZE_MAX(unsigned long long *o)
-{
-  int n = (FPR_RING_SIZE_MAX) <= 0;
-  *o = (unsigned long long)((FPR_RING_SIZE_MAX) | 0);  /* check that FPR_RING_SIZE_MAX is an integer */
-  if (!_cffi_check_int(*o, n, 32768U))
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
     n |= 2;
   return n;
 }
 
-<<<<<<< HEAD
 static int _cffi_const_FPR_ALLOC_NONBLOCKING(unsigned long long *o)
 {
   int n = (FPR_ALLOC_NONBLOCKING) <= 0;
   *o = (unsigned long long)((FPR_ALLOC_NONBLOCKING) | 0);  /* check that FPR_ALLOC_NONBLOCKING is an integer */
   if (!_cffi_check_int(*o, n, 8U))
-=======
-static int _cffi_const_FPR_SIZE_CLASSES(unsigned long long *o)
-{
-  int n = (FPR_SIZE_CLASSES) <= 0;
-  *o = (unsigned long long)((FPR_SIZE_CLASSES) | 0);  /* check that FPR_SIZE_CLASSES is an integer */
-  if (!_cffi_check_int(*o, n, 32U))
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
     n |= 2;
   return n;
 }
 
-<<<<<<< HEAD
 static int _cffi_const_FPR_FREE_SKIP_NOTIFY(unsigned long long *o)
 {
   int n = (FPR_FREE_SKIP_NOTIFY) <= 0;
@@ -4307,35 +2585,20 @@ static int _cffi_const_FPR_MIGRATETYPES(unsigned long long *o)
 {
   int n = (FPR_MIGRATETYPES) <= 0;
   *o = (unsigned long long)((FPR_MIGRATETYPES) | 0);  /* check that FPR_MIGRATETYPES is an integer */
-=======
-static int _cffi_const_FPR_SKIP_INHIBITED(unsigned long long *o)
-{
-  int n = (FPR_SKIP_INHIBITED) <= 0;
-  *o = (unsigned long long)((FPR_SKIP_INHIBITED) | 0);  /* check that FPR_SKIP_INHIBITED is an integer */
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   if (!_cffi_check_int(*o, n, 6U))
     n |= 2;
   return n;
 }
 
-<<<<<<< HEAD
 static int _cffi_const_FPR_PCP_LISTS(unsigned long long *o)
 {
   int n = (FPR_PCP_LISTS) <= 0;
   *o = (unsigned long long)((FPR_PCP_LISTS) | 0);  /* check that FPR_PCP_LISTS is an integer */
   if (!_cffi_check_int(*o, n, 14U))
-=======
-static int _cffi_const_FPR_SKIP_OUTSIDE(unsigned long long *o)
-{
-  int n = (FPR_SKIP_OUTSIDE) <= 0;
-  *o = (unsigned long long)((FPR_SKIP_OUTSIDE) | 0);  /* check that FPR_SKIP_OUTSIDE is an integer */
-  if (!_cffi_check_int(*o, n, 1U))
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
     n |= 2;
   return n;
 }
 
-<<<<<<< HEAD
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_allocator_config(struct fpr_allocator_config *p)
 {
@@ -4352,61 +2615,6 @@ static void _cffi_checkfld_struct_fpr_allocator_config(struct fpr_allocator_conf
   (void)((p->boost_factor) | 0);  /* check that 'struct fpr_allocator_config.boost_factor' is an integer */
 }
 struct _cffi_align_struct_fpr_allocator_config { char x; struct fpr_allocator_config y; };
-=======
-static int _cffi_const_FPR_SKIP_POISON(unsigned long long *o)
-{
-  int n = (FPR_SKIP_POISON) <= 0;
-  *o = (unsigned long long)((FPR_SKIP_POISON) | 0);  /* check that FPR_SKIP_POISON is an integer */
-  if (!_cffi_check_int(*o, n, 5U))
-    n |= 2;
-  return n;
-}
-
-static int _cffi_const_FPR_SKIP_READABLE(unsigned long long *o)
-{
-  int n = (FPR_SKIP_READABLE) <= 0;
-  *o = (unsigned long long)((FPR_SKIP_READABLE) | 0);  /* check that FPR_SKIP_READABLE is an integer */
-  if (!_cffi_check_int(*o, n, 3U))
-    n |= 2;
-  return n;
-}
-
-static int _cffi_const_FPR_SKIP_REASONS(unsigned long long *o)
-{
-  int n = (FPR_SKIP_REASONS) <= 0;
-  *o = (unsigned long long)((FPR_SKIP_REASONS) | 0);  /* check that FPR_SKIP_REASONS is an integer */
-  if (!_cffi_check_int(*o, n, 7U))
-    n |= 2;
-  return n;
-}
-
-static int _cffi_const_FPR_SKIP_RING(unsigned long long *o)
-{
-  int n = (FPR_SKIP_RING) <= 0;
-  *o = (unsigned long long)((FPR_SKIP_RING) | 0);  /* check that FPR_SKIP_RING is an integer */
-  if (!_cffi_check_int(*o, n, 2U))
-    n |= 2;
-  return n;
-}
-
-static int _cffi_const_FPR_SKIP_UNALIGNED(unsigned long long *o)
-{
-  int n = (FPR_SKIP_UNALIGNED) <= 0;
-  *o = (unsigned long long)((FPR_SKIP_UNALIGNED) | 0);  /* check that FPR_SKIP_UNALIGNED is an integer */
-  if (!_cffi_check_int(*o, n, 0))
-    n |= 2;
-  return n;
-}
-
-static int _cffi_const_FPR_SKIP_ZERO_LENGTH(unsigned long long *o)
-{
-  int n = (FPR_SKIP_ZERO_LENGTH) <= 0;
-  *o = (unsigned long long)((FPR_SKIP_ZERO_LENGTH) | 0);  /* check that FPR_SKIP_ZERO_LENGTH is an integer */
-  if (!_cffi_check_int(*o, n, 4U))
-    n |= 2;
-  return n;
-}
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_block(struct fpr_block *p)
@@ -4420,7 +2628,6 @@ static void _cffi_checkfld_struct_fpr_block(struct fpr_block *p)
 struct _cffi_align_struct_fpr_block { char x; struct fpr_block y; };
 
 _CFFI_UNUSED_FN
-<<<<<<< HEAD
 static void _cffi_checkfld_struct_fpr_counters(struct fpr_counters *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -4437,43 +2644,6 @@ static void _cffi_checkfld_struct_fpr_counters(struct fpr_counters *p)
   (void)((p->reported_allocs) | 0);  /* check that 'struct fpr_counters.reported_allocs' is an integer */
 }
 struct _cffi_align_struct_fpr_counters { char x; struct fpr_counters y; };
-=======
-static void _cffi_checkfld_struct_fpr_chain(struct fpr_chain *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  { struct fpr_segment * *tmp = &p->segments; (void)tmp; }
-  (void)((p->capacity) | 0);  /* check that 'struct fpr_chain.capacity' is an integer */
-  (void)((p->count) | 0);  /* check that 'struct fpr_chain.count' is an integer */
-  (void)((p->id) | 0);  /* check that 'struct fpr_chain.id' is an integer */
-  (void)((p->table_bytes) | 0);  /* check that 'struct fpr_chain.table_bytes' is an integer */
-  (void)((p->table_gpa) | 0);  /* check that 'struct fpr_chain.table_gpa' is an integer */
-  (void)((p->bytes) | 0);  /* check that 'struct fpr_chain.bytes' is an integer */
-}
-struct _cffi_align_struct_fpr_chain { char x; struct fpr_chain y; };
-
-_CFFI_UNUSED_FN
-static void _cffi_checkfld_struct_fpr_driver_slot(struct fpr_driver_slot *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  (void)((p->token) | 0);  /* check that 'struct fpr_driver_slot.token' is an integer */
-  (void)((p->next) | 0);  /* check that 'struct fpr_driver_slot.next' is an integer */
-  (void)((p->count) | 0);  /* check that 'struct fpr_driver_slot.count' is an integer */
-  (void)((p->table) | 0);  /* check that 'struct fpr_driver_slot.table' is an integer */
-}
-struct _cffi_align_struct_fpr_driver_slot { char x; struct fpr_driver_slot y; };
-
-_CFFI_UNUSED_FN
-static void _cffi_checkfld_struct_fpr_guest_memory(struct fpr_guest_memory *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  { struct fpr_region * *tmp = &p->regions; (void)tmp; }
-  (void)((p->count) | 0);  /* check that 'struct fpr_guest_memory.count' is an integer */
-}
-struct _cffi_align_struct_fpr_guest_memory { char x; struct fpr_guest_memory y; };
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_memory_port(struct fpr_memory_port *p)
@@ -4506,7 +2676,6 @@ static void _cffi_checkfld_struct_fpr_random(struct fpr_random *p)
 struct _cffi_align_struct_fpr_random { char x; struct fpr_random y; };
 
 _CFFI_UNUSED_FN
-<<<<<<< HEAD
 static void _cffi_checkfld_struct_fpr_zone_config(struct fpr_zone_config *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -4537,153 +2706,6 @@ static void _cffi_checkfld_struct_fpr_zone_state(struct fpr_zone_state *p)
   { uint64_t(*tmp)[14] = &p->nr_free; (void)tmp; }
 }
 struct _cffi_align_struct_fpr_zone_state { char x; struct fpr_zone_state y; };
-=======
-static void _cffi_checkfld_struct_fpr_range(struct fpr_range *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  (void)((p->gpa) | 0);  /* check that 'struct fpr_range.gpa' is an integer */
-  (void)((p->bytes) | 0);  /* check that 'struct fpr_range.bytes' is an integer */
-}
-struct _cffi_align_struct_fpr_range { char x; struct fpr_range y; };
-
-_CFFI_UNUSED_FN
-static void _cffi_checkfld_struct_fpr_region(struct fpr_region *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  (void)((p->gpa) | 0);  /* check that 'struct fpr_region.gpa' is an integer */
-  (void)((p->size) | 0);  /* check that 'struct fpr_region.size' is an integer */
-  { uint8_t * *tmp = &p->pointer; (void)tmp; }
-  (void)((p->offset) | 0);  /* check that 'struct fpr_region.offset' is an integer */
-  (void)((p->page_bytes) | 0);  /* check that 'struct fpr_region.page_bytes' is an integer */
-}
-struct _cffi_align_struct_fpr_region { char x; struct fpr_region y; };
-
-_CFFI_UNUSED_FN
-static void _cffi_checkfld_struct_fpr_report_account(struct fpr_report_account *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  (void)((p->descriptors) | 0);  /* check that 'struct fpr_report_account.descriptors' is an integer */
-  (void)((p->reported_bytes) | 0);  /* check that 'struct fpr_report_account.reported_bytes' is an integer */
-  (void)((p->passed_bytes) | 0);  /* check that 'struct fpr_report_account.passed_bytes' is an integer */
-  { uint64_t(*tmp)[7] = &p->skipped_bytes; (void)tmp; }
-  { uint64_t(*tmp)[7] = &p->skipped_pieces; (void)tmp; }
-  { uint64_t(*tmp)[32] = &p->sizes; (void)tmp; }
-}
-struct _cffi_align_struct_fpr_report_account { char x; struct fpr_report_account y; };
-
-_CFFI_UNUSED_FN
-static void _cffi_checkfld_struct_fpr_report_cursor(struct fpr_report_cursor *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  (void)((p->segment) | 0);  /* check that 'struct fpr_report_cursor.segment' is an integer */
-  (void)((p->reserved) | 0);  /* check that 'struct fpr_report_cursor.reserved' is an integer */
-  (void)((p->done_bytes) | 0);  /* check that 'struct fpr_report_cursor.done_bytes' is an integer */
-}
-struct _cffi_align_struct_fpr_report_cursor { char x; struct fpr_report_cursor y; };
-
-_CFFI_UNUSED_FN
-static void _cffi_checkfld_struct_fpr_report_rules(struct fpr_report_rules *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  { struct fpr_range const * *tmp = &p->guards; (void)tmp; }
-  (void)((p->guard_count) | 0);  /* check that 'struct fpr_report_rules.guard_count' is an integer */
-  (void)((p->refuse) | 0);  /* check that 'struct fpr_report_rules.refuse' is an integer */
-}
-struct _cffi_align_struct_fpr_report_rules { char x; struct fpr_report_rules y; };
-
-_CFFI_UNUSED_FN
-static void _cffi_checkfld_struct_fpr_ring_counters(struct fpr_ring_counters *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  (void)((p->chains) | 0);  /* check that 'struct fpr_ring_counters.chains' is an integer */
-  (void)((p->descriptors) | 0);  /* check that 'struct fpr_ring_counters.descriptors' is an integer */
-  (void)((p->tables) | 0);  /* check that 'struct fpr_ring_counters.tables' is an integer */
-  (void)((p->duplicate_heads) | 0);  /* check that 'struct fpr_ring_counters.duplicate_heads' is an integer */
-  (void)((p->next_with_table) | 0);  /* check that 'struct fpr_ring_counters.next_with_table' is an integer */
-  (void)((p->readable_after_writable) | 0);  /* check that 'struct fpr_ring_counters.readable_after_writable' is an integer */
-  (void)((p->unknown_flags) | 0);  /* check that 'struct fpr_ring_counters.unknown_flags' is an integer */
-  (void)((p->oversized_chains) | 0);  /* check that 'struct fpr_ring_counters.oversized_chains' is an integer */
-  (void)((p->used_overwritten) | 0);  /* check that 'struct fpr_ring_counters.used_overwritten' is an integer */
-  (void)((p->notifications) | 0);  /* check that 'struct fpr_ring_counters.notifications' is an integer */
-  (void)((p->suppressed) | 0);  /* check that 'struct fpr_ring_counters.suppressed' is an integer */
-}
-struct _cffi_align_struct_fpr_ring_counters { char x; struct fpr_ring_counters y; };
-
-_CFFI_UNUSED_FN
-static void _cffi_checkfld_struct_fpr_ring_layout(struct fpr_ring_layout *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  (void)((p->descriptors_gpa) | 0);  /* check that 'struct fpr_ring_layout.descriptors_gpa' is an integer */
-  (void)((p->driver_gpa) | 0);  /* check that 'struct fpr_ring_layout.driver_gpa' is an integer */
-  (void)((p->device_gpa) | 0);  /* check that 'struct fpr_ring_layout.device_gpa' is an integer */
-  (void)((p->size) | 0);  /* check that 'struct fpr_ring_layout.size' is an integer */
-  (void)((p->flags) | 0);  /* check that 'struct fpr_ring_layout.flags' is an integer */
-}
-struct _cffi_align_struct_fpr_ring_layout { char x; struct fpr_ring_layout y; };
-
-_CFFI_UNUSED_FN
-static void _cffi_checkfld_struct_fpr_segment(struct fpr_segment *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  (void)((p->gpa) | 0);  /* check that 'struct fpr_segment.gpa' is an integer */
-  (void)((p->bytes) | 0);  /* check that 'struct fpr_segment.bytes' is an integer */
-  (void)((p->writable) | 0);  /* check that 'struct fpr_segment.writable' is an integer */
-}
-struct _cffi_align_struct_fpr_segment { char x; struct fpr_segment y; };
-
-_CFFI_UNUSED_FN
-static void _cffi_checkfld_struct_fpr_split_driver(struct fpr_split_driver *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  { struct fpr_ring_layout *tmp = &p->layout; (void)tmp; }
-  { struct split_desc * *tmp = &p->table; (void)tmp; }
-  { struct split_avail * *tmp = &p->avail; (void)tmp; }
-  { struct split_used * *tmp = &p->used; (void)tmp; }
-  { struct split_desc * *tmp = &p->tables; (void)tmp; }
-  { struct fpr_driver_slot * *tmp = &p->slots; (void)tmp; }
-  (void)((p->tables_gpa) | 0);  /* check that 'struct fpr_split_driver.tables_gpa' is an integer */
-  (void)((p->free_tables) | 0);  /* check that 'struct fpr_split_driver.free_tables' is an integer */
-  (void)((p->table_entries) | 0);  /* check that 'struct fpr_split_driver.table_entries' is an integer */
-  (void)((p->fault) | 0);  /* check that 'struct fpr_split_driver.fault' is an integer */
-  (void)((p->free_count) | 0);  /* check that 'struct fpr_split_driver.free_count' is an integer */
-  (void)((p->free_head) | 0);  /* check that 'struct fpr_split_driver.free_head' is an integer */
-  (void)((p->avail_index) | 0);  /* check that 'struct fpr_split_driver.avail_index' is an integer */
-  (void)((p->kicked) | 0);  /* check that 'struct fpr_split_driver.kicked' is an integer */
-  (void)((p->last_used) | 0);  /* check that 'struct fpr_split_driver.last_used' is an integer */
-  (void)((p->interrupts) | 0);  /* check that 'struct fpr_split_driver.interrupts' is an integer */
-  (void)((p->reserved) | 0);  /* check that 'struct fpr_split_driver.reserved' is an integer */
-}
-struct _cffi_align_struct_fpr_split_driver { char x; struct fpr_split_driver y; };
-
-_CFFI_UNUSED_FN
-static void _cffi_checkfld_struct_fpr_split_ring(struct fpr_split_ring *p)
-{
-  /* only to generate compile-time warnings or errors */
-  (void)p;
-  { struct fpr_ring_layout *tmp = &p->layout; (void)tmp; }
-  { struct split_desc * *tmp = &p->table; (void)tmp; }
-  { struct split_avail * *tmp = &p->avail; (void)tmp; }
-  { struct split_used * *tmp = &p->used; (void)tmp; }
-  { uint64_t * *tmp = &p->taken; (void)tmp; }
-  (void)((p->position) | 0);  /* check that 'struct fpr_split_ring.position' is an integer */
-  (void)((p->next_avail) | 0);  /* check that 'struct fpr_split_ring.next_avail' is an integer */
-  (void)((p->next_used) | 0);  /* check that 'struct fpr_split_ring.next_used' is an integer */
-  (void)((p->notified) | 0);  /* check that 'struct fpr_split_ring.notified' is an integer */
-  (void)((p->notify_once) | 0);  /* check that 'struct fpr_split_ring.notify_once' is an integer */
-  (void)((p->fault) | 0);  /* check that 'struct fpr_split_ring.fault' is an integer */
-  { struct fpr_ring_counters *tmp = &p->counters; (void)tmp; }
-}
-struct _cffi_align_struct_fpr_split_ring { char x; struct fpr_split_ring y; };
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
 
 static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ALLOC_DMA", (void *)_cffi_const_FPR_ALLOC_DMA, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -4691,30 +2713,10 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ALLOC_HIGH", (void *)_cffi_const_FPR_ALLOC_HIGH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_ALLOC_NONBLOCKING", (void *)_cffi_const_FPR_ALLOC_NONBLOCKING, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_BAD_ARGUMENT", (void *)_cffi_const_FPR_BAD_ARGUMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-<<<<<<< HEAD
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_EMPTY", (void *)_cffi_const_FPR_EMPTY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FREE_SKIP_NOTIFY", (void *)_cffi_const_FPR_FREE_SKIP_NOTIFY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_FREE_TO_TAIL", (void *)_cffi_const_FPR_FREE_TO_TAIL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-=======
-  { "FPR_CHAIN_MAX", (void *)_cffi_const_FPR_CHAIN_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_DRIVER_TABLES_MAX", (void *)_cffi_const_FPR_DRIVER_TABLES_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_EMPTY", (void *)_cffi_const_FPR_EMPTY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_ALIGNMENT", (void *)_cffi_const_FPR_FAULT_ALIGNMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_AVAIL_JUMP", (void *)_cffi_const_FPR_FAULT_AVAIL_JUMP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_HEAD", (void *)_cffi_const_FPR_FAULT_HEAD, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_LOOP", (void *)_cffi_const_FPR_FAULT_LOOP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_NESTED_TABLE", (void *)_cffi_const_FPR_FAULT_NESTED_TABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_NEXT", (void *)_cffi_const_FPR_FAULT_NEXT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_NONE", (void *)_cffi_const_FPR_FAULT_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_NOT_NEGOTIATED", (void *)_cffi_const_FPR_FAULT_NOT_NEGOTIATED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_PART_OUTSIDE", (void *)_cffi_const_FPR_FAULT_PART_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_SIZE", (void *)_cffi_const_FPR_FAULT_SIZE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_TABLE_BYTES", (void *)_cffi_const_FPR_FAULT_TABLE_BYTES, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_TABLE_OUTSIDE", (void *)_cffi_const_FPR_FAULT_TABLE_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_TOO_LONG", (void *)_cffi_const_FPR_FAULT_TOO_LONG, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_FAULT_USED_ID", (void *)_cffi_const_FPR_FAULT_USED_ID, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   { "FPR_FULL", (void *)_cffi_const_FPR_FULL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_HIGHATOMIC", (void *)_cffi_const_FPR_HIGHATOMIC, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_HOST_MEMORY", (void *)_cffi_const_FPR_HOST_MEMORY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -4733,20 +2735,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_RECLAIMABLE", (void *)_cffi_const_FPR_RECLAIMABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REFUSED", (void *)_cffi_const_FPR_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_RING_BROKEN", (void *)_cffi_const_FPR_RING_BROKEN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_RING_EVENT_IDX", (void *)_cffi_const_FPR_RING_EVENT_IDX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_RING_INDIRECT", (void *)_cffi_const_FPR_RING_INDIRECT, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_RING_SIZE_MAX", (void *)_cffi_const_FPR_RING_SIZE_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_SIZE_CLASSES", (void *)_cffi_const_FPR_SIZE_CLASSES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_SKIP_INHIBITED", (void *)_cffi_const_FPR_SKIP_INHIBITED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_SKIP_OUTSIDE", (void *)_cffi_const_FPR_SKIP_OUTSIDE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_SKIP_POISON", (void *)_cffi_const_FPR_SKIP_POISON, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_SKIP_READABLE", (void *)_cffi_const_FPR_SKIP_READABLE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_SKIP_REASONS", (void *)_cffi_const_FPR_SKIP_REASONS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_SKIP_RING", (void *)_cffi_const_FPR_SKIP_RING, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_SKIP_UNALIGNED", (void *)_cffi_const_FPR_SKIP_UNALIGNED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "FPR_SKIP_ZERO_LENGTH", (void *)_cffi_const_FPR_SKIP_ZERO_LENGTH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_SYSTEM", (void *)_cffi_const_FPR_SYSTEM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-<<<<<<< HEAD
   { "FPR_TAKE_CANDIDATE", (void *)_cffi_const_FPR_TAKE_CANDIDATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TAKE_END", (void *)_cffi_const_FPR_TAKE_END, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TAKE_REFUSED", (void *)_cffi_const_FPR_TAKE_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -4943,343 +2932,6 @@ static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
 static const struct _cffi_enum_s _cffi_enums[] = {
   { "fpr_migratetype", 136, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-=======
-  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 27), (void *)_cffi_d_fpr_guest_inside },
-  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 17), (void *)_cffi_d_fpr_guest_memory_check },
-  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 39), (void *)_cffi_d_fpr_guest_read },
-  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 127), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 124), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 131), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 21), (void *)_cffi_d_fpr_region_find },
-  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_fpr_report_judge },
-  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 63), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 51), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 73), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 54), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 109), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 78), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 97), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 106), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 85), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 101), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 81), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 97), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 90), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_translate },
-};
-
-static const struct _cffi_field_s _cffi_fields[] = {
-  { "pfn", offsetof(struct fpr_block, pfn),
-           sizeof(((struct fpr_block *)0)->pfn),
-           _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "order", offsetof(struct fpr_block, order),
-             sizeof(((struct fpr_block *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "type", offsetof(struct fpr_block, type),
-            sizeof(((struct fpr_block *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "segments", offsetof(struct fpr_chain, segments),
-                sizeof(((struct fpr_chain *)0)->segments),
-                _CFFI_OP(_CFFI_OP_NOOP, 4) },
-  { "capacity", offsetof(struct fpr_chain, capacity),
-                sizeof(((struct fpr_chain *)0)->capacity),
-                _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "count", offsetof(struct fpr_chain, count),
-             sizeof(((struct fpr_chain *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "id", offsetof(struct fpr_chain, id),
-          sizeof(((struct fpr_chain *)0)->id),
-          _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "table_bytes", offsetof(struct fpr_chain, table_bytes),
-                   sizeof(((struct fpr_chain *)0)->table_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "table_gpa", offsetof(struct fpr_chain, table_gpa),
-                 sizeof(((struct fpr_chain *)0)->table_gpa),
-                 _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "bytes", offsetof(struct fpr_chain, bytes),
-             sizeof(((struct fpr_chain *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "token", offsetof(struct fpr_driver_slot, token),
-             sizeof(((struct fpr_driver_slot *)0)->token),
-             _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "next", offsetof(struct fpr_driver_slot, next),
-            sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "count", offsetof(struct fpr_driver_slot, count),
-             sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "table", offsetof(struct fpr_driver_slot, table),
-             sizeof(((struct fpr_driver_slot *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "regions", offsetof(struct fpr_guest_memory, regions),
-               sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 147) },
-  { "count", offsetof(struct fpr_guest_memory, count),
-             sizeof(((struct fpr_guest_memory *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "host", offsetof(struct fpr_memory_port, host),
-            sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 42) },
-  { "touch", offsetof(struct fpr_memory_port, touch),
-             sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 138) },
-  { "state", offsetof(struct fpr_random, state),
-             sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 165) },
-  { "gpa", offsetof(struct fpr_range, gpa),
-           sizeof(((struct fpr_range *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "bytes", offsetof(struct fpr_range, bytes),
-             sizeof(((struct fpr_range *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "gpa", offsetof(struct fpr_region, gpa),
-           sizeof(((struct fpr_region *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "size", offsetof(struct fpr_region, size),
-            sizeof(((struct fpr_region *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "pointer", offsetof(struct fpr_region, pointer),
-               sizeof(((struct fpr_region *)0)->pointer),
-               _CFFI_OP(_CFFI_OP_NOOP, 169) },
-  { "offset", offsetof(struct fpr_region, offset),
-              sizeof(((struct fpr_region *)0)->offset),
-              _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "page_bytes", offsetof(struct fpr_region, page_bytes),
-                  sizeof(((struct fpr_region *)0)->page_bytes),
-                  _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "descriptors", offsetof(struct fpr_report_account, descriptors),
-                   sizeof(((struct fpr_report_account *)0)->descriptors),
-                   _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "reported_bytes", offsetof(struct fpr_report_account, reported_bytes),
-                      sizeof(((struct fpr_report_account *)0)->reported_bytes),
-                      _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "passed_bytes", offsetof(struct fpr_report_account, passed_bytes),
-                    sizeof(((struct fpr_report_account *)0)->passed_bytes),
-                    _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
-                     sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 167) },
-  { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
-                      sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 167) },
-  { "sizes", offsetof(struct fpr_report_account, sizes),
-             sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 163) },
-  { "segment", offsetof(struct fpr_report_cursor, segment),
-               sizeof(((struct fpr_report_cursor *)0)->segment),
-               _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "reserved", offsetof(struct fpr_report_cursor, reserved),
-                sizeof(((struct fpr_report_cursor *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "done_bytes", offsetof(struct fpr_report_cursor, done_bytes),
-                  sizeof(((struct fpr_report_cursor *)0)->done_bytes),
-                  _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "guards", offsetof(struct fpr_report_rules, guards),
-              sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 145) },
-  { "guard_count", offsetof(struct fpr_report_rules, guard_count),
-                   sizeof(((struct fpr_report_rules *)0)->guard_count),
-                   _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "refuse", offsetof(struct fpr_report_rules, refuse),
-              sizeof(((struct fpr_report_rules *)0)->refuse),
-              _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "chains", offsetof(struct fpr_ring_counters, chains),
-              sizeof(((struct fpr_ring_counters *)0)->chains),
-              _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "descriptors", offsetof(struct fpr_ring_counters, descriptors),
-                   sizeof(((struct fpr_ring_counters *)0)->descriptors),
-                   _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "tables", offsetof(struct fpr_ring_counters, tables),
-              sizeof(((struct fpr_ring_counters *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "duplicate_heads", offsetof(struct fpr_ring_counters, duplicate_heads),
-                       sizeof(((struct fpr_ring_counters *)0)->duplicate_heads),
-                       _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "next_with_table", offsetof(struct fpr_ring_counters, next_with_table),
-                       sizeof(((struct fpr_ring_counters *)0)->next_with_table),
-                       _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "readable_after_writable", offsetof(struct fpr_ring_counters, readable_after_writable),
-                               sizeof(((struct fpr_ring_counters *)0)->readable_after_writable),
-                               _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "unknown_flags", offsetof(struct fpr_ring_counters, unknown_flags),
-                     sizeof(((struct fpr_ring_counters *)0)->unknown_flags),
-                     _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "oversized_chains", offsetof(struct fpr_ring_counters, oversized_chains),
-                        sizeof(((struct fpr_ring_counters *)0)->oversized_chains),
-                        _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "used_overwritten", offsetof(struct fpr_ring_counters, used_overwritten),
-                        sizeof(((struct fpr_ring_counters *)0)->used_overwritten),
-                        _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "notifications", offsetof(struct fpr_ring_counters, notifications),
-                     sizeof(((struct fpr_ring_counters *)0)->notifications),
-                     _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "suppressed", offsetof(struct fpr_ring_counters, suppressed),
-                  sizeof(((struct fpr_ring_counters *)0)->suppressed),
-                  _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "descriptors_gpa", offsetof(struct fpr_ring_layout, descriptors_gpa),
-                       sizeof(((struct fpr_ring_layout *)0)->descriptors_gpa),
-                       _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "driver_gpa", offsetof(struct fpr_ring_layout, driver_gpa),
-                  sizeof(((struct fpr_ring_layout *)0)->driver_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "device_gpa", offsetof(struct fpr_ring_layout, device_gpa),
-                  sizeof(((struct fpr_ring_layout *)0)->device_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "size", offsetof(struct fpr_ring_layout, size),
-            sizeof(((struct fpr_ring_layout *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "flags", offsetof(struct fpr_ring_layout, flags),
-             sizeof(((struct fpr_ring_layout *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "gpa", offsetof(struct fpr_segment, gpa),
-           sizeof(((struct fpr_segment *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "bytes", offsetof(struct fpr_segment, bytes),
-             sizeof(((struct fpr_segment *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "writable", offsetof(struct fpr_segment, writable),
-                sizeof(((struct fpr_segment *)0)->writable),
-                _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "layout", offsetof(struct fpr_split_driver, layout),
-              sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 153) },
-  { "table", offsetof(struct fpr_split_driver, table),
-             sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 159) },
-  { "avail", offsetof(struct fpr_split_driver, avail),
-             sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 157) },
-  { "used", offsetof(struct fpr_split_driver, used),
-            sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 161) },
-  { "tables", offsetof(struct fpr_split_driver, tables),
-              sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 159) },
-  { "slots", offsetof(struct fpr_split_driver, slots),
-             sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 58) },
-  { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
-                  sizeof(((struct fpr_split_driver *)0)->tables_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "free_tables", offsetof(struct fpr_split_driver, free_tables),
-                   sizeof(((struct fpr_split_driver *)0)->free_tables),
-                   _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "table_entries", offsetof(struct fpr_split_driver, table_entries),
-                     sizeof(((struct fpr_split_driver *)0)->table_entries),
-                     _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "fault", offsetof(struct fpr_split_driver, fault),
-             sizeof(((struct fpr_split_driver *)0)->fault),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "free_count", offsetof(struct fpr_split_driver, free_count),
-                  sizeof(((struct fpr_split_driver *)0)->free_count),
-                  _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "free_head", offsetof(struct fpr_split_driver, free_head),
-                 sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "avail_index", offsetof(struct fpr_split_driver, avail_index),
-                   sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "kicked", offsetof(struct fpr_split_driver, kicked),
-              sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "last_used", offsetof(struct fpr_split_driver, last_used),
-                 sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "interrupts", offsetof(struct fpr_split_driver, interrupts),
-                  sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "reserved", offsetof(struct fpr_split_driver, reserved),
-                sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "layout", offsetof(struct fpr_split_ring, layout),
-              sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 153) },
-  { "table", offsetof(struct fpr_split_ring, table),
-             sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 159) },
-  { "avail", offsetof(struct fpr_split_ring, avail),
-             sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 157) },
-  { "used", offsetof(struct fpr_split_ring, used),
-            sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 161) },
-  { "taken", offsetof(struct fpr_split_ring, taken),
-             sizeof(((struct fpr_split_ring *)0)->taken),
-             _CFFI_OP(_CFFI_OP_NOOP, 25) },
-  { "position", offsetof(struct fpr_split_ring, position),
-                sizeof(((struct fpr_split_ring *)0)->position),
-                _CFFI_OP(_CFFI_OP_NOOP, 23) },
-  { "next_avail", offsetof(struct fpr_split_ring, next_avail),
-                  sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "next_used", offsetof(struct fpr_split_ring, next_used),
-                 sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "notified", offsetof(struct fpr_split_ring, notified),
-                sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "notify_once", offsetof(struct fpr_split_ring, notify_once),
-                   sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 94) },
-  { "fault", offsetof(struct fpr_split_ring, fault),
-             sizeof(((struct fpr_split_ring *)0)->fault),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
-  { "counters", offsetof(struct fpr_split_ring, counters),
-                sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 152) },
-};
-
-static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_block", 139, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 0, 3 },
-  { "fpr_chain", 140, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 3, 7 },
-  { "fpr_driver_slot", 141, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 10, 4 },
-  { "fpr_guest_memory", 142, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 14, 2 },
-  { "fpr_memory_port", 143, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 16, 2 },
-  { "fpr_random", 144, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 18, 1 },
-  { "fpr_range", 146, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 19, 2 },
-  { "fpr_region", 148, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 21, 5 },
-  { "fpr_report_account", 149, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 26, 6 },
-  { "fpr_report_cursor", 150, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 32, 3 },
-  { "fpr_report_rules", 151, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 35, 3 },
-  { "fpr_ring_counters", 152, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 38, 11 },
-  { "fpr_ring_layout", 153, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 49, 5 },
-  { "fpr_segment", 154, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 54, 3 },
-  { "fpr_split_driver", 155, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 57, 17 },
-  { "fpr_split_ring", 156, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 74, 12 },
-  { "split_avail", 158, _CFFI_F_OPAQUE,
-    (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 160, _CFFI_F_OPAQUE,
-    (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 162, _CFFI_F_OPAQUE,
-    (size_t)-1, -1, -1, 0 /* opaque */ },
-};
-
-static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_ring_fault", 136, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
-    "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
-    "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
-    "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   { "fpr_status", 137, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
@@ -5290,11 +2942,7 @@ static const struct _cffi_enum_s _cffi_enums[] = {
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-<<<<<<< HEAD
   { "fpr_touch_fn", 140 },
-=======
-  { "fpr_touch_fn", 138 },
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -5304,21 +2952,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-<<<<<<< HEAD
   63,  /* num_globals */
   9,  /* num_struct_unions */
   4,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
   158,  /* num_types */
-=======
-  67,  /* num_globals */
-  19,  /* num_struct_unions */
-  2,  /* num_enums */
-  1,  /* num_typenames */
-  NULL,  /* no includes */
-  172,  /* num_types */
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
   0,  /* flags */
 };
 

@@ -19,17 +19,14 @@ HEADERS = (
     "emulator/native/status.h",
     "emulator/native/memory_port.h",
     "emulator/native/random.h",
-<<<<<<< HEAD
-    "guest_model/native/allocator.h",
-=======
     "emulator/native/guest_memory.h",
     "emulator/native/ring.h",
     "emulator/native/split_ring.h",
     "emulator/native/split_driver.h",
     "emulator/native/report.h",
     "guest_model/native/block.h",
+    "guest_model/native/allocator.h",
     "guest_model/native/report_batch.h",
->>>>>>> 0b3551c (Rings, guest memory and the judging of reports in C)
 )
 
 
