@@ -98,7 +98,8 @@ int fpr_guest_read(const struct fpr_guest_memory *memory, uint64_t gpa, void *ou
     if (!fpr_guest_inside(memory, gpa, bytes))
         return FPR_OUTSIDE;
     for (; bytes > 0; bytes -= contiguous, gpa += contiguous, to += contiguous) {
-        fpr_translate(memory, gpa, bytes, &pointer, &contiguous);
+        if (fpr_translate(memory, gpa, bytes, &pointer, &contiguous) != FPR_OK)
+            return FPR_OUTSIDE;
         copy_once(to, pointer, contiguous);
     }
     return FPR_OK;
@@ -114,7 +115,8 @@ int fpr_guest_write(const struct fpr_guest_memory *memory, uint64_t gpa, const v
     if (!fpr_guest_inside(memory, gpa, bytes))
         return FPR_OUTSIDE;
     for (; bytes > 0; bytes -= contiguous, gpa += contiguous, from += contiguous) {
-        fpr_translate(memory, gpa, bytes, &pointer, &contiguous);
+        if (fpr_translate(memory, gpa, bytes, &pointer, &contiguous) != FPR_OK)
+            return FPR_OUTSIDE;
         copy_once(pointer, from, contiguous);
     }
     return FPR_OK;
