@@ -581,15 +581,22 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/status.h"
 #include "emulator/native/memory_port.h"
 #include "emulator/native/random.h"
+#include "emulator/native/guest_memory.h"
+#include "emulator/native/ring.h"
+#include "emulator/native/split_ring.h"
+#include "emulator/native/split_driver.h"
+#include "emulator/native/report.h"
+#include "guest_model/native/block.h"
 #include "guest_model/native/allocator.h"
+#include "guest_model/native/report_batch.h"
 
 
 /************************************************************/
 
 static void *_cffi_types[] = {
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct fpr_allocator *
-/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 143), // struct fpr_block const *
+/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 257), // struct fpr_allocator *
+/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 259), // struct fpr_block const *
 /*  3 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  4 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -600,7 +607,7 @@ static void *_cffi_types[] = {
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 11 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // struct fpr_zone_config const *
+/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 281), // struct fpr_zone_config const *
 /* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
 /* 16 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
@@ -608,7 +615,7 @@ static void *_cffi_types[] = {
 /* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 143), // struct fpr_block *
+/* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 259), // struct fpr_block *
 /* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 3), // uint32_t *
 /* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -657,14 +664,14 @@ static void *_cffi_types[] = {
 /* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, char *, size_t)
-/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct fpr_allocator const *
-/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 135), // char *
+/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 257), // struct fpr_allocator const *
+/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 250), // char *
 /* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
 /* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 77 */ _CFFI_OP(_CFFI_OP_POINTER, 151), // struct fpr_zone_state *
+/* 77 */ _CFFI_OP(_CFFI_OP_POINTER, 282), // struct fpr_zone_state *
 /* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
@@ -681,70 +688,212 @@ static void *_cffi_types[] = {
 /* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
 /* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 142), // struct fpr_allocator_config const *
+/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 258), // struct fpr_allocator_config const *
 /* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
 /* 96 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // struct fpr_allocator * *
 /* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 99 */ _CFFI_OP(_CFFI_OP_POINTER, 157), // void *
-/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 101 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 102 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 103 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 108 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 109 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION, 147), // struct fpr_notify *()(struct fpr_allocator *)
-/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 114 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 115 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_allocator const *)
-/* 118 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 119 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *)
-/* 121 */ _CFFI_OP(_CFFI_OP_POINTER, 149), // struct fpr_random *
-/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *, uint64_t)
-/* 124 */ _CFFI_OP(_CFFI_OP_NOOP, 121),
-/* 125 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct fpr_allocator *)
-/* 128 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
+/* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 101 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 102 */ _CFFI_OP(_CFFI_OP_POINTER, 278), // struct fpr_segment *
+/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
+/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 264), // struct fpr_guest_memory const *
+/* 106 */ _CFFI_OP(_CFFI_OP_POINTER, 260), // struct fpr_chain const *
+/* 107 */ _CFFI_OP(_CFFI_OP_POINTER, 275), // struct fpr_report_rules const *
+/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 274), // struct fpr_report_cursor *
+/* 109 */ _CFFI_OP(_CFFI_OP_POINTER, 270), // struct fpr_range *
+/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 113 */ _CFFI_OP(_CFFI_OP_POINTER, 273), // struct fpr_report_account *
+/* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint32_t *)
+/* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 117 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 119 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
+/* 120 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 123 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
+/* 126 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 127 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 121),
+/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
+/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
 /* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 134 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 136 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
-/* 137 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_status
-/* 138 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_take_stop
-/* 139 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_zone_class
-/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 98), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 141 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 142 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 143 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 144 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct fpr_counters const *
-/* 145 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_counters
-/* 146 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_memory_port
-/* 147 */ _CFFI_OP(_CFFI_OP_POINTER, 148), // struct fpr_notify *
-/* 148 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_notify
-/* 149 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_random
-/* 150 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_zone_config
-/* 151 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_zone_state
-/* 152 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[14]
-/* 153 */ (_cffi_opcode_t)(14),
-/* 154 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[4]
-/* 155 */ (_cffi_opcode_t)(4),
-/* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 134 */ _CFFI_OP(_CFFI_OP_POINTER, 297), // uint8_t * *
+/* 135 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
+/* 138 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 299), // void *
+/* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 143 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
+/* 144 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 299), // void const *
+/* 147 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *)
+/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 279), // struct fpr_split_driver *
+/* 151 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 153 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 155 */ _CFFI_OP(_CFFI_OP_POINTER, 277), // struct fpr_ring_layout const *
+/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 263), // struct fpr_driver_slot *
+/* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 158 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 163 */ _CFFI_OP(_CFFI_OP_POINTER, 278), // struct fpr_segment const *
+/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 167 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint32_t *)
+/* 168 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 169 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 173 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 174 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *)
+/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 280), // struct fpr_split_ring *
+/* 178 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 180 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
+/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 182 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 183 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 184 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
+/* 185 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 260), // struct fpr_chain *
+/* 187 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 188 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 189 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
+/* 190 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 155),
+/* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 193 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 194 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t *)
+/* 196 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
+/* 197 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 200 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
+/* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 202 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring const *)
+/* 205 */ _CFFI_OP(_CFFI_OP_POINTER, 280), // struct fpr_split_ring const *
+/* 206 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 207 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 210 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 211 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 214 */ _CFFI_OP(_CFFI_OP_NOOP, 140),
+/* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 217 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 218 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 219 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 220 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 221 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION, 261), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 224 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION, 266), // struct fpr_notify *()(struct fpr_allocator *)
+/* 226 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 227 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 229 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 230 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 231 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_allocator const *)
+/* 233 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 235 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *)
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 268), // struct fpr_random *
+/* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 238 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *, uint64_t)
+/* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 236),
+/* 240 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 241 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 242 */ _CFFI_OP(_CFFI_OP_FUNCTION, 299), // void()(struct fpr_allocator *)
+/* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 244 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 245 */ _CFFI_OP(_CFFI_OP_FUNCTION, 299), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 236),
+/* 247 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 248 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 250 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 251 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
+/* 252 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_ring_fault
+/* 253 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_status
+/* 254 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_take_stop
+/* 255 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_zone_class
+/* 256 */ _CFFI_OP(_CFFI_OP_POINTER, 213), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 257 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 258 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 259 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 260 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 261 */ _CFFI_OP(_CFFI_OP_POINTER, 262), // struct fpr_counters const *
+/* 262 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_counters
+/* 263 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_driver_slot
+/* 264 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_guest_memory
+/* 265 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_memory_port
+/* 266 */ _CFFI_OP(_CFFI_OP_POINTER, 267), // struct fpr_notify *
+/* 267 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_notify
+/* 268 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_random
+/* 269 */ _CFFI_OP(_CFFI_OP_POINTER, 270), // struct fpr_range const *
+/* 270 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_range
+/* 271 */ _CFFI_OP(_CFFI_OP_POINTER, 272), // struct fpr_region *
+/* 272 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_region
+/* 273 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_report_account
+/* 274 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_report_cursor
+/* 275 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_report_rules
+/* 276 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_ring_counters
+/* 277 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_ring_layout
+/* 278 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_segment
+/* 279 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_split_driver
+/* 280 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_split_ring
+/* 281 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_zone_config
+/* 282 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_zone_state
+/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 284), // struct split_avail *
+/* 284 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct split_avail
+/* 285 */ _CFFI_OP(_CFFI_OP_POINTER, 286), // struct split_desc *
+/* 286 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct split_desc
+/* 287 */ _CFFI_OP(_CFFI_OP_POINTER, 288), // struct split_used *
+/* 288 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct split_used
+/* 289 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[14]
+/* 290 */ (_cffi_opcode_t)(14),
+/* 291 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[32]
+/* 292 */ (_cffi_opcode_t)(32),
+/* 293 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[4]
+/* 294 */ (_cffi_opcode_t)(4),
+/* 295 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[7]
+/* 296 */ (_cffi_opcode_t)(7),
+/* 297 */ _CFFI_OP(_CFFI_OP_POINTER, 298), // uint8_t *
+/* 298 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_UNMOVABLE(unsigned long long *o)
@@ -786,6 +935,104 @@ static int _cffi_const_FPR_ISOLATE(unsigned long long *o)
 {
   int n = (FPR_ISOLATE) <= 0;
   *o = (unsigned long long)((FPR_ISOLATE) | 0);  /* check that FPR_ISOLATE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_NONE(unsigned long long *o)
+{
+  int n = (FPR_FAULT_NONE) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_NONE) | 0);  /* check that FPR_FAULT_NONE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_SIZE(unsigned long long *o)
+{
+  int n = (FPR_FAULT_SIZE) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_SIZE) | 0);  /* check that FPR_FAULT_SIZE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_ALIGNMENT(unsigned long long *o)
+{
+  int n = (FPR_FAULT_ALIGNMENT) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_ALIGNMENT) | 0);  /* check that FPR_FAULT_ALIGNMENT is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_PART_OUTSIDE(unsigned long long *o)
+{
+  int n = (FPR_FAULT_PART_OUTSIDE) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_PART_OUTSIDE) | 0);  /* check that FPR_FAULT_PART_OUTSIDE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_AVAIL_JUMP(unsigned long long *o)
+{
+  int n = (FPR_FAULT_AVAIL_JUMP) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_AVAIL_JUMP) | 0);  /* check that FPR_FAULT_AVAIL_JUMP is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_HEAD(unsigned long long *o)
+{
+  int n = (FPR_FAULT_HEAD) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_HEAD) | 0);  /* check that FPR_FAULT_HEAD is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_NEXT(unsigned long long *o)
+{
+  int n = (FPR_FAULT_NEXT) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_NEXT) | 0);  /* check that FPR_FAULT_NEXT is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_LOOP(unsigned long long *o)
+{
+  int n = (FPR_FAULT_LOOP) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_LOOP) | 0);  /* check that FPR_FAULT_LOOP is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_TOO_LONG(unsigned long long *o)
+{
+  int n = (FPR_FAULT_TOO_LONG) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_TOO_LONG) | 0);  /* check that FPR_FAULT_TOO_LONG is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_NOT_NEGOTIATED(unsigned long long *o)
+{
+  int n = (FPR_FAULT_NOT_NEGOTIATED) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_NOT_NEGOTIATED) | 0);  /* check that FPR_FAULT_NOT_NEGOTIATED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_NESTED_TABLE(unsigned long long *o)
+{
+  int n = (FPR_FAULT_NESTED_TABLE) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_NESTED_TABLE) | 0);  /* check that FPR_FAULT_NESTED_TABLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_TABLE_BYTES(unsigned long long *o)
+{
+  int n = (FPR_FAULT_TABLE_BYTES) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_TABLE_BYTES) | 0);  /* check that FPR_FAULT_TABLE_BYTES is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_TABLE_OUTSIDE(unsigned long long *o)
+{
+  int n = (FPR_FAULT_TABLE_OUTSIDE) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_TABLE_OUTSIDE) | 0);  /* check that FPR_FAULT_TABLE_OUTSIDE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_USED_ID(unsigned long long *o)
+{
+  int n = (FPR_FAULT_USED_ID) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_USED_ID) | 0);  /* check that FPR_FAULT_USED_ID is an integer */
   return n;
 }
 
@@ -1210,7 +1457,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(144));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(261));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -1434,7 +1681,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(147));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(266));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2031,6 +2278,243 @@ _cffi_f_fpr_free(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_free _cffi_d_fpr_free
 #endif
 
+static int _cffi_d_fpr_guest_inside(struct fpr_guest_memory const * x0, uint64_t x1, uint64_t x2)
+{
+  return fpr_guest_inside(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
+{
+  struct fpr_guest_memory const * x0;
+  uint64_t x1;
+  uint64_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_guest_inside", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_guest_inside(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_guest_inside _cffi_d_fpr_guest_inside
+#endif
+
+static int _cffi_d_fpr_guest_memory_check(struct fpr_guest_memory const * x0, uint32_t * x1)
+{
+  return fpr_guest_memory_check(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
+{
+  struct fpr_guest_memory const * x0;
+  uint32_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_guest_memory_check", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_guest_memory_check(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_guest_memory_check _cffi_d_fpr_guest_memory_check
+#endif
+
+static int _cffi_d_fpr_guest_read(struct fpr_guest_memory const * x0, uint64_t x1, void * x2, uint64_t x3)
+{
+  return fpr_guest_read(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
+{
+  struct fpr_guest_memory const * x0;
+  uint64_t x1;
+  void * x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_guest_read", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(140), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(140), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_guest_read(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_guest_read _cffi_d_fpr_guest_read
+#endif
+
+static int _cffi_d_fpr_guest_write(struct fpr_guest_memory const * x0, uint64_t x1, void const * x2, uint64_t x3)
+{
+  return fpr_guest_write(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
+{
+  struct fpr_guest_memory const * x0;
+  uint64_t x1;
+  void const * x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_guest_write", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(146), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(146), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_guest_write(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_guest_write _cffi_d_fpr_guest_write
+#endif
+
 static int _cffi_d_fpr_list_put_back(struct fpr_allocator * x0, struct fpr_block const * x1, uint32_t x2, int x3)
 {
   return fpr_list_put_back(x0, x1, x2, x3);
@@ -2392,10 +2876,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(121), arg0, (char **)&x0);
+      _cffi_type(236), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(121), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(236), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2434,10 +2918,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(121), arg0, (char **)&x0);
+      _cffi_type(236), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(121), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(236), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2478,10 +2962,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(121), arg0, (char **)&x0);
+      _cffi_type(236), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(121), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(236), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2507,6 +2991,1212 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_random_seed _cffi_d_fpr_random_seed
+#endif
+
+static int _cffi_d_fpr_region_find(struct fpr_guest_memory const * x0, uint64_t x1, uint32_t * x2, uint64_t * x3)
+{
+  return fpr_region_find(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_region_find(PyObject *self, PyObject *args)
+{
+  struct fpr_guest_memory const * x0;
+  uint64_t x1;
+  uint32_t * x2;
+  uint64_t * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_region_find", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_region_find(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_region_find _cffi_d_fpr_region_find
+#endif
+
+static int _cffi_d_fpr_report_judge(struct fpr_guest_memory const * x0, struct fpr_chain const * x1, struct fpr_report_rules const * x2, struct fpr_report_cursor * x3, struct fpr_range * x4, uint32_t x5, uint32_t * x6, uint32_t * x7, struct fpr_report_account * x8)
+{
+  return fpr_report_judge(x0, x1, x2, x3, x4, x5, x6, x7, x8);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
+{
+  struct fpr_guest_memory const * x0;
+  struct fpr_chain const * x1;
+  struct fpr_report_rules const * x2;
+  struct fpr_report_cursor * x3;
+  struct fpr_range * x4;
+  uint32_t x5;
+  uint32_t * x6;
+  uint32_t * x7;
+  struct fpr_report_account * x8;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+  PyObject *arg7;
+  PyObject *arg8;
+
+  if (!PyArg_UnpackTuple(args, "fpr_report_judge", 9, 9, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7, &arg8))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(106), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(106), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(107), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(107), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(108), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(108), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(109), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(109), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x5 = _cffi_to_c_int(arg5, uint32_t);
+  if (x5 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg7, (char **)&x7);
+  if (datasize != 0) {
+    x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg7, (char **)&x7,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(113), arg8, (char **)&x8);
+  if (datasize != 0) {
+    x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(113), arg8, (char **)&x8,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_report_judge(x0, x1, x2, x3, x4, x5, x6, x7, x8); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_report_judge _cffi_d_fpr_report_judge
+#endif
+
+static int _cffi_d_fpr_report_segments(struct fpr_block const * x0, uint32_t x1, uint32_t x2, struct fpr_segment * x3)
+{
+  return fpr_report_segments(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
+{
+  struct fpr_block const * x0;
+  uint32_t x1;
+  uint32_t x2;
+  struct fpr_segment * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_report_segments", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(2), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_block const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(2), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(102), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(102), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_report_segments(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_report_segments _cffi_d_fpr_report_segments
+#endif
+
+static int _cffi_d_fpr_split_driver_add(struct fpr_split_driver * x0, struct fpr_segment const * x1, uint32_t x2, uint64_t x3)
+{
+  return fpr_split_driver_add(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
+{
+  struct fpr_split_driver * x0;
+  struct fpr_segment const * x1;
+  uint32_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_driver_add", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(163), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(163), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_driver_add(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_driver_add _cffi_d_fpr_split_driver_add
+#endif
+
+static int _cffi_d_fpr_split_driver_disable_interrupts(struct fpr_split_driver * x0)
+{
+  return fpr_split_driver_disable_interrupts(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
+{
+  struct fpr_split_driver * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_driver_disable_interrupts(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_driver_disable_interrupts _cffi_d_fpr_split_driver_disable_interrupts
+#endif
+
+static int _cffi_d_fpr_split_driver_enable_interrupts(struct fpr_split_driver * x0, uint32_t * x1)
+{
+  return fpr_split_driver_enable_interrupts(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
+{
+  struct fpr_split_driver * x0;
+  uint32_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_driver_enable_interrupts", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_driver_enable_interrupts(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_driver_enable_interrupts _cffi_d_fpr_split_driver_enable_interrupts
+#endif
+
+static int _cffi_d_fpr_split_driver_get(struct fpr_split_driver * x0, uint64_t * x1, uint32_t * x2)
+{
+  return fpr_split_driver_get(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
+{
+  struct fpr_split_driver * x0;
+  uint64_t * x1;
+  uint32_t * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_driver_get", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_driver_get(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_driver_get _cffi_d_fpr_split_driver_get
+#endif
+
+static int _cffi_d_fpr_split_driver_should_kick(struct fpr_split_driver * x0, uint32_t * x1)
+{
+  return fpr_split_driver_should_kick(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
+{
+  struct fpr_split_driver * x0;
+  uint32_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_driver_should_kick", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_driver_should_kick(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_driver_should_kick _cffi_d_fpr_split_driver_should_kick
+#endif
+
+static int _cffi_d_fpr_split_driver_start(struct fpr_split_driver * x0, struct fpr_guest_memory const * x1, struct fpr_ring_layout const * x2, struct fpr_driver_slot * x3, uint64_t x4, uint32_t x5, uint32_t x6)
+{
+  return fpr_split_driver_start(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
+{
+  struct fpr_split_driver * x0;
+  struct fpr_guest_memory const * x1;
+  struct fpr_ring_layout const * x2;
+  struct fpr_driver_slot * x3;
+  uint64_t x4;
+  uint32_t x5;
+  uint32_t x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_driver_start", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(155), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(155), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(156), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(156), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x5 = _cffi_to_c_int(arg5, uint32_t);
+  if (x5 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x6 = _cffi_to_c_int(arg6, uint32_t);
+  if (x6 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_driver_start(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_driver_start _cffi_d_fpr_split_driver_start
+#endif
+
+static int _cffi_d_fpr_split_part_bytes(uint32_t x0, uint64_t * x1, uint64_t * x2, uint64_t * x3)
+{
+  return fpr_split_part_bytes(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_part_bytes(PyObject *self, PyObject *args)
+{
+  uint32_t x0;
+  uint64_t * x1;
+  uint64_t * x2;
+  uint64_t * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_part_bytes", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uint32_t);
+  if (x0 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_part_bytes(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_part_bytes _cffi_d_fpr_split_part_bytes
+#endif
+
+static int _cffi_d_fpr_split_ring_disable_kicks(struct fpr_split_ring * x0)
+{
+  return fpr_split_ring_disable_kicks(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
+{
+  struct fpr_split_ring * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(177), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_ring_disable_kicks(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_ring_disable_kicks _cffi_d_fpr_split_ring_disable_kicks
+#endif
+
+static int _cffi_d_fpr_split_ring_enable_kicks(struct fpr_split_ring * x0, uint32_t * x1)
+{
+  return fpr_split_ring_enable_kicks(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
+{
+  struct fpr_split_ring * x0;
+  uint32_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_ring_enable_kicks", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(177), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_ring_enable_kicks(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_ring_enable_kicks _cffi_d_fpr_split_ring_enable_kicks
+#endif
+
+static int _cffi_d_fpr_split_ring_overlaps(struct fpr_split_ring const * x0)
+{
+  return fpr_split_ring_overlaps(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
+{
+  struct fpr_split_ring const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(205), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(205), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_ring_overlaps(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_ring_overlaps _cffi_d_fpr_split_ring_overlaps
+#endif
+
+static int _cffi_d_fpr_split_ring_pop(struct fpr_split_ring * x0, struct fpr_guest_memory const * x1, struct fpr_chain * x2)
+{
+  return fpr_split_ring_pop(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
+{
+  struct fpr_split_ring * x0;
+  struct fpr_guest_memory const * x1;
+  struct fpr_chain * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_ring_pop", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(177), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(186), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(186), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_ring_pop(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_ring_pop _cffi_d_fpr_split_ring_pop
+#endif
+
+static int _cffi_d_fpr_split_ring_push(struct fpr_split_ring * x0, uint32_t x1, uint32_t x2)
+{
+  return fpr_split_ring_push(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
+{
+  struct fpr_split_ring * x0;
+  uint32_t x1;
+  uint32_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_ring_push", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(177), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_ring_push(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_ring_push _cffi_d_fpr_split_ring_push
+#endif
+
+static int _cffi_d_fpr_split_ring_remap(struct fpr_split_ring * x0, struct fpr_guest_memory const * x1)
+{
+  return fpr_split_ring_remap(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
+{
+  struct fpr_split_ring * x0;
+  struct fpr_guest_memory const * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_ring_remap", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(177), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_ring_remap(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_ring_remap _cffi_d_fpr_split_ring_remap
+#endif
+
+static int _cffi_d_fpr_split_ring_should_notify(struct fpr_split_ring * x0, uint32_t * x1)
+{
+  return fpr_split_ring_should_notify(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
+{
+  struct fpr_split_ring * x0;
+  uint32_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_ring_should_notify", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(177), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_ring_should_notify(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_ring_should_notify _cffi_d_fpr_split_ring_should_notify
+#endif
+
+static int _cffi_d_fpr_split_ring_start(struct fpr_split_ring * x0, struct fpr_guest_memory const * x1, struct fpr_ring_layout const * x2, uint16_t x3, uint64_t * x4)
+{
+  return fpr_split_ring_start(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
+{
+  struct fpr_split_ring * x0;
+  struct fpr_guest_memory const * x1;
+  struct fpr_ring_layout const * x2;
+  uint16_t x3;
+  uint64_t * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_split_ring_start", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(177), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(155), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(155), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint16_t);
+  if (x3 == (uint16_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_ring_start(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_ring_start _cffi_d_fpr_split_ring_start
+#endif
+
+static int _cffi_d_fpr_translate(struct fpr_guest_memory const * x0, uint64_t x1, uint64_t x2, uint8_t * * x3, uint64_t * x4)
+{
+  return fpr_translate(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_translate(PyObject *self, PyObject *args)
+{
+  struct fpr_guest_memory const * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint8_t * * x3;
+  uint64_t * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_translate", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(134), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(134), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_translate(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_translate _cffi_d_fpr_translate
 #endif
 
 static int _cffi_const_FPR_ALLOC_DMA(unsigned long long *o)
@@ -2541,6 +4231,24 @@ static int _cffi_const_FPR_ALLOC_NONBLOCKING(unsigned long long *o)
   int n = (FPR_ALLOC_NONBLOCKING) <= 0;
   *o = (unsigned long long)((FPR_ALLOC_NONBLOCKING) | 0);  /* check that FPR_ALLOC_NONBLOCKING is an integer */
   if (!_cffi_check_int(*o, n, 8U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_CHAIN_MAX(unsigned long long *o)
+{
+  int n = (FPR_CHAIN_MAX) <= 0;
+  *o = (unsigned long long)((FPR_CHAIN_MAX) | 0);  /* check that FPR_CHAIN_MAX is an integer */
+  if (!_cffi_check_int(*o, n, 1024U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_DRIVER_TABLES_MAX(unsigned long long *o)
+{
+  int n = (FPR_DRIVER_TABLES_MAX) <= 0;
+  *o = (unsigned long long)((FPR_DRIVER_TABLES_MAX) | 0);  /* check that FPR_DRIVER_TABLES_MAX is an integer */
+  if (!_cffi_check_int(*o, n, 64U))
     n |= 2;
   return n;
 }
@@ -2599,6 +4307,114 @@ static int _cffi_const_FPR_PCP_LISTS(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_RING_EVENT_IDX(unsigned long long *o)
+{
+  int n = (FPR_RING_EVENT_IDX) <= 0;
+  *o = (unsigned long long)((FPR_RING_EVENT_IDX) | 0);  /* check that FPR_RING_EVENT_IDX is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_RING_INDIRECT(unsigned long long *o)
+{
+  int n = (FPR_RING_INDIRECT) <= 0;
+  *o = (unsigned long long)((FPR_RING_INDIRECT) | 0);  /* check that FPR_RING_INDIRECT is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_RING_SIZE_MAX(unsigned long long *o)
+{
+  int n = (FPR_RING_SIZE_MAX) <= 0;
+  *o = (unsigned long long)((FPR_RING_SIZE_MAX) | 0);  /* check that FPR_RING_SIZE_MAX is an integer */
+  if (!_cffi_check_int(*o, n, 32768U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_SIZE_CLASSES(unsigned long long *o)
+{
+  int n = (FPR_SIZE_CLASSES) <= 0;
+  *o = (unsigned long long)((FPR_SIZE_CLASSES) | 0);  /* check that FPR_SIZE_CLASSES is an integer */
+  if (!_cffi_check_int(*o, n, 32U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_SKIP_INHIBITED(unsigned long long *o)
+{
+  int n = (FPR_SKIP_INHIBITED) <= 0;
+  *o = (unsigned long long)((FPR_SKIP_INHIBITED) | 0);  /* check that FPR_SKIP_INHIBITED is an integer */
+  if (!_cffi_check_int(*o, n, 6U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_SKIP_OUTSIDE(unsigned long long *o)
+{
+  int n = (FPR_SKIP_OUTSIDE) <= 0;
+  *o = (unsigned long long)((FPR_SKIP_OUTSIDE) | 0);  /* check that FPR_SKIP_OUTSIDE is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_SKIP_POISON(unsigned long long *o)
+{
+  int n = (FPR_SKIP_POISON) <= 0;
+  *o = (unsigned long long)((FPR_SKIP_POISON) | 0);  /* check that FPR_SKIP_POISON is an integer */
+  if (!_cffi_check_int(*o, n, 5U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_SKIP_READABLE(unsigned long long *o)
+{
+  int n = (FPR_SKIP_READABLE) <= 0;
+  *o = (unsigned long long)((FPR_SKIP_READABLE) | 0);  /* check that FPR_SKIP_READABLE is an integer */
+  if (!_cffi_check_int(*o, n, 3U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_SKIP_REASONS(unsigned long long *o)
+{
+  int n = (FPR_SKIP_REASONS) <= 0;
+  *o = (unsigned long long)((FPR_SKIP_REASONS) | 0);  /* check that FPR_SKIP_REASONS is an integer */
+  if (!_cffi_check_int(*o, n, 7U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_SKIP_RING(unsigned long long *o)
+{
+  int n = (FPR_SKIP_RING) <= 0;
+  *o = (unsigned long long)((FPR_SKIP_RING) | 0);  /* check that FPR_SKIP_RING is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_SKIP_UNALIGNED(unsigned long long *o)
+{
+  int n = (FPR_SKIP_UNALIGNED) <= 0;
+  *o = (unsigned long long)((FPR_SKIP_UNALIGNED) | 0);  /* check that FPR_SKIP_UNALIGNED is an integer */
+  if (!_cffi_check_int(*o, n, 0))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_SKIP_ZERO_LENGTH(unsigned long long *o)
+{
+  int n = (FPR_SKIP_ZERO_LENGTH) <= 0;
+  *o = (unsigned long long)((FPR_SKIP_ZERO_LENGTH) | 0);  /* check that FPR_SKIP_ZERO_LENGTH is an integer */
+  if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_allocator_config(struct fpr_allocator_config *p)
 {
@@ -2628,6 +4444,21 @@ static void _cffi_checkfld_struct_fpr_block(struct fpr_block *p)
 struct _cffi_align_struct_fpr_block { char x; struct fpr_block y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_chain(struct fpr_chain *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct fpr_segment * *tmp = &p->segments; (void)tmp; }
+  (void)((p->capacity) | 0);  /* check that 'struct fpr_chain.capacity' is an integer */
+  (void)((p->count) | 0);  /* check that 'struct fpr_chain.count' is an integer */
+  (void)((p->id) | 0);  /* check that 'struct fpr_chain.id' is an integer */
+  (void)((p->table_bytes) | 0);  /* check that 'struct fpr_chain.table_bytes' is an integer */
+  (void)((p->table_gpa) | 0);  /* check that 'struct fpr_chain.table_gpa' is an integer */
+  (void)((p->bytes) | 0);  /* check that 'struct fpr_chain.bytes' is an integer */
+}
+struct _cffi_align_struct_fpr_chain { char x; struct fpr_chain y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_counters(struct fpr_counters *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -2644,6 +4475,28 @@ static void _cffi_checkfld_struct_fpr_counters(struct fpr_counters *p)
   (void)((p->reported_allocs) | 0);  /* check that 'struct fpr_counters.reported_allocs' is an integer */
 }
 struct _cffi_align_struct_fpr_counters { char x; struct fpr_counters y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_driver_slot(struct fpr_driver_slot *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->token) | 0);  /* check that 'struct fpr_driver_slot.token' is an integer */
+  (void)((p->next) | 0);  /* check that 'struct fpr_driver_slot.next' is an integer */
+  (void)((p->count) | 0);  /* check that 'struct fpr_driver_slot.count' is an integer */
+  (void)((p->table) | 0);  /* check that 'struct fpr_driver_slot.table' is an integer */
+}
+struct _cffi_align_struct_fpr_driver_slot { char x; struct fpr_driver_slot y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_guest_memory(struct fpr_guest_memory *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct fpr_region * *tmp = &p->regions; (void)tmp; }
+  (void)((p->count) | 0);  /* check that 'struct fpr_guest_memory.count' is an integer */
+}
+struct _cffi_align_struct_fpr_guest_memory { char x; struct fpr_guest_memory y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_memory_port(struct fpr_memory_port *p)
@@ -2674,6 +4527,153 @@ static void _cffi_checkfld_struct_fpr_random(struct fpr_random *p)
   { uint64_t(*tmp)[4] = &p->state; (void)tmp; }
 }
 struct _cffi_align_struct_fpr_random { char x; struct fpr_random y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_range(struct fpr_range *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->gpa) | 0);  /* check that 'struct fpr_range.gpa' is an integer */
+  (void)((p->bytes) | 0);  /* check that 'struct fpr_range.bytes' is an integer */
+}
+struct _cffi_align_struct_fpr_range { char x; struct fpr_range y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_region(struct fpr_region *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->gpa) | 0);  /* check that 'struct fpr_region.gpa' is an integer */
+  (void)((p->size) | 0);  /* check that 'struct fpr_region.size' is an integer */
+  { uint8_t * *tmp = &p->pointer; (void)tmp; }
+  (void)((p->offset) | 0);  /* check that 'struct fpr_region.offset' is an integer */
+  (void)((p->page_bytes) | 0);  /* check that 'struct fpr_region.page_bytes' is an integer */
+}
+struct _cffi_align_struct_fpr_region { char x; struct fpr_region y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_report_account(struct fpr_report_account *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->descriptors) | 0);  /* check that 'struct fpr_report_account.descriptors' is an integer */
+  (void)((p->reported_bytes) | 0);  /* check that 'struct fpr_report_account.reported_bytes' is an integer */
+  (void)((p->passed_bytes) | 0);  /* check that 'struct fpr_report_account.passed_bytes' is an integer */
+  { uint64_t(*tmp)[7] = &p->skipped_bytes; (void)tmp; }
+  { uint64_t(*tmp)[7] = &p->skipped_pieces; (void)tmp; }
+  { uint64_t(*tmp)[32] = &p->sizes; (void)tmp; }
+}
+struct _cffi_align_struct_fpr_report_account { char x; struct fpr_report_account y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_report_cursor(struct fpr_report_cursor *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->segment) | 0);  /* check that 'struct fpr_report_cursor.segment' is an integer */
+  (void)((p->reserved) | 0);  /* check that 'struct fpr_report_cursor.reserved' is an integer */
+  (void)((p->done_bytes) | 0);  /* check that 'struct fpr_report_cursor.done_bytes' is an integer */
+}
+struct _cffi_align_struct_fpr_report_cursor { char x; struct fpr_report_cursor y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_report_rules(struct fpr_report_rules *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct fpr_range const * *tmp = &p->guards; (void)tmp; }
+  (void)((p->guard_count) | 0);  /* check that 'struct fpr_report_rules.guard_count' is an integer */
+  (void)((p->refuse) | 0);  /* check that 'struct fpr_report_rules.refuse' is an integer */
+}
+struct _cffi_align_struct_fpr_report_rules { char x; struct fpr_report_rules y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_ring_counters(struct fpr_ring_counters *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->chains) | 0);  /* check that 'struct fpr_ring_counters.chains' is an integer */
+  (void)((p->descriptors) | 0);  /* check that 'struct fpr_ring_counters.descriptors' is an integer */
+  (void)((p->tables) | 0);  /* check that 'struct fpr_ring_counters.tables' is an integer */
+  (void)((p->duplicate_heads) | 0);  /* check that 'struct fpr_ring_counters.duplicate_heads' is an integer */
+  (void)((p->next_with_table) | 0);  /* check that 'struct fpr_ring_counters.next_with_table' is an integer */
+  (void)((p->readable_after_writable) | 0);  /* check that 'struct fpr_ring_counters.readable_after_writable' is an integer */
+  (void)((p->unknown_flags) | 0);  /* check that 'struct fpr_ring_counters.unknown_flags' is an integer */
+  (void)((p->oversized_chains) | 0);  /* check that 'struct fpr_ring_counters.oversized_chains' is an integer */
+  (void)((p->used_overwritten) | 0);  /* check that 'struct fpr_ring_counters.used_overwritten' is an integer */
+  (void)((p->notifications) | 0);  /* check that 'struct fpr_ring_counters.notifications' is an integer */
+  (void)((p->suppressed) | 0);  /* check that 'struct fpr_ring_counters.suppressed' is an integer */
+}
+struct _cffi_align_struct_fpr_ring_counters { char x; struct fpr_ring_counters y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_ring_layout(struct fpr_ring_layout *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->descriptors_gpa) | 0);  /* check that 'struct fpr_ring_layout.descriptors_gpa' is an integer */
+  (void)((p->driver_gpa) | 0);  /* check that 'struct fpr_ring_layout.driver_gpa' is an integer */
+  (void)((p->device_gpa) | 0);  /* check that 'struct fpr_ring_layout.device_gpa' is an integer */
+  (void)((p->size) | 0);  /* check that 'struct fpr_ring_layout.size' is an integer */
+  (void)((p->flags) | 0);  /* check that 'struct fpr_ring_layout.flags' is an integer */
+}
+struct _cffi_align_struct_fpr_ring_layout { char x; struct fpr_ring_layout y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_segment(struct fpr_segment *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->gpa) | 0);  /* check that 'struct fpr_segment.gpa' is an integer */
+  (void)((p->bytes) | 0);  /* check that 'struct fpr_segment.bytes' is an integer */
+  (void)((p->writable) | 0);  /* check that 'struct fpr_segment.writable' is an integer */
+}
+struct _cffi_align_struct_fpr_segment { char x; struct fpr_segment y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_split_driver(struct fpr_split_driver *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct fpr_ring_layout *tmp = &p->layout; (void)tmp; }
+  { struct split_desc * *tmp = &p->table; (void)tmp; }
+  { struct split_avail * *tmp = &p->avail; (void)tmp; }
+  { struct split_used * *tmp = &p->used; (void)tmp; }
+  { struct split_desc * *tmp = &p->tables; (void)tmp; }
+  { struct fpr_driver_slot * *tmp = &p->slots; (void)tmp; }
+  (void)((p->tables_gpa) | 0);  /* check that 'struct fpr_split_driver.tables_gpa' is an integer */
+  (void)((p->free_tables) | 0);  /* check that 'struct fpr_split_driver.free_tables' is an integer */
+  (void)((p->table_entries) | 0);  /* check that 'struct fpr_split_driver.table_entries' is an integer */
+  (void)((p->fault) | 0);  /* check that 'struct fpr_split_driver.fault' is an integer */
+  (void)((p->free_count) | 0);  /* check that 'struct fpr_split_driver.free_count' is an integer */
+  (void)((p->free_head) | 0);  /* check that 'struct fpr_split_driver.free_head' is an integer */
+  (void)((p->avail_index) | 0);  /* check that 'struct fpr_split_driver.avail_index' is an integer */
+  (void)((p->kicked) | 0);  /* check that 'struct fpr_split_driver.kicked' is an integer */
+  (void)((p->last_used) | 0);  /* check that 'struct fpr_split_driver.last_used' is an integer */
+  (void)((p->interrupts) | 0);  /* check that 'struct fpr_split_driver.interrupts' is an integer */
+  (void)((p->reserved) | 0);  /* check that 'struct fpr_split_driver.reserved' is an integer */
+}
+struct _cffi_align_struct_fpr_split_driver { char x; struct fpr_split_driver y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_split_ring(struct fpr_split_ring *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct fpr_ring_layout *tmp = &p->layout; (void)tmp; }
+  { struct split_desc * *tmp = &p->table; (void)tmp; }
+  { struct split_avail * *tmp = &p->avail; (void)tmp; }
+  { struct split_used * *tmp = &p->used; (void)tmp; }
+  { uint64_t * *tmp = &p->taken; (void)tmp; }
+  (void)((p->position) | 0);  /* check that 'struct fpr_split_ring.position' is an integer */
+  (void)((p->next_avail) | 0);  /* check that 'struct fpr_split_ring.next_avail' is an integer */
+  (void)((p->next_used) | 0);  /* check that 'struct fpr_split_ring.next_used' is an integer */
+  (void)((p->notified) | 0);  /* check that 'struct fpr_split_ring.notified' is an integer */
+  (void)((p->notify_once) | 0);  /* check that 'struct fpr_split_ring.notify_once' is an integer */
+  (void)((p->fault) | 0);  /* check that 'struct fpr_split_ring.fault' is an integer */
+  { struct fpr_ring_counters *tmp = &p->counters; (void)tmp; }
+}
+struct _cffi_align_struct_fpr_split_ring { char x; struct fpr_split_ring y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_zone_config(struct fpr_zone_config *p)
@@ -2713,8 +4713,24 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ALLOC_HIGH", (void *)_cffi_const_FPR_ALLOC_HIGH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_ALLOC_NONBLOCKING", (void *)_cffi_const_FPR_ALLOC_NONBLOCKING, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_BAD_ARGUMENT", (void *)_cffi_const_FPR_BAD_ARGUMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_CHAIN_MAX", (void *)_cffi_const_FPR_CHAIN_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DRIVER_TABLES_MAX", (void *)_cffi_const_FPR_DRIVER_TABLES_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_EMPTY", (void *)_cffi_const_FPR_EMPTY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_ALIGNMENT", (void *)_cffi_const_FPR_FAULT_ALIGNMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_AVAIL_JUMP", (void *)_cffi_const_FPR_FAULT_AVAIL_JUMP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_HEAD", (void *)_cffi_const_FPR_FAULT_HEAD, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_LOOP", (void *)_cffi_const_FPR_FAULT_LOOP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_NESTED_TABLE", (void *)_cffi_const_FPR_FAULT_NESTED_TABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_NEXT", (void *)_cffi_const_FPR_FAULT_NEXT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_NONE", (void *)_cffi_const_FPR_FAULT_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_NOT_NEGOTIATED", (void *)_cffi_const_FPR_FAULT_NOT_NEGOTIATED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_PART_OUTSIDE", (void *)_cffi_const_FPR_FAULT_PART_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_SIZE", (void *)_cffi_const_FPR_FAULT_SIZE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_TABLE_BYTES", (void *)_cffi_const_FPR_FAULT_TABLE_BYTES, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_TABLE_OUTSIDE", (void *)_cffi_const_FPR_FAULT_TABLE_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_TOO_LONG", (void *)_cffi_const_FPR_FAULT_TOO_LONG, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_USED_ID", (void *)_cffi_const_FPR_FAULT_USED_ID, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FREE_SKIP_NOTIFY", (void *)_cffi_const_FPR_FREE_SKIP_NOTIFY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_FREE_TO_TAIL", (void *)_cffi_const_FPR_FREE_TO_TAIL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_FULL", (void *)_cffi_const_FPR_FULL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -2735,6 +4751,18 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_RECLAIMABLE", (void *)_cffi_const_FPR_RECLAIMABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REFUSED", (void *)_cffi_const_FPR_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_RING_BROKEN", (void *)_cffi_const_FPR_RING_BROKEN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_RING_EVENT_IDX", (void *)_cffi_const_FPR_RING_EVENT_IDX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_RING_INDIRECT", (void *)_cffi_const_FPR_RING_INDIRECT, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_RING_SIZE_MAX", (void *)_cffi_const_FPR_RING_SIZE_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_SIZE_CLASSES", (void *)_cffi_const_FPR_SIZE_CLASSES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_SKIP_INHIBITED", (void *)_cffi_const_FPR_SKIP_INHIBITED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_SKIP_OUTSIDE", (void *)_cffi_const_FPR_SKIP_OUTSIDE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_SKIP_POISON", (void *)_cffi_const_FPR_SKIP_POISON, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_SKIP_READABLE", (void *)_cffi_const_FPR_SKIP_READABLE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_SKIP_REASONS", (void *)_cffi_const_FPR_SKIP_REASONS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_SKIP_RING", (void *)_cffi_const_FPR_SKIP_RING, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_SKIP_UNALIGNED", (void *)_cffi_const_FPR_SKIP_UNALIGNED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_SKIP_ZERO_LENGTH", (void *)_cffi_const_FPR_SKIP_ZERO_LENGTH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_SYSTEM", (void *)_cffi_const_FPR_SYSTEM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TAKE_CANDIDATE", (void *)_cffi_const_FPR_TAKE_CANDIDATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TAKE_END", (void *)_cffi_const_FPR_TAKE_END, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -2748,12 +4776,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 107), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 222), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 93), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 127), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 113), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 117), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 110), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 242), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 228), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 232), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 225), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 46), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_fpr_allocator_validate },
@@ -2764,13 +4792,36 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 46), (void *)_cffi_d_fpr_buddy_take },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_fpr_free },
+  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_guest_inside },
+  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 115), (void *)_cffi_d_fpr_guest_memory_check },
+  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 137), (void *)_cffi_d_fpr_guest_read },
+  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_guest_write },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 15), (void *)_cffi_d_fpr_list_take },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 123), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 120), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 238), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 235), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 245), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 119), (void *)_cffi_d_fpr_region_find },
+  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 104), (void *)_cffi_d_fpr_report_judge },
+  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_fpr_report_segments },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 161), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 149), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 167), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 171), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 167), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 152), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 207), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 176), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 195), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 204), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 183), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 199), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 179), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 195), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 188), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_translate },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -2788,16 +4839,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 156) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 298) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 156) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 298) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 156) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 298) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 156) },
+               _CFFI_OP(_CFFI_OP_NOOP, 298) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -2810,6 +4861,27 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "type", offsetof(struct fpr_block, type),
             sizeof(((struct fpr_block *)0)->type),
             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "segments", offsetof(struct fpr_chain, segments),
+                sizeof(((struct fpr_chain *)0)->segments),
+                _CFFI_OP(_CFFI_OP_NOOP, 102) },
+  { "capacity", offsetof(struct fpr_chain, capacity),
+                sizeof(((struct fpr_chain *)0)->capacity),
+                _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "count", offsetof(struct fpr_chain, count),
+             sizeof(((struct fpr_chain *)0)->count),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "id", offsetof(struct fpr_chain, id),
+          sizeof(((struct fpr_chain *)0)->id),
+          _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "table_bytes", offsetof(struct fpr_chain, table_bytes),
+                   sizeof(((struct fpr_chain *)0)->table_bytes),
+                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "table_gpa", offsetof(struct fpr_chain, table_gpa),
+                 sizeof(((struct fpr_chain *)0)->table_gpa),
+                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "bytes", offsetof(struct fpr_chain, bytes),
+             sizeof(((struct fpr_chain *)0)->bytes),
+             _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -2840,12 +4912,30 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "reported_allocs", offsetof(struct fpr_counters, reported_allocs),
                        sizeof(((struct fpr_counters *)0)->reported_allocs),
                        _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "token", offsetof(struct fpr_driver_slot, token),
+             sizeof(((struct fpr_driver_slot *)0)->token),
+             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "next", offsetof(struct fpr_driver_slot, next),
+            sizeof(((struct fpr_driver_slot *)0)->next),
+            _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "count", offsetof(struct fpr_driver_slot, count),
+             sizeof(((struct fpr_driver_slot *)0)->count),
+             _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "table", offsetof(struct fpr_driver_slot, table),
+             sizeof(((struct fpr_driver_slot *)0)->table),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "regions", offsetof(struct fpr_guest_memory, regions),
+               sizeof(((struct fpr_guest_memory *)0)->regions),
+               _CFFI_OP(_CFFI_OP_NOOP, 271) },
+  { "count", offsetof(struct fpr_guest_memory, count),
+             sizeof(((struct fpr_guest_memory *)0)->count),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 99) },
+            _CFFI_OP(_CFFI_OP_NOOP, 140) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 140) },
+             _CFFI_OP(_CFFI_OP_NOOP, 256) },
   { "order", offsetof(struct fpr_notify, order),
              sizeof(((struct fpr_notify *)0)->order),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -2857,7 +4947,208 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 154) },
+             _CFFI_OP(_CFFI_OP_NOOP, 293) },
+  { "gpa", offsetof(struct fpr_range, gpa),
+           sizeof(((struct fpr_range *)0)->gpa),
+           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "bytes", offsetof(struct fpr_range, bytes),
+             sizeof(((struct fpr_range *)0)->bytes),
+             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "gpa", offsetof(struct fpr_region, gpa),
+           sizeof(((struct fpr_region *)0)->gpa),
+           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "size", offsetof(struct fpr_region, size),
+            sizeof(((struct fpr_region *)0)->size),
+            _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "pointer", offsetof(struct fpr_region, pointer),
+               sizeof(((struct fpr_region *)0)->pointer),
+               _CFFI_OP(_CFFI_OP_NOOP, 297) },
+  { "offset", offsetof(struct fpr_region, offset),
+              sizeof(((struct fpr_region *)0)->offset),
+              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "page_bytes", offsetof(struct fpr_region, page_bytes),
+                  sizeof(((struct fpr_region *)0)->page_bytes),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "descriptors", offsetof(struct fpr_report_account, descriptors),
+                   sizeof(((struct fpr_report_account *)0)->descriptors),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "reported_bytes", offsetof(struct fpr_report_account, reported_bytes),
+                      sizeof(((struct fpr_report_account *)0)->reported_bytes),
+                      _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "passed_bytes", offsetof(struct fpr_report_account, passed_bytes),
+                    sizeof(((struct fpr_report_account *)0)->passed_bytes),
+                    _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
+                     sizeof(((struct fpr_report_account *)0)->skipped_bytes),
+                     _CFFI_OP(_CFFI_OP_NOOP, 295) },
+  { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
+                      sizeof(((struct fpr_report_account *)0)->skipped_pieces),
+                      _CFFI_OP(_CFFI_OP_NOOP, 295) },
+  { "sizes", offsetof(struct fpr_report_account, sizes),
+             sizeof(((struct fpr_report_account *)0)->sizes),
+             _CFFI_OP(_CFFI_OP_NOOP, 291) },
+  { "segment", offsetof(struct fpr_report_cursor, segment),
+               sizeof(((struct fpr_report_cursor *)0)->segment),
+               _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "reserved", offsetof(struct fpr_report_cursor, reserved),
+                sizeof(((struct fpr_report_cursor *)0)->reserved),
+                _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "done_bytes", offsetof(struct fpr_report_cursor, done_bytes),
+                  sizeof(((struct fpr_report_cursor *)0)->done_bytes),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "guards", offsetof(struct fpr_report_rules, guards),
+              sizeof(((struct fpr_report_rules *)0)->guards),
+              _CFFI_OP(_CFFI_OP_NOOP, 269) },
+  { "guard_count", offsetof(struct fpr_report_rules, guard_count),
+                   sizeof(((struct fpr_report_rules *)0)->guard_count),
+                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "refuse", offsetof(struct fpr_report_rules, refuse),
+              sizeof(((struct fpr_report_rules *)0)->refuse),
+              _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "chains", offsetof(struct fpr_ring_counters, chains),
+              sizeof(((struct fpr_ring_counters *)0)->chains),
+              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "descriptors", offsetof(struct fpr_ring_counters, descriptors),
+                   sizeof(((struct fpr_ring_counters *)0)->descriptors),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "tables", offsetof(struct fpr_ring_counters, tables),
+              sizeof(((struct fpr_ring_counters *)0)->tables),
+              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "duplicate_heads", offsetof(struct fpr_ring_counters, duplicate_heads),
+                       sizeof(((struct fpr_ring_counters *)0)->duplicate_heads),
+                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "next_with_table", offsetof(struct fpr_ring_counters, next_with_table),
+                       sizeof(((struct fpr_ring_counters *)0)->next_with_table),
+                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "readable_after_writable", offsetof(struct fpr_ring_counters, readable_after_writable),
+                               sizeof(((struct fpr_ring_counters *)0)->readable_after_writable),
+                               _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "unknown_flags", offsetof(struct fpr_ring_counters, unknown_flags),
+                     sizeof(((struct fpr_ring_counters *)0)->unknown_flags),
+                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "oversized_chains", offsetof(struct fpr_ring_counters, oversized_chains),
+                        sizeof(((struct fpr_ring_counters *)0)->oversized_chains),
+                        _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "used_overwritten", offsetof(struct fpr_ring_counters, used_overwritten),
+                        sizeof(((struct fpr_ring_counters *)0)->used_overwritten),
+                        _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "notifications", offsetof(struct fpr_ring_counters, notifications),
+                     sizeof(((struct fpr_ring_counters *)0)->notifications),
+                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "suppressed", offsetof(struct fpr_ring_counters, suppressed),
+                  sizeof(((struct fpr_ring_counters *)0)->suppressed),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "descriptors_gpa", offsetof(struct fpr_ring_layout, descriptors_gpa),
+                       sizeof(((struct fpr_ring_layout *)0)->descriptors_gpa),
+                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "driver_gpa", offsetof(struct fpr_ring_layout, driver_gpa),
+                  sizeof(((struct fpr_ring_layout *)0)->driver_gpa),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "device_gpa", offsetof(struct fpr_ring_layout, device_gpa),
+                  sizeof(((struct fpr_ring_layout *)0)->device_gpa),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "size", offsetof(struct fpr_ring_layout, size),
+            sizeof(((struct fpr_ring_layout *)0)->size),
+            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "flags", offsetof(struct fpr_ring_layout, flags),
+             sizeof(((struct fpr_ring_layout *)0)->flags),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "gpa", offsetof(struct fpr_segment, gpa),
+           sizeof(((struct fpr_segment *)0)->gpa),
+           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "bytes", offsetof(struct fpr_segment, bytes),
+             sizeof(((struct fpr_segment *)0)->bytes),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "writable", offsetof(struct fpr_segment, writable),
+                sizeof(((struct fpr_segment *)0)->writable),
+                _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "layout", offsetof(struct fpr_split_driver, layout),
+              sizeof(((struct fpr_split_driver *)0)->layout),
+              _CFFI_OP(_CFFI_OP_NOOP, 277) },
+  { "table", offsetof(struct fpr_split_driver, table),
+             sizeof(((struct fpr_split_driver *)0)->table),
+             _CFFI_OP(_CFFI_OP_NOOP, 285) },
+  { "avail", offsetof(struct fpr_split_driver, avail),
+             sizeof(((struct fpr_split_driver *)0)->avail),
+             _CFFI_OP(_CFFI_OP_NOOP, 283) },
+  { "used", offsetof(struct fpr_split_driver, used),
+            sizeof(((struct fpr_split_driver *)0)->used),
+            _CFFI_OP(_CFFI_OP_NOOP, 287) },
+  { "tables", offsetof(struct fpr_split_driver, tables),
+              sizeof(((struct fpr_split_driver *)0)->tables),
+              _CFFI_OP(_CFFI_OP_NOOP, 285) },
+  { "slots", offsetof(struct fpr_split_driver, slots),
+             sizeof(((struct fpr_split_driver *)0)->slots),
+             _CFFI_OP(_CFFI_OP_NOOP, 156) },
+  { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
+                  sizeof(((struct fpr_split_driver *)0)->tables_gpa),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "free_tables", offsetof(struct fpr_split_driver, free_tables),
+                   sizeof(((struct fpr_split_driver *)0)->free_tables),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "table_entries", offsetof(struct fpr_split_driver, table_entries),
+                     sizeof(((struct fpr_split_driver *)0)->table_entries),
+                     _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "fault", offsetof(struct fpr_split_driver, fault),
+             sizeof(((struct fpr_split_driver *)0)->fault),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "free_count", offsetof(struct fpr_split_driver, free_count),
+                  sizeof(((struct fpr_split_driver *)0)->free_count),
+                  _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "free_head", offsetof(struct fpr_split_driver, free_head),
+                 sizeof(((struct fpr_split_driver *)0)->free_head),
+                 _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "avail_index", offsetof(struct fpr_split_driver, avail_index),
+                   sizeof(((struct fpr_split_driver *)0)->avail_index),
+                   _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "kicked", offsetof(struct fpr_split_driver, kicked),
+              sizeof(((struct fpr_split_driver *)0)->kicked),
+              _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "last_used", offsetof(struct fpr_split_driver, last_used),
+                 sizeof(((struct fpr_split_driver *)0)->last_used),
+                 _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "interrupts", offsetof(struct fpr_split_driver, interrupts),
+                  sizeof(((struct fpr_split_driver *)0)->interrupts),
+                  _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "reserved", offsetof(struct fpr_split_driver, reserved),
+                sizeof(((struct fpr_split_driver *)0)->reserved),
+                _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "layout", offsetof(struct fpr_split_ring, layout),
+              sizeof(((struct fpr_split_ring *)0)->layout),
+              _CFFI_OP(_CFFI_OP_NOOP, 277) },
+  { "table", offsetof(struct fpr_split_ring, table),
+             sizeof(((struct fpr_split_ring *)0)->table),
+             _CFFI_OP(_CFFI_OP_NOOP, 285) },
+  { "avail", offsetof(struct fpr_split_ring, avail),
+             sizeof(((struct fpr_split_ring *)0)->avail),
+             _CFFI_OP(_CFFI_OP_NOOP, 283) },
+  { "used", offsetof(struct fpr_split_ring, used),
+            sizeof(((struct fpr_split_ring *)0)->used),
+            _CFFI_OP(_CFFI_OP_NOOP, 287) },
+  { "taken", offsetof(struct fpr_split_ring, taken),
+             sizeof(((struct fpr_split_ring *)0)->taken),
+             _CFFI_OP(_CFFI_OP_NOOP, 31) },
+  { "position", offsetof(struct fpr_split_ring, position),
+                sizeof(((struct fpr_split_ring *)0)->position),
+                _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "next_avail", offsetof(struct fpr_split_ring, next_avail),
+                  sizeof(((struct fpr_split_ring *)0)->next_avail),
+                  _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "next_used", offsetof(struct fpr_split_ring, next_used),
+                 sizeof(((struct fpr_split_ring *)0)->next_used),
+                 _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "notified", offsetof(struct fpr_split_ring, notified),
+                sizeof(((struct fpr_split_ring *)0)->notified),
+                _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "notify_once", offsetof(struct fpr_split_ring, notify_once),
+                   sizeof(((struct fpr_split_ring *)0)->notify_once),
+                   _CFFI_OP(_CFFI_OP_NOOP, 192) },
+  { "fault", offsetof(struct fpr_split_ring, fault),
+             sizeof(((struct fpr_split_ring *)0)->fault),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "counters", offsetof(struct fpr_split_ring, counters),
+                sizeof(((struct fpr_split_ring *)0)->counters),
+                _CFFI_OP(_CFFI_OP_NOOP, 276) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -2878,7 +5169,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 154) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 293) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -2890,7 +5181,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 150) },
+              _CFFI_OP(_CFFI_OP_NOOP, 281) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -2905,44 +5196,80 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 152) },
+               _CFFI_OP(_CFFI_OP_NOOP, 289) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 141, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 257, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 142, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 258, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 143, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 259, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_counters", 145, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 12, 10 },
-  { "fpr_memory_port", 146, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 22, 2 },
-  { "fpr_notify", 148, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 24, 3 },
-  { "fpr_random", 149, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 27, 1 },
-  { "fpr_zone_config", 150, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 28, 10 },
-  { "fpr_zone_state", 151, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 38, 6 },
+  { "fpr_chain", 260, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
+  { "fpr_counters", 262, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 19, 10 },
+  { "fpr_driver_slot", 263, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 29, 4 },
+  { "fpr_guest_memory", 264, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 33, 2 },
+  { "fpr_memory_port", 265, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 35, 2 },
+  { "fpr_notify", 267, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 37, 3 },
+  { "fpr_random", 268, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 40, 1 },
+  { "fpr_range", 270, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 41, 2 },
+  { "fpr_region", 272, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 43, 5 },
+  { "fpr_report_account", 273, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 48, 6 },
+  { "fpr_report_cursor", 274, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 54, 3 },
+  { "fpr_report_rules", 275, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 57, 3 },
+  { "fpr_ring_counters", 276, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 60, 11 },
+  { "fpr_ring_layout", 277, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 71, 5 },
+  { "fpr_segment", 278, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 76, 3 },
+  { "fpr_split_driver", 279, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 79, 17 },
+  { "fpr_split_ring", 280, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 96, 12 },
+  { "fpr_zone_config", 281, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 108, 10 },
+  { "fpr_zone_state", 282, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 118, 6 },
+  { "split_avail", 284, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_desc", 286, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_used", 288, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_migratetype", 136, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 251, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_status", 137, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_ring_fault", 252, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+    "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
+    "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
+    "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
+  { "fpr_status", 253, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_take_stop", 138, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 254, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_zone_class", 139, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 255, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 140 },
+  { "fpr_touch_fn", 256 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -2952,12 +5279,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  63,  /* num_globals */
-  9,  /* num_struct_unions */
-  4,  /* num_enums */
+  114,  /* num_globals */
+  25,  /* num_struct_unions */
+  5,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  158,  /* num_types */
+  300,  /* num_types */
   0,  /* flags */
 };
 
