@@ -1,0 +1,207 @@
+"""The reference allocator's face: the methods of the C allocator's, with the same meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emulator.native import lib
+from guest_model.allocator.config import (
+    AllocatorConfig,
+    AllocFlags,
+    Block,
+    Counters,
+    FreeFlags,
+    MigrateType,
+    TakeStop,
+    ZoneConfig,
+    ZoneState,
+)
+from guest_model.allocator.reference import fallback, isolation, validation
+from guest_model.allocator.reference.pages import Held, Notify, Pages, fail
+from guest_model.allocator.reference.per_cpu import Entry, list_index
+from guest_model.allocator.reference.watermark import (
+    Attempt,
+    Request,
+    attempts,
+    usable,
+    zonelist,
+)
+from guest_model.allocator.reference.zone import Zone
+
+
+class ReferenceAllocator:
+    """Slow and obvious; errors are `NativeError` with the status that the C allocator returns."""
+
+    def __init__(self, config: AllocatorConfig, zones: Sequence[ZoneConfig]) -> None:
+        self._pages = Pages(config)
+        self._zones = [Zone(self._pages, each) for each in zones]
+
+    @property
+    def config(self) -> AllocatorConfig:
+        return self._pages.config
+
+    @property
+    def zones(self) -> int:
+        return len(self._zones)
+
+    @property
+    def notify(self) -> Notify:
+        return self._pages.notify
+
+    @property
+    def counters(self) -> Counters:
+        return self._pages.tally.frozen()
+
+    def close(self) -> None:
+        """Nothing is held that has to be given back."""
+
+    # Setting up.
+
+    def add_range(self, pfn: int, count: int) -> None:
+        """Hand over a free range as the boot allocator does."""
+        end = pfn + count
+        while pfn < end:
+            order = self.config.top_order
+            while pfn % (1 << order) or pfn + (1 << order) > end:
+                order -= 1
+            zone = self._zone_of(pfn, order)
+            self._pages.hand_over(pfn, 1 << order)
+            zone.free_block(pfn, order, self._pages.label(pfn), FreeFlags.TO_TAIL)
+            pfn += 1 << order
+
+    def add_block(self, pfn: int, order: int, type_: int) -> None:
+        """A free block at the tail of its list, without merging."""
+        zone = self._zone_of(pfn, order)
+        self._pages.hand_over(pfn, 1 << order)
+        zone.insert(pfn, order, type_, tail=True)
+
+    def add_allocated(self, pfn: int, order: int, type_: int) -> None:
+        """A block in use."""
+        self._zone_of(pfn, order)
+        self._pages.hand_over(pfn, 1 << order)
+        self._pages.allocated[pfn] = Held(order, type_)
+
+    def label(self, pfn: int) -> int:
+        return self._pages.label(pfn)
+
+    def set_label(self, pfn: int, type_: int) -> None:
+        self._pages.set_label(pfn, type_)
+
+    def zone(self, index: int) -> ZoneState:
+        return self._zones[index].state()
+
+    def set_zone(self, index: int, config: ZoneConfig) -> None:
+        self._zones[index].config = config
+        self._zones[index].boost_pages = 0
+
+    # The top level.
+
+    def alloc(self, cpu: int, order: int, type_: int, flags: int = 0) -> int:
+        """The first frame of a block of 2^order frames."""
+        request = Request(order, type_, AllocFlags(flags))
+        if zonelist(self._zones, request):
+            for attempt in attempts(self._zones, request):
+                for zone in zonelist(self._zones, request):
+                    if not usable(zone, request, attempt):
+                        continue
+                    pfn = self._take(zone, cpu, request, attempt)
+                    if pfn is not None:
+                        self._pages.tally.allocs += 1
+                        self._pages.allocated[pfn] = Held(order, type_)
+                        return pfn
+        self._pages.tally.failures += 1
+        fail(lib.FPR_NO_MEMORY, f"order {order}, type {type_}")
+
+    def _take(self, zone: Zone, cpu: int, request: Request, attempt: Attempt) -> int | None:
+        def from_buddy() -> tuple[int, int] | None:
+            return fallback.take(zone, request.order, request.type, nofragment=attempt.nofragment)
+
+        highatomic = request.highatomic and not attempt.low
+        index = list_index(self.config, request.order, request.type)
+        pfn = None
+        if index is not None:
+            pfn = zone.per_cpu[cpu].alloc(index, from_buddy)
+        if pfn is None and highatomic:
+            pfn = zone.smallest(request.order, MigrateType.HIGHATOMIC)
+        if pfn is None:
+            taken = from_buddy()
+            pfn = taken[0] if taken else None
+        if pfn is not None and highatomic:
+            fallback.reserve_highatomic(zone, pfn)
+        return pfn
+
+    def free(self, cpu: int, pfn: int, order: int) -> None:
+        """To the CPU's lists where they take this order, else to the buddy lists."""
+        self._pages.take_allocated(pfn, order)
+        zone, label = self._zone_of(pfn, order), self._pages.label(pfn)
+        self._pages.tally.frees += 1
+        index = list_index(self.config, order, label)
+        if index is None or label == MigrateType.ISOLATE:
+            zone.free_block(pfn, order, label)
+        else:
+            zone.per_cpu[cpu].free(index, Entry(pfn, label))
+
+    def drain_pcp(self, cpu: int | None = None) -> None:
+        """Empty the per-CPU lists of one CPU, or of all."""
+        for number in range(self.config.cpus) if cpu is None else (cpu,):
+            for zone in self._zones:
+                zone.per_cpu[number].drain(zone.per_cpu[number].count, 0)
+
+    # The buddy lists alone.
+
+    def buddy_alloc(self, zone: int, order: int, type_: int) -> int:
+        taken = fallback.take(self._zones[zone], order, type_, nofragment=False)
+        if taken is None:
+            fail(lib.FPR_NO_MEMORY, f"zone {zone}, order {order}, type {type_}")
+        self._pages.allocated[taken[0]] = Held(order, type_)
+        return taken[0]
+
+    def buddy_free(self, pfn: int, order: int, type_: int, flags: int = 0) -> None:
+        self._pages.take_allocated(pfn, order)
+        self._zone_of(pfn, order).free_block(pfn, order, type_, flags)
+
+    def buddy_take(self, pfn: int, order: int) -> None:
+        """This very block, out of the free block that holds it."""
+        zone, block = self._zone_of(pfn, order), self._pages.find(pfn)
+        if block is None or block.order < order:
+            fail(lib.FPR_NOT_FREE, f"({pfn:#x}, {order})")
+        zone.delete(block)
+        zone.expand(block.pfn, block.order, pfn, order, block.type)
+        self._pages.allocated[pfn] = Held(order, block.type)
+
+    def buddy_find(self, pfn: int) -> Block:
+        block = self._pages.find(pfn)
+        if block is None:
+            fail(lib.FPR_NOT_FREE, f"frame {pfn:#x}")
+        return Block(block.pfn, block.order, block.type)
+
+    # What a reporting policy uses.
+
+    def list_take(
+        self, zone: int, order: int, type_: int, maximum: int
+    ) -> tuple[list[Block], TakeStop]:
+        return isolation.take(self._zones[zone], order, type_, maximum)
+
+    def list_put_back(self, blocks: Sequence[Block], reported: bool) -> None:
+        isolation.put_back(self._pages, self._zones, blocks, reported)
+
+    def list_read(self, zone: int, order: int, type_: int) -> list[tuple[int, bool]]:
+        """Head first: pfn, and whether it is flagged reported."""
+        return [(each.pfn, each.reported) for each in self._zones[zone].lists[order][type_]]
+
+    def pcp_read(self, zone: int, cpu: int, index: int) -> list[int]:
+        return [each.pfn for each in self._zones[zone].per_cpu[cpu].lists[index]]
+
+    def validate(self) -> None:
+        """Check every invariant; the first broken one is named."""
+        for what in validation.broken(self._pages, self._zones):
+            fail(lib.FPR_INVALID, what)
+
+    def _zone_of(self, pfn: int, order: int) -> Zone:
+        """The zone that spans the whole block."""
+        if not 0 <= order <= self.config.top_order or pfn % (1 << order):
+            fail(lib.FPR_BAD_ARGUMENT, f"({pfn:#x}, {order}) is not a block")
+        for zone in self._zones:
+            if zone.spans(pfn) and zone.spans(pfn + (1 << order) - 1):
+                return zone
+        fail(lib.FPR_OUTSIDE, f"({pfn:#x}, {order}) lies in no zone")

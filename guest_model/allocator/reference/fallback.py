@@ -1,0 +1,133 @@
+"""Where a request goes when its own type has nothing: other types and their page blocks (6.1)."""
+
+from __future__ import annotations
+
+from guest_model.allocator.config import MigrateType
+from guest_model.allocator.reference.pages import FreeBlock
+from guest_model.allocator.reference.zone import MERGEABLE, Zone
+
+_U, _M, _R = MERGEABLE
+PREFERENCE = {_U: (_R, _M), _M: (_R, _U), _R: (_U, _M)}
+"""Types that a request falls back to, best first; the other types have none."""
+
+
+def take(zone: Zone, order: int, type_: int, *, nofragment: bool) -> tuple[int, int] | None:
+    """A block from the buddy lists and the type of the list that it came from."""
+    cma = MigrateType.CMA
+    if type_ == _M and zone.pages_of(cma) > zone.free_pages // 2:
+        pfn = zone.smallest(order, cma)
+        if pfn is not None:
+            return pfn, cma
+    while True:
+        pfn = zone.smallest(order, type_)
+        if pfn is not None:
+            return pfn, type_
+        if type_ == _M:
+            pfn = zone.smallest(order, cma)
+            if pfn is not None:
+                return pfn, cma
+        if not _fall_back(zone, order, type_, nofragment=nofragment):
+            return None
+
+
+def _fall_back(zone: Zone, order: int, type_: int, *, nofragment: bool) -> bool:
+    """Move at least one large enough block to the requester's lists."""
+    if type_ not in PREFERENCE:
+        return False
+    lowest = max(order, zone.pageblock_order) if nofragment else order
+    victim = _first(zone, range(zone.top_order, lowest - 1, -1), type_)
+    if victim is None:
+        return False
+    if not _claimable(zone, victim.order, type_) and type_ == _M and victim.order > order:
+        # Nothing large is there to claim: leave what is large, break the smallest that will do.
+        victim = _first(zone, range(order, zone.top_order + 1), type_)
+        assert victim is not None
+    zone.pages.tally.fallbacks += 1
+    _steal(zone, victim, type_)
+    return True
+
+
+def _first(zone: Zone, orders: range, type_: int) -> FreeBlock | None:
+    for order in orders:
+        for other in PREFERENCE[MigrateType(type_)]:
+            if zone.lists[order][other]:
+                return zone.lists[order][other][0]
+    return None
+
+
+def _claimable(zone: Zone, order: int, type_: int) -> bool:
+    return order >= zone.pageblock_order // 2 or type_ in (_U, _R)
+
+
+def _steal(zone: Zone, victim: FreeBlock, type_: int) -> None:
+    pages, pageblock_pages = zone.pages, 1 << zone.pageblock_order
+    label = pages.label(victim.pfn)
+    if label == MigrateType.HIGHATOMIC:
+        zone.move(victim, type_)
+        return
+    if victim.order >= zone.pageblock_order:
+        for pfn in range(victim.pfn, victim.pfn + (1 << victim.order), pageblock_pages):
+            pages.set_label(pfn, type_)
+            pages.tally.steals += 1
+        zone.move(victim, type_)
+        return
+    boost(zone)
+    start = victim.pfn & -pageblock_pages
+    crosses = not (zone.spans(start) and zone.spans(start + pageblock_pages - 1))
+    if crosses or not _claimable(zone, victim.order, type_):
+        zone.move(victim, type_)
+        return
+    movable = movable_pages(zone, start)
+    free = move_page_block(zone, start, type_)
+    if type_ == _M:
+        alike = movable
+    elif label == _M:
+        alike = pageblock_pages - free - movable
+    else:
+        alike = 0
+    if free + alike >= pageblock_pages // 2:
+        pages.set_label(start, type_)
+        pages.tally.steals += 1
+
+
+def move_page_block(zone: Zone, start: int, type_: int) -> int:
+    """Move a page block's free blocks to the tails of a type's lists; their pages."""
+    moved = 0
+    for pfn in range(start, start + (1 << zone.pageblock_order)):
+        block = zone.pages.free.get(pfn)
+        if block is not None and zone.spans(pfn):
+            zone.move(block, type_)
+            moved += 1 << block.order
+    return moved
+
+
+def movable_pages(zone: Zone, start: int) -> int:
+    """Pages of a page block that are in use and could be migrated."""
+    end = start + (1 << zone.pageblock_order)
+    count = 0
+    for pfn, held in zone.pages.allocated.items():
+        if held.type == _M:
+            count += max(0, min(end, pfn + (1 << held.order)) - max(start, pfn))
+    return count
+
+
+def boost(zone: Zone) -> None:
+    """Mixing types in a page block raises the watermarks, so that reclaim frees more of them."""
+    pageblock_pages = 1 << zone.pageblock_order
+    cap = zone.config.high_pages * zone.pages.config.boost_factor // 10_000
+    if cap and zone.config.managed_pages >= 4 * pageblock_pages:
+        cap = max(cap, pageblock_pages)
+        zone.boost_pages = min(zone.boost_pages + pageblock_pages, cap)
+
+
+def reserve_highatomic(zone: Zone, pfn: int) -> None:
+    """Keep the page block of an urgent allocation for others of its kind, up to 1 % of the zone."""
+    pageblock_pages = 1 << zone.pageblock_order
+    if zone.highatomic_pages >= zone.config.managed_pages // 100 + pageblock_pages:
+        return
+    if zone.pages.label(pfn) in MERGEABLE:
+        zone.highatomic_pages += pageblock_pages
+        zone.pages.set_label(pfn, MigrateType.HIGHATOMIC)
+        start = pfn & -pageblock_pages
+        if zone.spans(start) and zone.spans(start + pageblock_pages - 1):
+            move_page_block(zone, start, MigrateType.HIGHATOMIC)
