@@ -1,4 +1,4 @@
-"""Free page reporting as mainline Linux does it, 5.7 and later (linux v6.1, mm/page_reporting.c)."""
+"""Free page reporting as mainline Linux does it since 5.7 (linux v6.1, mm/page_reporting.c)."""
 
 from __future__ import annotations
 
