@@ -589,14 +589,18 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "guest_model/native/block.h"
 #include "guest_model/native/allocator.h"
 #include "guest_model/native/report_batch.h"
+#include "emulator/native/histogram.h"
+#include "emulator/native/costs.h"
+#include "host_model/native/host.h"
+#include "host_model/native/residency.h"
 
 
 /************************************************************/
 
 static void *_cffi_types[] = {
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 257), // struct fpr_allocator *
-/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 259), // struct fpr_block const *
+/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 339), // struct fpr_allocator *
+/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 341), // struct fpr_block const *
 /*  3 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  4 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -607,7 +611,7 @@ static void *_cffi_types[] = {
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 11 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 281), // struct fpr_zone_config const *
+/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 372), // struct fpr_zone_config const *
 /* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
 /* 16 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
@@ -615,7 +619,7 @@ static void *_cffi_types[] = {
 /* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 259), // struct fpr_block *
+/* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 341), // struct fpr_block *
 /* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 3), // uint32_t *
 /* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -664,14 +668,14 @@ static void *_cffi_types[] = {
 /* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, char *, size_t)
-/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 257), // struct fpr_allocator const *
-/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 250), // char *
+/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 339), // struct fpr_allocator const *
+/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 332), // char *
 /* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
 /* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 77 */ _CFFI_OP(_CFFI_OP_POINTER, 282), // struct fpr_zone_state *
+/* 77 */ _CFFI_OP(_CFFI_OP_POINTER, 373), // struct fpr_zone_state *
 /* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
@@ -688,7 +692,7 @@ static void *_cffi_types[] = {
 /* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
 /* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 258), // struct fpr_allocator_config const *
+/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 340), // struct fpr_allocator_config const *
 /* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
 /* 96 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // struct fpr_allocator * *
 /* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -696,18 +700,18 @@ static void *_cffi_types[] = {
 /* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 101 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 102 */ _CFFI_OP(_CFFI_OP_POINTER, 278), // struct fpr_segment *
+/* 102 */ _CFFI_OP(_CFFI_OP_POINTER, 369), // struct fpr_segment *
 /* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 264), // struct fpr_guest_memory const *
-/* 106 */ _CFFI_OP(_CFFI_OP_POINTER, 260), // struct fpr_chain const *
-/* 107 */ _CFFI_OP(_CFFI_OP_POINTER, 275), // struct fpr_report_rules const *
-/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 274), // struct fpr_report_cursor *
-/* 109 */ _CFFI_OP(_CFFI_OP_POINTER, 270), // struct fpr_range *
+/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 349), // struct fpr_guest_memory const *
+/* 106 */ _CFFI_OP(_CFFI_OP_POINTER, 342), // struct fpr_chain const *
+/* 107 */ _CFFI_OP(_CFFI_OP_POINTER, 364), // struct fpr_report_rules const *
+/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 363), // struct fpr_report_cursor *
+/* 109 */ _CFFI_OP(_CFFI_OP_POINTER, 359), // struct fpr_range *
 /* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
 /* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 113 */ _CFFI_OP(_CFFI_OP_POINTER, 273), // struct fpr_report_account *
+/* 113 */ _CFFI_OP(_CFFI_OP_POINTER, 362), // struct fpr_report_account *
 /* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint32_t *)
 /* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
@@ -728,172 +732,266 @@ static void *_cffi_types[] = {
 /* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
 /* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 134 */ _CFFI_OP(_CFFI_OP_POINTER, 297), // uint8_t * *
+/* 134 */ _CFFI_OP(_CFFI_OP_POINTER, 170), // uint8_t * *
 /* 135 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
 /* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 138 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
 /* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 299), // void *
+/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 393), // void *
 /* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 143 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 144 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
 /* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 299), // void const *
+/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 393), // void const *
 /* 147 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *)
-/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 279), // struct fpr_split_driver *
+/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_host_costs const *)
+/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 351), // struct fpr_host_costs const *
 /* 151 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 153 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 155 */ _CFFI_OP(_CFFI_OP_POINTER, 277), // struct fpr_ring_layout const *
-/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 263), // struct fpr_driver_slot *
-/* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 158 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 163 */ _CFFI_OP(_CFFI_OP_POINTER, 278), // struct fpr_segment const *
-/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 167 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint32_t *)
-/* 168 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 169 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 173 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 174 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *)
-/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 280), // struct fpr_split_ring *
+/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 153 */ _CFFI_OP(_CFFI_OP_POINTER, 365), // struct fpr_residency *
+/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 43), // uint64_t const *
+/* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 157 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 158 */ _CFFI_OP(_CFFI_OP_POINTER, 346), // struct fpr_discard_outcome *
+/* 159 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 161 */ _CFFI_OP(_CFFI_OP_NOOP, 153),
+/* 162 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 365), // struct fpr_residency const *
+/* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 392), // uint8_t *
+/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 366), // struct fpr_residency_config const *
+/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 354), // struct fpr_memory_region const *
+/* 175 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 176 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 153), // struct fpr_residency * *
 /* 178 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 180 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
-/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 182 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 183 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 184 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
-/* 185 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 260), // struct fpr_chain *
-/* 187 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 188 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 189 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
-/* 190 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 155),
-/* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 193 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 194 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t *)
-/* 196 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
-/* 197 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 200 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
-/* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 202 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring const *)
-/* 205 */ _CFFI_OP(_CFFI_OP_POINTER, 280), // struct fpr_split_ring const *
-/* 206 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 207 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 210 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 211 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *)
+/* 180 */ _CFFI_OP(_CFFI_OP_POINTER, 370), // struct fpr_split_driver *
+/* 181 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 182 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 180),
+/* 184 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 185 */ _CFFI_OP(_CFFI_OP_POINTER, 368), // struct fpr_ring_layout const *
+/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 347), // struct fpr_driver_slot *
+/* 187 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 180),
+/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 369), // struct fpr_segment const *
+/* 194 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint32_t *)
+/* 198 */ _CFFI_OP(_CFFI_OP_NOOP, 180),
+/* 199 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 200 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 201 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 202 */ _CFFI_OP(_CFFI_OP_NOOP, 180),
+/* 203 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 204 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 206 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *)
+/* 207 */ _CFFI_OP(_CFFI_OP_POINTER, 371), // struct fpr_split_ring *
+/* 208 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 209 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 210 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
+/* 211 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
 /* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 214 */ _CFFI_OP(_CFFI_OP_NOOP, 140),
-/* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 217 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 218 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 219 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 220 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 221 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION, 261), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 214 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
+/* 215 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 216 */ _CFFI_OP(_CFFI_OP_POINTER, 342), // struct fpr_chain *
+/* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 219 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
+/* 220 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 221 */ _CFFI_OP(_CFFI_OP_NOOP, 185),
+/* 222 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
 /* 224 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION, 266), // struct fpr_notify *()(struct fpr_allocator *)
-/* 226 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 227 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 229 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 230 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 231 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_allocator const *)
-/* 233 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 235 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *)
-/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 268), // struct fpr_random *
-/* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 238 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *, uint64_t)
-/* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 236),
-/* 240 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 241 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 242 */ _CFFI_OP(_CFFI_OP_FUNCTION, 299), // void()(struct fpr_allocator *)
-/* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 244 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 245 */ _CFFI_OP(_CFFI_OP_FUNCTION, 299), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 236),
-/* 247 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t *)
+/* 226 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
+/* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
+/* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 232 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring const *)
+/* 235 */ _CFFI_OP(_CFFI_OP_POINTER, 371), // struct fpr_split_ring const *
+/* 236 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 238 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 240 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 242 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 140),
+/* 245 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 246 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 247 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 248 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 250 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 251 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
-/* 252 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_ring_fault
-/* 253 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_status
-/* 254 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_take_stop
-/* 255 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_zone_class
-/* 256 */ _CFFI_OP(_CFFI_OP_POINTER, 213), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 257 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 258 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 259 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 260 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 261 */ _CFFI_OP(_CFFI_OP_POINTER, 262), // struct fpr_counters const *
-/* 262 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_counters
-/* 263 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_driver_slot
-/* 264 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_guest_memory
-/* 265 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_memory_port
-/* 266 */ _CFFI_OP(_CFFI_OP_POINTER, 267), // struct fpr_notify *
-/* 267 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_notify
-/* 268 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_random
-/* 269 */ _CFFI_OP(_CFFI_OP_POINTER, 270), // struct fpr_range const *
-/* 270 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_range
-/* 271 */ _CFFI_OP(_CFFI_OP_POINTER, 272), // struct fpr_region *
-/* 272 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_region
-/* 273 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_report_account
-/* 274 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_report_cursor
-/* 275 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_report_rules
-/* 276 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_ring_counters
-/* 277 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_ring_layout
-/* 278 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_segment
-/* 279 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_split_driver
-/* 280 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_split_ring
-/* 281 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_zone_config
-/* 282 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_zone_state
-/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 284), // struct split_avail *
-/* 284 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct split_avail
-/* 285 */ _CFFI_OP(_CFFI_OP_POINTER, 286), // struct split_desc *
-/* 286 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct split_desc
-/* 287 */ _CFFI_OP(_CFFI_OP_POINTER, 288), // struct split_used *
-/* 288 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct split_used
-/* 289 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[14]
-/* 290 */ (_cffi_opcode_t)(14),
-/* 291 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[32]
-/* 292 */ (_cffi_opcode_t)(32),
-/* 293 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[4]
-/* 294 */ (_cffi_opcode_t)(4),
-/* 295 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[7]
-/* 296 */ (_cffi_opcode_t)(7),
-/* 297 */ _CFFI_OP(_CFFI_OP_POINTER, 298), // uint8_t *
-/* 298 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 249 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 251 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 252 */ _CFFI_OP(_CFFI_OP_FUNCTION, 344), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION, 279), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 256 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 257 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 258 */ _CFFI_OP(_CFFI_OP_FUNCTION, 355), // struct fpr_notify *()(struct fpr_allocator *)
+/* 259 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 262 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 263 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 264 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(uint64_t)
+/* 266 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_allocator const *)
+/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_cost const *)
+/* 272 */ _CFFI_OP(_CFFI_OP_POINTER, 343), // struct fpr_cost const *
+/* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 272),
+/* 276 */ _CFFI_OP(_CFFI_OP_POINTER, 357), // struct fpr_random *
+/* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 279 */ _CFFI_OP(_CFFI_OP_POINTER, 350), // struct fpr_histogram const *
+/* 280 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 281 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 282 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *)
+/* 283 */ _CFFI_OP(_CFFI_OP_NOOP, 276),
+/* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *, uint64_t)
+/* 286 */ _CFFI_OP(_CFFI_OP_NOOP, 276),
+/* 287 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 288 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_residency const *)
+/* 290 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(uint32_t)
+/* 293 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 294 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_allocator *)
+/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_histogram *)
+/* 299 */ _CFFI_OP(_CFFI_OP_POINTER, 350), // struct fpr_histogram *
+/* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
+/* 303 */ _CFFI_OP(_CFFI_OP_NOOP, 279),
+/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 306 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
+/* 307 */ _CFFI_OP(_CFFI_OP_NOOP, 154),
+/* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
+/* 312 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 313 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 316 */ _CFFI_OP(_CFFI_OP_NOOP, 276),
+/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 318 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_residency *)
+/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 153),
+/* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_residency *, uint32_t)
+/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 153),
+/* 325 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 328 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 352), // struct fpr_host_counters *
+/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 332 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 333 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
+/* 334 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_ring_fault
+/* 335 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_status
+/* 336 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_take_stop
+/* 337 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_zone_class
+/* 338 */ _CFFI_OP(_CFFI_OP_POINTER, 243), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 339 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 340 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 341 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 342 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 343 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 345), // struct fpr_counters const *
+/* 345 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 346 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 347 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 348 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 349 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 350 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 351 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 352 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 353 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 354 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 356), // struct fpr_notify *
+/* 356 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 357 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_random
+/* 358 */ _CFFI_OP(_CFFI_OP_POINTER, 359), // struct fpr_range const *
+/* 359 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_range
+/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 361), // struct fpr_region *
+/* 361 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_region
+/* 362 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_report_account
+/* 363 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_report_cursor
+/* 364 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_report_rules
+/* 365 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_residency
+/* 366 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_residency_config
+/* 367 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_ring_counters
+/* 368 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_ring_layout
+/* 369 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_segment
+/* 370 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_split_driver
+/* 371 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_split_ring
+/* 372 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_zone_config
+/* 373 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_zone_state
+/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 375), // struct split_avail *
+/* 375 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct split_avail
+/* 376 */ _CFFI_OP(_CFFI_OP_POINTER, 377), // struct split_desc *
+/* 377 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct split_desc
+/* 378 */ _CFFI_OP(_CFFI_OP_POINTER, 379), // struct split_used *
+/* 379 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct split_used
+/* 380 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[14]
+/* 381 */ (_cffi_opcode_t)(14),
+/* 382 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[32]
+/* 383 */ (_cffi_opcode_t)(32),
+/* 384 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[4]
+/* 385 */ (_cffi_opcode_t)(4),
+/* 386 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[6]
+/* 387 */ (_cffi_opcode_t)(6),
+/* 388 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[7424]
+/* 389 */ (_cffi_opcode_t)(7424),
+/* 390 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[7]
+/* 391 */ (_cffi_opcode_t)(7),
+/* 392 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 393 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_UNMOVABLE(unsigned long long *o)
@@ -1457,7 +1555,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(261));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(344));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -1681,7 +1779,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(266));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(355));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2170,6 +2268,97 @@ _cffi_f_fpr_buddy_take(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_buddy_take _cffi_d_fpr_buddy_take
 #endif
 
+static uint64_t _cffi_d_fpr_cost_draw(struct fpr_cost const * x0, struct fpr_random * x1)
+{
+  return fpr_cost_draw(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
+{
+  struct fpr_cost const * x0;
+  struct fpr_random * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_cost_draw", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(272), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(276), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(276), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_cost_draw(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_cost_draw _cffi_d_fpr_cost_draw
+#endif
+
+static uint64_t _cffi_d_fpr_cost_mean(struct fpr_cost const * x0)
+{
+  return fpr_cost_mean(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
+{
+  struct fpr_cost const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(272), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_cost_mean(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_cost_mean _cffi_d_fpr_cost_mean
+#endif
+
 static int _cffi_d_fpr_drain_pcp(struct fpr_allocator * x0, uint32_t x1)
 {
   return fpr_drain_pcp(x0, x1);
@@ -2513,6 +2702,348 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_guest_write _cffi_d_fpr_guest_write
+#endif
+
+static uint32_t _cffi_d_fpr_histogram_bucket(uint64_t x0)
+{
+  return fpr_histogram_bucket(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_histogram_bucket(PyObject *self, PyObject *arg0)
+{
+  uint64_t x0;
+  uint32_t result;
+  PyObject *pyresult;
+
+  x0 = _cffi_to_c_int(arg0, uint64_t);
+  if (x0 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_histogram_bucket(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint32_t);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_histogram_bucket _cffi_d_fpr_histogram_bucket
+#endif
+
+static uint64_t _cffi_d_fpr_histogram_bucket_top(uint32_t x0)
+{
+  return fpr_histogram_bucket_top(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_histogram_bucket_top(PyObject *self, PyObject *arg0)
+{
+  uint32_t x0;
+  uint64_t result;
+  PyObject *pyresult;
+
+  x0 = _cffi_to_c_int(arg0, uint32_t);
+  if (x0 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_histogram_bucket_top(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_histogram_bucket_top _cffi_d_fpr_histogram_bucket_top
+#endif
+
+static void _cffi_d_fpr_histogram_merge(struct fpr_histogram * x0, struct fpr_histogram const * x1)
+{
+  fpr_histogram_merge(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
+{
+  struct fpr_histogram * x0;
+  struct fpr_histogram const * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_histogram_merge", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(299), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(279), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(279), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_histogram_merge(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_histogram_merge _cffi_d_fpr_histogram_merge
+#endif
+
+static uint64_t _cffi_d_fpr_histogram_percentile(struct fpr_histogram const * x0, uint32_t x1)
+{
+  return fpr_histogram_percentile(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
+{
+  struct fpr_histogram const * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_histogram_percentile", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(279), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(279), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_histogram_percentile(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_histogram_percentile _cffi_d_fpr_histogram_percentile
+#endif
+
+static void _cffi_d_fpr_histogram_record(struct fpr_histogram * x0, uint64_t x1, uint64_t x2)
+{
+  fpr_histogram_record(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
+{
+  struct fpr_histogram * x0;
+  uint64_t x1;
+  uint64_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_histogram_record", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(299), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_histogram_record(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_histogram_record _cffi_d_fpr_histogram_record
+#endif
+
+static void _cffi_d_fpr_histogram_record_array(struct fpr_histogram * x0, uint64_t const * x1, uint64_t x2)
+{
+  fpr_histogram_record_array(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
+{
+  struct fpr_histogram * x0;
+  uint64_t const * x1;
+  uint64_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_histogram_record_array", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(299), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(154), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(154), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_histogram_record_array(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_histogram_record_array _cffi_d_fpr_histogram_record_array
+#endif
+
+static void _cffi_d_fpr_histogram_reset(struct fpr_histogram * x0)
+{
+  fpr_histogram_reset(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
+{
+  struct fpr_histogram * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(299), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_histogram_reset(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_histogram_reset _cffi_d_fpr_histogram_reset
+#endif
+
+static int _cffi_d_fpr_host_costs_check(struct fpr_host_costs const * x0)
+{
+  return fpr_host_costs_check(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
+{
+  struct fpr_host_costs const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_host_costs_check(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_host_costs_check _cffi_d_fpr_host_costs_check
 #endif
 
 static int _cffi_d_fpr_list_put_back(struct fpr_allocator * x0, struct fpr_block const * x1, uint32_t x2, int x3)
@@ -2876,10 +3407,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(236), arg0, (char **)&x0);
+      _cffi_type(276), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(236), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(276), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2918,10 +3449,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(236), arg0, (char **)&x0);
+      _cffi_type(276), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(236), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(276), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2962,10 +3493,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(236), arg0, (char **)&x0);
+      _cffi_type(276), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(236), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(276), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3253,6 +3784,635 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_report_segments _cffi_d_fpr_report_segments
 #endif
 
+static void _cffi_d_fpr_residency_counters(struct fpr_residency const * x0, uint64_t x1, struct fpr_host_counters * x2)
+{
+  fpr_residency_counters(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
+{
+  struct fpr_residency const * x0;
+  uint64_t x1;
+  struct fpr_host_counters * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_counters", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(167), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(330), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(330), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_residency_counters(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_residency_counters _cffi_d_fpr_residency_counters
+#endif
+
+static int _cffi_d_fpr_residency_create(struct fpr_residency_config const * x0, struct fpr_memory_region const * x1, uint32_t x2, struct fpr_host_costs const * x3, struct fpr_residency * * x4)
+{
+  return fpr_residency_create(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
+{
+  struct fpr_residency_config const * x0;
+  struct fpr_memory_region const * x1;
+  uint32_t x2;
+  struct fpr_host_costs const * x3;
+  struct fpr_residency * * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_create", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(173), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(173), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(174), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(174), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(177), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(177), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_residency_create(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_residency_create _cffi_d_fpr_residency_create
+#endif
+
+static void _cffi_d_fpr_residency_destroy(struct fpr_residency * x0)
+{
+  fpr_residency_destroy(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
+{
+  struct fpr_residency * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(153), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(153), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_residency_destroy(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_residency_destroy _cffi_d_fpr_residency_destroy
+#endif
+
+static int _cffi_d_fpr_residency_discard(struct fpr_residency * x0, uint64_t const * x1, uint32_t x2, uint64_t x3, uint64_t * x4, struct fpr_discard_outcome * x5)
+{
+  return fpr_residency_discard(x0, x1, x2, x3, x4, x5);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
+{
+  struct fpr_residency * x0;
+  uint64_t const * x1;
+  uint32_t x2;
+  uint64_t x3;
+  uint64_t * x4;
+  struct fpr_discard_outcome * x5;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_discard", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(153), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(153), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(154), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(154), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(158), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(158), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_residency_discard(x0, x1, x2, x3, x4, x5); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_residency_discard _cffi_d_fpr_residency_discard
+#endif
+
+static struct fpr_histogram const * _cffi_d_fpr_residency_fault_latency(struct fpr_residency const * x0)
+{
+  return fpr_residency_fault_latency(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
+{
+  struct fpr_residency const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  struct fpr_histogram const * result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(167), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_residency_fault_latency(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(279));
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_residency_fault_latency _cffi_d_fpr_residency_fault_latency
+#endif
+
+static uint64_t _cffi_d_fpr_residency_metadata_bytes(struct fpr_residency const * x0)
+{
+  return fpr_residency_metadata_bytes(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
+{
+  struct fpr_residency const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(167), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_residency_metadata_bytes(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_residency_metadata_bytes _cffi_d_fpr_residency_metadata_bytes
+#endif
+
+static int _cffi_d_fpr_residency_populate(struct fpr_residency * x0, uint64_t x1, uint64_t x2, uint64_t x3)
+{
+  return fpr_residency_populate(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
+{
+  struct fpr_residency * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_populate", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(153), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(153), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_residency_populate(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_residency_populate _cffi_d_fpr_residency_populate
+#endif
+
+static int _cffi_d_fpr_residency_read(struct fpr_residency const * x0, uint64_t x1, uint64_t x2, uint8_t * x3)
+{
+  return fpr_residency_read(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
+{
+  struct fpr_residency const * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint8_t * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_read", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(167), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(170), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(170), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_residency_read(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_residency_read _cffi_d_fpr_residency_read
+#endif
+
+static uint64_t _cffi_d_fpr_residency_resident_bytes(struct fpr_residency const * x0)
+{
+  return fpr_residency_resident_bytes(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
+{
+  struct fpr_residency const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(167), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_residency_resident_bytes(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_residency_resident_bytes _cffi_d_fpr_residency_resident_bytes
+#endif
+
+static void _cffi_d_fpr_residency_set_active(struct fpr_residency * x0, uint32_t x1)
+{
+  fpr_residency_set_active(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_set_active(PyObject *self, PyObject *args)
+{
+  struct fpr_residency * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_set_active", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(153), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(153), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_residency_set_active(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_residency_set_active _cffi_d_fpr_residency_set_active
+#endif
+
+static int _cffi_d_fpr_residency_touch(void * x0, uint64_t x1, uint64_t x2, int x3, uint64_t x4, uint32_t x5, uint64_t * x6)
+{
+  return fpr_residency_touch(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
+{
+  void * x0;
+  uint64_t x1;
+  uint64_t x2;
+  int x3;
+  uint64_t x4;
+  uint32_t x5;
+  uint64_t * x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_touch", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(140), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(140), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x5 = _cffi_to_c_int(arg5, uint32_t);
+  if (x5 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_residency_touch(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_residency_touch _cffi_d_fpr_residency_touch
+#endif
+
 static int _cffi_d_fpr_split_driver_add(struct fpr_split_driver * x0, struct fpr_segment const * x1, uint32_t x2, uint64_t x3)
 {
   return fpr_split_driver_add(x0, x1, x2, x3);
@@ -3278,19 +4438,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(150), arg0, (char **)&x0);
+      _cffi_type(180), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(163), arg1, (char **)&x1);
+      _cffi_type(193), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(163), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(193), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3333,10 +4493,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(150), arg0, (char **)&x0);
+      _cffi_type(180), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3377,10 +4537,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(150), arg0, (char **)&x0);
+      _cffi_type(180), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3432,10 +4592,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(150), arg0, (char **)&x0);
+      _cffi_type(180), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3494,10 +4654,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(150), arg0, (char **)&x0);
+      _cffi_type(180), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3557,10 +4717,10 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(150), arg0, (char **)&x0);
+      _cffi_type(180), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3575,19 +4735,19 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(155), arg2, (char **)&x2);
+      _cffi_type(185), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(155), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(185), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(156), arg3, (char **)&x3);
+      _cffi_type(186), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(156), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(186), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3704,10 +4864,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg0, (char **)&x0);
+      _cffi_type(207), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3748,10 +4908,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg0, (char **)&x0);
+      _cffi_type(207), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3795,10 +4955,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(205), arg0, (char **)&x0);
+      _cffi_type(235), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(205), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3841,10 +5001,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg0, (char **)&x0);
+      _cffi_type(207), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3859,10 +5019,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(186), arg2, (char **)&x2);
+      _cffi_type(216), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(186), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(216), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3905,10 +5065,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg0, (char **)&x0);
+      _cffi_type(207), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3957,10 +5117,10 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg0, (char **)&x0);
+      _cffi_type(207), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4010,10 +5170,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg0, (char **)&x0);
+      _cffi_type(207), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4069,10 +5229,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg0, (char **)&x0);
+      _cffi_type(207), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4087,10 +5247,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(155), arg2, (char **)&x2);
+      _cffi_type(185), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(155), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(185), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4244,6 +5404,24 @@ static int _cffi_const_FPR_CHAIN_MAX(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_COST_MAX_NS(unsigned long long *o)
+{
+  int n = (FPR_COST_MAX_NS) <= 0;
+  *o = (unsigned long long)((FPR_COST_MAX_NS) | 0);  /* check that FPR_COST_MAX_NS is an integer */
+  if (!_cffi_check_int(*o, n, 1000000000000U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_COST_POINTS(unsigned long long *o)
+{
+  int n = (FPR_COST_POINTS) <= 0;
+  *o = (unsigned long long)((FPR_COST_POINTS) | 0);  /* check that FPR_COST_POINTS is an integer */
+  if (!_cffi_check_int(*o, n, 6U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_DRIVER_TABLES_MAX(unsigned long long *o)
 {
   int n = (FPR_DRIVER_TABLES_MAX) <= 0;
@@ -4267,6 +5445,33 @@ static int _cffi_const_FPR_FREE_TO_TAIL(unsigned long long *o)
   int n = (FPR_FREE_TO_TAIL) <= 0;
   *o = (unsigned long long)((FPR_FREE_TO_TAIL) | 0);  /* check that FPR_FREE_TO_TAIL is an integer */
   if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_HISTOGRAM_BUCKETS(unsigned long long *o)
+{
+  int n = (FPR_HISTOGRAM_BUCKETS) <= 0;
+  *o = (unsigned long long)((FPR_HISTOGRAM_BUCKETS) | 0);  /* check that FPR_HISTOGRAM_BUCKETS is an integer */
+  if (!_cffi_check_int(*o, n, 7424U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_HOST_MAX_GPA(unsigned long long *o)
+{
+  int n = (FPR_HOST_MAX_GPA) <= 0;
+  *o = (unsigned long long)((FPR_HOST_MAX_GPA) | 0);  /* check that FPR_HOST_MAX_GPA is an integer */
+  if (!_cffi_check_int(*o, n, 281474976710656U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_HOST_MAX_REGIONS(unsigned long long *o)
+{
+  int n = (FPR_HOST_MAX_REGIONS) <= 0;
+  *o = (unsigned long long)((FPR_HOST_MAX_REGIONS) | 0);  /* check that FPR_HOST_MAX_REGIONS is an integer */
+  if (!_cffi_check_int(*o, n, 16U))
     n |= 2;
   return n;
 }
@@ -4459,6 +5664,15 @@ static void _cffi_checkfld_struct_fpr_chain(struct fpr_chain *p)
 struct _cffi_align_struct_fpr_chain { char x; struct fpr_chain y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_cost(struct fpr_cost *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { uint64_t(*tmp)[6] = &p->ns; (void)tmp; }
+}
+struct _cffi_align_struct_fpr_cost { char x; struct fpr_cost y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_counters(struct fpr_counters *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -4477,6 +5691,24 @@ static void _cffi_checkfld_struct_fpr_counters(struct fpr_counters *p)
 struct _cffi_align_struct_fpr_counters { char x; struct fpr_counters y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_discard_outcome(struct fpr_discard_outcome *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->cost_ns) | 0);  /* check that 'struct fpr_discard_outcome.cost_ns' is an integer */
+  (void)((p->freed_bytes) | 0);  /* check that 'struct fpr_discard_outcome.freed_bytes' is an integer */
+  (void)((p->ineffective_bytes) | 0);  /* check that 'struct fpr_discard_outcome.ineffective_bytes' is an integer */
+  (void)((p->already_free_bytes) | 0);  /* check that 'struct fpr_discard_outcome.already_free_bytes' is an integer */
+  (void)((p->cannot_free_bytes) | 0);  /* check that 'struct fpr_discard_outcome.cannot_free_bytes' is an integer */
+  (void)((p->error_bytes) | 0);  /* check that 'struct fpr_discard_outcome.error_bytes' is an integer */
+  (void)((p->unaligned_bytes) | 0);  /* check that 'struct fpr_discard_outcome.unaligned_bytes' is an integer */
+  (void)((p->outside_bytes) | 0);  /* check that 'struct fpr_discard_outcome.outside_bytes' is an integer */
+  (void)((p->calls) | 0);  /* check that 'struct fpr_discard_outcome.calls' is an integer */
+  (void)((p->error) | 0);  /* check that 'struct fpr_discard_outcome.error' is an integer */
+}
+struct _cffi_align_struct_fpr_discard_outcome { char x; struct fpr_discard_outcome y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_driver_slot(struct fpr_driver_slot *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -4489,6 +5721,24 @@ static void _cffi_checkfld_struct_fpr_driver_slot(struct fpr_driver_slot *p)
 struct _cffi_align_struct_fpr_driver_slot { char x; struct fpr_driver_slot y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_guest_costs(struct fpr_guest_costs *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->alloc_4k_ns) | 0);  /* check that 'struct fpr_guest_costs.alloc_4k_ns' is an integer */
+  (void)((p->free_4k_ns) | 0);  /* check that 'struct fpr_guest_costs.free_4k_ns' is an integer */
+  (void)((p->alloc_thp_ns) | 0);  /* check that 'struct fpr_guest_costs.alloc_thp_ns' is an integer */
+  (void)((p->free_thp_ns) | 0);  /* check that 'struct fpr_guest_costs.free_thp_ns' is an integer */
+  (void)((p->zero_4k_ns) | 0);  /* check that 'struct fpr_guest_costs.zero_4k_ns' is an integer */
+  (void)((p->copy_4k_ns) | 0);  /* check that 'struct fpr_guest_costs.copy_4k_ns' is an integer */
+  (void)((p->fault_4k_ns) | 0);  /* check that 'struct fpr_guest_costs.fault_4k_ns' is an integer */
+  (void)((p->fault_thp_ns) | 0);  /* check that 'struct fpr_guest_costs.fault_thp_ns' is an integer */
+  (void)((p->kernel_growth_ppm) | 0);  /* check that 'struct fpr_guest_costs.kernel_growth_ppm' is an integer */
+  (void)((p->memory_growth_ppm) | 0);  /* check that 'struct fpr_guest_costs.memory_growth_ppm' is an integer */
+}
+struct _cffi_align_struct_fpr_guest_costs { char x; struct fpr_guest_costs y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_guest_memory(struct fpr_guest_memory *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -4499,6 +5749,70 @@ static void _cffi_checkfld_struct_fpr_guest_memory(struct fpr_guest_memory *p)
 struct _cffi_align_struct_fpr_guest_memory { char x; struct fpr_guest_memory y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_histogram(struct fpr_histogram *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->count) | 0);  /* check that 'struct fpr_histogram.count' is an integer */
+  (void)((p->total) | 0);  /* check that 'struct fpr_histogram.total' is an integer */
+  (void)((p->max) | 0);  /* check that 'struct fpr_histogram.max' is an integer */
+  { uint64_t(*tmp)[7424] = &p->buckets; (void)tmp; }
+}
+struct _cffi_align_struct_fpr_histogram { char x; struct fpr_histogram y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_host_costs(struct fpr_host_costs *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct fpr_cost *tmp = &p->fault_4k; (void)tmp; }
+  { struct fpr_cost *tmp = &p->refault_4k; (void)tmp; }
+  { struct fpr_cost *tmp = &p->fault_2m; (void)tmp; }
+  { struct fpr_cost *tmp = &p->refault_2m; (void)tmp; }
+  { struct fpr_cost *tmp = &p->discard_call; (void)tmp; }
+  { struct fpr_cost *tmp = &p->discard_huge_2m; (void)tmp; }
+  { struct fpr_cost *tmp = &p->discard_4k; (void)tmp; }
+  { struct fpr_cost *tmp = &p->discard_empty_2m; (void)tmp; }
+  { struct fpr_cost *tmp = &p->discard_split_2m; (void)tmp; }
+  { struct fpr_cost *tmp = &p->kick; (void)tmp; }
+  { struct fpr_cost *tmp = &p->interrupt; (void)tmp; }
+  (void)((p->fault_4k_growth_ppm) | 0);  /* check that 'struct fpr_host_costs.fault_4k_growth_ppm' is an integer */
+  (void)((p->fault_2m_growth_ppm) | 0);  /* check that 'struct fpr_host_costs.fault_2m_growth_ppm' is an integer */
+  (void)((p->discard_growth_ppm) | 0);  /* check that 'struct fpr_host_costs.discard_growth_ppm' is an integer */
+}
+struct _cffi_align_struct_fpr_host_costs { char x; struct fpr_host_costs y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_host_counters(struct fpr_host_counters *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->first_faults_4k) | 0);  /* check that 'struct fpr_host_counters.first_faults_4k' is an integer */
+  (void)((p->refaults_4k) | 0);  /* check that 'struct fpr_host_counters.refaults_4k' is an integer */
+  (void)((p->first_faults_2m) | 0);  /* check that 'struct fpr_host_counters.first_faults_2m' is an integer */
+  (void)((p->refaults_2m) | 0);  /* check that 'struct fpr_host_counters.refaults_2m' is an integer */
+  (void)((p->fault_bytes) | 0);  /* check that 'struct fpr_host_counters.fault_bytes' is an integer */
+  (void)((p->refault_bytes) | 0);  /* check that 'struct fpr_host_counters.refault_bytes' is an integer */
+  (void)((p->fault_ns) | 0);  /* check that 'struct fpr_host_counters.fault_ns' is an integer */
+  (void)((p->discard_ranges) | 0);  /* check that 'struct fpr_host_counters.discard_ranges' is an integer */
+  (void)((p->discard_calls) | 0);  /* check that 'struct fpr_host_counters.discard_calls' is an integer */
+  (void)((p->discard_ns) | 0);  /* check that 'struct fpr_host_counters.discard_ns' is an integer */
+  (void)((p->asked_bytes) | 0);  /* check that 'struct fpr_host_counters.asked_bytes' is an integer */
+  (void)((p->discarded_bytes) | 0);  /* check that 'struct fpr_host_counters.discarded_bytes' is an integer */
+  (void)((p->ineffective_bytes) | 0);  /* check that 'struct fpr_host_counters.ineffective_bytes' is an integer */
+  (void)((p->already_free_bytes) | 0);  /* check that 'struct fpr_host_counters.already_free_bytes' is an integer */
+  (void)((p->cannot_free_bytes) | 0);  /* check that 'struct fpr_host_counters.cannot_free_bytes' is an integer */
+  (void)((p->error_bytes) | 0);  /* check that 'struct fpr_host_counters.error_bytes' is an integer */
+  (void)((p->unaligned_bytes) | 0);  /* check that 'struct fpr_host_counters.unaligned_bytes' is an integer */
+  (void)((p->outside_bytes) | 0);  /* check that 'struct fpr_host_counters.outside_bytes' is an integer */
+  (void)((p->huge_splits) | 0);  /* check that 'struct fpr_host_counters.huge_splits' is an integer */
+  (void)((p->resident_bytes) | 0);  /* check that 'struct fpr_host_counters.resident_bytes' is an integer */
+  (void)((p->resident_peak_bytes) | 0);  /* check that 'struct fpr_host_counters.resident_peak_bytes' is an integer */
+  (void)((p->footprint_byte_seconds) | 0);  /* check that 'struct fpr_host_counters.footprint_byte_seconds' is an integer */
+}
+struct _cffi_align_struct_fpr_host_counters { char x; struct fpr_host_counters y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_memory_port(struct fpr_memory_port *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -4507,6 +5821,16 @@ static void _cffi_checkfld_struct_fpr_memory_port(struct fpr_memory_port *p)
   { int(* *tmp)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *) = &p->touch; (void)tmp; }
 }
 struct _cffi_align_struct_fpr_memory_port { char x; struct fpr_memory_port y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_memory_region(struct fpr_memory_region *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->gpa) | 0);  /* check that 'struct fpr_memory_region.gpa' is an integer */
+  (void)((p->bytes) | 0);  /* check that 'struct fpr_memory_region.bytes' is an integer */
+}
+struct _cffi_align_struct_fpr_memory_region { char x; struct fpr_memory_region y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_notify(struct fpr_notify *p)
@@ -4586,6 +5910,19 @@ static void _cffi_checkfld_struct_fpr_report_rules(struct fpr_report_rules *p)
   (void)((p->refuse) | 0);  /* check that 'struct fpr_report_rules.refuse' is an integer */
 }
 struct _cffi_align_struct_fpr_report_rules { char x; struct fpr_report_rules y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_residency_config(struct fpr_residency_config *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->seed) | 0);  /* check that 'struct fpr_residency_config.seed' is an integer */
+  (void)((p->stream) | 0);  /* check that 'struct fpr_residency_config.stream' is an integer */
+  (void)((p->thp) | 0);  /* check that 'struct fpr_residency_config.thp' is an integer */
+  (void)((p->page_table_reclaim) | 0);  /* check that 'struct fpr_residency_config.page_table_reclaim' is an integer */
+  (void)((p->discard_without_effect) | 0);  /* check that 'struct fpr_residency_config.discard_without_effect' is an integer */
+}
+struct _cffi_align_struct_fpr_residency_config { char x; struct fpr_residency_config y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_ring_counters(struct fpr_ring_counters *p)
@@ -4715,6 +6052,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_BAD_ARGUMENT", (void *)_cffi_const_FPR_BAD_ARGUMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_CHAIN_MAX", (void *)_cffi_const_FPR_CHAIN_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_COST_MAX_NS", (void *)_cffi_const_FPR_COST_MAX_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_COST_POINTS", (void *)_cffi_const_FPR_COST_POINTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_DRIVER_TABLES_MAX", (void *)_cffi_const_FPR_DRIVER_TABLES_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_EMPTY", (void *)_cffi_const_FPR_EMPTY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_ALIGNMENT", (void *)_cffi_const_FPR_FAULT_ALIGNMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -4735,6 +6074,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_FREE_TO_TAIL", (void *)_cffi_const_FPR_FREE_TO_TAIL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_FULL", (void *)_cffi_const_FPR_FULL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_HIGHATOMIC", (void *)_cffi_const_FPR_HIGHATOMIC, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_HISTOGRAM_BUCKETS", (void *)_cffi_const_FPR_HISTOGRAM_BUCKETS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_HOST_MAX_GPA", (void *)_cffi_const_FPR_HOST_MAX_GPA, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_HOST_MAX_REGIONS", (void *)_cffi_const_FPR_HOST_MAX_REGIONS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_HOST_MEMORY", (void *)_cffi_const_FPR_HOST_MEMORY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_INVALID", (void *)_cffi_const_FPR_INVALID, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ISOLATE", (void *)_cffi_const_FPR_ISOLATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -4776,12 +6118,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 222), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 252), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 93), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 242), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 228), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 232), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 225), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 295), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 261), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 268), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 258), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 46), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_fpr_allocator_validate },
@@ -4790,37 +6132,58 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 46), (void *)_cffi_d_fpr_buddy_take },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 271), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_fpr_free },
   { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_guest_inside },
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 115), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 137), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_guest_write },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 265), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 292), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 305), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 298), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 149), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 15), (void *)_cffi_d_fpr_list_take },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 238), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 235), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 245), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 285), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 282), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 315), (void *)_cffi_d_fpr_random_seed },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 119), (void *)_cffi_d_fpr_region_find },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 104), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 161), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 149), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 167), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 171), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 167), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 152), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 207), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 176), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 195), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 204), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 183), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 199), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 179), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 195), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 188), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 172), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 320), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 152), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 255), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 289), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 160), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 289), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 323), (void *)_cffi_d_fpr_residency_set_active },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 243), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 191), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 179), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 197), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 201), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 197), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 182), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 237), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 206), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 225), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 234), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 213), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 209), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 225), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 218), (void *)_cffi_d_fpr_split_ring_start },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_translate },
 };
 
@@ -4839,16 +6202,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 298) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 392) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 298) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 392) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 298) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 392) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 298) },
+               _CFFI_OP(_CFFI_OP_NOOP, 392) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -4882,6 +6245,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "bytes", offsetof(struct fpr_chain, bytes),
              sizeof(((struct fpr_chain *)0)->bytes),
              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "ns", offsetof(struct fpr_cost, ns),
+          sizeof(((struct fpr_cost *)0)->ns),
+          _CFFI_OP(_CFFI_OP_NOOP, 386) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -4912,30 +6278,216 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "reported_allocs", offsetof(struct fpr_counters, reported_allocs),
                        sizeof(((struct fpr_counters *)0)->reported_allocs),
                        _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "cost_ns", offsetof(struct fpr_discard_outcome, cost_ns),
+               sizeof(((struct fpr_discard_outcome *)0)->cost_ns),
+               _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "freed_bytes", offsetof(struct fpr_discard_outcome, freed_bytes),
+                   sizeof(((struct fpr_discard_outcome *)0)->freed_bytes),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "ineffective_bytes", offsetof(struct fpr_discard_outcome, ineffective_bytes),
+                         sizeof(((struct fpr_discard_outcome *)0)->ineffective_bytes),
+                         _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "already_free_bytes", offsetof(struct fpr_discard_outcome, already_free_bytes),
+                          sizeof(((struct fpr_discard_outcome *)0)->already_free_bytes),
+                          _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "cannot_free_bytes", offsetof(struct fpr_discard_outcome, cannot_free_bytes),
+                         sizeof(((struct fpr_discard_outcome *)0)->cannot_free_bytes),
+                         _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "error_bytes", offsetof(struct fpr_discard_outcome, error_bytes),
+                   sizeof(((struct fpr_discard_outcome *)0)->error_bytes),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "unaligned_bytes", offsetof(struct fpr_discard_outcome, unaligned_bytes),
+                       sizeof(((struct fpr_discard_outcome *)0)->unaligned_bytes),
+                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "outside_bytes", offsetof(struct fpr_discard_outcome, outside_bytes),
+                     sizeof(((struct fpr_discard_outcome *)0)->outside_bytes),
+                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "calls", offsetof(struct fpr_discard_outcome, calls),
+             sizeof(((struct fpr_discard_outcome *)0)->calls),
+             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "error", offsetof(struct fpr_discard_outcome, error),
+             sizeof(((struct fpr_discard_outcome *)0)->error),
+             _CFFI_OP(_CFFI_OP_NOOP, 4) },
   { "token", offsetof(struct fpr_driver_slot, token),
              sizeof(((struct fpr_driver_slot *)0)->token),
              _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 192) },
+            _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 192) },
+             _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "alloc_4k_ns", offsetof(struct fpr_guest_costs, alloc_4k_ns),
+                   sizeof(((struct fpr_guest_costs *)0)->alloc_4k_ns),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "free_4k_ns", offsetof(struct fpr_guest_costs, free_4k_ns),
+                  sizeof(((struct fpr_guest_costs *)0)->free_4k_ns),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "alloc_thp_ns", offsetof(struct fpr_guest_costs, alloc_thp_ns),
+                    sizeof(((struct fpr_guest_costs *)0)->alloc_thp_ns),
+                    _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "free_thp_ns", offsetof(struct fpr_guest_costs, free_thp_ns),
+                   sizeof(((struct fpr_guest_costs *)0)->free_thp_ns),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "zero_4k_ns", offsetof(struct fpr_guest_costs, zero_4k_ns),
+                  sizeof(((struct fpr_guest_costs *)0)->zero_4k_ns),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "copy_4k_ns", offsetof(struct fpr_guest_costs, copy_4k_ns),
+                  sizeof(((struct fpr_guest_costs *)0)->copy_4k_ns),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "fault_4k_ns", offsetof(struct fpr_guest_costs, fault_4k_ns),
+                   sizeof(((struct fpr_guest_costs *)0)->fault_4k_ns),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "fault_thp_ns", offsetof(struct fpr_guest_costs, fault_thp_ns),
+                    sizeof(((struct fpr_guest_costs *)0)->fault_thp_ns),
+                    _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "kernel_growth_ppm", offsetof(struct fpr_guest_costs, kernel_growth_ppm),
+                         sizeof(((struct fpr_guest_costs *)0)->kernel_growth_ppm),
+                         _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "memory_growth_ppm", offsetof(struct fpr_guest_costs, memory_growth_ppm),
+                         sizeof(((struct fpr_guest_costs *)0)->memory_growth_ppm),
+                         _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 271) },
+               _CFFI_OP(_CFFI_OP_NOOP, 360) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "count", offsetof(struct fpr_histogram, count),
+             sizeof(((struct fpr_histogram *)0)->count),
+             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "total", offsetof(struct fpr_histogram, total),
+             sizeof(((struct fpr_histogram *)0)->total),
+             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "max", offsetof(struct fpr_histogram, max),
+           sizeof(((struct fpr_histogram *)0)->max),
+           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "buckets", offsetof(struct fpr_histogram, buckets),
+               sizeof(((struct fpr_histogram *)0)->buckets),
+               _CFFI_OP(_CFFI_OP_NOOP, 388) },
+  { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
+                sizeof(((struct fpr_host_costs *)0)->fault_4k),
+                _CFFI_OP(_CFFI_OP_NOOP, 343) },
+  { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
+                  sizeof(((struct fpr_host_costs *)0)->refault_4k),
+                  _CFFI_OP(_CFFI_OP_NOOP, 343) },
+  { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
+                sizeof(((struct fpr_host_costs *)0)->fault_2m),
+                _CFFI_OP(_CFFI_OP_NOOP, 343) },
+  { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
+                  sizeof(((struct fpr_host_costs *)0)->refault_2m),
+                  _CFFI_OP(_CFFI_OP_NOOP, 343) },
+  { "discard_call", offsetof(struct fpr_host_costs, discard_call),
+                    sizeof(((struct fpr_host_costs *)0)->discard_call),
+                    _CFFI_OP(_CFFI_OP_NOOP, 343) },
+  { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
+                       sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
+                       _CFFI_OP(_CFFI_OP_NOOP, 343) },
+  { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
+                  sizeof(((struct fpr_host_costs *)0)->discard_4k),
+                  _CFFI_OP(_CFFI_OP_NOOP, 343) },
+  { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
+                        sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
+                        _CFFI_OP(_CFFI_OP_NOOP, 343) },
+  { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
+                        sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
+                        _CFFI_OP(_CFFI_OP_NOOP, 343) },
+  { "kick", offsetof(struct fpr_host_costs, kick),
+            sizeof(((struct fpr_host_costs *)0)->kick),
+            _CFFI_OP(_CFFI_OP_NOOP, 343) },
+  { "interrupt", offsetof(struct fpr_host_costs, interrupt),
+                 sizeof(((struct fpr_host_costs *)0)->interrupt),
+                 _CFFI_OP(_CFFI_OP_NOOP, 343) },
+  { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
+                           sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
+                           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "fault_2m_growth_ppm", offsetof(struct fpr_host_costs, fault_2m_growth_ppm),
+                           sizeof(((struct fpr_host_costs *)0)->fault_2m_growth_ppm),
+                           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "discard_growth_ppm", offsetof(struct fpr_host_costs, discard_growth_ppm),
+                          sizeof(((struct fpr_host_costs *)0)->discard_growth_ppm),
+                          _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "first_faults_4k", offsetof(struct fpr_host_counters, first_faults_4k),
+                       sizeof(((struct fpr_host_counters *)0)->first_faults_4k),
+                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "refaults_4k", offsetof(struct fpr_host_counters, refaults_4k),
+                   sizeof(((struct fpr_host_counters *)0)->refaults_4k),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "first_faults_2m", offsetof(struct fpr_host_counters, first_faults_2m),
+                       sizeof(((struct fpr_host_counters *)0)->first_faults_2m),
+                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "refaults_2m", offsetof(struct fpr_host_counters, refaults_2m),
+                   sizeof(((struct fpr_host_counters *)0)->refaults_2m),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "fault_bytes", offsetof(struct fpr_host_counters, fault_bytes),
+                   sizeof(((struct fpr_host_counters *)0)->fault_bytes),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "refault_bytes", offsetof(struct fpr_host_counters, refault_bytes),
+                     sizeof(((struct fpr_host_counters *)0)->refault_bytes),
+                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "fault_ns", offsetof(struct fpr_host_counters, fault_ns),
+                sizeof(((struct fpr_host_counters *)0)->fault_ns),
+                _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "discard_ranges", offsetof(struct fpr_host_counters, discard_ranges),
+                      sizeof(((struct fpr_host_counters *)0)->discard_ranges),
+                      _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "discard_calls", offsetof(struct fpr_host_counters, discard_calls),
+                     sizeof(((struct fpr_host_counters *)0)->discard_calls),
+                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "discard_ns", offsetof(struct fpr_host_counters, discard_ns),
+                  sizeof(((struct fpr_host_counters *)0)->discard_ns),
+                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "asked_bytes", offsetof(struct fpr_host_counters, asked_bytes),
+                   sizeof(((struct fpr_host_counters *)0)->asked_bytes),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "discarded_bytes", offsetof(struct fpr_host_counters, discarded_bytes),
+                       sizeof(((struct fpr_host_counters *)0)->discarded_bytes),
+                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "ineffective_bytes", offsetof(struct fpr_host_counters, ineffective_bytes),
+                         sizeof(((struct fpr_host_counters *)0)->ineffective_bytes),
+                         _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "already_free_bytes", offsetof(struct fpr_host_counters, already_free_bytes),
+                          sizeof(((struct fpr_host_counters *)0)->already_free_bytes),
+                          _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "cannot_free_bytes", offsetof(struct fpr_host_counters, cannot_free_bytes),
+                         sizeof(((struct fpr_host_counters *)0)->cannot_free_bytes),
+                         _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "error_bytes", offsetof(struct fpr_host_counters, error_bytes),
+                   sizeof(((struct fpr_host_counters *)0)->error_bytes),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "unaligned_bytes", offsetof(struct fpr_host_counters, unaligned_bytes),
+                       sizeof(((struct fpr_host_counters *)0)->unaligned_bytes),
+                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "outside_bytes", offsetof(struct fpr_host_counters, outside_bytes),
+                     sizeof(((struct fpr_host_counters *)0)->outside_bytes),
+                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "huge_splits", offsetof(struct fpr_host_counters, huge_splits),
+                   sizeof(((struct fpr_host_counters *)0)->huge_splits),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "resident_bytes", offsetof(struct fpr_host_counters, resident_bytes),
+                      sizeof(((struct fpr_host_counters *)0)->resident_bytes),
+                      _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "resident_peak_bytes", offsetof(struct fpr_host_counters, resident_peak_bytes),
+                           sizeof(((struct fpr_host_counters *)0)->resident_peak_bytes),
+                           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "footprint_byte_seconds", offsetof(struct fpr_host_counters, footprint_byte_seconds),
+                              sizeof(((struct fpr_host_counters *)0)->footprint_byte_seconds),
+                              _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
             _CFFI_OP(_CFFI_OP_NOOP, 140) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 256) },
+             _CFFI_OP(_CFFI_OP_NOOP, 338) },
+  { "gpa", offsetof(struct fpr_memory_region, gpa),
+           sizeof(((struct fpr_memory_region *)0)->gpa),
+           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "bytes", offsetof(struct fpr_memory_region, bytes),
+             sizeof(((struct fpr_memory_region *)0)->bytes),
+             _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "order", offsetof(struct fpr_notify, order),
              sizeof(((struct fpr_notify *)0)->order),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -4947,7 +6499,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 293) },
+             _CFFI_OP(_CFFI_OP_NOOP, 384) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -4962,7 +6514,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "pointer", offsetof(struct fpr_region, pointer),
                sizeof(((struct fpr_region *)0)->pointer),
-               _CFFI_OP(_CFFI_OP_NOOP, 297) },
+               _CFFI_OP(_CFFI_OP_NOOP, 170) },
   { "offset", offsetof(struct fpr_region, offset),
               sizeof(((struct fpr_region *)0)->offset),
               _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -4980,13 +6532,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 295) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 390) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 295) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 390) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 291) },
+             _CFFI_OP(_CFFI_OP_NOOP, 382) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -4998,13 +6550,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 269) },
+              _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "refuse", offsetof(struct fpr_report_rules, refuse),
               sizeof(((struct fpr_report_rules *)0)->refuse),
               _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "seed", offsetof(struct fpr_residency_config, seed),
+            sizeof(((struct fpr_residency_config *)0)->seed),
+            _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "stream", offsetof(struct fpr_residency_config, stream),
+              sizeof(((struct fpr_residency_config *)0)->stream),
+              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "thp", offsetof(struct fpr_residency_config, thp),
+           sizeof(((struct fpr_residency_config *)0)->thp),
+           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "page_table_reclaim", offsetof(struct fpr_residency_config, page_table_reclaim),
+                          sizeof(((struct fpr_residency_config *)0)->page_table_reclaim),
+                          _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "discard_without_effect", offsetof(struct fpr_residency_config, discard_without_effect),
+                              sizeof(((struct fpr_residency_config *)0)->discard_without_effect),
+                              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "chains", offsetof(struct fpr_ring_counters, chains),
               sizeof(((struct fpr_ring_counters *)0)->chains),
               _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -5064,22 +6631,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 277) },
+              _CFFI_OP(_CFFI_OP_NOOP, 368) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 285) },
+             _CFFI_OP(_CFFI_OP_NOOP, 376) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 283) },
+             _CFFI_OP(_CFFI_OP_NOOP, 374) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 287) },
+            _CFFI_OP(_CFFI_OP_NOOP, 378) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 285) },
+              _CFFI_OP(_CFFI_OP_NOOP, 376) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 156) },
+             _CFFI_OP(_CFFI_OP_NOOP, 186) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -5097,34 +6664,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 192) },
+              _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 277) },
+              _CFFI_OP(_CFFI_OP_NOOP, 368) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 285) },
+             _CFFI_OP(_CFFI_OP_NOOP, 376) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 283) },
+             _CFFI_OP(_CFFI_OP_NOOP, 374) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 287) },
+            _CFFI_OP(_CFFI_OP_NOOP, 378) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 31) },
@@ -5133,22 +6700,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 276) },
+                _CFFI_OP(_CFFI_OP_NOOP, 367) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -5169,7 +6736,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 293) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 384) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -5181,7 +6748,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 281) },
+              _CFFI_OP(_CFFI_OP_NOOP, 372) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -5196,80 +6763,98 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 289) },
+               _CFFI_OP(_CFFI_OP_NOOP, 380) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 257, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 339, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 258, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 340, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 259, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 341, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 260, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 342, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_counters", 262, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 19, 10 },
-  { "fpr_driver_slot", 263, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 29, 4 },
-  { "fpr_guest_memory", 264, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 33, 2 },
-  { "fpr_memory_port", 265, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 35, 2 },
-  { "fpr_notify", 267, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 37, 3 },
-  { "fpr_random", 268, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 40, 1 },
-  { "fpr_range", 270, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 41, 2 },
-  { "fpr_region", 272, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 43, 5 },
-  { "fpr_report_account", 273, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 48, 6 },
-  { "fpr_report_cursor", 274, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 54, 3 },
-  { "fpr_report_rules", 275, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 57, 3 },
-  { "fpr_ring_counters", 276, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 60, 11 },
-  { "fpr_ring_layout", 277, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 71, 5 },
-  { "fpr_segment", 278, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 76, 3 },
-  { "fpr_split_driver", 279, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 79, 17 },
-  { "fpr_split_ring", 280, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 96, 12 },
-  { "fpr_zone_config", 281, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 108, 10 },
-  { "fpr_zone_state", 282, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 118, 6 },
-  { "split_avail", 284, _CFFI_F_OPAQUE,
+  { "fpr_cost", 343, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
+  { "fpr_counters", 345, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
+  { "fpr_discard_outcome", 346, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
+  { "fpr_driver_slot", 347, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
+  { "fpr_guest_costs", 348, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
+  { "fpr_guest_memory", 349, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
+  { "fpr_histogram", 350, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
+  { "fpr_host_costs", 351, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 14 },
+  { "fpr_host_counters", 352, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 74, 22 },
+  { "fpr_memory_port", 353, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 96, 2 },
+  { "fpr_memory_region", 354, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 98, 2 },
+  { "fpr_notify", 356, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 100, 3 },
+  { "fpr_random", 357, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 103, 1 },
+  { "fpr_range", 359, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 104, 2 },
+  { "fpr_region", 361, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 106, 5 },
+  { "fpr_report_account", 362, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 111, 6 },
+  { "fpr_report_cursor", 363, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 117, 3 },
+  { "fpr_report_rules", 364, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 120, 3 },
+  { "fpr_residency", 365, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 286, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 366, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 123, 5 },
+  { "fpr_ring_counters", 367, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 128, 11 },
+  { "fpr_ring_layout", 368, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 139, 5 },
+  { "fpr_segment", 369, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 144, 3 },
+  { "fpr_split_driver", 370, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 147, 17 },
+  { "fpr_split_ring", 371, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 164, 12 },
+  { "fpr_zone_config", 372, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 176, 10 },
+  { "fpr_zone_state", 373, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 186, 6 },
+  { "split_avail", 375, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 288, _CFFI_F_OPAQUE,
+  { "split_desc", 377, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_used", 379, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_migratetype", 251, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 333, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_ring_fault", 252, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 334, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 253, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 335, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_take_stop", 254, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 336, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_zone_class", 255, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 337, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 256 },
+  { "fpr_touch_fn", 338 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -5279,12 +6864,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  114,  /* num_globals */
-  25,  /* num_struct_unions */
+  140,  /* num_globals */
+  34,  /* num_struct_unions */
   5,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  300,  /* num_types */
+  394,  /* num_types */
   0,  /* flags */
 };
 

@@ -27,6 +27,10 @@ HEADERS = (
     "guest_model/native/block.h",
     "guest_model/native/allocator.h",
     "guest_model/native/report_batch.h",
+    "emulator/native/histogram.h",
+    "emulator/native/costs.h",
+    "host_model/native/host.h",
+    "host_model/native/residency.h",
 )
 
 

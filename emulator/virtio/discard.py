@@ -65,7 +65,7 @@ class DiscardResult:
     """Bytes that were resident and are not any more."""
     ineffective_bytes: int = 0
     """Bytes whose discard call succeeded while they stayed resident."""
-    skipped_bytes: Mapping[SkipReason, int] = field(default=_NOTHING)
+    skipped_bytes: Mapping[SkipReason, int] = field(default_factory=lambda: _NOTHING)
     """Bytes not freed, by reason; only reasons with `by_host`."""
     errno: int = 0
     """Of the first failed call in the batch; 0 where none failed."""

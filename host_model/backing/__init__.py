@@ -1,0 +1,1 @@
+"""Backings of guest memory: one file each, one interface."""

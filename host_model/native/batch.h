@@ -1,0 +1,23 @@
+/* A batch of ranges to discard, cut into system calls. Private to host_model. */
+#ifndef FPR_BATCH_H
+#define FPR_BATCH_H
+
+#include "host_model/native/residency_map.h"
+
+/* Consecutive ranges [first, end) of a batch that are one piece of memory. */
+struct fpr_batch_call {
+    uint32_t first, end;
+    uint64_t gpa, bytes; /* 0 bytes: nothing in these ranges is to be discarded */
+};
+
+/* Whole pages of `page_bytes` inside range i: its start to *gpa, its length to *bytes, 0 where
+ * there are none. What is cut off goes to the outcome's accounts, unless it is NULL. */
+void fpr_batch_trim(const struct fpr_map *map, const uint64_t *ranges, uint32_t i,
+                    uint32_t page_bytes, struct fpr_discard_outcome *outcome, uint64_t *gpa,
+                    uint64_t *bytes);
+/* The next call, from range `first` on: as many ranges as continue its piece at either end. They
+ * are disjoint, whatever the guest named. */
+struct fpr_batch_call fpr_batch_next(const struct fpr_map *map, const uint64_t *ranges,
+                                     uint32_t count, uint32_t first, uint32_t page_bytes);
+
+#endif

@@ -1,0 +1,57 @@
+/* What every host shows of itself: the memory that it holds for a guest, its counters, and the
+ * outcome of a discard. */
+#ifndef FPR_HOST_H
+#define FPR_HOST_H
+
+#include <stdint.h>
+
+#define FPR_HOST_MAX_REGIONS 16 /* RAM of a guest lies in few pieces: x86 has two */
+#define FPR_HOST_MAX_GPA 0x1000000000000 /* 2^48: four-level page tables reach no further */
+
+/* A piece of guest memory. Both are multiples of 4096. */
+struct fpr_memory_region {
+    uint64_t gpa;
+    uint64_t bytes;
+};
+
+struct fpr_host_counters {
+    /* Faults by the size of what came in. A refault brings in memory that was discarded before;
+     * a huge fault is one where any of its pages was. */
+    uint64_t first_faults_4k, refaults_4k;
+    uint64_t first_faults_2m, refaults_2m;
+    uint64_t fault_bytes;
+    uint64_t refault_bytes; /* of fault_bytes: the pages that were discarded before */
+    uint64_t fault_ns;
+
+    uint64_t discard_ranges;    /* as handed in */
+    uint64_t discard_calls;     /* system calls, adjacent ranges being merged */
+    uint64_t discard_ns;
+    uint64_t asked_bytes;       /* = the sum of the seven that follow */
+    uint64_t discarded_bytes;   /* were resident, and are not any more */
+    uint64_t ineffective_bytes; /* the call succeeded, and they are still resident */
+    uint64_t already_free_bytes;
+    uint64_t cannot_free_bytes; /* the backing refuses for good */
+    uint64_t error_bytes;       /* the call failed */
+    uint64_t unaligned_bytes;   /* no whole page at this end of a range */
+    uint64_t outside_bytes;     /* not guest memory */
+    uint64_t huge_splits;       /* huge pages of which a part was discarded */
+
+    uint64_t resident_bytes, resident_peak_bytes;
+    uint64_t footprint_byte_seconds; /* integral of resident bytes over virtual time */
+};
+
+/* One batch; its byte accounts add up to the bytes of its ranges. */
+struct fpr_discard_outcome {
+    uint64_t cost_ns;
+    uint64_t freed_bytes;
+    uint64_t ineffective_bytes;
+    uint64_t already_free_bytes;
+    uint64_t cannot_free_bytes;
+    uint64_t error_bytes;
+    uint64_t unaligned_bytes;
+    uint64_t outside_bytes;
+    uint64_t calls;
+    int error; /* errno of the first call that failed, else 0 */
+};
+
+#endif

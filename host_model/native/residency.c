@@ -1,0 +1,277 @@
+#include "host_model/native/residency.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "emulator/native/histogram_inline.h"
+#include "emulator/native/status.h"
+#include "host_model/native/batch.h"
+
+#define PPM 1000000u
+#define FIXED_BITS 16 /* of the factors below */
+
+struct fpr_residency {
+    struct fpr_map map;
+    struct fpr_host_costs costs;
+    struct fpr_residency_config config;
+    struct fpr_random random;
+    uint64_t fault_4k_factor, fault_2m_factor, discard_factor; /* growth, 2^16 = none */
+};
+
+int fpr_residency_create(const struct fpr_residency_config *config,
+                         const struct fpr_memory_region *regions, uint32_t count,
+                         const struct fpr_host_costs *costs, struct fpr_residency **out)
+{
+    struct fpr_residency *residency = calloc(1, sizeof *residency);
+    int status;
+
+    *out = NULL;
+    if (residency == NULL)
+        return FPR_HOST_MEMORY;
+    status = fpr_host_costs_check(costs);
+    if (status == FPR_OK)
+        status = fpr_map_init(&residency->map, regions, count);
+    if (status != FPR_OK) {
+        free(residency);
+        return status;
+    }
+    residency->config = *config;
+    residency->costs = *costs;
+    fpr_random_seed(&residency->random, config->seed, config->stream);
+    fpr_residency_set_active(residency, 1);
+    *out = residency;
+    return FPR_OK;
+}
+
+void fpr_residency_destroy(struct fpr_residency *residency)
+{
+    if (residency == NULL)
+        return;
+    fpr_map_release(&residency->map);
+    free(residency);
+}
+
+static uint64_t factor(uint32_t growth_ppm, uint32_t vcpus)
+{
+    uint64_t additional = vcpus > 1 ? vcpus - 1 : 0;
+
+    return ((PPM + growth_ppm * additional) << FIXED_BITS) / PPM;
+}
+
+void fpr_residency_set_active(struct fpr_residency *residency, uint32_t vcpus)
+{
+    const struct fpr_host_costs *costs = &residency->costs;
+
+    residency->fault_4k_factor = factor(costs->fault_4k_growth_ppm, vcpus);
+    residency->fault_2m_factor = factor(costs->fault_2m_growth_ppm, vcpus);
+    residency->discard_factor = factor(costs->discard_growth_ppm, vcpus);
+}
+
+static uint64_t draw(struct fpr_residency *residency, const struct fpr_cost *cost,
+                     uint64_t grow_factor)
+{
+    uint64_t ns = fpr_cost_draw(cost, &residency->random);
+
+    return (uint64_t)((unsigned __int128)ns * grow_factor >> FIXED_BITS);
+}
+
+static uint64_t draw_faults(struct fpr_residency *residency, struct fpr_chunk_faults faults)
+{
+    const struct fpr_host_costs *costs = &residency->costs;
+    struct fpr_histogram *latency = &residency->map.fault_latency;
+    uint64_t sum = 0, ns;
+
+    if (faults.huge) {
+        ns = draw(residency, faults.refaults != 0 ? &costs->refault_2m : &costs->fault_2m,
+                  residency->fault_2m_factor);
+        fpr_histogram_record_inline(latency, ns);
+        return ns;
+    }
+    for (uint32_t i = 0; i < faults.pages; i++) {
+        ns = draw(residency, i < faults.refaults ? &costs->refault_4k : &costs->fault_4k,
+                  residency->fault_4k_factor);
+        fpr_histogram_record_inline(latency, ns);
+        sum += ns;
+    }
+    return sum;
+}
+
+/* Whether a touch of an absent page of this chunk brings in all of it. */
+static bool comes_back_huge(const struct fpr_residency *residency, uint64_t chunk)
+{
+    return residency->config.thp &&
+           !(residency->map.state[chunk] & (FPR_MAP_SOME | FPR_MAP_TABLE)) &&
+           fpr_map_whole(&residency->map, chunk);
+}
+
+int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
+                        uint32_t vcpu, uint64_t *cost_ns)
+{
+    struct fpr_residency *residency = host;
+    struct fpr_map *map = &residency->map;
+    uint64_t limit = FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT;
+
+    (void)write;
+    (void)vcpu;
+    *cost_ns = 0;
+    if (pfn > limit || count > limit ||
+        fpr_map_region(map, pfn << FPR_PAGE_SHIFT, count << FPR_PAGE_SHIFT) == NULL)
+        return FPR_OUTSIDE;
+    while (count > 0) {
+        struct fpr_chunk_range range = fpr_map_cut(pfn, count);
+        struct fpr_chunk_faults faults;
+        uint64_t ns;
+
+        pfn += range.count;
+        count -= range.count;
+        if (fpr_map_resident(map, range.chunk))
+            continue;
+        faults = fpr_map_populate(map, range, comes_back_huge(residency, range.chunk), now_ns);
+        if (faults.pages == 0)
+            continue;
+        ns = draw_faults(residency, faults);
+        fpr_map_count_faults(map, faults, ns);
+        *cost_ns += ns;
+    }
+    return FPR_OK;
+}
+
+int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64_t count,
+                           uint64_t now_ns)
+{
+    struct fpr_map *map = &residency->map;
+    uint64_t limit = FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT;
+
+    if (pfn > limit || count > limit ||
+        fpr_map_region(map, pfn << FPR_PAGE_SHIFT, count << FPR_PAGE_SHIFT) == NULL)
+        return FPR_OUTSIDE;
+    while (count > 0) {
+        struct fpr_chunk_range range = fpr_map_cut(pfn, count);
+        bool huge = range.count == FPR_HUGE_PAGES && comes_back_huge(residency, range.chunk);
+
+        fpr_map_populate(map, range, huge, now_ns);
+        pfn += range.count;
+        count -= range.count;
+    }
+    return FPR_OK;
+}
+
+/* What a call adds for what it finds in one chunk. */
+static uint64_t draw_discard(struct fpr_residency *residency, struct fpr_chunk_range range,
+                             struct fpr_chunk_mapped found)
+{
+    const struct fpr_host_costs *costs = &residency->costs;
+    uint64_t grown = residency->discard_factor, sum = 0;
+
+    if (found.pages == 0)
+        return draw(residency, &costs->discard_empty_2m, grown) * range.count / FPR_HUGE_PAGES;
+    if (found.huge && range.count == FPR_HUGE_PAGES)
+        return draw(residency, &costs->discard_huge_2m, grown);
+    if (found.huge) {
+        residency->map.counters.huge_splits++;
+        sum = draw(residency, &costs->discard_split_2m, grown);
+    }
+    return sum + draw(residency, &costs->discard_4k, grown) * found.pages;
+}
+
+static void discard_call(struct fpr_residency *residency, const struct fpr_batch_call *call,
+                         uint64_t now_ns, struct fpr_discard_outcome *out)
+{
+    struct fpr_map *map = &residency->map;
+    uint64_t page = call->gpa >> FPR_PAGE_SHIFT, left = call->bytes >> FPR_PAGE_SHIFT;
+    bool drop_table =
+        residency->config.page_table_reclaim && call->bytes >= FPR_HUGE_BYTES;
+
+    out->calls++;
+    out->cost_ns += draw(residency, &residency->costs.discard_call, residency->discard_factor);
+    while (left > 0) {
+        struct fpr_chunk_range range = fpr_map_cut(page, left);
+        struct fpr_chunk_mapped found = fpr_map_look(map, range, NULL);
+        uint64_t gone[FPR_PAGE_WORDS];
+
+        page += range.count;
+        left -= range.count;
+        out->cost_ns += draw_discard(residency, range, found);
+        fpr_map_mask(range, gone);
+        fpr_map_remove(map, range.chunk, gone, drop_table, now_ns);
+    }
+}
+
+static uint64_t resident_bytes_in(const struct fpr_map *map, uint64_t gpa, uint64_t bytes)
+{
+    uint64_t page = gpa >> FPR_PAGE_SHIFT, left = bytes >> FPR_PAGE_SHIFT, pages = 0;
+
+    while (left > 0) {
+        struct fpr_chunk_range range = fpr_map_cut(page, left);
+
+        pages += fpr_map_look(map, range, NULL).pages;
+        page += range.count;
+        left -= range.count;
+    }
+    return pages << FPR_PAGE_SHIFT;
+}
+
+int fpr_residency_discard(struct fpr_residency *residency, const uint64_t *ranges, uint32_t count,
+                          uint64_t now_ns, uint64_t *freed, struct fpr_discard_outcome *out)
+{
+    struct fpr_map *map = &residency->map;
+    struct fpr_batch_call call;
+
+    memset(out, 0, sizeof *out);
+    for (uint32_t first = 0; first < count; first = call.end) {
+        call = fpr_batch_next(map, ranges, count, first, FPR_PAGE_BYTES);
+        /* Accounts first, range by range; then the call, as the one piece that it is. */
+        for (uint32_t i = call.first; i < call.end; i++) {
+            uint64_t gpa, bytes, resident;
+
+            fpr_batch_trim(map, ranges, i, FPR_PAGE_BYTES, out, &gpa, &bytes);
+            resident = resident_bytes_in(map, gpa, bytes);
+            out->already_free_bytes += bytes - resident;
+            if (residency->config.discard_without_effect) {
+                out->ineffective_bytes += resident;
+                resident = 0;
+            }
+            out->freed_bytes += resident;
+            if (freed != NULL)
+                freed[i] = resident;
+        }
+        if (call.bytes == 0)
+            continue;
+        if (residency->config.discard_without_effect) {
+            out->calls++;
+            out->cost_ns +=
+                draw(residency, &residency->costs.discard_call, residency->discard_factor);
+        } else {
+            discard_call(residency, &call, now_ns, out);
+        }
+    }
+    fpr_map_count_discard(map, count, out);
+    return FPR_OK;
+}
+
+void fpr_residency_counters(const struct fpr_residency *residency, uint64_t now_ns,
+                            struct fpr_host_counters *out)
+{
+    fpr_map_counters(&residency->map, now_ns, out);
+}
+
+uint64_t fpr_residency_resident_bytes(const struct fpr_residency *residency)
+{
+    return residency->map.resident_pages << FPR_PAGE_SHIFT;
+}
+
+const struct fpr_histogram *fpr_residency_fault_latency(const struct fpr_residency *residency)
+{
+    return &residency->map.fault_latency;
+}
+
+int fpr_residency_read(const struct fpr_residency *residency, uint64_t pfn, uint64_t count,
+                       uint8_t *out)
+{
+    return fpr_map_read(&residency->map, pfn, count, out);
+}
+
+uint64_t fpr_residency_metadata_bytes(const struct fpr_residency *residency)
+{
+    return fpr_map_metadata_bytes(&residency->map);
+}

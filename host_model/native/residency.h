@@ -1,0 +1,57 @@
+/* The simulated host: which 4 KiB pages and which 2 MiB huge pages of a guest are resident, and
+ * what faults and discards of them cost by a cost profile. It is the host's side of the memory port.
+ *
+ * Memory for an idle guest is reserved, not used: 1 byte for every 2 MiB, and 128 bytes more for
+ * every 2 MiB that ever hold small pages, each paged in as it is first written. */
+#ifndef FPR_RESIDENCY_H
+#define FPR_RESIDENCY_H
+
+#include "emulator/native/costs.h"
+#include "emulator/native/histogram.h"
+#include "host_model/native/host.h"
+
+struct fpr_residency; /* opaque */
+
+struct fpr_residency_config {
+    uint64_t seed, stream; /* of the drawn costs */
+    /* An aligned 2 MiB of guest memory with nothing resident comes in as one huge page. */
+    uint32_t thp;
+    /* A discard of whole 2 MiB also frees the page table that mapped them by 4 KiB, so that they
+     * may come back huge (Linux 6.14 and later, x86); without, they come back page by page. */
+    uint32_t page_table_reclaim;
+    /* A discard succeeds and frees nothing, as MADV_DONTNEED does on shared memory. */
+    uint32_t discard_without_effect;
+};
+
+int fpr_residency_create(const struct fpr_residency_config *config,
+                         const struct fpr_memory_region *regions, uint32_t count,
+                         const struct fpr_host_costs *costs, struct fpr_residency **out);
+void fpr_residency_destroy(struct fpr_residency *residency);
+
+/* An fpr_touch_fn; `host` is a struct fpr_residency. FPR_OUTSIDE: some frame is not guest memory,
+ * and nothing was touched. Reads and writes cost the same: a guest writes to what it allocates. */
+int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
+                        uint32_t vcpu, uint64_t *cost_ns);
+/* Make frames resident as small pages without a fault: memory touched before the run began. */
+int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64_t count,
+                           uint64_t now_ns);
+/* Discard `count` ranges of (gpa, bytes), in order. freed[i], unless freed is NULL: the bytes of
+ * range i that were resident and are not any more. */
+int fpr_residency_discard(struct fpr_residency *residency, const uint64_t *ranges, uint32_t count,
+                          uint64_t now_ns, uint64_t *freed, struct fpr_discard_outcome *out);
+
+/* How many vCPUs are busy in the guest from now on, at least 1: what costs grow with. */
+void fpr_residency_set_active(struct fpr_residency *residency, uint32_t vcpus);
+/* Counters as of now_ns, which is no earlier than any change so far. */
+void fpr_residency_counters(const struct fpr_residency *residency, uint64_t now_ns,
+                            struct fpr_host_counters *out);
+/* Not a status. */
+uint64_t fpr_residency_resident_bytes(const struct fpr_residency *residency);
+const struct fpr_histogram *fpr_residency_fault_latency(const struct fpr_residency *residency);
+/* Residency of `count` frames from pfn on, one byte each: 0 absent, 1 small, 2 in a huge page. */
+int fpr_residency_read(const struct fpr_residency *residency, uint64_t pfn, uint64_t count,
+                       uint8_t *out);
+/* Bytes of this process's memory that the map could ever take. */
+uint64_t fpr_residency_metadata_bytes(const struct fpr_residency *residency);
+
+#endif
