@@ -581,6 +581,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/status.h"
 #include "emulator/native/memory_port.h"
 #include "emulator/native/random.h"
+#include "emulator/native/trace_parser.h"
 #include "emulator/native/guest_memory.h"
 #include "emulator/native/ring.h"
 #include "emulator/native/split_ring.h"
@@ -599,8 +600,8 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 
 static void *_cffi_types[] = {
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 339), // struct fpr_allocator *
-/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 341), // struct fpr_block const *
+/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 354), // struct fpr_allocator *
+/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 356), // struct fpr_block const *
 /*  3 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  4 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -611,7 +612,7 @@ static void *_cffi_types[] = {
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 11 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 372), // struct fpr_zone_config const *
+/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 390), // struct fpr_zone_config const *
 /* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
 /* 16 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
@@ -619,7 +620,7 @@ static void *_cffi_types[] = {
 /* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 341), // struct fpr_block *
+/* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 356), // struct fpr_block *
 /* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 3), // uint32_t *
 /* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -668,14 +669,14 @@ static void *_cffi_types[] = {
 /* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, char *, size_t)
-/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 339), // struct fpr_allocator const *
-/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 332), // char *
+/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 354), // struct fpr_allocator const *
+/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 345), // char *
 /* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
 /* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 77 */ _CFFI_OP(_CFFI_OP_POINTER, 373), // struct fpr_zone_state *
+/* 77 */ _CFFI_OP(_CFFI_OP_POINTER, 391), // struct fpr_zone_state *
 /* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
@@ -692,7 +693,7 @@ static void *_cffi_types[] = {
 /* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
 /* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 340), // struct fpr_allocator_config const *
+/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 355), // struct fpr_allocator_config const *
 /* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
 /* 96 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // struct fpr_allocator * *
 /* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -700,18 +701,18 @@ static void *_cffi_types[] = {
 /* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 101 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 102 */ _CFFI_OP(_CFFI_OP_POINTER, 369), // struct fpr_segment *
+/* 102 */ _CFFI_OP(_CFFI_OP_POINTER, 384), // struct fpr_segment *
 /* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 349), // struct fpr_guest_memory const *
-/* 106 */ _CFFI_OP(_CFFI_OP_POINTER, 342), // struct fpr_chain const *
-/* 107 */ _CFFI_OP(_CFFI_OP_POINTER, 364), // struct fpr_report_rules const *
-/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 363), // struct fpr_report_cursor *
-/* 109 */ _CFFI_OP(_CFFI_OP_POINTER, 359), // struct fpr_range *
+/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 364), // struct fpr_guest_memory const *
+/* 106 */ _CFFI_OP(_CFFI_OP_POINTER, 357), // struct fpr_chain const *
+/* 107 */ _CFFI_OP(_CFFI_OP_POINTER, 379), // struct fpr_report_rules const *
+/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 378), // struct fpr_report_cursor *
+/* 109 */ _CFFI_OP(_CFFI_OP_POINTER, 374), // struct fpr_range *
 /* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
 /* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 113 */ _CFFI_OP(_CFFI_OP_POINTER, 362), // struct fpr_report_account *
+/* 113 */ _CFFI_OP(_CFFI_OP_POINTER, 377), // struct fpr_report_account *
 /* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint32_t *)
 /* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
@@ -738,25 +739,25 @@ static void *_cffi_types[] = {
 /* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 138 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
 /* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 393), // void *
+/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 415), // void *
 /* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 143 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 144 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
 /* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 393), // void const *
+/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 415), // void const *
 /* 147 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_host_costs const *)
-/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 351), // struct fpr_host_costs const *
+/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 366), // struct fpr_host_costs const *
 /* 151 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 153 */ _CFFI_OP(_CFFI_OP_POINTER, 365), // struct fpr_residency *
+/* 153 */ _CFFI_OP(_CFFI_OP_POINTER, 380), // struct fpr_residency *
 /* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 43), // uint64_t const *
 /* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 157 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 158 */ _CFFI_OP(_CFFI_OP_POINTER, 346), // struct fpr_discard_outcome *
+/* 158 */ _CFFI_OP(_CFFI_OP_POINTER, 361), // struct fpr_discard_outcome *
 /* 159 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
 /* 161 */ _CFFI_OP(_CFFI_OP_NOOP, 153),
@@ -765,33 +766,33 @@ static void *_cffi_types[] = {
 /* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 365), // struct fpr_residency const *
+/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 380), // struct fpr_residency const *
 /* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 392), // uint8_t *
+/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 412), // uint8_t *
 /* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 366), // struct fpr_residency_config const *
-/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 354), // struct fpr_memory_region const *
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 381), // struct fpr_residency_config const *
+/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 369), // struct fpr_memory_region const *
 /* 175 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 176 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
 /* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 153), // struct fpr_residency * *
 /* 178 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *)
-/* 180 */ _CFFI_OP(_CFFI_OP_POINTER, 370), // struct fpr_split_driver *
+/* 180 */ _CFFI_OP(_CFFI_OP_POINTER, 385), // struct fpr_split_driver *
 /* 181 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 182 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 180),
 /* 184 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 185 */ _CFFI_OP(_CFFI_OP_POINTER, 368), // struct fpr_ring_layout const *
-/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 347), // struct fpr_driver_slot *
+/* 185 */ _CFFI_OP(_CFFI_OP_POINTER, 383), // struct fpr_ring_layout const *
+/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 362), // struct fpr_driver_slot *
 /* 187 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 180),
-/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 369), // struct fpr_segment const *
+/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 384), // struct fpr_segment const *
 /* 194 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -805,7 +806,7 @@ static void *_cffi_types[] = {
 /* 204 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
 /* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 206 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *)
-/* 207 */ _CFFI_OP(_CFFI_OP_POINTER, 371), // struct fpr_split_ring *
+/* 207 */ _CFFI_OP(_CFFI_OP_POINTER, 386), // struct fpr_split_ring *
 /* 208 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 209 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 210 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
@@ -814,7 +815,7 @@ static void *_cffi_types[] = {
 /* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 214 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
 /* 215 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 216 */ _CFFI_OP(_CFFI_OP_POINTER, 342), // struct fpr_chain *
+/* 216 */ _CFFI_OP(_CFFI_OP_POINTER, 357), // struct fpr_chain *
 /* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
 /* 219 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
@@ -833,165 +834,187 @@ static void *_cffi_types[] = {
 /* 232 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring const *)
-/* 235 */ _CFFI_OP(_CFFI_OP_POINTER, 371), // struct fpr_split_ring const *
+/* 235 */ _CFFI_OP(_CFFI_OP_POINTER, 386), // struct fpr_split_ring const *
 /* 236 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 238 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 240 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 242 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 140),
+/* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 389), // struct fpr_trace_state *
+/* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 412), // uint8_t const *
+/* 240 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 241 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 387), // struct fpr_trace_event *
+/* 243 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 244 */ _CFFI_OP(_CFFI_OP_POINTER, 388), // struct fpr_trace_marker *
 /* 245 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 246 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 247 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 248 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 249 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 251 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 252 */ _CFFI_OP(_CFFI_OP_FUNCTION, 344), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION, 279), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 256 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 257 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 258 */ _CFFI_OP(_CFFI_OP_FUNCTION, 355), // struct fpr_notify *()(struct fpr_allocator *)
-/* 259 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 262 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 263 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 247 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 248 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 250 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 251 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 252 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 254 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 140),
+/* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 259 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 260 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 261 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
 /* 264 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(uint64_t)
-/* 266 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION, 359), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 266 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
 /* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_allocator const *)
-/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION, 292), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
 /* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_cost const *)
-/* 272 */ _CFFI_OP(_CFFI_OP_POINTER, 343), // struct fpr_cost const *
+/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 370), // struct fpr_notify *()(struct fpr_allocator *)
+/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 272),
-/* 276 */ _CFFI_OP(_CFFI_OP_POINTER, 357), // struct fpr_random *
+/* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 276 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 279 */ _CFFI_OP(_CFFI_OP_POINTER, 350), // struct fpr_histogram const *
-/* 280 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 281 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 282 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *)
-/* 283 */ _CFFI_OP(_CFFI_OP_NOOP, 276),
-/* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *, uint64_t)
-/* 286 */ _CFFI_OP(_CFFI_OP_NOOP, 276),
-/* 287 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 288 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_residency const *)
-/* 290 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(uint32_t)
+/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(uint64_t)
+/* 279 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 281 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_allocator const *)
+/* 282 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_cost const *)
+/* 285 */ _CFFI_OP(_CFFI_OP_POINTER, 358), // struct fpr_cost const *
+/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 287 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 288 */ _CFFI_OP(_CFFI_OP_NOOP, 285),
+/* 289 */ _CFFI_OP(_CFFI_OP_POINTER, 372), // struct fpr_random *
+/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 292 */ _CFFI_OP(_CFFI_OP_POINTER, 365), // struct fpr_histogram const *
 /* 293 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 294 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_allocator *)
-/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *)
+/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
 /* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_histogram *)
-/* 299 */ _CFFI_OP(_CFFI_OP_POINTER, 350), // struct fpr_histogram *
-/* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
-/* 303 */ _CFFI_OP(_CFFI_OP_NOOP, 279),
+/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *, uint64_t)
+/* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
+/* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 302 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_residency const *)
+/* 303 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
 /* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 306 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
-/* 307 */ _CFFI_OP(_CFFI_OP_NOOP, 154),
-/* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
-/* 312 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 313 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 316 */ _CFFI_OP(_CFFI_OP_NOOP, 276),
-/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 318 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_residency *)
-/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 153),
+/* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(uint32_t)
+/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 308 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_allocator *)
+/* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_histogram *)
+/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 365), // struct fpr_histogram *
+/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 312),
+/* 316 */ _CFFI_OP(_CFFI_OP_NOOP, 292),
+/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 319 */ _CFFI_OP(_CFFI_OP_NOOP, 312),
+/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 154),
+/* 321 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_residency *, uint32_t)
-/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 153),
-/* 325 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 393), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 328 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 352), // struct fpr_host_counters *
-/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 332 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 333 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
-/* 334 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_ring_fault
-/* 335 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_status
-/* 336 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_take_stop
-/* 337 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_zone_class
-/* 338 */ _CFFI_OP(_CFFI_OP_POINTER, 243), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 339 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 340 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 341 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 342 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 343 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 345), // struct fpr_counters const *
-/* 345 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 346 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 347 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 348 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 349 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 350 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 351 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 352 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 353 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 354 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 356), // struct fpr_notify *
-/* 356 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 357 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_random
-/* 358 */ _CFFI_OP(_CFFI_OP_POINTER, 359), // struct fpr_range const *
-/* 359 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_range
-/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 361), // struct fpr_region *
-/* 361 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_region
-/* 362 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_report_account
-/* 363 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_report_cursor
-/* 364 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_report_rules
-/* 365 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_residency
-/* 366 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_residency_config
-/* 367 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_ring_counters
-/* 368 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_ring_layout
-/* 369 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_segment
-/* 370 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_split_driver
-/* 371 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_split_ring
-/* 372 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_zone_config
-/* 373 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_zone_state
-/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 375), // struct split_avail *
-/* 375 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct split_avail
-/* 376 */ _CFFI_OP(_CFFI_OP_POINTER, 377), // struct split_desc *
-/* 377 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct split_desc
-/* 378 */ _CFFI_OP(_CFFI_OP_POINTER, 379), // struct split_used *
-/* 379 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct split_used
-/* 380 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[14]
-/* 381 */ (_cffi_opcode_t)(14),
-/* 382 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[32]
-/* 383 */ (_cffi_opcode_t)(32),
-/* 384 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[4]
-/* 385 */ (_cffi_opcode_t)(4),
-/* 386 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[6]
-/* 387 */ (_cffi_opcode_t)(6),
-/* 388 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[7424]
-/* 389 */ (_cffi_opcode_t)(7424),
-/* 390 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[7]
-/* 391 */ (_cffi_opcode_t)(7),
-/* 392 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 393 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 312),
+/* 325 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 326 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
+/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 331 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_residency *)
+/* 334 */ _CFFI_OP(_CFFI_OP_NOOP, 153),
+/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_residency *, uint32_t)
+/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 153),
+/* 338 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 341 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 343 */ _CFFI_OP(_CFFI_OP_POINTER, 367), // struct fpr_host_counters *
+/* 344 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 345 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 346 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
+/* 347 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_ring_fault
+/* 348 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_status
+/* 349 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_take_stop
+/* 350 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_zone_class
+/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 256), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 352 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 353 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 354 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 355 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 356 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 357 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 358 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 359 */ _CFFI_OP(_CFFI_OP_POINTER, 360), // struct fpr_counters const *
+/* 360 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 361 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 362 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 363 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 364 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 365 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 366 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 367 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 368 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 369 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 370 */ _CFFI_OP(_CFFI_OP_POINTER, 371), // struct fpr_notify *
+/* 371 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 372 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_random
+/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 374), // struct fpr_range const *
+/* 374 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_range
+/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 376), // struct fpr_region *
+/* 376 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_region
+/* 377 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_report_account
+/* 378 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_report_cursor
+/* 379 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_report_rules
+/* 380 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_residency
+/* 381 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_residency_config
+/* 382 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_ring_counters
+/* 383 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_ring_layout
+/* 384 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_segment
+/* 385 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_split_driver
+/* 386 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_split_ring
+/* 387 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_trace_event
+/* 388 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_trace_marker
+/* 389 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_trace_state
+/* 390 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_zone_config
+/* 391 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_zone_state
+/* 392 */ _CFFI_OP(_CFFI_OP_POINTER, 393), // struct split_avail *
+/* 393 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct split_avail
+/* 394 */ _CFFI_OP(_CFFI_OP_POINTER, 395), // struct split_desc *
+/* 395 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct split_desc
+/* 396 */ _CFFI_OP(_CFFI_OP_POINTER, 397), // struct split_used *
+/* 397 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct split_used
+/* 398 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[14]
+/* 399 */ (_cffi_opcode_t)(14),
+/* 400 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[32]
+/* 401 */ (_cffi_opcode_t)(32),
+/* 402 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[4]
+/* 403 */ (_cffi_opcode_t)(4),
+/* 404 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[6]
+/* 405 */ (_cffi_opcode_t)(6),
+/* 406 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[7424]
+/* 407 */ (_cffi_opcode_t)(7424),
+/* 408 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[7]
+/* 409 */ (_cffi_opcode_t)(7),
+/* 410 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[9]
+/* 411 */ (_cffi_opcode_t)(9),
+/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 413 */ _CFFI_OP(_CFFI_OP_ARRAY, 412), // uint8_t[5]
+/* 414 */ (_cffi_opcode_t)(5),
+/* 415 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_UNMOVABLE(unsigned long long *o)
@@ -1555,7 +1578,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(344));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(359));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -1779,7 +1802,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(355));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(370));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2289,19 +2312,19 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(272), arg0, (char **)&x0);
+      _cffi_type(285), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(285), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(276), arg1, (char **)&x1);
+      _cffi_type(289), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(276), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2336,10 +2359,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(272), arg0, (char **)&x0);
+      _cffi_type(285), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(285), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2783,19 +2806,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg0, (char **)&x0);
+      _cffi_type(312), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(312), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(279), arg1, (char **)&x1);
+      _cffi_type(292), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(279), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(292), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2836,10 +2859,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(279), arg0, (char **)&x0);
+      _cffi_type(292), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(279), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(292), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2884,10 +2907,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg0, (char **)&x0);
+      _cffi_type(312), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(312), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2936,10 +2959,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg0, (char **)&x0);
+      _cffi_type(312), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(312), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2985,10 +3008,10 @@ _cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg0, (char **)&x0);
+      _cffi_type(312), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(312), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3407,10 +3430,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(276), arg0, (char **)&x0);
+      _cffi_type(289), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(276), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3449,10 +3472,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(276), arg0, (char **)&x0);
+      _cffi_type(289), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(276), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3493,10 +3516,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(276), arg0, (char **)&x0);
+      _cffi_type(289), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(276), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3818,10 +3841,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(330), arg2, (char **)&x2);
+      _cffi_type(343), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(330), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4075,7 +4098,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(279));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(292));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -5283,6 +5306,138 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_split_ring_start _cffi_d_fpr_split_ring_start
 #endif
 
+static int _cffi_d_fpr_trace_parse(struct fpr_trace_state * x0, uint8_t const * x1, uint64_t x2, int x3, struct fpr_trace_event * x4, uint64_t x5, struct fpr_trace_marker * x6, uint64_t x7, uint64_t * x8, uint64_t * x9, uint64_t * x10)
+{
+  return fpr_trace_parse(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
+{
+  struct fpr_trace_state * x0;
+  uint8_t const * x1;
+  uint64_t x2;
+  int x3;
+  struct fpr_trace_event * x4;
+  uint64_t x5;
+  struct fpr_trace_marker * x6;
+  uint64_t x7;
+  uint64_t * x8;
+  uint64_t * x9;
+  uint64_t * x10;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+  PyObject *arg7;
+  PyObject *arg8;
+  PyObject *arg9;
+  PyObject *arg10;
+
+  if (!PyArg_UnpackTuple(args, "fpr_trace_parse", 11, 11, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7, &arg8, &arg9, &arg10))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(238), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(238), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(239), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(239), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(242), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(242), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x5 = _cffi_to_c_int(arg5, uint64_t);
+  if (x5 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(244), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(244), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x7 = _cffi_to_c_int(arg7, uint64_t);
+  if (x7 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg8, (char **)&x8);
+  if (datasize != 0) {
+    x8 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg8, (char **)&x8,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg9, (char **)&x9);
+  if (datasize != 0) {
+    x9 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg9, (char **)&x9,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(31), arg10, (char **)&x10);
+  if (datasize != 0) {
+    x10 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(31), arg10, (char **)&x10,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_trace_parse(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_trace_parse _cffi_d_fpr_trace_parse
+#endif
+
 static int _cffi_d_fpr_translate(struct fpr_guest_memory const * x0, uint64_t x1, uint64_t x2, uint8_t * * x3, uint64_t * x4)
 {
   return fpr_translate(x0, x1, x2, x3, x4);
@@ -5445,6 +5600,105 @@ static int _cffi_const_FPR_FREE_TO_TAIL(unsigned long long *o)
   int n = (FPR_FREE_TO_TAIL) <= 0;
   *o = (unsigned long long)((FPR_FREE_TO_TAIL) | 0);  /* check that FPR_FREE_TO_TAIL is an integer */
   if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_GFP_ATOMIC(unsigned long long *o)
+{
+  int n = (FPR_GFP_ATOMIC) <= 0;
+  *o = (unsigned long long)((FPR_GFP_ATOMIC) | 0);  /* check that FPR_GFP_ATOMIC is an integer */
+  if (!_cffi_check_int(*o, n, 64U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_GFP_DIRECT_RECLAIM(unsigned long long *o)
+{
+  int n = (FPR_GFP_DIRECT_RECLAIM) <= 0;
+  *o = (unsigned long long)((FPR_GFP_DIRECT_RECLAIM) | 0);  /* check that FPR_GFP_DIRECT_RECLAIM is an integer */
+  if (!_cffi_check_int(*o, n, 128U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_GFP_DMA(unsigned long long *o)
+{
+  int n = (FPR_GFP_DMA) <= 0;
+  *o = (unsigned long long)((FPR_GFP_DMA) | 0);  /* check that FPR_GFP_DMA is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_GFP_DMA32(unsigned long long *o)
+{
+  int n = (FPR_GFP_DMA32) <= 0;
+  *o = (unsigned long long)((FPR_GFP_DMA32) | 0);  /* check that FPR_GFP_DMA32 is an integer */
+  if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_GFP_HIGH(unsigned long long *o)
+{
+  int n = (FPR_GFP_HIGH) <= 0;
+  *o = (unsigned long long)((FPR_GFP_HIGH) | 0);  /* check that FPR_GFP_HIGH is an integer */
+  if (!_cffi_check_int(*o, n, 32U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_GFP_HIGHMEM(unsigned long long *o)
+{
+  int n = (FPR_GFP_HIGHMEM) <= 0;
+  *o = (unsigned long long)((FPR_GFP_HIGHMEM) | 0);  /* check that FPR_GFP_HIGHMEM is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_GFP_MEMALLOC(unsigned long long *o)
+{
+  int n = (FPR_GFP_MEMALLOC) <= 0;
+  *o = (unsigned long long)((FPR_GFP_MEMALLOC) | 0);  /* check that FPR_GFP_MEMALLOC is an integer */
+  if (!_cffi_check_int(*o, n, 256U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_GFP_MOVABLE(unsigned long long *o)
+{
+  int n = (FPR_GFP_MOVABLE) <= 0;
+  *o = (unsigned long long)((FPR_GFP_MOVABLE) | 0);  /* check that FPR_GFP_MOVABLE is an integer */
+  if (!_cffi_check_int(*o, n, 8U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_GFP_NOMEMALLOC(unsigned long long *o)
+{
+  int n = (FPR_GFP_NOMEMALLOC) <= 0;
+  *o = (unsigned long long)((FPR_GFP_NOMEMALLOC) | 0);  /* check that FPR_GFP_NOMEMALLOC is an integer */
+  if (!_cffi_check_int(*o, n, 512U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_GFP_RECLAIMABLE(unsigned long long *o)
+{
+  int n = (FPR_GFP_RECLAIMABLE) <= 0;
+  *o = (unsigned long long)((FPR_GFP_RECLAIMABLE) | 0);  /* check that FPR_GFP_RECLAIMABLE is an integer */
+  if (!_cffi_check_int(*o, n, 16U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_GFP_ZERO(unsigned long long *o)
+{
+  int n = (FPR_GFP_ZERO) <= 0;
+  *o = (unsigned long long)((FPR_GFP_ZERO) | 0);  /* check that FPR_GFP_ZERO is an integer */
+  if (!_cffi_check_int(*o, n, 1024U))
     n |= 2;
   return n;
 }
@@ -5616,6 +5870,213 @@ static int _cffi_const_FPR_SKIP_ZERO_LENGTH(unsigned long long *o)
   int n = (FPR_SKIP_ZERO_LENGTH) <= 0;
   *o = (unsigned long long)((FPR_SKIP_ZERO_LENGTH) | 0);  /* check that FPR_SKIP_ZERO_LENGTH is an integer */
   if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_ALLOC(unsigned long long *o)
+{
+  int n = (FPR_TRACE_ALLOC) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_ALLOC) | 0);  /* check that FPR_TRACE_ALLOC is an integer */
+  if (!_cffi_check_int(*o, n, 0))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_BAD_NUMBER(unsigned long long *o)
+{
+  int n = (FPR_TRACE_BAD_NUMBER) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_BAD_NUMBER) | 0);  /* check that FPR_TRACE_BAD_NUMBER is an integer */
+  if (!_cffi_check_int(*o, n, 5U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_BAD_TIME(unsigned long long *o)
+{
+  int n = (FPR_TRACE_BAD_TIME) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_BAD_TIME) | 0);  /* check that FPR_TRACE_BAD_TIME is an integer */
+  if (!_cffi_check_int(*o, n, 3U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_CHANGE_OWNERSHIP(unsigned long long *o)
+{
+  int n = (FPR_TRACE_CHANGE_OWNERSHIP) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_CHANGE_OWNERSHIP) | 0);  /* check that FPR_TRACE_CHANGE_OWNERSHIP is an integer */
+  if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_COMMENT(unsigned long long *o)
+{
+  int n = (FPR_TRACE_COMMENT) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_COMMENT) | 0);  /* check that FPR_TRACE_COMMENT is an integer */
+  if (!_cffi_check_int(*o, n, 0))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_EXTFRAG(unsigned long long *o)
+{
+  int n = (FPR_TRACE_EXTFRAG) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_EXTFRAG) | 0);  /* check that FPR_TRACE_EXTFRAG is an integer */
+  if (!_cffi_check_int(*o, n, 5U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_FAILED(unsigned long long *o)
+{
+  int n = (FPR_TRACE_FAILED) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_FAILED) | 0);  /* check that FPR_TRACE_FAILED is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_FOREIGN_EVENT(unsigned long long *o)
+{
+  int n = (FPR_TRACE_FOREIGN_EVENT) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_FOREIGN_EVENT) | 0);  /* check that FPR_TRACE_FOREIGN_EVENT is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_FOREIGN_LINE(unsigned long long *o)
+{
+  int n = (FPR_TRACE_FOREIGN_LINE) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_FOREIGN_LINE) | 0);  /* check that FPR_TRACE_FOREIGN_LINE is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_FRAGMENTING(unsigned long long *o)
+{
+  int n = (FPR_TRACE_FRAGMENTING) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_FRAGMENTING) | 0);  /* check that FPR_TRACE_FRAGMENTING is an integer */
+  if (!_cffi_check_int(*o, n, 8U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_FREE(unsigned long long *o)
+{
+  int n = (FPR_TRACE_FREE) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_FREE) | 0);  /* check that FPR_TRACE_FREE is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_FREE_BATCHED(unsigned long long *o)
+{
+  int n = (FPR_TRACE_FREE_BATCHED) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_FREE_BATCHED) | 0);  /* check that FPR_TRACE_FREE_BATCHED is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_GFP_NUMERIC(unsigned long long *o)
+{
+  int n = (FPR_TRACE_GFP_NUMERIC) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_GFP_NUMERIC) | 0);  /* check that FPR_TRACE_GFP_NUMERIC is an integer */
+  if (!_cffi_check_int(*o, n, 16U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_KINDS(unsigned long long *o)
+{
+  int n = (FPR_TRACE_KINDS) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_KINDS) | 0);  /* check that FPR_TRACE_KINDS is an integer */
+  if (!_cffi_check_int(*o, n, 6U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_LINE_BYTES(unsigned long long *o)
+{
+  int n = (FPR_TRACE_LINE_BYTES) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_LINE_BYTES) | 0);  /* check that FPR_TRACE_LINE_BYTES is an integer */
+  if (!_cffi_check_int(*o, n, 66560U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_LONG_LINE(unsigned long long *o)
+{
+  int n = (FPR_TRACE_LONG_LINE) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_LONG_LINE) | 0);  /* check that FPR_TRACE_LONG_LINE is an integer */
+  if (!_cffi_check_int(*o, n, 6U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_LOST(unsigned long long *o)
+{
+  int n = (FPR_TRACE_LOST) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_LOST) | 0);  /* check that FPR_TRACE_LOST is an integer */
+  if (!_cffi_check_int(*o, n, 8U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_MISSING_FIELD(unsigned long long *o)
+{
+  int n = (FPR_TRACE_MISSING_FIELD) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_MISSING_FIELD) | 0);  /* check that FPR_TRACE_MISSING_FIELD is an integer */
+  if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_PCPU_DRAIN(unsigned long long *o)
+{
+  int n = (FPR_TRACE_PCPU_DRAIN) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_PCPU_DRAIN) | 0);  /* check that FPR_TRACE_PCPU_DRAIN is an integer */
+  if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_REASONS(unsigned long long *o)
+{
+  int n = (FPR_TRACE_REASONS) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_REASONS) | 0);  /* check that FPR_TRACE_REASONS is an integer */
+  if (!_cffi_check_int(*o, n, 9U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_REFILL(unsigned long long *o)
+{
+  int n = (FPR_TRACE_REFILL) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_REFILL) | 0);  /* check that FPR_TRACE_REFILL is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_UNFINISHED(unsigned long long *o)
+{
+  int n = (FPR_TRACE_UNFINISHED) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_UNFINISHED) | 0);  /* check that FPR_TRACE_UNFINISHED is an integer */
+  if (!_cffi_check_int(*o, n, 7U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_ZONE_LOCKED(unsigned long long *o)
+{
+  int n = (FPR_TRACE_ZONE_LOCKED) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_ZONE_LOCKED) | 0);  /* check that FPR_TRACE_ZONE_LOCKED is an integer */
+  if (!_cffi_check_int(*o, n, 3U))
     n |= 2;
   return n;
 }
@@ -6013,6 +6474,56 @@ static void _cffi_checkfld_struct_fpr_split_ring(struct fpr_split_ring *p)
 struct _cffi_align_struct_fpr_split_ring { char x; struct fpr_split_ring y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_trace_event(struct fpr_trace_event *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->time_ns) | 0);  /* check that 'struct fpr_trace_event.time_ns' is an integer */
+  (void)((p->pfn) | 0);  /* check that 'struct fpr_trace_event.pfn' is an integer */
+  (void)((p->pid) | 0);  /* check that 'struct fpr_trace_event.pid' is an integer */
+  (void)((p->line) | 0);  /* check that 'struct fpr_trace_event.line' is an integer */
+  (void)((p->cpu) | 0);  /* check that 'struct fpr_trace_event.cpu' is an integer */
+  (void)((p->gfp) | 0);  /* check that 'struct fpr_trace_event.gfp' is an integer */
+  (void)((p->kind) | 0);  /* check that 'struct fpr_trace_event.kind' is an integer */
+  (void)((p->order) | 0);  /* check that 'struct fpr_trace_event.order' is an integer */
+  (void)((p->migratetype) | 0);  /* check that 'struct fpr_trace_event.migratetype' is an integer */
+  (void)((p->flags) | 0);  /* check that 'struct fpr_trace_event.flags' is an integer */
+  (void)((p->fallback_order) | 0);  /* check that 'struct fpr_trace_event.fallback_order' is an integer */
+  (void)((p->fallback_migratetype) | 0);  /* check that 'struct fpr_trace_event.fallback_migratetype' is an integer */
+  (void)((p->pageblock_order) | 0);  /* check that 'struct fpr_trace_event.pageblock_order' is an integer */
+  { uint8_t(*tmp)[5] = &p->reserved; (void)tmp; }
+}
+struct _cffi_align_struct_fpr_trace_event { char x; struct fpr_trace_event y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_trace_marker(struct fpr_trace_marker *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->time_ns) | 0);  /* check that 'struct fpr_trace_marker.time_ns' is an integer */
+  (void)((p->offset) | 0);  /* check that 'struct fpr_trace_marker.offset' is an integer */
+  (void)((p->bytes) | 0);  /* check that 'struct fpr_trace_marker.bytes' is an integer */
+  (void)((p->line) | 0);  /* check that 'struct fpr_trace_marker.line' is an integer */
+}
+struct _cffi_align_struct_fpr_trace_marker { char x; struct fpr_trace_marker y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_trace_state(struct fpr_trace_state *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->lines) | 0);  /* check that 'struct fpr_trace_state.lines' is an integer */
+  { uint64_t(*tmp)[9] = &p->counts; (void)tmp; }
+  { uint64_t(*tmp)[9] = &p->first_line; (void)tmp; }
+  (void)((p->lost_events) | 0);  /* check that 'struct fpr_trace_state.lost_events' is an integer */
+  (void)((p->entries_in_buffer) | 0);  /* check that 'struct fpr_trace_state.entries_in_buffer' is an integer */
+  (void)((p->entries_written) | 0);  /* check that 'struct fpr_trace_state.entries_written' is an integer */
+  (void)((p->inside_long_line) | 0);  /* check that 'struct fpr_trace_state.inside_long_line' is an integer */
+  (void)((p->reserved) | 0);  /* check that 'struct fpr_trace_state.reserved' is an integer */
+}
+struct _cffi_align_struct_fpr_trace_state { char x; struct fpr_trace_state y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_zone_config(struct fpr_zone_config *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -6073,6 +6584,17 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_FREE_SKIP_NOTIFY", (void *)_cffi_const_FPR_FREE_SKIP_NOTIFY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_FREE_TO_TAIL", (void *)_cffi_const_FPR_FREE_TO_TAIL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_FULL", (void *)_cffi_const_FPR_FULL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_GFP_ATOMIC", (void *)_cffi_const_FPR_GFP_ATOMIC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_GFP_DIRECT_RECLAIM", (void *)_cffi_const_FPR_GFP_DIRECT_RECLAIM, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_GFP_DMA", (void *)_cffi_const_FPR_GFP_DMA, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_GFP_DMA32", (void *)_cffi_const_FPR_GFP_DMA32, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_GFP_HIGH", (void *)_cffi_const_FPR_GFP_HIGH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_GFP_HIGHMEM", (void *)_cffi_const_FPR_GFP_HIGHMEM, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_GFP_MEMALLOC", (void *)_cffi_const_FPR_GFP_MEMALLOC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_GFP_MOVABLE", (void *)_cffi_const_FPR_GFP_MOVABLE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_GFP_NOMEMALLOC", (void *)_cffi_const_FPR_GFP_NOMEMALLOC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_GFP_RECLAIMABLE", (void *)_cffi_const_FPR_GFP_RECLAIMABLE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_GFP_ZERO", (void *)_cffi_const_FPR_GFP_ZERO, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_HIGHATOMIC", (void *)_cffi_const_FPR_HIGHATOMIC, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_HISTOGRAM_BUCKETS", (void *)_cffi_const_FPR_HISTOGRAM_BUCKETS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_HOST_MAX_GPA", (void *)_cffi_const_FPR_HOST_MAX_GPA, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -6109,6 +6631,29 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_TAKE_CANDIDATE", (void *)_cffi_const_FPR_TAKE_CANDIDATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TAKE_END", (void *)_cffi_const_FPR_TAKE_END, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TAKE_REFUSED", (void *)_cffi_const_FPR_TAKE_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_TRACE_ALLOC", (void *)_cffi_const_FPR_TRACE_ALLOC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_BAD_NUMBER", (void *)_cffi_const_FPR_TRACE_BAD_NUMBER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_BAD_TIME", (void *)_cffi_const_FPR_TRACE_BAD_TIME, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_CHANGE_OWNERSHIP", (void *)_cffi_const_FPR_TRACE_CHANGE_OWNERSHIP, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_COMMENT", (void *)_cffi_const_FPR_TRACE_COMMENT, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_EXTFRAG", (void *)_cffi_const_FPR_TRACE_EXTFRAG, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_FAILED", (void *)_cffi_const_FPR_TRACE_FAILED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_FOREIGN_EVENT", (void *)_cffi_const_FPR_TRACE_FOREIGN_EVENT, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_FOREIGN_LINE", (void *)_cffi_const_FPR_TRACE_FOREIGN_LINE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_FRAGMENTING", (void *)_cffi_const_FPR_TRACE_FRAGMENTING, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_FREE", (void *)_cffi_const_FPR_TRACE_FREE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_FREE_BATCHED", (void *)_cffi_const_FPR_TRACE_FREE_BATCHED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_GFP_NUMERIC", (void *)_cffi_const_FPR_TRACE_GFP_NUMERIC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_KINDS", (void *)_cffi_const_FPR_TRACE_KINDS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_LINE_BYTES", (void *)_cffi_const_FPR_TRACE_LINE_BYTES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_LONG_LINE", (void *)_cffi_const_FPR_TRACE_LONG_LINE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_LOST", (void *)_cffi_const_FPR_TRACE_LOST, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_MISSING_FIELD", (void *)_cffi_const_FPR_TRACE_MISSING_FIELD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_PCPU_DRAIN", (void *)_cffi_const_FPR_TRACE_PCPU_DRAIN, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_REASONS", (void *)_cffi_const_FPR_TRACE_REASONS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_REFILL", (void *)_cffi_const_FPR_TRACE_REFILL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_UNFINISHED", (void *)_cffi_const_FPR_TRACE_UNFINISHED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_ZONE_LOCKED", (void *)_cffi_const_FPR_TRACE_ZONE_LOCKED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_UNMOVABLE", (void *)_cffi_const_FPR_UNMOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_DMA", (void *)_cffi_const_FPR_ZONE_DMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_DMA32", (void *)_cffi_const_FPR_ZONE_DMA32, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -6118,12 +6663,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 252), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 265), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 93), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 295), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 261), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 268), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 258), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 308), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 281), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 271), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 46), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_fpr_allocator_validate },
@@ -6132,50 +6677,50 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 46), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 271), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 287), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 284), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_fpr_free },
   { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_guest_inside },
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 115), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 137), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 265), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 292), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 305), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 298), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 278), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 305), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 314), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 291), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 323), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 318), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 311), (void *)_cffi_d_fpr_histogram_reset },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 149), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 15), (void *)_cffi_d_fpr_list_take },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 285), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 282), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 315), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 295), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 328), (void *)_cffi_d_fpr_random_seed },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 119), (void *)_cffi_d_fpr_region_find },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 104), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 340), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 172), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 320), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 333), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 152), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 255), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 289), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 268), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 302), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 160), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 289), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 323), (void *)_cffi_d_fpr_residency_set_active },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 243), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 302), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 336), (void *)_cffi_d_fpr_residency_set_active },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 256), (void *)_cffi_d_fpr_residency_touch },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 191), (void *)_cffi_d_fpr_split_driver_add },
   { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 179), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
   { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 197), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
   { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 201), (void *)_cffi_d_fpr_split_driver_get },
   { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 197), (void *)_cffi_d_fpr_split_driver_should_kick },
   { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 182), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 237), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 250), (void *)_cffi_d_fpr_split_part_bytes },
   { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 206), (void *)_cffi_d_fpr_split_ring_disable_kicks },
   { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 225), (void *)_cffi_d_fpr_split_ring_enable_kicks },
   { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 234), (void *)_cffi_d_fpr_split_ring_overlaps },
@@ -6184,6 +6729,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 209), (void *)_cffi_d_fpr_split_ring_remap },
   { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 225), (void *)_cffi_d_fpr_split_ring_should_notify },
   { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 218), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 237), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_translate },
 };
 
@@ -6202,16 +6748,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 392) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 412) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 392) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 412) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 392) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 412) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 392) },
+               _CFFI_OP(_CFFI_OP_NOOP, 412) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -6247,7 +6793,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 386) },
+          _CFFI_OP(_CFFI_OP_NOOP, 404) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -6352,7 +6898,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 360) },
+               _CFFI_OP(_CFFI_OP_NOOP, 375) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -6367,40 +6913,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 388) },
+               _CFFI_OP(_CFFI_OP_NOOP, 406) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 343) },
+                _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 343) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 343) },
+                _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 343) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 343) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 343) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 343) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 343) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 343) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 343) },
+            _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 343) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 358) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -6481,7 +7027,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 140) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 338) },
+             _CFFI_OP(_CFFI_OP_NOOP, 351) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -6499,7 +7045,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 384) },
+             _CFFI_OP(_CFFI_OP_NOOP, 402) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -6532,13 +7078,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 390) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 408) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 390) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 408) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 382) },
+             _CFFI_OP(_CFFI_OP_NOOP, 400) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -6550,7 +7096,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 358) },
+              _CFFI_OP(_CFFI_OP_NOOP, 373) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -6631,19 +7177,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 368) },
+              _CFFI_OP(_CFFI_OP_NOOP, 383) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 376) },
+             _CFFI_OP(_CFFI_OP_NOOP, 394) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 374) },
+             _CFFI_OP(_CFFI_OP_NOOP, 392) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 378) },
+            _CFFI_OP(_CFFI_OP_NOOP, 396) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 376) },
+              _CFFI_OP(_CFFI_OP_NOOP, 394) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 186) },
@@ -6682,16 +7228,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 222) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 368) },
+              _CFFI_OP(_CFFI_OP_NOOP, 383) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 376) },
+             _CFFI_OP(_CFFI_OP_NOOP, 394) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 374) },
+             _CFFI_OP(_CFFI_OP_NOOP, 392) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 378) },
+            _CFFI_OP(_CFFI_OP_NOOP, 396) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 31) },
@@ -6715,7 +7261,85 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 367) },
+                _CFFI_OP(_CFFI_OP_NOOP, 382) },
+  { "time_ns", offsetof(struct fpr_trace_event, time_ns),
+               sizeof(((struct fpr_trace_event *)0)->time_ns),
+               _CFFI_OP(_CFFI_OP_NOOP, 352) },
+  { "pfn", offsetof(struct fpr_trace_event, pfn),
+           sizeof(((struct fpr_trace_event *)0)->pfn),
+           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "pid", offsetof(struct fpr_trace_event, pid),
+           sizeof(((struct fpr_trace_event *)0)->pid),
+           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "line", offsetof(struct fpr_trace_event, line),
+            sizeof(((struct fpr_trace_event *)0)->line),
+            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "cpu", offsetof(struct fpr_trace_event, cpu),
+           sizeof(((struct fpr_trace_event *)0)->cpu),
+           _CFFI_OP(_CFFI_OP_NOOP, 222) },
+  { "gfp", offsetof(struct fpr_trace_event, gfp),
+           sizeof(((struct fpr_trace_event *)0)->gfp),
+           _CFFI_OP(_CFFI_OP_NOOP, 222) },
+  { "kind", offsetof(struct fpr_trace_event, kind),
+            sizeof(((struct fpr_trace_event *)0)->kind),
+            _CFFI_OP(_CFFI_OP_NOOP, 412) },
+  { "order", offsetof(struct fpr_trace_event, order),
+             sizeof(((struct fpr_trace_event *)0)->order),
+             _CFFI_OP(_CFFI_OP_NOOP, 412) },
+  { "migratetype", offsetof(struct fpr_trace_event, migratetype),
+                   sizeof(((struct fpr_trace_event *)0)->migratetype),
+                   _CFFI_OP(_CFFI_OP_NOOP, 353) },
+  { "flags", offsetof(struct fpr_trace_event, flags),
+             sizeof(((struct fpr_trace_event *)0)->flags),
+             _CFFI_OP(_CFFI_OP_NOOP, 412) },
+  { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
+                      sizeof(((struct fpr_trace_event *)0)->fallback_order),
+                      _CFFI_OP(_CFFI_OP_NOOP, 412) },
+  { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
+                            sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
+                            _CFFI_OP(_CFFI_OP_NOOP, 353) },
+  { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
+                       sizeof(((struct fpr_trace_event *)0)->pageblock_order),
+                       _CFFI_OP(_CFFI_OP_NOOP, 412) },
+  { "reserved", offsetof(struct fpr_trace_event, reserved),
+                sizeof(((struct fpr_trace_event *)0)->reserved),
+                _CFFI_OP(_CFFI_OP_NOOP, 413) },
+  { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
+               sizeof(((struct fpr_trace_marker *)0)->time_ns),
+               _CFFI_OP(_CFFI_OP_NOOP, 352) },
+  { "offset", offsetof(struct fpr_trace_marker, offset),
+              sizeof(((struct fpr_trace_marker *)0)->offset),
+              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "bytes", offsetof(struct fpr_trace_marker, bytes),
+             sizeof(((struct fpr_trace_marker *)0)->bytes),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "line", offsetof(struct fpr_trace_marker, line),
+            sizeof(((struct fpr_trace_marker *)0)->line),
+            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "lines", offsetof(struct fpr_trace_state, lines),
+             sizeof(((struct fpr_trace_state *)0)->lines),
+             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "counts", offsetof(struct fpr_trace_state, counts),
+              sizeof(((struct fpr_trace_state *)0)->counts),
+              _CFFI_OP(_CFFI_OP_NOOP, 410) },
+  { "first_line", offsetof(struct fpr_trace_state, first_line),
+                  sizeof(((struct fpr_trace_state *)0)->first_line),
+                  _CFFI_OP(_CFFI_OP_NOOP, 410) },
+  { "lost_events", offsetof(struct fpr_trace_state, lost_events),
+                   sizeof(((struct fpr_trace_state *)0)->lost_events),
+                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "entries_in_buffer", offsetof(struct fpr_trace_state, entries_in_buffer),
+                         sizeof(((struct fpr_trace_state *)0)->entries_in_buffer),
+                         _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "entries_written", offsetof(struct fpr_trace_state, entries_written),
+                       sizeof(((struct fpr_trace_state *)0)->entries_written),
+                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "inside_long_line", offsetof(struct fpr_trace_state, inside_long_line),
+                        sizeof(((struct fpr_trace_state *)0)->inside_long_line),
+                        _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "reserved", offsetof(struct fpr_trace_state, reserved),
+                sizeof(((struct fpr_trace_state *)0)->reserved),
+                _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -6736,7 +7360,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 384) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 402) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -6748,7 +7372,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 372) },
+              _CFFI_OP(_CFFI_OP_NOOP, 390) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
@@ -6763,98 +7387,104 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 380) },
+               _CFFI_OP(_CFFI_OP_NOOP, 398) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 339, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 354, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 340, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 355, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 341, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 356, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 342, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 357, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 343, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 358, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 345, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 360, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 346, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 361, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 347, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 362, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 348, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 363, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 349, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 364, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 350, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 365, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 351, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 366, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 14 },
-  { "fpr_host_counters", 352, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 367, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 74, 22 },
-  { "fpr_memory_port", 353, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 368, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 96, 2 },
-  { "fpr_memory_region", 354, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 369, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 98, 2 },
-  { "fpr_notify", 356, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 371, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 100, 3 },
-  { "fpr_random", 357, _CFFI_F_CHECK_FIELDS,
+  { "fpr_random", 372, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 103, 1 },
-  { "fpr_range", 359, _CFFI_F_CHECK_FIELDS,
+  { "fpr_range", 374, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 104, 2 },
-  { "fpr_region", 361, _CFFI_F_CHECK_FIELDS,
+  { "fpr_region", 376, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 106, 5 },
-  { "fpr_report_account", 362, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_account", 377, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 111, 6 },
-  { "fpr_report_cursor", 363, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_cursor", 378, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 117, 3 },
-  { "fpr_report_rules", 364, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_rules", 379, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 120, 3 },
-  { "fpr_residency", 365, _CFFI_F_OPAQUE,
+  { "fpr_residency", 380, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 366, _CFFI_F_CHECK_FIELDS,
+  { "fpr_residency_config", 381, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 123, 5 },
-  { "fpr_ring_counters", 367, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_counters", 382, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 128, 11 },
-  { "fpr_ring_layout", 368, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_layout", 383, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 139, 5 },
-  { "fpr_segment", 369, _CFFI_F_CHECK_FIELDS,
+  { "fpr_segment", 384, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 144, 3 },
-  { "fpr_split_driver", 370, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_driver", 385, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 147, 17 },
-  { "fpr_split_ring", 371, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_ring", 386, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 164, 12 },
-  { "fpr_zone_config", 372, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 176, 10 },
-  { "fpr_zone_state", 373, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 186, 6 },
-  { "split_avail", 375, _CFFI_F_OPAQUE,
+  { "fpr_trace_event", 387, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 176, 14 },
+  { "fpr_trace_marker", 388, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 190, 4 },
+  { "fpr_trace_state", 389, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 194, 8 },
+  { "fpr_zone_config", 390, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 202, 10 },
+  { "fpr_zone_state", 391, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 212, 6 },
+  { "split_avail", 393, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 377, _CFFI_F_OPAQUE,
+  { "split_desc", 395, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 379, _CFFI_F_OPAQUE,
+  { "split_used", 397, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_migratetype", 333, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 346, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_ring_fault", 334, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 347, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 335, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 348, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_take_stop", 336, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 349, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_zone_class", 337, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 350, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 338 },
+  { "fpr_touch_fn", 351 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -6864,12 +7494,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  140,  /* num_globals */
-  34,  /* num_struct_unions */
+  175,  /* num_globals */
+  37,  /* num_struct_unions */
   5,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  394,  /* num_types */
+  416,  /* num_types */
   0,  /* flags */
 };
 

@@ -19,6 +19,7 @@ HEADERS = (
     "emulator/native/status.h",
     "emulator/native/memory_port.h",
     "emulator/native/random.h",
+    "emulator/native/trace_parser.h",
     "emulator/native/guest_memory.h",
     "emulator/native/ring.h",
     "emulator/native/split_ring.h",

@@ -1,0 +1,1 @@
+"""Recordings of real guests, traces and state samples, read into arrays and op streams."""
