@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from emulator.scenario import units
@@ -59,8 +67,26 @@ Duration = Annotated[
 ]
 """YAML: `16us`, `250ms`, `2s`, `10min`; attribute: nanoseconds of virtual time."""
 
+
+def absolute(value: Any, info: ValidationInfo) -> Path:
+    """The path of what is there, taken from the scenario's folder; a mistake if nothing is."""
+    directory = (info.context or {}).get("directory", Path())
+    if not isinstance(value, str | Path) or not str(value):
+        raise mistake(f"{units.shown(value)} is no path", "write a path in quotes")
+    path = Path(os.path.abspath(os.path.join(directory, value)))
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        what = f"{units.shown(str(path))} cannot be used: {reason}"
+        instead = "write a path that begins at the scenario's folder"
+        raise mistake(what, instead) from error
+    return path
+
+
 File = Annotated[
     Path,
+    BeforeValidator(absolute),
     PlainSerializer(str, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "minLength": 1}),
 ]

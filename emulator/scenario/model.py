@@ -9,12 +9,32 @@ virtual nanoseconds. Every object is frozen, and every default is filled in: nob
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
-from emulator.scenario.units import GIB, KIB, MIB, MS, TIB, format_size
+from emulator.scenario.units import (
+    GIB,
+    KIB,
+    MIB,
+    MS,
+    TIB,
+    QuantityError,
+    format_size,
+    parse_duration,
+    parse_size,
+    shown,
+)
 from emulator.scenario.workloads import MAX_DURATION_NS, Workload
 
 MAX_VCPUS = 1024
@@ -23,6 +43,9 @@ MAX_PHASES = 1000
 MAX_PARALLEL = 256
 TOP_ORDER = 10
 """The largest block of the buddy allocator on x86-64: 4 MiB."""
+_METRIC = re.compile(r"[a-z]+(\.[a-z0-9_]+)+")
+SUMMARY_GROUPS = ("guest", "reporting", "device", "host", "cost", "control", "overhead", "explain")
+"""The groups of summary.json that hold numbers."""
 SWIOTLB_BYTES = 64 * MIB
 """Taken at boot where memory reaches beyond 32-bit addresses."""
 
@@ -63,6 +86,28 @@ def _auto_none(value: Any) -> Any:
 AutoSize = Annotated[Size, BeforeValidator(_auto_size)]
 
 
+def _bound(value: Any, info: ValidationInfo) -> Any:
+    """A bound of an expectation in the metric's unit; a size or a duration is written with its."""
+    if not isinstance(value, str):
+        return value
+    words = re.split("[._]", info.data.get("metric", "bytes"))
+    try:
+        if "bytes" in words:
+            return parse_size(value)
+        if "ns" in words:
+            return parse_duration(value)
+    except QuantityError as error:
+        raise mistake(error.what, error.instead) from error
+    raise mistake(f"{shown(value)} where a number belongs", "write a number")
+
+
+Bound = Annotated[
+    float,
+    BeforeValidator(_bound),
+    WithJsonSchema({"type": ["number", "string"]}),
+]
+
+
 class Guest(Part):
     """The VM as its kernel sees it."""
 
@@ -101,6 +146,12 @@ class Guest(Part):
         examples=["auto", "45056KiB"],
     )
     """vm.min_free_kbytes, which sets the watermarks. `auto` (None): the kernel's own formula."""
+    watermark_scale_factor: int = Field(default=10, ge=1, le=3000, examples=[10])
+    """vm.watermark_scale_factor: the distance between watermarks, in 1/10000 of a zone."""
+    watermark_boost_factor: int = Field(default=15_000, ge=0, le=100_000, examples=[15000])
+    """vm.watermark_boost_factor: the most that fragmentation raises watermarks by, in 1/10000."""
+    pcp_high_fraction: int = Field(default=0, ge=0, le=2**31 - 1, examples=[0])
+    """vm.percpu_pagelist_high_fraction: from 8 on, bounds the per-CPU lists; 0: the default."""
     reserved_bytes: AutoSize = Field(
         default=written("auto"), alias="reserved", ge=0, le=TIB, examples=["auto", "68MiB"]
     )
@@ -206,16 +257,32 @@ class Phase(Part):
 class Expectation(Part):
     """A bound on a result, checked after the run; one that fails makes `fpr run` exit with 1."""
 
-    metric: str = Field(
-        pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$",
-        max_length=128,
-        examples=["overhead.runtime_pct"],
-    )
+    metric: str = Field(max_length=128, examples=["overhead.runtime_pct"])
     """A number of summary.json, by its path."""
-    min: int | float | None = Field(default=None, examples=[0])
+    min: Bound | None = Field(default=None, examples=[0])
     """The smallest value that passes, in the metric's own unit."""
-    max: int | float | None = Field(default=None, examples=[2.5])
+    max: Bound | None = Field(default=None, examples=[2.5])
     """The largest value that passes, in the metric's own unit."""
+
+    @field_validator("metric")
+    @classmethod
+    def _of_the_summary(cls, metric: str) -> str:
+        group = metric.partition(".")[0]
+        if group not in SUMMARY_GROUPS:
+            near = difflib.get_close_matches(group, SUMMARY_GROUPS, n=1)
+            instead = f"did you mean `{near[0]}`?" if near else f"write {', '.join(SUMMARY_GROUPS)}"
+            raise mistake(f"summary.json has no group {shown(group)}", instead)
+        if not _METRIC.fullmatch(metric):
+            raise mistake(f"{shown(metric)} is no path of a number", f"write {group}.NAME")
+        return metric
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Expectation:
+        if self.min is None and self.max is None:
+            raise mistake("nothing is expected of it", "write `min:`, `max:` or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise mistake("`max` is less than `min`", f"write {self.min:g} or more", ("max",))
+        return self
 
 
 class Scenario(Part):
@@ -256,6 +323,13 @@ class Scenario(Part):
         default=(), max_length=MAX_PHASES, examples=[[{"metric": "reporting.bytes", "min": 1}]]
     )
     """What the results have to be."""
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if not name.isprintable():
+            raise mistake(f"{shown(name)} cannot be printed", "write letters, digits, - and _")
+        return name
 
     @field_validator("reporting", mode="before")
     @classmethod

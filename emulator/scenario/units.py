@@ -41,8 +41,10 @@ class QuantityError(ValueError):
 
 
 def shown(value: object) -> str:
-    """`value` as a message repeats it: quoted if text, and never long."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**_SHOWN:
+    """`value` as a message repeats it: as YAML would have it, quoted if text, and never long."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, int) and abs(value) >= 10**_SHOWN:
         return "a number of more than 60 digits"
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

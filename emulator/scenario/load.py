@@ -1,0 +1,59 @@
+"""From a file and the command line's overrides to a resolved scenario, or to all its mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from emulator.scenario import overrides
+from emulator.scenario.diagnose import mistakes_of
+from emulator.scenario.errors import Mistake, Place, ScenarioError
+from emulator.scenario.model import Scenario
+from emulator.scenario.yaml_source import MAX_BYTES, Node, SourceError, read
+
+
+def load(path: str | Path, sets: Sequence[str] = ()) -> Scenario:
+    """The scenario in a file, with each of `sets` (`path=value`) in place of what it says.
+
+    Raises `ScenarioError` with every mistake in the file and in the overrides.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        what = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        mistake = Mistake(Place(str(path), 1, 1), (), what, "write the path of a scenario file")
+        raise ScenarioError([mistake]) from error
+    return parse(raw, str(path), path.parent, sets)
+
+
+def parse(raw: bytes, source: str, directory: Path, sets: Sequence[str] = ()) -> Scenario:
+    """The scenario in a text. `source` names it in mistakes; its paths begin at `directory`.
+
+    Raises `ScenarioError` with every mistake.
+    """
+    try:
+        root, mistakes = read(raw, source)
+    except SourceError as error:
+        raise ScenarioError([error.mistake]) from error
+    root, more = overrides.apply(root, tuple(sets))
+    mistakes += more
+    _name_by_file(root, source)
+    try:
+        scenario = Scenario.model_validate(root.plain(), context={"directory": directory})
+    except ValidationError as error:
+        raise ScenarioError([*mistakes, *mistakes_of(error, root, Scenario)]) from error
+    if mistakes:
+        raise ScenarioError(mistakes)
+    return scenario
+
+
+def _name_by_file(root: Node, source: str) -> None:
+    """A scenario without a name is called as its file is."""
+    stem = Path(source).stem
+    if isinstance(root.value, dict) and "name" not in root.value and 0 < len(stem) <= 64:
+        root.value["name"] = Node(root.place, stem)
+        root.key_places["name"] = root.place

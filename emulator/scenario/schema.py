@@ -1,0 +1,56 @@
+"""The JSON Schema of a scenario file, for editors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from emulator.scenario.model import Scenario
+from emulator.scenario.units import DURATION_PATTERN, SIZE_PATTERN
+
+_QUANTITIES = {SIZE_PATTERN: "Size", DURATION_PATTERN: "Duration"}
+_KEPT = ("description", "default", "examples")
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema as plain data; what it accepts, `load` can still refuse for how parts combine."""
+    schema: dict[str, Any] = _tidy(Scenario.model_json_schema())
+    schema["$defs"] |= {
+        "Size": _quantity(SIZE_PATTERN, "A number and a unit: B, KiB, MiB, GiB or TiB."),
+        "Duration": _quantity(DURATION_PATTERN, "A number and a unit: ns, us, ms, s, min or h."),
+    }
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fpr scenario"}
+    return head | schema
+
+
+def json_schema_text() -> str:
+    """The same, as it is printed and kept in configs/scenario.schema.json."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _quantity(pattern: str, description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "anyOf": [{"type": "string", "pattern": pattern}, {"const": 0}],
+    }
+
+
+def _tidy(part: Any, inside_properties: bool = False) -> Any:
+    """Without pydantic's titles, and with quantities by reference instead of by their integers."""
+    if isinstance(part, list):
+        return [_tidy(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if not inside_properties and part.get("pattern") in _QUANTITIES:
+        reference = {"$ref": f"#/$defs/{_QUANTITIES[part['pattern']]}"}
+        return reference | {key: part[key] for key in _KEPT if key in part}
+    tidy = {
+        key: _tidy(value, inside_properties=key in ("properties", "$defs"))
+        for key, value in part.items()
+        if inside_properties or key != "title"
+    }
+    if not inside_properties and "auto" in part.get("examples", []):
+        return {key: tidy[key] for key in _KEPT if key in tidy} | {
+            "anyOf": [{"const": "auto"}, {"$ref": "#/$defs/Size"}]
+        }
+    return tidy
