@@ -1,0 +1,380 @@
+"""The memory balloon device (VIRTIO 5.5).
+
+One object serves any driver: the model's own, in-process, or a real kernel. Whoever runs it hands
+kicks to `kick`, calls `process` when a kick arrives, and delivers the interrupt that `process` asks
+for. What a driver does wrong is counted and never raises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from emulator.virtio.config_space import ConfigSpace
+from emulator.virtio.discard import Discarder, SkipReason
+from emulator.virtio.features import DEFAULT_OFFERED, SUPPORTED, Feature, QueueRole, Status
+from emulator.virtio.guest_memory import GuestMemory
+from emulator.virtio.monitor import Monitor, Violation
+from emulator.virtio.negotiation import Negotiation, Step
+from emulator.virtio.numbering import QUEUE_COUNT, compact_numbers, queue_roles
+from emulator.virtio.reporting_queue import ReportingQueue
+from emulator.virtio.split import SplitVirtqueue, split_spans
+from emulator.virtio.virtqueue import RingBroken, RingFault, RingLayout, Virtqueue
+
+__all__ = ["BalloonDevice", "DeviceListener", "Work"]
+
+_UNTOUCHED = frozenset({QueueRole.STATS, QueueRole.HINT})
+"""A device that asks for no statistics and starts no hinting round leaves these buffers alone."""
+
+
+class DeviceListener(Protocol):
+    """Whoever runs the device."""
+
+    def queue_ready(self, index: int) -> None:
+        """A queue may hold buffers: call `process` for it soon, but not from in here."""
+        ...
+
+    def config_changed(self) -> None:
+        """Send a configuration change notification to the driver."""
+        ...
+
+    def queue_failed(self, index: int, fault: RingFault) -> None:
+        """The driver broke this queue. It stays dead until the next reset; others live on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What `process` did."""
+
+    chains: int = 0
+    cost_ns: int = 0
+    """Time that the host took."""
+    notify: bool = False
+    """The driver wants a used-buffer notification (interrupt)."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What is known of one queue index."""
+
+    layout: RingLayout | None = None
+    avail_base: int = 0
+    enabled: bool = False
+    role: QueueRole | None = None
+    queue: Virtqueue | None = None
+    fault: RingFault | None = None
+
+
+class BalloonDevice:
+    """Features, status, configuration space, queues. It is a `Transport` for a driver."""
+
+    def __init__(
+        self,
+        memory: GuestMemory,
+        discarder: Discarder,
+        listener: DeviceListener,
+        *,
+        offered: int = DEFAULT_OFFERED,
+        queue_size: int = 256,
+        accept_legacy: bool = True,
+        require_must_tell_host: bool = False,
+    ) -> None:
+        """Raises ValueError where `offered` holds what this device cannot do."""
+        if int(offered) & ~int(SUPPORTED):
+            raise ValueError(f"cannot offer features {int(offered) & ~int(SUPPORTED):#x}")
+        self.memory = memory
+        self.monitor = Monitor()
+        self.config = ConfigSpace(self.monitor)
+        self.reporting = ReportingQueue(memory, discarder)
+        self.inhibitors: set[str] = set()
+        """While any name is in here, reports are acknowledged and nothing is discarded."""
+        self.kicks = 0
+        self.acknowledged_chains = 0
+        self._listener = listener
+        self._queue_size = queue_size
+        self._negotiation = Negotiation(
+            offered,
+            self.monitor,
+            accept_legacy=accept_legacy,
+            require_must_tell_host=require_must_tell_host,
+        )
+        self._live = False
+        self._slots = [_Slot() for _ in range(QUEUE_COUNT)]
+        self._past_counters: dict[QueueRole, dict[str, int]] = {}
+
+    # Features and status.
+
+    @property
+    def device_features(self) -> int:
+        """What is offered."""
+        return self._negotiation.offered
+
+    @property
+    def features(self) -> int:
+        """What was negotiated; 0 before."""
+        return self._negotiation.accepted
+
+    def write_driver_features(self, features: int) -> None:
+        """The driver's choice; it counts once FEATURES_OK is written."""
+        self._negotiation.request(features)
+
+    def read_status(self) -> int:
+        """VIRTIO 2.1."""
+        return self._negotiation.status
+
+    def write_status(self, value: int) -> None:
+        """VIRTIO 3.1.1; see `Negotiation` for what is refused."""
+        step = self._negotiation.write_status(value)
+        if step is Step.RESET:
+            self.reset()
+        elif step is Step.ACTIVATE:
+            self.activate()
+        elif step is Step.STOP:
+            self._stop_all()
+        elif step is Step.BREAK:
+            self._need_reset()
+
+    def activate(self) -> None:
+        """DRIVER_OK: the roles of queues freeze, enabled ones start and are looked at once."""
+        features = self.features
+        set_up = [i for i, slot in enumerate(self._slots) if slot.layout is not None]
+        roles = queue_roles(features, set_up)
+        if roles != compact_numbers(features):
+            structlog.get_logger().info("the driver numbers its queues as in the specification")
+        for index, slot in enumerate(self._slots):
+            slot.role = roles.get(index)
+            if slot.role is None and slot.layout is not None:
+                self.monitor.count(Violation.QUEUE_WITHOUT_FEATURE)
+        self._live = True
+        for index in range(QUEUE_COUNT):
+            self._start(index)
+        for index, slot in enumerate(self._slots):
+            if slot.queue is not None:
+                self._listener.queue_ready(index)
+
+    def reset(self) -> None:
+        """Forget what the driver set up; the host's target and the counters stay."""
+        self._stop_all()
+        self._slots = [_Slot() for _ in range(QUEUE_COUNT)]
+        self._guard_rings()
+        self._negotiation.reset()
+        self.config.reset()
+
+    def _need_reset(self) -> None:
+        self._negotiation.status |= Status.NEEDS_RESET
+        if self._negotiation.status & Status.DRIVER_OK:
+            self._listener.config_changed()
+
+    # Configuration space.
+
+    def read_config(self, offset: int, size_bytes: int) -> bytes:
+        """Any time, also before FEATURES_OK (VIRTIO 2.5.2)."""
+        return self.config.read(offset, size_bytes)
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """Only `actual` and, where negotiated, `poison_val` are the driver's (VIRTIO 5.5.4)."""
+        if not self._live and not self._negotiation.status & Status.FEATURES_OK:
+            self.monitor.count(Violation.CONFIG_BEFORE_FEATURES_OK)
+        poisoned = self.config.write(
+            offset,
+            data,
+            poison=bool(self.features & Feature.PAGE_POISON),
+            memory_bytes=self.memory.size_bytes,
+        )
+        if poisoned and self._live:
+            self.monitor.count(Violation.POISON_WHILE_LIVE)
+
+    def set_target(self, pages: int) -> None:
+        """The host wants the balloon to hold so many 4096-byte pages."""
+        if self.config.set_target(pages) and (self._live or self._negotiation.status):
+            self._listener.config_changed()
+
+    # Queues.
+
+    def queue_size_max(self, index: int) -> int:
+        """Descriptors offered for a queue; 0 where the index does not exist."""
+        return self._queue_size if 0 <= index < QUEUE_COUNT else 0
+
+    def set_queue(
+        self, index: int, layout: RingLayout, *, avail_base: int = 0, enabled: bool = True
+    ) -> None:
+        """Where a queue lies. It starts at once if the device is live, else with DRIVER_OK."""
+        if not 0 <= index < QUEUE_COUNT:
+            self.monitor.count(Violation.QUEUE_WITHOUT_FEATURE)
+            return
+        slot = self._slots[index]
+        if slot.queue is not None:
+            self.monitor.count(Violation.QUEUE_SET_WHILE_RUNNING)
+            return
+        slot.layout, slot.avail_base, slot.enabled = layout, avail_base, enabled
+        self._start_late(index)
+
+    def enable_queue(self, index: int, enabled: bool) -> None:
+        """A disabled queue keeps its buffers until it is enabled again."""
+        slot = self._slots[index]
+        slot.enabled = enabled
+        if slot.queue is None:
+            self._start_late(index)
+        elif enabled:
+            self._listener.queue_ready(index)
+
+    def stop_queue(self, index: int) -> int:
+        """Stop a queue; the ring index at which it would go on."""
+        slot = self._slots[index]
+        if slot.queue is not None:
+            slot.avail_base = slot.queue.next_avail
+            self._keep_counters(slot)
+            slot.queue = None
+        slot.layout = None
+        self._guard_rings()
+        return slot.avail_base
+
+    def memory_changed(self) -> None:
+        """The region table of guest memory is another one: find the rings again."""
+        for index, slot in enumerate(self._slots):
+            if slot.queue is not None:
+                try:
+                    slot.queue.remap()
+                except RingBroken as broken:
+                    self._fail(index, broken.fault)
+
+    def _start_late(self, index: int) -> None:
+        self._guard_rings()
+        if not self._live:
+            return
+        if self._slots[index].role is None:
+            self.monitor.count(Violation.QUEUE_WITHOUT_FEATURE)
+        self._start(index)
+        if self._slots[index].queue is not None:
+            self._listener.queue_ready(index)
+
+    def _start(self, index: int) -> None:
+        slot = self._slots[index]
+        startable = slot.enabled and slot.role is not None and slot.fault is None
+        if slot.layout is None or not startable:
+            return
+        try:
+            queue = SplitVirtqueue(
+                self.memory,
+                slot.layout,
+                event_idx=bool(self.features & Feature.EVENT_IDX),
+                indirect=bool(self.features & Feature.INDIRECT_DESC),
+                avail_base=slot.avail_base,
+            )
+        except RingBroken as broken:
+            self._fail(index, broken.fault)
+            return
+        if queue.parts_overlap:
+            self.monitor.count(Violation.RING_PARTS_OVERLAP)
+        slot.queue = queue
+
+    def _stop_all(self) -> None:
+        self._live = False
+        for slot in self._slots:
+            if slot.queue is not None:
+                slot.avail_base = slot.queue.next_avail
+                self._keep_counters(slot)
+                slot.queue = None
+
+    def _guard_rings(self) -> None:
+        layouts = [slot.layout for slot in self._slots if slot.layout is not None]
+        self.reporting.guard([span for layout in layouts for span in split_spans(layout)])
+
+    def _fail(self, index: int, fault: RingFault) -> None:
+        slot = self._slots[index]
+        slot.fault = fault
+        if slot.queue is not None:
+            self._keep_counters(slot)
+            slot.queue = None
+        structlog.get_logger().warning(
+            "the driver broke a virtqueue", queue=index, fault=fault.sentence
+        )
+        self._listener.queue_failed(index, fault)
+        self._need_reset()
+
+    # Work.
+
+    def kick(self, index: int) -> None:
+        """Available-buffer notification from the driver."""
+        self.kicks += 1
+        if not 0 <= index < QUEUE_COUNT or self._slots[index].layout is None:
+            self.monitor.count(Violation.KICK_NO_QUEUE)
+        elif not self._live:
+            self.monitor.count(Violation.KICK_NOT_LIVE)
+        elif self._slots[index].queue is not None:
+            self._listener.queue_ready(index)
+
+    def process(self, index: int, now_ns: int) -> Work:
+        """Serve a queue at virtual time `now_ns`: at most as many chains as it has descriptors.
+
+        Where more may wait, the listener hears `queue_ready` again.
+        """
+        slot = self._slots[index]
+        queue = slot.queue
+        if queue is None or not slot.enabled or slot.role in _UNTOUCHED:
+            return Work()
+        assert slot.layout is not None
+        chains = cost_ns = 0
+        try:
+            queue.disable_kicks()
+            while chains < slot.layout.size:
+                if queue.pop():
+                    cost_ns += self._serve(slot.role, queue.chain, now_ns + cost_ns)
+                    queue.push_used(queue.chain.id, 0)
+                    chains += 1
+                elif not queue.enable_kicks():
+                    break
+            else:
+                self._listener.queue_ready(index)
+            return Work(chains, cost_ns, queue.should_notify())
+        except RingBroken as broken:
+            self._fail(index, broken.fault)
+            return Work(chains, cost_ns, notify=chains > 0)
+
+    def _serve(self, role: QueueRole | None, chain: Any, now_ns: int) -> int:
+        """Everything a chain asks for, before it is handed back; what the host took, in ns."""
+        if role is QueueRole.REPORTING:
+            return self.reporting.handle(chain, now_ns, self._refuse())
+        # Inflating and deflating: a device may leave the memory as it is (VIRTIO 5.5.6.2).
+        self.acknowledged_chains += 1
+        return 0
+
+    def _refuse(self) -> SkipReason | None:
+        if self.inhibitors:
+            return SkipReason.INHIBITED
+        # Discarded memory reads as 0, and a reported page may only become the pattern (5.5.6.7.2).
+        if self.features & Feature.PAGE_POISON and self.config.poison_value:
+            return SkipReason.POISON
+        return None
+
+    # Results.
+
+    def role_of(self, index: int) -> QueueRole | None:
+        """What a queue is for; None before DRIVER_OK, and where its feature is missing."""
+        return self._slots[index].role
+
+    def _keep_counters(self, slot: _Slot) -> None:
+        if slot.queue is None or slot.role is None:
+            return
+        past = self._past_counters.setdefault(slot.role, {})
+        for name, count in slot.queue.counters.items():
+            past[name] = past.get(name, 0) + count
+
+    def counters(self) -> dict[str, Any]:
+        """Everything counted since the device was made, resets included."""
+        queues = {role: dict(past) for role, past in self._past_counters.items()}
+        for slot in self._slots:
+            if slot.queue is not None and slot.role is not None:
+                total = queues.setdefault(slot.role, {})
+                for name, count in slot.queue.counters.items():
+                    total[name] = total.get(name, 0) + count
+        return {
+            "kicks": self.kicks,
+            "acknowledged_chains": self.acknowledged_chains,
+            "queues": {role.name.lower(): queues[role] for role in sorted(queues)},
+            "reporting": self.reporting.counters(),
+            "violations": self.monitor.counts,
+        }
