@@ -589,6 +589,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/report.h"
 #include "guest_model/native/block.h"
 #include "guest_model/native/allocator.h"
+#include "guest_model/native/replay.h"
 #include "guest_model/native/report_batch.h"
 #include "emulator/native/histogram.h"
 #include "emulator/native/costs.h"
@@ -600,421 +601,453 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 
 static void *_cffi_types[] = {
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 354), // struct fpr_allocator *
-/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 356), // struct fpr_block const *
+/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 384), // struct fpr_allocator *
+/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 386), // struct fpr_block const *
 /*  3 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  4 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t)
+/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /*  7 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/*  8 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
-/* 11 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 390), // struct fpr_zone_config const *
-/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
-/* 16 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 356), // struct fpr_block *
-/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 3), // uint32_t *
-/* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
-/* 26 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 419), // struct fpr_trace_event const *
+/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 444), // uint8_t const *
+/* 10 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 3), // uint32_t *
+/* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 408), // struct fpr_replay_model_stats *
+/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint64_t *, struct fpr_replay_frames_stats *)
+/* 18 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 19 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 20 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
+/* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 407), // struct fpr_replay_frames_stats *
+/* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t)
+/* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 30 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 43), // uint64_t *
-/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
-/* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 30 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
+/* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 33 */ _CFFI_OP(_CFFI_OP_POINTER, 422), // struct fpr_zone_config const *
+/* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
+/* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 38 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t)
-/* 41 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/* 44 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 46 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t)
-/* 47 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 38 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 386), // struct fpr_block *
+/* 42 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
-/* 52 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 51 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
-/* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 57 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 59 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 60 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t)
+/* 61 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 62 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 64 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint64_t)
-/* 65 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, char *, size_t)
-/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 354), // struct fpr_allocator const *
-/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 345), // char *
-/* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
-/* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
-/* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 77 */ _CFFI_OP(_CFFI_OP_POINTER, 391), // struct fpr_zone_state *
-/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 63 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 65 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 66 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t)
+/* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 68 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 69 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
+/* 72 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 75 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
+/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 82 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 83 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 84 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 86 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
-/* 89 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 355), // struct fpr_allocator_config const *
-/* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 96 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // struct fpr_allocator * *
-/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
-/* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint64_t)
+/* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 87 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, char *, size_t)
+/* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 384), // struct fpr_allocator const *
+/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 375), // char *
+/* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
+/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
+/* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 97 */ _CFFI_OP(_CFFI_OP_POINTER, 423), // struct fpr_zone_state *
+/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 99 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 100 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
 /* 101 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 102 */ _CFFI_OP(_CFFI_OP_POINTER, 384), // struct fpr_segment *
-/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 364), // struct fpr_guest_memory const *
-/* 106 */ _CFFI_OP(_CFFI_OP_POINTER, 357), // struct fpr_chain const *
-/* 107 */ _CFFI_OP(_CFFI_OP_POINTER, 379), // struct fpr_report_rules const *
-/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 378), // struct fpr_report_cursor *
-/* 109 */ _CFFI_OP(_CFFI_OP_POINTER, 374), // struct fpr_range *
-/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 113 */ _CFFI_OP(_CFFI_OP_POINTER, 377), // struct fpr_report_account *
-/* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint32_t *)
-/* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 117 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 119 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
-/* 120 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 123 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
-/* 126 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 127 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
-/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 134 */ _CFFI_OP(_CFFI_OP_POINTER, 170), // uint8_t * *
-/* 135 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
-/* 138 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 415), // void *
+/* 102 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 103 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 104 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 105 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 106 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
+/* 109 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
+/* 114 */ _CFFI_OP(_CFFI_OP_POINTER, 385), // struct fpr_allocator_config const *
+/* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 33),
+/* 116 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // struct fpr_allocator * *
+/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
+/* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 120 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 122 */ _CFFI_OP(_CFFI_OP_POINTER, 416), // struct fpr_segment *
+/* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
+/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 394), // struct fpr_guest_memory const *
+/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 387), // struct fpr_chain const *
+/* 127 */ _CFFI_OP(_CFFI_OP_POINTER, 411), // struct fpr_report_rules const *
+/* 128 */ _CFFI_OP(_CFFI_OP_POINTER, 410), // struct fpr_report_cursor *
+/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 404), // struct fpr_range *
+/* 130 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 132 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 409), // struct fpr_report_account *
+/* 134 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint32_t *)
+/* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
+/* 137 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
+/* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
 /* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 143 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
-/* 144 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 415), // void const *
+/* 142 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 143 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 144 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 145 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
+/* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
 /* 147 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_host_costs const *)
-/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 366), // struct fpr_host_costs const *
-/* 151 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 153 */ _CFFI_OP(_CFFI_OP_POINTER, 380), // struct fpr_residency *
-/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 43), // uint64_t const *
-/* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 157 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 158 */ _CFFI_OP(_CFFI_OP_POINTER, 361), // struct fpr_discard_outcome *
-/* 159 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 161 */ _CFFI_OP(_CFFI_OP_NOOP, 153),
-/* 162 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 380), // struct fpr_residency const *
-/* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 412), // uint8_t *
+/* 148 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 150 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
+/* 151 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
+/* 152 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 153 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 190), // uint8_t * *
+/* 155 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 156 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
+/* 158 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
+/* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 160 */ _CFFI_OP(_CFFI_OP_POINTER, 447), // void *
+/* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 162 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 163 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
+/* 164 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
+/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 166 */ _CFFI_OP(_CFFI_OP_POINTER, 447), // void const *
+/* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_host_costs const *)
+/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 396), // struct fpr_host_costs const *
 /* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 381), // struct fpr_residency_config const *
-/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 369), // struct fpr_memory_region const *
+/* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 412), // struct fpr_residency *
+/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t const *
 /* 175 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 176 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 153), // struct fpr_residency * *
-/* 178 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *)
-/* 180 */ _CFFI_OP(_CFFI_OP_POINTER, 385), // struct fpr_split_driver *
-/* 181 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 182 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 180),
-/* 184 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 185 */ _CFFI_OP(_CFFI_OP_POINTER, 383), // struct fpr_ring_layout const *
-/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 362), // struct fpr_driver_slot *
-/* 187 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 180),
-/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 384), // struct fpr_segment const *
-/* 194 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint32_t *)
-/* 198 */ _CFFI_OP(_CFFI_OP_NOOP, 180),
-/* 199 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 200 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 201 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 202 */ _CFFI_OP(_CFFI_OP_NOOP, 180),
-/* 203 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 204 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 206 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *)
-/* 207 */ _CFFI_OP(_CFFI_OP_POINTER, 386), // struct fpr_split_ring *
-/* 208 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 209 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 210 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
-/* 211 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 214 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
-/* 215 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 216 */ _CFFI_OP(_CFFI_OP_POINTER, 357), // struct fpr_chain *
-/* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 219 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
-/* 220 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 221 */ _CFFI_OP(_CFFI_OP_NOOP, 185),
-/* 222 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 224 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t *)
-/* 226 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
-/* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 176 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 177 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 391), // struct fpr_discard_outcome *
+/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
+/* 182 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 183 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 184 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 186 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 187 */ _CFFI_OP(_CFFI_OP_POINTER, 412), // struct fpr_residency const *
+/* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 190 */ _CFFI_OP(_CFFI_OP_POINTER, 444), // uint8_t *
+/* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 192 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 413), // struct fpr_residency_config const *
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 399), // struct fpr_memory_region const *
+/* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 196 */ _CFFI_OP(_CFFI_OP_NOOP, 170),
+/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 173), // struct fpr_residency * *
+/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *)
+/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 417), // struct fpr_split_driver *
+/* 201 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 202 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 203 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
+/* 204 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
+/* 205 */ _CFFI_OP(_CFFI_OP_POINTER, 415), // struct fpr_ring_layout const *
+/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 392), // struct fpr_driver_slot *
+/* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 209 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 210 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 212 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
+/* 213 */ _CFFI_OP(_CFFI_OP_POINTER, 416), // struct fpr_segment const *
+/* 214 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint32_t *)
+/* 218 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
+/* 219 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 220 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 221 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 222 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
+/* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 226 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *)
+/* 227 */ _CFFI_OP(_CFFI_OP_POINTER, 418), // struct fpr_split_ring *
 /* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 207),
-/* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 232 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring const *)
-/* 235 */ _CFFI_OP(_CFFI_OP_POINTER, 386), // struct fpr_split_ring const *
-/* 236 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 389), // struct fpr_trace_state *
-/* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 412), // uint8_t const *
-/* 240 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 241 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 387), // struct fpr_trace_event *
-/* 243 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 244 */ _CFFI_OP(_CFFI_OP_POINTER, 388), // struct fpr_trace_marker *
-/* 245 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 247 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 248 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 250 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
+/* 231 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
+/* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 234 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
+/* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 387), // struct fpr_chain *
+/* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 238 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
+/* 240 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
+/* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 205),
+/* 242 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 244 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 245 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t *)
+/* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
+/* 247 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
 /* 251 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 252 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 254 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 140),
-/* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 252 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring const *)
+/* 255 */ _CFFI_OP(_CFFI_OP_POINTER, 418), // struct fpr_split_ring const *
+/* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 257 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
+/* 258 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
 /* 259 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 260 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 261 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 260 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 261 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 264 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION, 359), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 266 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION, 292), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 370), // struct fpr_notify *()(struct fpr_allocator *)
-/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 276 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(uint64_t)
-/* 279 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 281 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_allocator const *)
-/* 282 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_cost const *)
-/* 285 */ _CFFI_OP(_CFFI_OP_POINTER, 358), // struct fpr_cost const *
-/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 287 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 288 */ _CFFI_OP(_CFFI_OP_NOOP, 285),
-/* 289 */ _CFFI_OP(_CFFI_OP_POINTER, 372), // struct fpr_random *
-/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 292 */ _CFFI_OP(_CFFI_OP_POINTER, 365), // struct fpr_histogram const *
-/* 293 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 263 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 264 */ _CFFI_OP(_CFFI_OP_NOOP, 190),
+/* 265 */ _CFFI_OP(_CFFI_OP_NOOP, 190),
+/* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 268 */ _CFFI_OP(_CFFI_OP_POINTER, 421), // struct fpr_trace_state *
+/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 270 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 271 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 272 */ _CFFI_OP(_CFFI_OP_POINTER, 419), // struct fpr_trace_event *
+/* 273 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 274 */ _CFFI_OP(_CFFI_OP_POINTER, 420), // struct fpr_trace_marker *
+/* 275 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 276 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 277 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 281 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 282 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 283 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 284 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 160),
+/* 288 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 289 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 290 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 291 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 292 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
 /* 294 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *)
-/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
+/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 389), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
 /* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_random *, uint64_t)
-/* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
-/* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 302 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(struct fpr_residency const *)
-/* 303 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION, 43), // uint64_t()(uint32_t)
-/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 322), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
+/* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 400), // struct fpr_notify *()(struct fpr_allocator *)
+/* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 308 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_allocator *)
-/* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 308 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(uint64_t)
+/* 309 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_histogram *)
-/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 365), // struct fpr_histogram *
+/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_allocator const *)
+/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
 /* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 312),
-/* 316 */ _CFFI_OP(_CFFI_OP_NOOP, 292),
-/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 319 */ _CFFI_OP(_CFFI_OP_NOOP, 312),
-/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 154),
-/* 321 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 312),
-/* 325 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 326 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *)
+/* 315 */ _CFFI_OP(_CFFI_OP_POINTER, 388), // struct fpr_cost const *
+/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 318 */ _CFFI_OP(_CFFI_OP_NOOP, 315),
+/* 319 */ _CFFI_OP(_CFFI_OP_POINTER, 402), // struct fpr_random *
+/* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 321 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 322 */ _CFFI_OP(_CFFI_OP_POINTER, 395), // struct fpr_histogram const *
+/* 323 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *)
+/* 326 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
 /* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
+/* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *, uint64_t)
+/* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
 /* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 331 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_residency *)
-/* 334 */ _CFFI_OP(_CFFI_OP_NOOP, 153),
-/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_residency *, uint32_t)
-/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 153),
-/* 338 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION, 415), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 341 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 343 */ _CFFI_OP(_CFFI_OP_POINTER, 367), // struct fpr_host_counters *
-/* 344 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 345 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 346 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
-/* 347 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_ring_fault
-/* 348 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_status
-/* 349 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_take_stop
-/* 350 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_zone_class
-/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 256), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 352 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
-/* 353 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 354 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 355 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 356 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 357 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 358 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 359 */ _CFFI_OP(_CFFI_OP_POINTER, 360), // struct fpr_counters const *
-/* 360 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 361 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 362 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 363 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 364 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 365 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 366 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 367 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 368 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 369 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 370 */ _CFFI_OP(_CFFI_OP_POINTER, 371), // struct fpr_notify *
-/* 371 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 372 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_random
-/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 374), // struct fpr_range const *
-/* 374 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_range
-/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 376), // struct fpr_region *
-/* 376 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_region
-/* 377 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_report_account
-/* 378 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_report_cursor
-/* 379 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_report_rules
-/* 380 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_residency
-/* 381 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_residency_config
-/* 382 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_ring_counters
-/* 383 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_ring_layout
-/* 384 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_segment
-/* 385 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_split_driver
-/* 386 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_split_ring
-/* 387 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_trace_event
-/* 388 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_trace_marker
-/* 389 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_trace_state
-/* 390 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_zone_config
-/* 391 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_zone_state
-/* 392 */ _CFFI_OP(_CFFI_OP_POINTER, 393), // struct split_avail *
-/* 393 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct split_avail
-/* 394 */ _CFFI_OP(_CFFI_OP_POINTER, 395), // struct split_desc *
-/* 395 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct split_desc
-/* 396 */ _CFFI_OP(_CFFI_OP_POINTER, 397), // struct split_used *
-/* 397 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct split_used
-/* 398 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[14]
-/* 399 */ (_cffi_opcode_t)(14),
-/* 400 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[32]
-/* 401 */ (_cffi_opcode_t)(32),
-/* 402 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[4]
-/* 403 */ (_cffi_opcode_t)(4),
-/* 404 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[6]
-/* 405 */ (_cffi_opcode_t)(6),
-/* 406 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[7424]
-/* 407 */ (_cffi_opcode_t)(7424),
-/* 408 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[7]
-/* 409 */ (_cffi_opcode_t)(7),
-/* 410 */ _CFFI_OP(_CFFI_OP_ARRAY, 43), // uint64_t[9]
-/* 411 */ (_cffi_opcode_t)(9),
-/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 413 */ _CFFI_OP(_CFFI_OP_ARRAY, 412), // uint8_t[5]
-/* 414 */ (_cffi_opcode_t)(5),
-/* 415 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_residency const *)
+/* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
+/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint32_t)
+/* 336 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_allocator *)
+/* 339 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_histogram *)
+/* 342 */ _CFFI_OP(_CFFI_OP_POINTER, 395), // struct fpr_histogram *
+/* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 344 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 345 */ _CFFI_OP(_CFFI_OP_NOOP, 342),
+/* 346 */ _CFFI_OP(_CFFI_OP_NOOP, 322),
+/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 349 */ _CFFI_OP(_CFFI_OP_NOOP, 342),
+/* 350 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
+/* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 354 */ _CFFI_OP(_CFFI_OP_NOOP, 342),
+/* 355 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 360 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 361 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_residency *)
+/* 364 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
+/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_residency *, uint32_t)
+/* 367 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
+/* 368 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
+/* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 397), // struct fpr_host_counters *
+/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 376 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
+/* 377 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_replay_action
+/* 378 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_ring_fault
+/* 379 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_status
+/* 380 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_take_stop
+/* 381 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_zone_class
+/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 286), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 383 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 384 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 385 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 386 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 387 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 388 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 389 */ _CFFI_OP(_CFFI_OP_POINTER, 390), // struct fpr_counters const *
+/* 390 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 391 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 392 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 393 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 394 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 395 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 396 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 397 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 398 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 399 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 401), // struct fpr_notify *
+/* 401 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 402 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_random
+/* 403 */ _CFFI_OP(_CFFI_OP_POINTER, 404), // struct fpr_range const *
+/* 404 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_range
+/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 406), // struct fpr_region *
+/* 406 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_region
+/* 407 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_replay_frames_stats
+/* 408 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_replay_model_stats
+/* 409 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_report_account
+/* 410 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_report_cursor
+/* 411 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_report_rules
+/* 412 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_residency
+/* 413 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_residency_config
+/* 414 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_ring_counters
+/* 415 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_ring_layout
+/* 416 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_segment
+/* 417 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_split_driver
+/* 418 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_split_ring
+/* 419 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_trace_event
+/* 420 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_trace_marker
+/* 421 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_trace_state
+/* 422 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_zone_config
+/* 423 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_zone_state
+/* 424 */ _CFFI_OP(_CFFI_OP_POINTER, 425), // struct split_avail *
+/* 425 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct split_avail
+/* 426 */ _CFFI_OP(_CFFI_OP_POINTER, 427), // struct split_desc *
+/* 427 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct split_desc
+/* 428 */ _CFFI_OP(_CFFI_OP_POINTER, 429), // struct split_used *
+/* 429 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct split_used
+/* 430 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[14]
+/* 431 */ (_cffi_opcode_t)(14),
+/* 432 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[32]
+/* 433 */ (_cffi_opcode_t)(32),
+/* 434 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[4]
+/* 435 */ (_cffi_opcode_t)(4),
+/* 436 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[6]
+/* 437 */ (_cffi_opcode_t)(6),
+/* 438 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7424]
+/* 439 */ (_cffi_opcode_t)(7424),
+/* 440 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7]
+/* 441 */ (_cffi_opcode_t)(7),
+/* 442 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[9]
+/* 443 */ (_cffi_opcode_t)(9),
+/* 444 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 445 */ _CFFI_OP(_CFFI_OP_ARRAY, 444), // uint8_t[5]
+/* 446 */ (_cffi_opcode_t)(5),
+/* 447 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_UNMOVABLE(unsigned long long *o)
@@ -1056,6 +1089,48 @@ static int _cffi_const_FPR_ISOLATE(unsigned long long *o)
 {
   int n = (FPR_ISOLATE) <= 0;
   *o = (unsigned long long)((FPR_ISOLATE) | 0);  /* check that FPR_ISOLATE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_REPLAY_NONE(unsigned long long *o)
+{
+  int n = (FPR_REPLAY_NONE) <= 0;
+  *o = (unsigned long long)((FPR_REPLAY_NONE) | 0);  /* check that FPR_REPLAY_NONE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_REPLAY_TAKE(unsigned long long *o)
+{
+  int n = (FPR_REPLAY_TAKE) <= 0;
+  *o = (unsigned long long)((FPR_REPLAY_TAKE) | 0);  /* check that FPR_REPLAY_TAKE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_REPLAY_RETURN(unsigned long long *o)
+{
+  int n = (FPR_REPLAY_RETURN) <= 0;
+  *o = (unsigned long long)((FPR_REPLAY_RETURN) | 0);  /* check that FPR_REPLAY_RETURN is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_REPLAY_BOOT(unsigned long long *o)
+{
+  int n = (FPR_REPLAY_BOOT) <= 0;
+  *o = (unsigned long long)((FPR_REPLAY_BOOT) | 0);  /* check that FPR_REPLAY_BOOT is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_REPLAY_STEAL(unsigned long long *o)
+{
+  int n = (FPR_REPLAY_STEAL) <= 0;
+  *o = (unsigned long long)((FPR_REPLAY_STEAL) | 0);  /* check that FPR_REPLAY_STEAL is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_REPLAY_MAYBE(unsigned long long *o)
+{
+  int n = (FPR_REPLAY_MAYBE) <= 0;
+  *o = (unsigned long long)((FPR_REPLAY_MAYBE) | 0);  /* check that FPR_REPLAY_MAYBE is an integer */
   return n;
 }
 
@@ -1351,10 +1426,10 @@ _cffi_f_fpr_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg5, (char **)&x5);
+      _cffi_type(14), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1563,10 +1638,10 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(70), arg0, (char **)&x0);
+      _cffi_type(90), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1578,7 +1653,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(359));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(389));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -1609,28 +1684,28 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg0, (char **)&x0);
+      _cffi_type(114), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(114), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg1, (char **)&x1);
+      _cffi_type(33), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(33), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(96), arg2, (char **)&x2);
+      _cffi_type(116), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(96), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(116), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1707,10 +1782,10 @@ _cffi_f_fpr_allocator_label(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(70), arg0, (char **)&x0);
+      _cffi_type(90), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1749,10 +1824,10 @@ _cffi_f_fpr_allocator_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(70), arg0, (char **)&x0);
+      _cffi_type(90), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1802,7 +1877,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(370));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(400));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -1900,10 +1975,10 @@ _cffi_f_fpr_allocator_set_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg2, (char **)&x2);
+      _cffi_type(33), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(33), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1946,19 +2021,19 @@ _cffi_f_fpr_allocator_validate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(70), arg0, (char **)&x0);
+      _cffi_type(90), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(71), arg1, (char **)&x1);
+      _cffi_type(91), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (char *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(71), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(91), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2005,10 +2080,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(70), arg0, (char **)&x0);
+      _cffi_type(90), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2018,10 +2093,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(77), arg2, (char **)&x2);
+      _cffi_type(97), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(77), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(97), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2089,10 +2164,10 @@ _cffi_f_fpr_buddy_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2135,10 +2210,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(70), arg0, (char **)&x0);
+      _cffi_type(90), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2148,10 +2223,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(21), arg2, (char **)&x2);
+      _cffi_type(41), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(21), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2312,19 +2387,19 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(285), arg0, (char **)&x0);
+      _cffi_type(315), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(285), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(315), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(289), arg1, (char **)&x1);
+      _cffi_type(319), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(289), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2359,10 +2434,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(285), arg0, (char **)&x0);
+      _cffi_type(315), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(285), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(315), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2513,10 +2588,10 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(125), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2565,19 +2640,19 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(125), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg1, (char **)&x1);
+      _cffi_type(12), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2622,10 +2697,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(125), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2635,10 +2710,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(140), arg2, (char **)&x2);
+      _cffi_type(160), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(140), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(160), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2687,10 +2762,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(125), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2700,10 +2775,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(146), arg2, (char **)&x2);
+      _cffi_type(166), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(146), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(166), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2806,19 +2881,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(312), arg0, (char **)&x0);
+      _cffi_type(342), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(312), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(342), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(292), arg1, (char **)&x1);
+      _cffi_type(322), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(292), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(322), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2859,10 +2934,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(292), arg0, (char **)&x0);
+      _cffi_type(322), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(292), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(322), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2907,10 +2982,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(312), arg0, (char **)&x0);
+      _cffi_type(342), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(312), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(342), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2959,19 +3034,19 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(312), arg0, (char **)&x0);
+      _cffi_type(342), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(312), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(342), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(154), arg1, (char **)&x1);
+      _cffi_type(174), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(154), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(174), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3008,10 +3083,10 @@ _cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(312), arg0, (char **)&x0);
+      _cffi_type(342), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(312), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(342), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3046,10 +3121,10 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(150), arg0, (char **)&x0);
+      _cffi_type(170), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(170), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3165,10 +3240,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(70), arg0, (char **)&x0);
+      _cffi_type(90), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3186,10 +3261,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3199,10 +3274,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg6, (char **)&x6);
+      _cffi_type(14), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3280,28 +3355,28 @@ _cffi_f_fpr_list_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(21), arg5, (char **)&x5);
+      _cffi_type(41), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(21), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg6, (char **)&x6);
+      _cffi_type(12), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg7, (char **)&x7);
+      _cffi_type(12), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3352,10 +3427,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(70), arg0, (char **)&x0);
+      _cffi_type(90), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3373,10 +3448,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3386,10 +3461,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg6, (char **)&x6);
+      _cffi_type(14), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3430,10 +3505,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(289), arg0, (char **)&x0);
+      _cffi_type(319), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3472,10 +3547,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(289), arg0, (char **)&x0);
+      _cffi_type(319), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3516,10 +3591,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(289), arg0, (char **)&x0);
+      _cffi_type(319), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3572,10 +3647,10 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(125), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3585,19 +3660,19 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg2, (char **)&x2);
+      _cffi_type(12), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg3, (char **)&x3);
+      _cffi_type(14), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3615,6 +3690,313 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_region_find _cffi_d_fpr_region_find
+#endif
+
+static int _cffi_d_fpr_replay_actions(struct fpr_trace_event const * x0, uint64_t x1, uint64_t x2, uint32_t x3, uint32_t x4, int x5, uint8_t * x6, uint8_t * x7)
+{
+  return fpr_replay_actions(x0, x1, x2, x3, x4, x5, x6, x7);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
+{
+  struct fpr_trace_event const * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint32_t x3;
+  uint32_t x4;
+  int x5;
+  uint8_t * x6;
+  uint8_t * x7;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+  PyObject *arg7;
+
+  if (!PyArg_UnpackTuple(args, "fpr_replay_actions", 8, 8, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(8), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint32_t);
+  if (x4 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x5 = _cffi_to_c_int(arg5, int);
+  if (x5 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(190), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(190), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(190), arg7, (char **)&x7);
+  if (datasize != 0) {
+    x7 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(190), arg7, (char **)&x7,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_replay_actions(x0, x1, x2, x3, x4, x5, x6, x7); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_replay_actions _cffi_d_fpr_replay_actions
+#endif
+
+static int _cffi_d_fpr_replay_frames(struct fpr_allocator * x0, struct fpr_trace_event const * x1, uint8_t const * x2, uint64_t x3, int64_t x4, uint64_t * x5, struct fpr_replay_frames_stats * x6)
+{
+  return fpr_replay_frames(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_replay_frames(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  struct fpr_trace_event const * x1;
+  uint8_t const * x2;
+  uint64_t x3;
+  int64_t x4;
+  uint64_t * x5;
+  struct fpr_replay_frames_stats * x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_replay_frames", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(8), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(8), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(9), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(9), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, int64_t);
+  if (x4 == (int64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(14), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(14), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(24), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_frames_stats *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(24), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_replay_frames(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_replay_frames _cffi_d_fpr_replay_frames
+#endif
+
+static int _cffi_d_fpr_replay_model(struct fpr_allocator * x0, struct fpr_trace_event const * x1, uint8_t const * x2, uint64_t x3, int64_t x4, uint32_t * x5, uint64_t x6, uint64_t * x7, struct fpr_replay_model_stats * x8)
+{
+  return fpr_replay_model(x0, x1, x2, x3, x4, x5, x6, x7, x8);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  struct fpr_trace_event const * x1;
+  uint8_t const * x2;
+  uint64_t x3;
+  int64_t x4;
+  uint32_t * x5;
+  uint64_t x6;
+  uint64_t * x7;
+  struct fpr_replay_model_stats * x8;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+  PyObject *arg7;
+  PyObject *arg8;
+
+  if (!PyArg_UnpackTuple(args, "fpr_replay_model", 9, 9, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7, &arg8))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(8), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(8), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(9), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(9), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, int64_t);
+  if (x4 == (int64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(12), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(12), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x6 = _cffi_to_c_int(arg6, uint64_t);
+  if (x6 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(14), arg7, (char **)&x7);
+  if (datasize != 0) {
+    x7 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(14), arg7, (char **)&x7,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(15), arg8, (char **)&x8);
+  if (datasize != 0) {
+    x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_model_stats *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(15), arg8, (char **)&x8,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_replay_model(x0, x1, x2, x3, x4, x5, x6, x7, x8); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_replay_model _cffi_d_fpr_replay_model
 #endif
 
 static int _cffi_d_fpr_report_judge(struct fpr_guest_memory const * x0, struct fpr_chain const * x1, struct fpr_report_rules const * x2, struct fpr_report_cursor * x3, struct fpr_range * x4, uint32_t x5, uint32_t * x6, uint32_t * x7, struct fpr_report_account * x8)
@@ -3652,46 +4034,46 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(125), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(106), arg1, (char **)&x1);
+      _cffi_type(126), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(106), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(126), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(107), arg2, (char **)&x2);
+      _cffi_type(127), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(107), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(127), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(108), arg3, (char **)&x3);
+      _cffi_type(128), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(108), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(109), arg4, (char **)&x4);
+      _cffi_type(129), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(109), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(129), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3701,28 +4083,28 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg6, (char **)&x6);
+      _cffi_type(12), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg7, (char **)&x7);
+      _cffi_type(12), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(113), arg8, (char **)&x8);
+      _cffi_type(133), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(113), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(133), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3784,10 +4166,10 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(102), arg3, (char **)&x3);
+      _cffi_type(122), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(102), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(122), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3828,10 +4210,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(187), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(187), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3841,10 +4223,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(343), arg2, (char **)&x2);
+      _cffi_type(373), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3891,19 +4273,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(173), arg0, (char **)&x0);
+      _cffi_type(193), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(173), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(193), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(174), arg1, (char **)&x1);
+      _cffi_type(194), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(174), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(194), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3913,19 +4295,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(150), arg3, (char **)&x3);
+      _cffi_type(170), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(150), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(170), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg4, (char **)&x4);
+      _cffi_type(197), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3958,10 +4340,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(153), arg0, (char **)&x0);
+      _cffi_type(173), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(153), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(173), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4010,19 +4392,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(153), arg0, (char **)&x0);
+      _cffi_type(173), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(153), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(173), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(154), arg1, (char **)&x1);
+      _cffi_type(174), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(154), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(174), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4036,19 +4418,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(158), arg5, (char **)&x5);
+      _cffi_type(178), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(158), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4083,10 +4465,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(187), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(187), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4098,7 +4480,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(292));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(322));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4121,10 +4503,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(187), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(187), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4169,10 +4551,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(153), arg0, (char **)&x0);
+      _cffi_type(173), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(153), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(173), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4229,10 +4611,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(187), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(187), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4246,10 +4628,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(170), arg3, (char **)&x3);
+      _cffi_type(190), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(170), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(190), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4284,10 +4666,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(187), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(187), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4326,10 +4708,10 @@ _cffi_f_fpr_residency_set_active(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(153), arg0, (char **)&x0);
+      _cffi_type(173), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(153), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(173), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4384,10 +4766,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(140), arg0, (char **)&x0);
+      _cffi_type(160), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(140), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(160), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4413,10 +4795,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg6, (char **)&x6);
+      _cffi_type(14), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4461,19 +4843,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(180), arg0, (char **)&x0);
+      _cffi_type(200), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(193), arg1, (char **)&x1);
+      _cffi_type(213), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(193), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(213), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4516,10 +4898,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(180), arg0, (char **)&x0);
+      _cffi_type(200), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4560,19 +4942,19 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(180), arg0, (char **)&x0);
+      _cffi_type(200), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg1, (char **)&x1);
+      _cffi_type(12), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4615,28 +4997,28 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(180), arg0, (char **)&x0);
+      _cffi_type(200), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg1, (char **)&x1);
+      _cffi_type(14), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg2, (char **)&x2);
+      _cffi_type(12), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4677,19 +5059,19 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(180), arg0, (char **)&x0);
+      _cffi_type(200), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg1, (char **)&x1);
+      _cffi_type(12), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4740,37 +5122,37 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(180), arg0, (char **)&x0);
+      _cffi_type(200), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(180), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg1, (char **)&x1);
+      _cffi_type(125), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(185), arg2, (char **)&x2);
+      _cffi_type(205), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(185), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(205), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(186), arg3, (char **)&x3);
+      _cffi_type(206), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(186), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(206), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4831,28 +5213,28 @@ _cffi_f_fpr_split_part_bytes(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg1, (char **)&x1);
+      _cffi_type(14), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg2, (char **)&x2);
+      _cffi_type(14), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg3, (char **)&x3);
+      _cffi_type(14), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4887,10 +5269,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(207), arg0, (char **)&x0);
+      _cffi_type(227), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4931,19 +5313,19 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(207), arg0, (char **)&x0);
+      _cffi_type(227), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg1, (char **)&x1);
+      _cffi_type(12), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4978,10 +5360,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg0, (char **)&x0);
+      _cffi_type(255), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(255), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5024,28 +5406,28 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(207), arg0, (char **)&x0);
+      _cffi_type(227), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg1, (char **)&x1);
+      _cffi_type(125), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(216), arg2, (char **)&x2);
+      _cffi_type(236), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(216), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(236), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5088,10 +5470,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(207), arg0, (char **)&x0);
+      _cffi_type(227), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5140,19 +5522,19 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(207), arg0, (char **)&x0);
+      _cffi_type(227), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg1, (char **)&x1);
+      _cffi_type(125), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5193,19 +5575,19 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(207), arg0, (char **)&x0);
+      _cffi_type(227), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg1, (char **)&x1);
+      _cffi_type(12), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5252,28 +5634,28 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(207), arg0, (char **)&x0);
+      _cffi_type(227), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(207), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg1, (char **)&x1);
+      _cffi_type(125), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(185), arg2, (char **)&x2);
+      _cffi_type(205), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(185), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(205), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5283,10 +5665,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5345,19 +5727,19 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(238), arg0, (char **)&x0);
+      _cffi_type(268), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(238), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(268), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(239), arg1, (char **)&x1);
+      _cffi_type(9), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(239), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5371,10 +5753,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(242), arg4, (char **)&x4);
+      _cffi_type(272), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(242), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(272), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5384,10 +5766,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(244), arg6, (char **)&x6);
+      _cffi_type(274), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(244), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(274), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5397,28 +5779,28 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg8, (char **)&x8);
+      _cffi_type(14), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg9, (char **)&x9);
+      _cffi_type(14), arg9, (char **)&x9);
   if (datasize != 0) {
     x9 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg9, (char **)&x9,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg9, (char **)&x9,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg10, (char **)&x10);
+      _cffi_type(14), arg10, (char **)&x10);
   if (datasize != 0) {
     x10 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg10, (char **)&x10,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg10, (char **)&x10,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5465,10 +5847,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(125), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5482,19 +5864,19 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(134), arg3, (char **)&x3);
+      _cffi_type(154), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(134), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(154), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5762,6 +6144,15 @@ static int _cffi_const_FPR_PCP_LISTS(unsigned long long *o)
   int n = (FPR_PCP_LISTS) <= 0;
   *o = (unsigned long long)((FPR_PCP_LISTS) | 0);  /* check that FPR_PCP_LISTS is an integer */
   if (!_cffi_check_int(*o, n, 14U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_REPLAY_BATCHED(unsigned long long *o)
+{
+  int n = (FPR_REPLAY_BATCHED) <= 0;
+  *o = (unsigned long long)((FPR_REPLAY_BATCHED) | 0);  /* check that FPR_REPLAY_BATCHED is an integer */
+  if (!_cffi_check_int(*o, n, 128U))
     n |= 2;
   return n;
 }
@@ -6337,6 +6728,37 @@ static void _cffi_checkfld_struct_fpr_region(struct fpr_region *p)
 struct _cffi_align_struct_fpr_region { char x; struct fpr_region y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_replay_frames_stats(struct fpr_replay_frames_stats *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->takes) | 0);  /* check that 'struct fpr_replay_frames_stats.takes' is an integer */
+  (void)((p->takes_predicted) | 0);  /* check that 'struct fpr_replay_frames_stats.takes_predicted' is an integer */
+  (void)((p->takes_missing) | 0);  /* check that 'struct fpr_replay_frames_stats.takes_missing' is an integer */
+  (void)((p->returns) | 0);  /* check that 'struct fpr_replay_frames_stats.returns' is an integer */
+  (void)((p->returns_double) | 0);  /* check that 'struct fpr_replay_frames_stats.returns_double' is an integer */
+  (void)((p->steals) | 0);  /* check that 'struct fpr_replay_frames_stats.steals' is an integer */
+  (void)((p->steals_predicted) | 0);  /* check that 'struct fpr_replay_frames_stats.steals_predicted' is an integer */
+  (void)((p->outside) | 0);  /* check that 'struct fpr_replay_frames_stats.outside' is an integer */
+  (void)((p->first_miss) | 0);  /* check that 'struct fpr_replay_frames_stats.first_miss' is an integer */
+}
+struct _cffi_align_struct_fpr_replay_frames_stats { char x; struct fpr_replay_frames_stats y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_replay_model_stats(struct fpr_replay_model_stats *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->allocs) | 0);  /* check that 'struct fpr_replay_model_stats.allocs' is an integer */
+  (void)((p->allocs_equal) | 0);  /* check that 'struct fpr_replay_model_stats.allocs_equal' is an integer */
+  (void)((p->allocs_failed) | 0);  /* check that 'struct fpr_replay_model_stats.allocs_failed' is an integer */
+  (void)((p->frees) | 0);  /* check that 'struct fpr_replay_model_stats.frees' is an integer */
+  (void)((p->frees_unknown) | 0);  /* check that 'struct fpr_replay_model_stats.frees_unknown' is an integer */
+  (void)((p->first_miss) | 0);  /* check that 'struct fpr_replay_model_stats.first_miss' is an integer */
+}
+struct _cffi_align_struct_fpr_replay_model_stats { char x; struct fpr_replay_model_stats y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_report_account(struct fpr_report_account *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -6614,6 +7036,13 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_PCP_LISTS", (void *)_cffi_const_FPR_PCP_LISTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_RECLAIMABLE", (void *)_cffi_const_FPR_RECLAIMABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REFUSED", (void *)_cffi_const_FPR_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_REPLAY_BATCHED", (void *)_cffi_const_FPR_REPLAY_BATCHED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_REPLAY_BOOT", (void *)_cffi_const_FPR_REPLAY_BOOT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_REPLAY_MAYBE", (void *)_cffi_const_FPR_REPLAY_MAYBE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_REPLAY_NONE", (void *)_cffi_const_FPR_REPLAY_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_REPLAY_RETURN", (void *)_cffi_const_FPR_REPLAY_RETURN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_REPLAY_STEAL", (void *)_cffi_const_FPR_REPLAY_STEAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_REPLAY_TAKE", (void *)_cffi_const_FPR_REPLAY_TAKE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_RING_BROKEN", (void *)_cffi_const_FPR_RING_BROKEN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_RING_EVENT_IDX", (void *)_cffi_const_FPR_RING_EVENT_IDX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_RING_INDIRECT", (void *)_cffi_const_FPR_RING_INDIRECT, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -6659,87 +7088,90 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ZONE_DMA32", (void *)_cffi_const_FPR_ZONE_DMA32, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_MOVABLE", (void *)_cffi_const_FPR_ZONE_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_NORMAL", (void *)_cffi_const_FPR_ZONE_NORMAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 25), (void *)_cffi_d_fpr_alloc },
-  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_fpr_allocator_add_allocated },
-  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_fpr_allocator_add_block },
-  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 265), (void *)_cffi_d_fpr_allocator_counters },
-  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 93), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 308), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 281), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 271), (void *)_cffi_d_fpr_allocator_notify },
-  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 46), (void *)_cffi_d_fpr_allocator_set_label },
-  { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_fpr_allocator_set_zone },
-  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_fpr_allocator_validate },
-  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_fpr_allocator_zone },
-  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 33), (void *)_cffi_d_fpr_buddy_alloc },
-  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_fpr_buddy_find },
-  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_buddy_free },
-  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 46), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 287), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 284), (void *)_cffi_d_fpr_cost_mean },
-  { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_fpr_drain_pcp },
-  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_fpr_free },
-  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_guest_inside },
-  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 115), (void *)_cffi_d_fpr_guest_memory_check },
-  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 137), (void *)_cffi_d_fpr_guest_read },
-  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 278), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 305), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 314), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 291), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 323), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 318), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 311), (void *)_cffi_d_fpr_histogram_reset },
-  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 149), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_fpr_alloc },
+  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_add_allocated },
+  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_add_block },
+  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_fpr_allocator_add_range },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 295), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 113), (void *)_cffi_d_fpr_allocator_create },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 338), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 311), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 301), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_fpr_allocator_set_label },
+  { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 30), (void *)_cffi_d_fpr_allocator_set_zone },
+  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_fpr_allocator_validate },
+  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 94), (void *)_cffi_d_fpr_allocator_zone },
+  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_buddy_alloc },
+  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 108), (void *)_cffi_d_fpr_buddy_find },
+  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 77), (void *)_cffi_d_fpr_buddy_free },
+  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_fpr_buddy_take },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 317), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 314), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 26), (void *)_cffi_d_fpr_drain_pcp },
+  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 60), (void *)_cffi_d_fpr_free },
+  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 145), (void *)_cffi_d_fpr_guest_inside },
+  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 135), (void *)_cffi_d_fpr_guest_memory_check },
+  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 157), (void *)_cffi_d_fpr_guest_read },
+  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 163), (void *)_cffi_d_fpr_guest_write },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 308), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 335), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 344), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 321), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 353), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 348), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 341), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 169), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_fpr_list_put_back },
-  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_list_read },
-  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 15), (void *)_cffi_d_fpr_list_take },
-  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 295), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 328), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 119), (void *)_cffi_d_fpr_region_find },
-  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 104), (void *)_cffi_d_fpr_report_judge },
-  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 340), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 172), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 333), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 152), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 268), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 302), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 160), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 302), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 336), (void *)_cffi_d_fpr_residency_set_active },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 256), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 191), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 179), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 197), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 201), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 197), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 182), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 250), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 206), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 225), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 234), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 213), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 209), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 225), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 218), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 237), (void *)_cffi_d_fpr_trace_parse },
-  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_translate },
+  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 99), (void *)_cffi_d_fpr_list_read },
+  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 35), (void *)_cffi_d_fpr_list_take },
+  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 99), (void *)_cffi_d_fpr_pcp_read },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 328), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 325), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_fpr_region_find },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 257), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 17), (void *)_cffi_d_fpr_replay_frames },
+  { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_fpr_replay_model },
+  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 124), (void *)_cffi_d_fpr_report_judge },
+  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 118), (void *)_cffi_d_fpr_report_segments },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 370), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 192), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 363), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 172), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 298), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 332), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 180), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 186), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 332), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 366), (void *)_cffi_d_fpr_residency_set_active },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 286), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 211), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 199), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 217), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 221), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 217), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 202), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 226), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 245), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 254), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 233), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 245), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 238), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 267), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 150), (void *)_cffi_d_fpr_translate },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
   { "frames", offsetof(struct fpr_allocator_config, frames),
               sizeof(((struct fpr_allocator_config *)0)->frames),
-              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "seed", offsetof(struct fpr_allocator_config, seed),
             sizeof(((struct fpr_allocator_config *)0)->seed),
-            _CFFI_OP(_CFFI_OP_NOOP, 43) },
+            _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "cpus", offsetof(struct fpr_allocator_config, cpus),
             sizeof(((struct fpr_allocator_config *)0)->cpus),
             _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -6748,22 +7180,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 412) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 444) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 412) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 444) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 412) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 444) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 412) },
+               _CFFI_OP(_CFFI_OP_NOOP, 444) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "pfn", offsetof(struct fpr_block, pfn),
            sizeof(((struct fpr_block *)0)->pfn),
-           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+           _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "order", offsetof(struct fpr_block, order),
              sizeof(((struct fpr_block *)0)->order),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -6772,7 +7204,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "segments", offsetof(struct fpr_chain, segments),
                 sizeof(((struct fpr_chain *)0)->segments),
-                _CFFI_OP(_CFFI_OP_NOOP, 102) },
+                _CFFI_OP(_CFFI_OP_NOOP, 122) },
   { "capacity", offsetof(struct fpr_chain, capacity),
                 sizeof(((struct fpr_chain *)0)->capacity),
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -6787,109 +7219,109 @@ static const struct _cffi_field_s _cffi_fields[] = {
                    _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "table_gpa", offsetof(struct fpr_chain, table_gpa),
                  sizeof(((struct fpr_chain *)0)->table_gpa),
-                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "bytes", offsetof(struct fpr_chain, bytes),
              sizeof(((struct fpr_chain *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 404) },
+          _CFFI_OP(_CFFI_OP_NOOP, 436) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
-              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "frees", offsetof(struct fpr_counters, frees),
              sizeof(((struct fpr_counters *)0)->frees),
-             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "failures", offsetof(struct fpr_counters, failures),
                 sizeof(((struct fpr_counters *)0)->failures),
-                _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "refills", offsetof(struct fpr_counters, refills),
                sizeof(((struct fpr_counters *)0)->refills),
-               _CFFI_OP(_CFFI_OP_NOOP, 43) },
+               _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "drains", offsetof(struct fpr_counters, drains),
               sizeof(((struct fpr_counters *)0)->drains),
-              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "fallbacks", offsetof(struct fpr_counters, fallbacks),
                  sizeof(((struct fpr_counters *)0)->fallbacks),
-                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "steals", offsetof(struct fpr_counters, steals),
               sizeof(((struct fpr_counters *)0)->steals),
-              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "merges", offsetof(struct fpr_counters, merges),
               sizeof(((struct fpr_counters *)0)->merges),
-              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "splits", offsetof(struct fpr_counters, splits),
               sizeof(((struct fpr_counters *)0)->splits),
-              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "reported_allocs", offsetof(struct fpr_counters, reported_allocs),
                        sizeof(((struct fpr_counters *)0)->reported_allocs),
-                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "cost_ns", offsetof(struct fpr_discard_outcome, cost_ns),
                sizeof(((struct fpr_discard_outcome *)0)->cost_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 43) },
+               _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "freed_bytes", offsetof(struct fpr_discard_outcome, freed_bytes),
                    sizeof(((struct fpr_discard_outcome *)0)->freed_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "ineffective_bytes", offsetof(struct fpr_discard_outcome, ineffective_bytes),
                          sizeof(((struct fpr_discard_outcome *)0)->ineffective_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "already_free_bytes", offsetof(struct fpr_discard_outcome, already_free_bytes),
                           sizeof(((struct fpr_discard_outcome *)0)->already_free_bytes),
-                          _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "cannot_free_bytes", offsetof(struct fpr_discard_outcome, cannot_free_bytes),
                          sizeof(((struct fpr_discard_outcome *)0)->cannot_free_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "error_bytes", offsetof(struct fpr_discard_outcome, error_bytes),
                    sizeof(((struct fpr_discard_outcome *)0)->error_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "unaligned_bytes", offsetof(struct fpr_discard_outcome, unaligned_bytes),
                        sizeof(((struct fpr_discard_outcome *)0)->unaligned_bytes),
-                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "outside_bytes", offsetof(struct fpr_discard_outcome, outside_bytes),
                      sizeof(((struct fpr_discard_outcome *)0)->outside_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "calls", offsetof(struct fpr_discard_outcome, calls),
              sizeof(((struct fpr_discard_outcome *)0)->calls),
-             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "error", offsetof(struct fpr_discard_outcome, error),
              sizeof(((struct fpr_discard_outcome *)0)->error),
              _CFFI_OP(_CFFI_OP_NOOP, 4) },
   { "token", offsetof(struct fpr_driver_slot, token),
              sizeof(((struct fpr_driver_slot *)0)->token),
-             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 222) },
+            _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 222) },
+             _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "alloc_4k_ns", offsetof(struct fpr_guest_costs, alloc_4k_ns),
                    sizeof(((struct fpr_guest_costs *)0)->alloc_4k_ns),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "free_4k_ns", offsetof(struct fpr_guest_costs, free_4k_ns),
                   sizeof(((struct fpr_guest_costs *)0)->free_4k_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "alloc_thp_ns", offsetof(struct fpr_guest_costs, alloc_thp_ns),
                     sizeof(((struct fpr_guest_costs *)0)->alloc_thp_ns),
-                    _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "free_thp_ns", offsetof(struct fpr_guest_costs, free_thp_ns),
                    sizeof(((struct fpr_guest_costs *)0)->free_thp_ns),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "zero_4k_ns", offsetof(struct fpr_guest_costs, zero_4k_ns),
                   sizeof(((struct fpr_guest_costs *)0)->zero_4k_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "copy_4k_ns", offsetof(struct fpr_guest_costs, copy_4k_ns),
                   sizeof(((struct fpr_guest_costs *)0)->copy_4k_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "fault_4k_ns", offsetof(struct fpr_guest_costs, fault_4k_ns),
                    sizeof(((struct fpr_guest_costs *)0)->fault_4k_ns),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "fault_thp_ns", offsetof(struct fpr_guest_costs, fault_thp_ns),
                     sizeof(((struct fpr_guest_costs *)0)->fault_thp_ns),
-                    _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "kernel_growth_ppm", offsetof(struct fpr_guest_costs, kernel_growth_ppm),
                          sizeof(((struct fpr_guest_costs *)0)->kernel_growth_ppm),
                          _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -6898,55 +7330,55 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 375) },
+               _CFFI_OP(_CFFI_OP_NOOP, 405) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "count", offsetof(struct fpr_histogram, count),
              sizeof(((struct fpr_histogram *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "total", offsetof(struct fpr_histogram, total),
              sizeof(((struct fpr_histogram *)0)->total),
-             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "max", offsetof(struct fpr_histogram, max),
            sizeof(((struct fpr_histogram *)0)->max),
-           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+           _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 406) },
+               _CFFI_OP(_CFFI_OP_NOOP, 438) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 358) },
+                _CFFI_OP(_CFFI_OP_NOOP, 388) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 358) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 388) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 358) },
+                _CFFI_OP(_CFFI_OP_NOOP, 388) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 358) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 388) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 358) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 388) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 358) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 388) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 358) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 388) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 358) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 388) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 358) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 388) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 358) },
+            _CFFI_OP(_CFFI_OP_NOOP, 388) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 358) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 388) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -6958,82 +7390,82 @@ static const struct _cffi_field_s _cffi_fields[] = {
                           _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "first_faults_4k", offsetof(struct fpr_host_counters, first_faults_4k),
                        sizeof(((struct fpr_host_counters *)0)->first_faults_4k),
-                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "refaults_4k", offsetof(struct fpr_host_counters, refaults_4k),
                    sizeof(((struct fpr_host_counters *)0)->refaults_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "first_faults_2m", offsetof(struct fpr_host_counters, first_faults_2m),
                        sizeof(((struct fpr_host_counters *)0)->first_faults_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "refaults_2m", offsetof(struct fpr_host_counters, refaults_2m),
                    sizeof(((struct fpr_host_counters *)0)->refaults_2m),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "fault_bytes", offsetof(struct fpr_host_counters, fault_bytes),
                    sizeof(((struct fpr_host_counters *)0)->fault_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "refault_bytes", offsetof(struct fpr_host_counters, refault_bytes),
                      sizeof(((struct fpr_host_counters *)0)->refault_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "fault_ns", offsetof(struct fpr_host_counters, fault_ns),
                 sizeof(((struct fpr_host_counters *)0)->fault_ns),
-                _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "discard_ranges", offsetof(struct fpr_host_counters, discard_ranges),
                       sizeof(((struct fpr_host_counters *)0)->discard_ranges),
-                      _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "discard_calls", offsetof(struct fpr_host_counters, discard_calls),
                      sizeof(((struct fpr_host_counters *)0)->discard_calls),
-                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "discard_ns", offsetof(struct fpr_host_counters, discard_ns),
                   sizeof(((struct fpr_host_counters *)0)->discard_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "asked_bytes", offsetof(struct fpr_host_counters, asked_bytes),
                    sizeof(((struct fpr_host_counters *)0)->asked_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "discarded_bytes", offsetof(struct fpr_host_counters, discarded_bytes),
                        sizeof(((struct fpr_host_counters *)0)->discarded_bytes),
-                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "ineffective_bytes", offsetof(struct fpr_host_counters, ineffective_bytes),
                          sizeof(((struct fpr_host_counters *)0)->ineffective_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "already_free_bytes", offsetof(struct fpr_host_counters, already_free_bytes),
                           sizeof(((struct fpr_host_counters *)0)->already_free_bytes),
-                          _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "cannot_free_bytes", offsetof(struct fpr_host_counters, cannot_free_bytes),
                          sizeof(((struct fpr_host_counters *)0)->cannot_free_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "error_bytes", offsetof(struct fpr_host_counters, error_bytes),
                    sizeof(((struct fpr_host_counters *)0)->error_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "unaligned_bytes", offsetof(struct fpr_host_counters, unaligned_bytes),
                        sizeof(((struct fpr_host_counters *)0)->unaligned_bytes),
-                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "outside_bytes", offsetof(struct fpr_host_counters, outside_bytes),
                      sizeof(((struct fpr_host_counters *)0)->outside_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "huge_splits", offsetof(struct fpr_host_counters, huge_splits),
                    sizeof(((struct fpr_host_counters *)0)->huge_splits),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "resident_bytes", offsetof(struct fpr_host_counters, resident_bytes),
                       sizeof(((struct fpr_host_counters *)0)->resident_bytes),
-                      _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "resident_peak_bytes", offsetof(struct fpr_host_counters, resident_peak_bytes),
                            sizeof(((struct fpr_host_counters *)0)->resident_peak_bytes),
-                           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                           _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "footprint_byte_seconds", offsetof(struct fpr_host_counters, footprint_byte_seconds),
                               sizeof(((struct fpr_host_counters *)0)->footprint_byte_seconds),
-                              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 140) },
+            _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 351) },
+             _CFFI_OP(_CFFI_OP_NOOP, 382) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+           _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "bytes", offsetof(struct fpr_memory_region, bytes),
              sizeof(((struct fpr_memory_region *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "order", offsetof(struct fpr_notify, order),
              sizeof(((struct fpr_notify *)0)->order),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7045,46 +7477,91 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 402) },
+             _CFFI_OP(_CFFI_OP_NOOP, 434) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+           _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "bytes", offsetof(struct fpr_range, bytes),
              sizeof(((struct fpr_range *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "gpa", offsetof(struct fpr_region, gpa),
            sizeof(((struct fpr_region *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+           _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "size", offsetof(struct fpr_region, size),
             sizeof(((struct fpr_region *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 43) },
+            _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "pointer", offsetof(struct fpr_region, pointer),
                sizeof(((struct fpr_region *)0)->pointer),
-               _CFFI_OP(_CFFI_OP_NOOP, 170) },
+               _CFFI_OP(_CFFI_OP_NOOP, 190) },
   { "offset", offsetof(struct fpr_region, offset),
               sizeof(((struct fpr_region *)0)->offset),
-              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "page_bytes", offsetof(struct fpr_region, page_bytes),
                   sizeof(((struct fpr_region *)0)->page_bytes),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "takes", offsetof(struct fpr_replay_frames_stats, takes),
+             sizeof(((struct fpr_replay_frames_stats *)0)->takes),
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "takes_predicted", offsetof(struct fpr_replay_frames_stats, takes_predicted),
+                       sizeof(((struct fpr_replay_frames_stats *)0)->takes_predicted),
+                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "takes_missing", offsetof(struct fpr_replay_frames_stats, takes_missing),
+                     sizeof(((struct fpr_replay_frames_stats *)0)->takes_missing),
+                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "returns", offsetof(struct fpr_replay_frames_stats, returns),
+               sizeof(((struct fpr_replay_frames_stats *)0)->returns),
+               _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "returns_double", offsetof(struct fpr_replay_frames_stats, returns_double),
+                      sizeof(((struct fpr_replay_frames_stats *)0)->returns_double),
+                      _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "steals", offsetof(struct fpr_replay_frames_stats, steals),
+              sizeof(((struct fpr_replay_frames_stats *)0)->steals),
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "steals_predicted", offsetof(struct fpr_replay_frames_stats, steals_predicted),
+                        sizeof(((struct fpr_replay_frames_stats *)0)->steals_predicted),
+                        _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "outside", offsetof(struct fpr_replay_frames_stats, outside),
+               sizeof(((struct fpr_replay_frames_stats *)0)->outside),
+               _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "first_miss", offsetof(struct fpr_replay_frames_stats, first_miss),
+                  sizeof(((struct fpr_replay_frames_stats *)0)->first_miss),
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "allocs", offsetof(struct fpr_replay_model_stats, allocs),
+              sizeof(((struct fpr_replay_model_stats *)0)->allocs),
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "allocs_equal", offsetof(struct fpr_replay_model_stats, allocs_equal),
+                    sizeof(((struct fpr_replay_model_stats *)0)->allocs_equal),
+                    _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "allocs_failed", offsetof(struct fpr_replay_model_stats, allocs_failed),
+                     sizeof(((struct fpr_replay_model_stats *)0)->allocs_failed),
+                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "frees", offsetof(struct fpr_replay_model_stats, frees),
+             sizeof(((struct fpr_replay_model_stats *)0)->frees),
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "frees_unknown", offsetof(struct fpr_replay_model_stats, frees_unknown),
+                     sizeof(((struct fpr_replay_model_stats *)0)->frees_unknown),
+                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "first_miss", offsetof(struct fpr_replay_model_stats, first_miss),
+                  sizeof(((struct fpr_replay_model_stats *)0)->first_miss),
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "descriptors", offsetof(struct fpr_report_account, descriptors),
                    sizeof(((struct fpr_report_account *)0)->descriptors),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "reported_bytes", offsetof(struct fpr_report_account, reported_bytes),
                       sizeof(((struct fpr_report_account *)0)->reported_bytes),
-                      _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "passed_bytes", offsetof(struct fpr_report_account, passed_bytes),
                     sizeof(((struct fpr_report_account *)0)->passed_bytes),
-                    _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 408) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 440) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 408) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 440) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 400) },
+             _CFFI_OP(_CFFI_OP_NOOP, 432) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7093,10 +7570,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "done_bytes", offsetof(struct fpr_report_cursor, done_bytes),
                   sizeof(((struct fpr_report_cursor *)0)->done_bytes),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 373) },
+              _CFFI_OP(_CFFI_OP_NOOP, 403) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7105,10 +7582,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "seed", offsetof(struct fpr_residency_config, seed),
             sizeof(((struct fpr_residency_config *)0)->seed),
-            _CFFI_OP(_CFFI_OP_NOOP, 43) },
+            _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "stream", offsetof(struct fpr_residency_config, stream),
               sizeof(((struct fpr_residency_config *)0)->stream),
-              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "thp", offsetof(struct fpr_residency_config, thp),
            sizeof(((struct fpr_residency_config *)0)->thp),
            _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7120,46 +7597,46 @@ static const struct _cffi_field_s _cffi_fields[] = {
                               _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "chains", offsetof(struct fpr_ring_counters, chains),
               sizeof(((struct fpr_ring_counters *)0)->chains),
-              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "descriptors", offsetof(struct fpr_ring_counters, descriptors),
                    sizeof(((struct fpr_ring_counters *)0)->descriptors),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "tables", offsetof(struct fpr_ring_counters, tables),
               sizeof(((struct fpr_ring_counters *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "duplicate_heads", offsetof(struct fpr_ring_counters, duplicate_heads),
                        sizeof(((struct fpr_ring_counters *)0)->duplicate_heads),
-                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "next_with_table", offsetof(struct fpr_ring_counters, next_with_table),
                        sizeof(((struct fpr_ring_counters *)0)->next_with_table),
-                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "readable_after_writable", offsetof(struct fpr_ring_counters, readable_after_writable),
                                sizeof(((struct fpr_ring_counters *)0)->readable_after_writable),
-                               _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                               _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "unknown_flags", offsetof(struct fpr_ring_counters, unknown_flags),
                      sizeof(((struct fpr_ring_counters *)0)->unknown_flags),
-                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "oversized_chains", offsetof(struct fpr_ring_counters, oversized_chains),
                         sizeof(((struct fpr_ring_counters *)0)->oversized_chains),
-                        _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "used_overwritten", offsetof(struct fpr_ring_counters, used_overwritten),
                         sizeof(((struct fpr_ring_counters *)0)->used_overwritten),
-                        _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "notifications", offsetof(struct fpr_ring_counters, notifications),
                      sizeof(((struct fpr_ring_counters *)0)->notifications),
-                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "suppressed", offsetof(struct fpr_ring_counters, suppressed),
                   sizeof(((struct fpr_ring_counters *)0)->suppressed),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "descriptors_gpa", offsetof(struct fpr_ring_layout, descriptors_gpa),
                        sizeof(((struct fpr_ring_layout *)0)->descriptors_gpa),
-                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "driver_gpa", offsetof(struct fpr_ring_layout, driver_gpa),
                   sizeof(((struct fpr_ring_layout *)0)->driver_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "device_gpa", offsetof(struct fpr_ring_layout, device_gpa),
                   sizeof(((struct fpr_ring_layout *)0)->device_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "size", offsetof(struct fpr_ring_layout, size),
             sizeof(((struct fpr_ring_layout *)0)->size),
             _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7168,7 +7645,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+           _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "bytes", offsetof(struct fpr_segment, bytes),
              sizeof(((struct fpr_segment *)0)->bytes),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7177,28 +7654,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 383) },
+              _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 394) },
+             _CFFI_OP(_CFFI_OP_NOOP, 426) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 392) },
+             _CFFI_OP(_CFFI_OP_NOOP, 424) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 396) },
+            _CFFI_OP(_CFFI_OP_NOOP, 428) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 394) },
+              _CFFI_OP(_CFFI_OP_NOOP, 426) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 186) },
+             _CFFI_OP(_CFFI_OP_NOOP, 206) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "free_tables", offsetof(struct fpr_split_driver, free_tables),
                    sizeof(((struct fpr_split_driver *)0)->free_tables),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "table_entries", offsetof(struct fpr_split_driver, table_entries),
                      sizeof(((struct fpr_split_driver *)0)->table_entries),
                      _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7210,64 +7687,64 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 222) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 222) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 222) },
+              _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 222) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 222) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 222) },
+                _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 383) },
+              _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 394) },
+             _CFFI_OP(_CFFI_OP_NOOP, 426) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 392) },
+             _CFFI_OP(_CFFI_OP_NOOP, 424) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 396) },
+            _CFFI_OP(_CFFI_OP_NOOP, 428) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
-             _CFFI_OP(_CFFI_OP_NOOP, 31) },
+             _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "position", offsetof(struct fpr_split_ring, position),
                 sizeof(((struct fpr_split_ring *)0)->position),
-                _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 222) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 222) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 222) },
+                _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 222) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 382) },
+                _CFFI_OP(_CFFI_OP_NOOP, 414) },
   { "time_ns", offsetof(struct fpr_trace_event, time_ns),
                sizeof(((struct fpr_trace_event *)0)->time_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 352) },
+               _CFFI_OP(_CFFI_OP_NOOP, 11) },
   { "pfn", offsetof(struct fpr_trace_event, pfn),
            sizeof(((struct fpr_trace_event *)0)->pfn),
-           _CFFI_OP(_CFFI_OP_NOOP, 43) },
+           _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "pid", offsetof(struct fpr_trace_event, pid),
            sizeof(((struct fpr_trace_event *)0)->pid),
            _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7276,40 +7753,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 222) },
+           _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 222) },
+           _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 412) },
+            _CFFI_OP(_CFFI_OP_NOOP, 444) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 412) },
+             _CFFI_OP(_CFFI_OP_NOOP, 444) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 353) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 383) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 412) },
+             _CFFI_OP(_CFFI_OP_NOOP, 444) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 412) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 444) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 353) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 383) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 412) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 444) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 413) },
+                _CFFI_OP(_CFFI_OP_NOOP, 445) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 352) },
+               _CFFI_OP(_CFFI_OP_NOOP, 11) },
   { "offset", offsetof(struct fpr_trace_marker, offset),
               sizeof(((struct fpr_trace_marker *)0)->offset),
-              _CFFI_OP(_CFFI_OP_NOOP, 43) },
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "bytes", offsetof(struct fpr_trace_marker, bytes),
              sizeof(((struct fpr_trace_marker *)0)->bytes),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7318,22 +7795,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "lines", offsetof(struct fpr_trace_state, lines),
              sizeof(((struct fpr_trace_state *)0)->lines),
-             _CFFI_OP(_CFFI_OP_NOOP, 43) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 410) },
+              _CFFI_OP(_CFFI_OP_NOOP, 442) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 410) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 442) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "entries_in_buffer", offsetof(struct fpr_trace_state, entries_in_buffer),
                          sizeof(((struct fpr_trace_state *)0)->entries_in_buffer),
-                         _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "entries_written", offsetof(struct fpr_trace_state, entries_written),
                        sizeof(((struct fpr_trace_state *)0)->entries_written),
-                       _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "inside_long_line", offsetof(struct fpr_trace_state, inside_long_line),
                         sizeof(((struct fpr_trace_state *)0)->inside_long_line),
                         _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7342,25 +7819,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
-                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "end_pfn", offsetof(struct fpr_zone_config, end_pfn),
                sizeof(((struct fpr_zone_config *)0)->end_pfn),
-               _CFFI_OP(_CFFI_OP_NOOP, 43) },
+               _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "managed_pages", offsetof(struct fpr_zone_config, managed_pages),
                      sizeof(((struct fpr_zone_config *)0)->managed_pages),
-                     _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "min_pages", offsetof(struct fpr_zone_config, min_pages),
                  sizeof(((struct fpr_zone_config *)0)->min_pages),
-                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "low_pages", offsetof(struct fpr_zone_config, low_pages),
                  sizeof(((struct fpr_zone_config *)0)->low_pages),
-                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "high_pages", offsetof(struct fpr_zone_config, high_pages),
                   sizeof(((struct fpr_zone_config *)0)->high_pages),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 402) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 434) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7372,119 +7849,125 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 390) },
+              _CFFI_OP(_CFFI_OP_NOOP, 422) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
-                  _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "boost_pages", offsetof(struct fpr_zone_state, boost_pages),
                    sizeof(((struct fpr_zone_state *)0)->boost_pages),
-                   _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "highatomic_pages", offsetof(struct fpr_zone_state, highatomic_pages),
                         sizeof(((struct fpr_zone_state *)0)->highatomic_pages),
-                        _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "pcp_pages", offsetof(struct fpr_zone_state, pcp_pages),
                  sizeof(((struct fpr_zone_state *)0)->pcp_pages),
-                 _CFFI_OP(_CFFI_OP_NOOP, 43) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 398) },
+               _CFFI_OP(_CFFI_OP_NOOP, 430) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 354, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 384, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 355, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 385, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 356, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 386, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 357, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 387, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 358, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 388, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 360, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 390, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 361, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 391, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 362, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 392, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 363, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 393, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 364, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 394, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 365, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 395, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 366, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 396, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 14 },
-  { "fpr_host_counters", 367, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 397, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 74, 22 },
-  { "fpr_memory_port", 368, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 398, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 96, 2 },
-  { "fpr_memory_region", 369, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 399, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 98, 2 },
-  { "fpr_notify", 371, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 401, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 100, 3 },
-  { "fpr_random", 372, _CFFI_F_CHECK_FIELDS,
+  { "fpr_random", 402, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 103, 1 },
-  { "fpr_range", 374, _CFFI_F_CHECK_FIELDS,
+  { "fpr_range", 404, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 104, 2 },
-  { "fpr_region", 376, _CFFI_F_CHECK_FIELDS,
+  { "fpr_region", 406, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 106, 5 },
-  { "fpr_report_account", 377, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 111, 6 },
-  { "fpr_report_cursor", 378, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 117, 3 },
-  { "fpr_report_rules", 379, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 120, 3 },
-  { "fpr_residency", 380, _CFFI_F_OPAQUE,
+  { "fpr_replay_frames_stats", 407, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 111, 9 },
+  { "fpr_replay_model_stats", 408, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 120, 6 },
+  { "fpr_report_account", 409, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 126, 6 },
+  { "fpr_report_cursor", 410, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 132, 3 },
+  { "fpr_report_rules", 411, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 135, 3 },
+  { "fpr_residency", 412, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 381, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 123, 5 },
-  { "fpr_ring_counters", 382, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 128, 11 },
-  { "fpr_ring_layout", 383, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 139, 5 },
-  { "fpr_segment", 384, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 144, 3 },
-  { "fpr_split_driver", 385, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 147, 17 },
-  { "fpr_split_ring", 386, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 164, 12 },
-  { "fpr_trace_event", 387, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 176, 14 },
-  { "fpr_trace_marker", 388, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 190, 4 },
-  { "fpr_trace_state", 389, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 194, 8 },
-  { "fpr_zone_config", 390, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 202, 10 },
-  { "fpr_zone_state", 391, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 212, 6 },
-  { "split_avail", 393, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 413, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 138, 5 },
+  { "fpr_ring_counters", 414, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 143, 11 },
+  { "fpr_ring_layout", 415, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 154, 5 },
+  { "fpr_segment", 416, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 159, 3 },
+  { "fpr_split_driver", 417, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 162, 17 },
+  { "fpr_split_ring", 418, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 179, 12 },
+  { "fpr_trace_event", 419, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 191, 14 },
+  { "fpr_trace_marker", 420, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 205, 4 },
+  { "fpr_trace_state", 421, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 209, 8 },
+  { "fpr_zone_config", 422, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 217, 10 },
+  { "fpr_zone_state", 423, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 227, 6 },
+  { "split_avail", 425, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 395, _CFFI_F_OPAQUE,
+  { "split_desc", 427, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 397, _CFFI_F_OPAQUE,
+  { "split_used", 429, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_migratetype", 346, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 376, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_ring_fault", 347, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_replay_action", 377, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+    "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE" },
+  { "fpr_ring_fault", 378, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 348, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 379, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_take_stop", 349, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 380, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_zone_class", 350, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 381, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 351 },
+  { "fpr_touch_fn", 382 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -7494,12 +7977,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  175,  /* num_globals */
-  37,  /* num_struct_unions */
-  5,  /* num_enums */
+  185,  /* num_globals */
+  39,  /* num_struct_unions */
+  6,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  416,  /* num_types */
+  448,  /* num_types */
   0,  /* flags */
 };
 

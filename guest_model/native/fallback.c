@@ -9,8 +9,7 @@ static const uint8_t preference[FPR_HIGHATOMIC][2] = {
     [FPR_RECLAIMABLE] = {FPR_UNMOVABLE, FPR_MOVABLE},
 };
 
-/* A block of this order of another type may be taken with its whole page block. */
-static bool claimable(const struct fpr_allocator *a, uint32_t order, uint32_t type)
+bool fpr_claimable(const struct fpr_allocator *a, uint32_t order, uint32_t type)
 {
     return order >= a->config.pageblock_order / 2u || type == FPR_RECLAIMABLE ||
            type == FPR_UNMOVABLE;
@@ -78,11 +77,11 @@ static void relabel(struct fpr_allocator *a, uint64_t pfn, uint32_t order, uint3
         a->labels[at >> a->config.pageblock_order] = (uint8_t)type;
 }
 
-static void steal(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
-                  uint32_t type, bool whole)
+void fpr_steal(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t type,
+               bool whole)
 {
     uint64_t pageblock = (uint64_t)1 << a->config.pageblock_order, moved, movable, alike;
-    uint32_t label = fpr_label(a, pfn);
+    uint32_t label = fpr_label(a, pfn), order = fpr_page(a, pfn)->order;
 
     a->counters.fallbacks++;
     if (label == FPR_HIGHATOMIC) {
@@ -128,14 +127,14 @@ bool fpr_fallback(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order
     }
     if (from == FPR_NOT_LISTED)
         return false;
-    whole = claimable(a, current, type);
+    whole = fpr_claimable(a, current, type);
     if (!whole && current > order) { /* then the smallest that fits fragments least */
         current = order;
         while ((from = first_fallback(zone, current, type)) == FPR_NOT_LISTED)
             current++;
-        whole = claimable(a, current, type);
+        whole = fpr_claimable(a, current, type);
     }
-    steal(a, zone, zone->areas[current].lists[from].head, current, type, whole);
+    fpr_steal(a, zone, zone->areas[current].lists[from].head, type, whole);
     return true;
 }
 

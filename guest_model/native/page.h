@@ -190,6 +190,14 @@ static inline void fpr_area_move(struct fpr_allocator *a, struct fpr_zone *zone,
     fpr_list_add_tail(a, &area->lists[type], pfn, page);
 }
 
+/* Deferred initialization labels a page block when it frees its first frame (deferred_free_range);
+ * page blocks whose first frame is reserved keep the label 0. */
+static inline void fpr_boot_label(struct fpr_allocator *a, uint64_t pfn)
+{
+    if (!(pfn & (((uint64_t)1 << a->config.pageblock_order) - 1)))
+        a->labels[pfn >> a->config.pageblock_order] = FPR_MOVABLE;
+}
+
 static inline void fpr_mark_allocated(struct fpr_allocator *a, uint64_t pfn, uint32_t order,
                                       uint32_t type)
 {
@@ -214,6 +222,11 @@ uint64_t fpr_remove(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t ord
 /* fallback.c: move something of another type to this type's lists; false where nothing fits. */
 bool fpr_fallback(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order, uint32_t type,
                   bool no_fragment);
+/* A block of this order of another type may be taken with its whole page block. */
+bool fpr_claimable(const struct fpr_allocator *a, uint32_t order, uint32_t type);
+/* Take free block pfn over for `type`, with its whole page block if `whole` and enough is alike. */
+void fpr_steal(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t type,
+               bool whole);
 void fpr_reserve_highatomic(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn);
 bool fpr_unreserve_highatomic(struct fpr_allocator *a, uint32_t type);
 

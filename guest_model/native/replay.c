@@ -1,0 +1,240 @@
+/* Replay of a recorded trace with the frames that the kernel gave. */
+#include "guest_model/native/replay.h"
+
+#include <string.h>
+
+#include "guest_model/native/page.h"
+
+/* What the next event of a frame is, seen from the event before it. */
+enum { NEXT_NONE = 0, NEXT_FREE_AT_END = 1, NEXT_TAKEN, NEXT_RETURNED, NEXT_ALLOCATED, NEXT_FREED };
+
+struct scan {
+    const struct fpr_trace_event *events;
+    uint64_t n, frames;
+    uint32_t pageblock_order, thp_order;
+    uint8_t *scratch, *actions;
+};
+
+static bool per_cpu(const struct scan *s, uint32_t order)
+{
+    return order <= 3 || (s->thp_order && order == s->thp_order);
+}
+
+static bool inside(const struct scan *s, const struct fpr_trace_event *e)
+{
+    return e->order < FPR_MAX_ORDERS && e->pfn < s->frames &&
+           ((uint64_t)1 << e->order) <= s->frames - e->pfn;
+}
+
+static void backwards(const struct scan *s)
+{
+    for (uint64_t i = s->n; i-- > 0;) {
+        const struct fpr_trace_event *e = &s->events[i];
+        uint8_t next = NEXT_NONE, action = FPR_REPLAY_NONE, batched = 0;
+
+        s->actions[i] = FPR_REPLAY_NONE;
+        if (!inside(s, e) || e->flags & FPR_TRACE_FAILED)
+            continue;
+        switch (e->kind) {
+        case FPR_TRACE_ZONE_LOCKED:
+            next = NEXT_TAKEN;
+            action = FPR_REPLAY_TAKE;
+            break;
+        case FPR_TRACE_PCPU_DRAIN:
+            next = NEXT_RETURNED;
+            action = FPR_REPLAY_RETURN;
+            break;
+        case FPR_TRACE_ALLOC:
+            next = NEXT_ALLOCATED;
+            action = FPR_REPLAY_MAYBE;
+            break;
+        case FPR_TRACE_FREE_BATCHED:
+            s->scratch[e->pfn] |= FPR_REPLAY_BATCHED;
+            continue;
+        case FPR_TRACE_FREE:
+            next = s->scratch[e->pfn] & ~FPR_REPLAY_BATCHED;
+            if (s->scratch[e->pfn] & FPR_REPLAY_BATCHED)
+                batched = FPR_REPLAY_BATCHED;
+            if (!per_cpu(s, e->order) || next == NEXT_TAKEN || next == NEXT_FREE_AT_END)
+                action = FPR_REPLAY_RETURN;
+            next = NEXT_FREED;
+            break;
+        case FPR_TRACE_EXTFRAG:
+            s->actions[i] = FPR_REPLAY_STEAL;
+            continue;
+        default:
+            continue;
+        }
+        s->actions[i] = action | batched;
+        memset(&s->scratch[e->pfn], next, (size_t)1 << e->order);
+    }
+}
+
+/* The event of a batch carries out the free that was left to it. */
+static void mark_batches(const struct scan *s)
+{
+    memset(s->scratch, 0, s->frames);
+    for (uint64_t i = 0; i < s->n; i++) {
+        const struct fpr_trace_event *e = &s->events[i];
+
+        if (!inside(s, e))
+            continue;
+        if (e->kind == FPR_TRACE_FREE)
+            s->scratch[e->pfn] = s->actions[i] & FPR_REPLAY_BATCHED;
+        else if (e->kind == FPR_TRACE_FREE_BATCHED && s->scratch[e->pfn]) {
+            s->actions[i] = FPR_REPLAY_BATCHED;
+            s->scratch[e->pfn] = 0;
+        }
+    }
+}
+
+/* Memory that the boot allocator hands over late (deferred initialization): whole page blocks never
+ * seen allocated, and single pages never seen that the same thread frees. */
+static void recognize_boot(const struct scan *s)
+{
+    uint32_t thread = 0;
+
+    memset(s->scratch, 0, s->frames);
+    for (uint64_t i = 0; i < s->n; i++) {
+        const struct fpr_trace_event *e = &s->events[i];
+
+        if (!inside(s, e))
+            continue;
+        if (e->kind == FPR_TRACE_FREE && !s->scratch[e->pfn] &&
+            (e->order >= s->pageblock_order || (thread && e->pid == thread))) {
+            s->actions[i] = FPR_REPLAY_BOOT;
+            thread = e->pid;
+        }
+        memset(&s->scratch[e->pfn], 1, (size_t)1 << e->order);
+    }
+}
+
+int fpr_replay_actions(const struct fpr_trace_event *events, uint64_t n, uint64_t frames,
+                       uint32_t pageblock_order, uint32_t thp_order, int boot, uint8_t *scratch,
+                       uint8_t *actions)
+{
+    const struct scan s = {events, n, frames, pageblock_order, thp_order, scratch, actions};
+
+    backwards(&s);
+    mark_batches(&s);
+    if (boot)
+        recognize_boot(&s);
+    return FPR_OK;
+}
+
+/* Would the lists hand out exactly this block now? */
+static bool predicted(const struct fpr_allocator *a, const struct fpr_zone *zone,
+                      const struct fpr_trace_event *e)
+{
+    for (uint32_t order = e->order; order <= a->config.top_order; order++) {
+        uint32_t head = zone->areas[order].lists[e->migratetype].head;
+
+        if (head != FPR_NIL)
+            return head == e->pfn;
+    }
+    return false;
+}
+
+static void take(struct fpr_allocator *a, struct fpr_zone *zone, const struct fpr_trace_event *e,
+                 uint64_t index, struct fpr_replay_frames_stats *stats)
+{
+    bool hit = e->migratetype >= 0 && e->migratetype < FPR_MIGRATETYPES && predicted(a, zone, e);
+
+    stats->takes++;
+    stats->takes_predicted += hit;
+    if (!hit && stats->first_miss == UINT64_MAX)
+        stats->first_miss = index;
+    if (hit)
+        fpr_remove_smallest(a, zone, e->order, (uint32_t)e->migratetype);
+    else if (fpr_buddy_take(a, e->pfn, e->order))
+        stats->takes_missing++;
+    else
+        fpr_page(a, e->pfn)->state = FPR_PAGE_NONE; /* whoever has it now is not followed */
+}
+
+static void give_back(struct fpr_allocator *a, struct fpr_zone *zone,
+                      const struct fpr_trace_event *e, uint32_t flags,
+                      struct fpr_replay_frames_stats *stats)
+{
+    struct fpr_block block;
+    uint32_t type = fpr_label(a, e->pfn);
+
+    stats->returns++;
+    if (!fpr_buddy_find(a, e->pfn, &block) ||
+        fpr_page(a, e->pfn)->state == FPR_PAGE_ISOLATED) {
+        stats->returns_double++;
+        return;
+    }
+    if (e->kind == FPR_TRACE_PCPU_DRAIN && e->migratetype >= 0 && e->migratetype < FPR_MIGRATETYPES)
+        type = (uint32_t)e->migratetype;
+    fpr_free_one(a, zone, e->pfn, e->order, type, flags);
+}
+
+/* A fallback: the block's list was empty of the wanted type. The trace says who owns the page block
+ * afterwards. */
+static void take_over(struct fpr_allocator *a, struct fpr_zone *zone,
+                      const struct fpr_trace_event *e, struct fpr_replay_frames_stats *stats)
+{
+    const struct fpr_page *page = fpr_page(a, e->pfn);
+    struct fpr_block block;
+    uint32_t type = (uint32_t)e->migratetype;
+    bool own = e->flags & FPR_TRACE_CHANGE_OWNERSHIP;
+
+    if (e->migratetype < 0 || e->migratetype >= FPR_HIGHATOMIC)
+        return;
+    stats->steals++;
+    if (page->state == FPR_PAGE_FREE && page->order == e->fallback_order &&
+        (int8_t)page->type == e->fallback_migratetype)
+        fpr_steal(a, zone, e->pfn, type, fpr_claimable(a, e->fallback_order, type));
+    else if (!fpr_buddy_find(a, e->pfn, &block))
+        fpr_area_move(a, zone, block.pfn, type);
+    if (own == (fpr_label(a, e->pfn) == type))
+        stats->steals_predicted++;
+    else if (own)
+        a->labels[e->pfn >> a->config.pageblock_order] = (uint8_t)type;
+}
+
+int fpr_replay_frames(struct fpr_allocator *a, const struct fpr_trace_event *events,
+                      const uint8_t *actions, uint64_t n, int64_t until_ns, uint64_t *next,
+                      struct fpr_replay_frames_stats *stats)
+{
+    uint64_t i = *next;
+
+    for (; i < n && events[i].time_ns < until_ns && !a->notify.raised; i++) {
+        const struct fpr_trace_event *e = &events[i];
+        struct fpr_zone *zone;
+        struct fpr_block block;
+        uint8_t action = actions[i] & ~FPR_REPLAY_BATCHED;
+
+        if (action == FPR_REPLAY_NONE)
+            continue;
+        zone = fpr_zone_of(a, e->pfn);
+        if (!zone) {
+            stats->outside++;
+            continue;
+        }
+        switch (action) {
+        case FPR_REPLAY_TAKE:
+            take(a, zone, e, i, stats);
+            break;
+        case FPR_REPLAY_MAYBE:
+            if (!fpr_buddy_find(a, e->pfn, &block))
+                take(a, zone, e, i, stats);
+            break;
+        case FPR_REPLAY_RETURN:
+            give_back(a, zone, e, 0, stats);
+            break;
+        case FPR_REPLAY_BOOT:
+            fpr_boot_label(a, e->pfn);
+            give_back(a, zone, e, FPR_FREE_TO_TAIL, stats);
+            break;
+        case FPR_REPLAY_STEAL:
+            take_over(a, zone, e, stats);
+            break;
+        default:
+            return FPR_BAD_ARGUMENT;
+        }
+    }
+    *next = i;
+    return FPR_OK;
+}

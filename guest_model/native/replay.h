@@ -1,0 +1,62 @@
+/* Replay of a recorded page-allocator trace on the allocator: with the recorded frames, to follow
+ * the free lists of a real kernel, or with frames of the model's own choosing, to compare them. */
+#ifndef FPR_REPLAY_H
+#define FPR_REPLAY_H
+
+#include <stdint.h>
+
+#include "emulator/native/trace_parser.h"
+#include "guest_model/native/allocator.h"
+
+/* What an event does to the buddy lists. */
+enum fpr_replay_action {
+    FPR_REPLAY_NONE = 0,
+    FPR_REPLAY_TAKE = 1,   /* the block leaves the buddy lists */
+    FPR_REPLAY_RETURN = 2, /* it comes back to them */
+    FPR_REPLAY_BOOT = 3,   /* the boot allocator hands it over: to the tail */
+    FPR_REPLAY_STEAL = 4,  /* a block of another type is taken over */
+    FPR_REPLAY_MAYBE = 5,  /* an allocation: leaves the lists if it is still on them */
+};
+
+/* Added to the action of a free that is carried out with its batch, and to that of the batch's
+ * event. */
+#define FPR_REPLAY_BATCHED 128
+
+struct fpr_replay_frames_stats {
+    uint64_t takes, takes_predicted; /* the model had the block at the head of the list to use */
+    uint64_t takes_missing;          /* taken, but not free in the model */
+    uint64_t returns, returns_double; /* double: it was free in the model already */
+    uint64_t steals, steals_predicted;
+    uint64_t outside;      /* frames in no zone */
+    uint64_t first_miss;   /* index of the first take that was not predicted, or UINT64_MAX */
+};
+
+struct fpr_replay_model_stats {
+    uint64_t allocs, allocs_equal; /* served; with the frame that the kernel gave */
+    uint64_t allocs_failed;        /* the model had no frame */
+    uint64_t frees, frees_unknown; /* unknown: allocated before the trace, and not known where */
+    uint64_t first_miss;           /* index of the first allocation with another frame */
+};
+
+/* Say of each of n events what it does to the buddy lists, reading the trace backwards: a free whose
+ * frame leaves the lists later without having come back from a per-CPU list went straight to them.
+ * scratch: one byte a frame, 1 where the frame is free at the end, 0 where not or unknown.
+ * actions: n bytes. boot: memory handed over late by the boot allocator is recognized. */
+int fpr_replay_actions(const struct fpr_trace_event *events, uint64_t n, uint64_t frames,
+                       uint32_t pageblock_order, uint32_t thp_order, int boot, uint8_t *scratch,
+                       uint8_t *actions);
+
+/* Run events[*next..n) up to time until_ns (exclusive) with the recorded frames, or until the notify
+ * hook is raised (the event that did it is done). */
+int fpr_replay_frames(struct fpr_allocator *allocator, const struct fpr_trace_event *events,
+                      const uint8_t *actions, uint64_t n, int64_t until_ns, uint64_t *next,
+                      struct fpr_replay_frames_stats *stats);
+
+/* The same with only order, type and CPU of each event. `map`: for each recorded frame the model's
+ * frame + 1, 0 where none. A free that is part of a batch is carried out at its
+ * mm_page_free_batched. */
+int fpr_replay_model(struct fpr_allocator *allocator, const struct fpr_trace_event *events,
+                     const uint8_t *actions, uint64_t n, int64_t until_ns, uint32_t *map,
+                     uint64_t frames, uint64_t *next, struct fpr_replay_model_stats *stats);
+
+#endif

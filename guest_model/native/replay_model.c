@@ -1,0 +1,127 @@
+/* Replay of a recorded trace with frames of the model's own choosing: from each event only order,
+ * migrate type, CPU and urgency are taken. */
+#include "guest_model/native/page.h"
+#include "guest_model/native/replay.h"
+
+struct run {
+    struct fpr_allocator *a;
+    uint32_t *map; /* recorded frame -> model's frame + 1 */
+    uint64_t frames;
+    struct fpr_replay_model_stats *stats;
+};
+
+/* The block of any state that covers pfn; NULL where no block is known to. */
+static struct fpr_page *covering(const struct fpr_allocator *a, uint64_t pfn, uint64_t *head)
+{
+    for (uint32_t order = 0; order <= a->config.top_order; order++) {
+        struct fpr_page *page = fpr_page(a, pfn & ~(((uint64_t)1 << order) - 1));
+
+        *head = pfn & ~(((uint64_t)1 << order) - 1);
+        if (page->state != FPR_PAGE_NONE)
+            return page->order >= order ? page : NULL;
+    }
+    return NULL;
+}
+
+/* The kernel may allocate a large block and free it in pieces: cut it down to the order freed. */
+static bool cut_allocated(struct fpr_allocator *a, uint64_t pfn, uint32_t order)
+{
+    uint64_t head;
+    struct fpr_page *page = covering(a, pfn, &head);
+    uint32_t whole;
+
+    if (!page || page->state != FPR_PAGE_ALLOCATED || page->order < order)
+        return false;
+    whole = page->order;
+    for (uint64_t at = head; whole > order && at < head + ((uint64_t)1 << whole);
+         at += (uint64_t)1 << order)
+        fpr_mark_allocated(a, at, order, page->type);
+    return fpr_page(a, pfn)->state == FPR_PAGE_ALLOCATED && fpr_page(a, pfn)->order == order;
+}
+
+static void set_map(const struct run *r, uint64_t pfn, uint32_t order, uint64_t model_plus_1)
+{
+    for (uint64_t i = 0; i < (uint64_t)1 << order; i++)
+        r->map[pfn + i] = model_plus_1 ? (uint32_t)(model_plus_1 + i) : 0;
+}
+
+static void release(const struct run *r, const struct fpr_trace_event *e, uint32_t cpu)
+{
+    uint64_t model = r->map[e->pfn], head;
+
+    r->stats->frees++;
+    if (!model) { /* in use since before the trace: then in the model it is the same frame */
+        if (covering(r->a, e->pfn, &head) || !fpr_zone_of(r->a, e->pfn)) {
+            r->stats->frees_unknown++;
+            return;
+        }
+        fpr_mark_allocated(r->a, e->pfn, e->order, fpr_label(r->a, e->pfn));
+        model = e->pfn + 1;
+    }
+    set_map(r, e->pfn, e->order, 0);
+    if (!cut_allocated(r->a, model - 1, e->order) || fpr_free(r->a, cpu, model - 1, e->order))
+        r->stats->frees_unknown++;
+}
+
+static void allocate(const struct run *r, const struct fpr_trace_event *e, uint64_t index,
+                     uint32_t cpu)
+{
+    uint32_t flags = 0, type = e->migratetype < FPR_HIGHATOMIC ? (uint32_t)e->migratetype
+                                                               : (uint32_t)FPR_MOVABLE;
+    uint64_t model;
+
+    flags |= e->gfp & FPR_GFP_DMA ? FPR_ALLOC_DMA : 0;
+    flags |= e->gfp & FPR_GFP_DMA32 ? FPR_ALLOC_DMA32 : 0;
+    flags |= e->gfp & FPR_GFP_HIGH ? FPR_ALLOC_HIGH : 0;
+    flags |= e->gfp & FPR_GFP_ATOMIC ? FPR_ALLOC_NONBLOCKING : 0;
+    if (r->map[e->pfn]) /* its free is missing from the trace */
+        release(r, e, cpu);
+    r->stats->allocs++;
+    if (fpr_alloc(r->a, cpu, e->order, type, flags, &model)) {
+        r->stats->allocs_failed++;
+        return;
+    }
+    if (model == e->pfn)
+        r->stats->allocs_equal++;
+    else if (r->stats->first_miss == UINT64_MAX)
+        r->stats->first_miss = index;
+    set_map(r, e->pfn, e->order, model + 1);
+}
+
+static void hand_over(const struct run *r, const struct fpr_trace_event *e)
+{
+    struct fpr_zone *zone = fpr_zone_of(r->a, e->pfn);
+    uint64_t head;
+
+    if (!zone || covering(r->a, e->pfn, &head))
+        return;
+    fpr_boot_label(r->a, e->pfn);
+    fpr_free_one(r->a, zone, e->pfn, e->order, fpr_label(r->a, e->pfn), FPR_FREE_TO_TAIL);
+}
+
+int fpr_replay_model(struct fpr_allocator *a, const struct fpr_trace_event *events,
+                     const uint8_t *actions, uint64_t n, int64_t until_ns, uint32_t *map,
+                     uint64_t frames, uint64_t *next, struct fpr_replay_model_stats *stats)
+{
+    const struct run r = {a, map, frames, stats};
+    uint64_t i = *next;
+
+    for (; i < n && events[i].time_ns < until_ns && !a->notify.raised; i++) {
+        const struct fpr_trace_event *e = &events[i];
+        uint32_t cpu = e->cpu < a->config.cpus ? e->cpu : 0;
+
+        if (e->flags & FPR_TRACE_FAILED || e->order > a->config.top_order || e->pfn >= frames ||
+            ((uint64_t)1 << e->order) > frames - e->pfn)
+            continue;
+        if (e->kind == FPR_TRACE_ALLOC && e->migratetype >= 0)
+            allocate(&r, e, i, cpu);
+        else if (e->kind == FPR_TRACE_FREE && (actions[i] & ~FPR_REPLAY_BATCHED) == FPR_REPLAY_BOOT)
+            hand_over(&r, e);
+        else if (e->kind == FPR_TRACE_FREE && !(actions[i] & FPR_REPLAY_BATCHED))
+            release(&r, e, cpu);
+        else if (e->kind == FPR_TRACE_FREE_BATCHED && actions[i] & FPR_REPLAY_BATCHED)
+            release(&r, e, cpu);
+    }
+    *next = i;
+    return FPR_OK;
+}
