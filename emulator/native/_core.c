@@ -595,27 +595,28 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/costs.h"
 #include "host_model/native/host.h"
 #include "host_model/native/residency.h"
+#include "guest_model/native/vcpu.h"
 
 
 /************************************************************/
 
 static void *_cffi_types[] = {
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 384), // struct fpr_allocator *
-/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 386), // struct fpr_block const *
+/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 444), // struct fpr_allocator *
+/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 446), // struct fpr_block const *
 /*  3 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  4 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /*  7 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 419), // struct fpr_trace_event const *
-/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 444), // uint8_t const *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 482), // struct fpr_trace_event const *
+/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 510), // uint8_t const *
 /* 10 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 3), // uint32_t *
 /* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t *
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 408), // struct fpr_replay_model_stats *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 470), // struct fpr_replay_model_stats *
 /* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint64_t *, struct fpr_replay_frames_stats *)
 /* 18 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
@@ -624,7 +625,7 @@ static void *_cffi_types[] = {
 /* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
 /* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 407), // struct fpr_replay_frames_stats *
+/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 469), // struct fpr_replay_frames_stats *
 /* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t)
 /* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
@@ -633,7 +634,7 @@ static void *_cffi_types[] = {
 /* 30 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 33 */ _CFFI_OP(_CFFI_OP_POINTER, 422), // struct fpr_zone_config const *
+/* 33 */ _CFFI_OP(_CFFI_OP_POINTER, 488), // struct fpr_zone_config const *
 /* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
 /* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
@@ -641,7 +642,7 @@ static void *_cffi_types[] = {
 /* 38 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 386), // struct fpr_block *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 446), // struct fpr_block *
 /* 42 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -690,14 +691,14 @@ static void *_cffi_types[] = {
 /* 87 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, char *, size_t)
-/* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 384), // struct fpr_allocator const *
-/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 375), // char *
+/* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 444), // struct fpr_allocator const *
+/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 432), // char *
 /* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
 /* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 97 */ _CFFI_OP(_CFFI_OP_POINTER, 423), // struct fpr_zone_state *
+/* 97 */ _CFFI_OP(_CFFI_OP_POINTER, 489), // struct fpr_zone_state *
 /* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 99 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 100 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
@@ -714,7 +715,7 @@ static void *_cffi_types[] = {
 /* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
 /* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 114 */ _CFFI_OP(_CFFI_OP_POINTER, 385), // struct fpr_allocator_config const *
+/* 114 */ _CFFI_OP(_CFFI_OP_POINTER, 445), // struct fpr_allocator_config const *
 /* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 33),
 /* 116 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // struct fpr_allocator * *
 /* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -722,18 +723,18 @@ static void *_cffi_types[] = {
 /* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 120 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 122 */ _CFFI_OP(_CFFI_OP_POINTER, 416), // struct fpr_segment *
+/* 122 */ _CFFI_OP(_CFFI_OP_POINTER, 478), // struct fpr_segment *
 /* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 394), // struct fpr_guest_memory const *
-/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 387), // struct fpr_chain const *
-/* 127 */ _CFFI_OP(_CFFI_OP_POINTER, 411), // struct fpr_report_rules const *
-/* 128 */ _CFFI_OP(_CFFI_OP_POINTER, 410), // struct fpr_report_cursor *
-/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 404), // struct fpr_range *
+/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 454), // struct fpr_guest_memory const *
+/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 447), // struct fpr_chain const *
+/* 127 */ _CFFI_OP(_CFFI_OP_POINTER, 473), // struct fpr_report_rules const *
+/* 128 */ _CFFI_OP(_CFFI_OP_POINTER, 472), // struct fpr_report_cursor *
+/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 466), // struct fpr_range *
 /* 130 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 132 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 409), // struct fpr_report_account *
+/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 471), // struct fpr_report_account *
 /* 134 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint32_t *)
 /* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
@@ -760,25 +761,25 @@ static void *_cffi_types[] = {
 /* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 158 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
 /* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 160 */ _CFFI_OP(_CFFI_OP_POINTER, 447), // void *
+/* 160 */ _CFFI_OP(_CFFI_OP_POINTER, 513), // void *
 /* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 162 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 163 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 164 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
 /* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 166 */ _CFFI_OP(_CFFI_OP_POINTER, 447), // void const *
+/* 166 */ _CFFI_OP(_CFFI_OP_POINTER, 513), // void const *
 /* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_host_costs const *)
-/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 396), // struct fpr_host_costs const *
+/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 456), // struct fpr_host_costs const *
 /* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 412), // struct fpr_residency *
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 474), // struct fpr_residency *
 /* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t const *
 /* 175 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 176 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 177 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 391), // struct fpr_discard_outcome *
+/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 451), // struct fpr_discard_outcome *
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
 /* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
@@ -787,33 +788,33 @@ static void *_cffi_types[] = {
 /* 184 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 186 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 187 */ _CFFI_OP(_CFFI_OP_POINTER, 412), // struct fpr_residency const *
+/* 187 */ _CFFI_OP(_CFFI_OP_POINTER, 474), // struct fpr_residency const *
 /* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 190 */ _CFFI_OP(_CFFI_OP_POINTER, 444), // uint8_t *
+/* 190 */ _CFFI_OP(_CFFI_OP_POINTER, 510), // uint8_t *
 /* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 192 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 413), // struct fpr_residency_config const *
-/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 399), // struct fpr_memory_region const *
+/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 475), // struct fpr_residency_config const *
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 459), // struct fpr_memory_region const *
 /* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 196 */ _CFFI_OP(_CFFI_OP_NOOP, 170),
 /* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 173), // struct fpr_residency * *
 /* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *)
-/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 417), // struct fpr_split_driver *
+/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 479), // struct fpr_split_driver *
 /* 201 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 202 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 203 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
 /* 204 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 205 */ _CFFI_OP(_CFFI_OP_POINTER, 415), // struct fpr_ring_layout const *
-/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 392), // struct fpr_driver_slot *
+/* 205 */ _CFFI_OP(_CFFI_OP_POINTER, 477), // struct fpr_ring_layout const *
+/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 452), // struct fpr_driver_slot *
 /* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 209 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 210 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 212 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
-/* 213 */ _CFFI_OP(_CFFI_OP_POINTER, 416), // struct fpr_segment const *
+/* 213 */ _CFFI_OP(_CFFI_OP_POINTER, 478), // struct fpr_segment const *
 /* 214 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -827,7 +828,7 @@ static void *_cffi_types[] = {
 /* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 226 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *)
-/* 227 */ _CFFI_OP(_CFFI_OP_POINTER, 418), // struct fpr_split_ring *
+/* 227 */ _CFFI_OP(_CFFI_OP_POINTER, 480), // struct fpr_split_ring *
 /* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
@@ -836,7 +837,7 @@ static void *_cffi_types[] = {
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 234 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
 /* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 387), // struct fpr_chain *
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 447), // struct fpr_chain *
 /* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 238 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
 /* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
@@ -855,7 +856,7 @@ static void *_cffi_types[] = {
 /* 252 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring const *)
-/* 255 */ _CFFI_OP(_CFFI_OP_POINTER, 418), // struct fpr_split_ring const *
+/* 255 */ _CFFI_OP(_CFFI_OP_POINTER, 480), // struct fpr_split_ring const *
 /* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 257 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
 /* 258 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
@@ -868,186 +869,252 @@ static void *_cffi_types[] = {
 /* 265 */ _CFFI_OP(_CFFI_OP_NOOP, 190),
 /* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 268 */ _CFFI_OP(_CFFI_OP_POINTER, 421), // struct fpr_trace_state *
+/* 268 */ _CFFI_OP(_CFFI_OP_POINTER, 484), // struct fpr_trace_state *
 /* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 270 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 271 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 272 */ _CFFI_OP(_CFFI_OP_POINTER, 419), // struct fpr_trace_event *
+/* 272 */ _CFFI_OP(_CFFI_OP_POINTER, 482), // struct fpr_trace_event *
 /* 273 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 274 */ _CFFI_OP(_CFFI_OP_POINTER, 420), // struct fpr_trace_marker *
+/* 274 */ _CFFI_OP(_CFFI_OP_POINTER, 483), // struct fpr_trace_marker *
 /* 275 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 276 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
 /* 277 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
 /* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
 /* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 281 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 282 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 283 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 284 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 281 */ _CFFI_OP(_CFFI_OP_POINTER, 486), // struct fpr_vcpus *
+/* 282 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 462), // struct fpr_op const *
+/* 284 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 160),
-/* 288 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 289 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 290 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 291 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 292 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 294 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 389), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 322), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
-/* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 400), // struct fpr_notify *()(struct fpr_allocator *)
-/* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 308 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(uint64_t)
-/* 309 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_allocator const *)
-/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *)
-/* 315 */ _CFFI_OP(_CFFI_OP_POINTER, 388), // struct fpr_cost const *
-/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 318 */ _CFFI_OP(_CFFI_OP_NOOP, 315),
-/* 319 */ _CFFI_OP(_CFFI_OP_POINTER, 402), // struct fpr_random *
-/* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 321 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 322 */ _CFFI_OP(_CFFI_OP_POINTER, 395), // struct fpr_histogram const *
-/* 323 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *)
-/* 326 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *, uint64_t)
-/* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_residency const *)
-/* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
-/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint32_t)
-/* 336 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_allocator *)
-/* 339 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_histogram *)
-/* 342 */ _CFFI_OP(_CFFI_OP_POINTER, 395), // struct fpr_histogram *
-/* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 344 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 345 */ _CFFI_OP(_CFFI_OP_NOOP, 342),
-/* 346 */ _CFFI_OP(_CFFI_OP_NOOP, 322),
-/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 349 */ _CFFI_OP(_CFFI_OP_NOOP, 342),
-/* 350 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
-/* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 354 */ _CFFI_OP(_CFFI_OP_NOOP, 342),
-/* 355 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 288 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 289 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 290 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 295 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 283),
+/* 297 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 299 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 300 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 301 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 303 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 306 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 307 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 485), // struct fpr_vcpu_stop *
+/* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 486), // struct fpr_vcpus const *
+/* 312 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 463), // struct fpr_owner_view *
+/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 316 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
+/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 481), // struct fpr_task_view *
+/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
+/* 322 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 323 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 324 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 328 */ _CFFI_OP(_CFFI_OP_POINTER, 487), // struct fpr_vcpus_config const *
+/* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 458), // struct fpr_memory_port const *
+/* 331 */ _CFFI_OP(_CFFI_OP_POINTER, 455), // struct fpr_histogram *
+/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 281), // struct fpr_vcpus * *
+/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 341 */ _CFFI_OP(_CFFI_OP_NOOP, 160),
+/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 345 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 346 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION, 449), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 350 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 351 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION, 376), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 353 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
+/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 355 */ _CFFI_OP(_CFFI_OP_FUNCTION, 460), // struct fpr_notify *()(struct fpr_allocator *)
+/* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
 /* 360 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 361 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_residency *)
-/* 364 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
-/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_residency *, uint32_t)
-/* 367 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
-/* 368 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 447), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
-/* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 397), // struct fpr_host_counters *
+/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(uint64_t)
+/* 363 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_allocator const *)
+/* 366 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *)
+/* 369 */ _CFFI_OP(_CFFI_OP_POINTER, 448), // struct fpr_cost const *
+/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 372 */ _CFFI_OP(_CFFI_OP_NOOP, 369),
+/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 464), // struct fpr_random *
 /* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 376 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
-/* 377 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_replay_action
-/* 378 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_ring_fault
-/* 379 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_status
-/* 380 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_take_stop
-/* 381 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_zone_class
-/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 286), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 383 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 384 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 385 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 386 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 387 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 388 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 389 */ _CFFI_OP(_CFFI_OP_POINTER, 390), // struct fpr_counters const *
-/* 390 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 391 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 392 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 393 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 394 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 395 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 396 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 397 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 398 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 399 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 401), // struct fpr_notify *
-/* 401 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 402 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_random
-/* 403 */ _CFFI_OP(_CFFI_OP_POINTER, 404), // struct fpr_range const *
-/* 404 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_range
-/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 406), // struct fpr_region *
-/* 406 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_region
-/* 407 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_replay_frames_stats
-/* 408 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_replay_model_stats
-/* 409 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_report_account
-/* 410 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_report_cursor
-/* 411 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_report_rules
-/* 412 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_residency
-/* 413 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_residency_config
-/* 414 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_ring_counters
-/* 415 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_ring_layout
-/* 416 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_segment
-/* 417 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_split_driver
-/* 418 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_split_ring
-/* 419 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_trace_event
-/* 420 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_trace_marker
-/* 421 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_trace_state
-/* 422 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_zone_config
-/* 423 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_zone_state
-/* 424 */ _CFFI_OP(_CFFI_OP_POINTER, 425), // struct split_avail *
-/* 425 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct split_avail
-/* 426 */ _CFFI_OP(_CFFI_OP_POINTER, 427), // struct split_desc *
-/* 427 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct split_desc
-/* 428 */ _CFFI_OP(_CFFI_OP_POINTER, 429), // struct split_used *
-/* 429 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct split_used
-/* 430 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[14]
-/* 431 */ (_cffi_opcode_t)(14),
-/* 432 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[32]
-/* 433 */ (_cffi_opcode_t)(32),
-/* 434 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[4]
-/* 435 */ (_cffi_opcode_t)(4),
-/* 436 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[6]
-/* 437 */ (_cffi_opcode_t)(6),
-/* 438 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7424]
-/* 439 */ (_cffi_opcode_t)(7424),
-/* 440 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7]
-/* 441 */ (_cffi_opcode_t)(7),
-/* 442 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[9]
-/* 443 */ (_cffi_opcode_t)(9),
-/* 444 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 445 */ _CFFI_OP(_CFFI_OP_ARRAY, 444), // uint8_t[5]
-/* 446 */ (_cffi_opcode_t)(5),
-/* 447 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 376 */ _CFFI_OP(_CFFI_OP_POINTER, 455), // struct fpr_histogram const *
+/* 377 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *)
+/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *, uint64_t)
+/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 384 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 385 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_residency const *)
+/* 387 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
+/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint32_t)
+/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_allocator *)
+/* 393 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_histogram *)
+/* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
+/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
+/* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
+/* 401 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
+/* 404 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
+/* 405 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
+/* 409 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 410 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 411 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 414 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 415 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_residency *)
+/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
+/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_residency *, uint32_t)
+/* 421 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
+/* 422 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
+/* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 427 */ _CFFI_OP(_CFFI_OP_POINTER, 457), // struct fpr_host_counters *
+/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_vcpus *)
+/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 433 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
+/* 434 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_op_kind
+/* 435 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_replay_action
+/* 436 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_ring_fault
+/* 437 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_status
+/* 438 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_stop_reason
+/* 439 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_take_stop
+/* 440 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_task_state
+/* 441 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_zone_class
+/* 442 */ _CFFI_OP(_CFFI_OP_POINTER, 340), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 443 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 444 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 445 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 446 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 447 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 448 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 450), // struct fpr_counters const *
+/* 450 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 451 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 452 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 453 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 454 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 455 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 456 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 457 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 458 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 459 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 460 */ _CFFI_OP(_CFFI_OP_POINTER, 461), // struct fpr_notify *
+/* 461 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 462 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
+/* 463 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
+/* 464 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
+/* 465 */ _CFFI_OP(_CFFI_OP_POINTER, 466), // struct fpr_range const *
+/* 466 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
+/* 467 */ _CFFI_OP(_CFFI_OP_POINTER, 468), // struct fpr_region *
+/* 468 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_region
+/* 469 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_replay_frames_stats
+/* 470 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_replay_model_stats
+/* 471 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_report_account
+/* 472 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_report_cursor
+/* 473 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_report_rules
+/* 474 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_residency
+/* 475 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_residency_config
+/* 476 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_ring_counters
+/* 477 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_ring_layout
+/* 478 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_segment
+/* 479 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_split_driver
+/* 480 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_split_ring
+/* 481 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_task_view
+/* 482 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_trace_event
+/* 483 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_trace_marker
+/* 484 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_trace_state
+/* 485 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_vcpu_stop
+/* 486 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_vcpus
+/* 487 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_vcpus_config
+/* 488 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_zone_config
+/* 489 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_zone_state
+/* 490 */ _CFFI_OP(_CFFI_OP_POINTER, 491), // struct split_avail *
+/* 491 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct split_avail
+/* 492 */ _CFFI_OP(_CFFI_OP_POINTER, 493), // struct split_desc *
+/* 493 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct split_desc
+/* 494 */ _CFFI_OP(_CFFI_OP_POINTER, 495), // struct split_used *
+/* 495 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct split_used
+/* 496 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[14]
+/* 497 */ (_cffi_opcode_t)(14),
+/* 498 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[32]
+/* 499 */ (_cffi_opcode_t)(32),
+/* 500 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[4]
+/* 501 */ (_cffi_opcode_t)(4),
+/* 502 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[6]
+/* 503 */ (_cffi_opcode_t)(6),
+/* 504 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7424]
+/* 505 */ (_cffi_opcode_t)(7424),
+/* 506 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7]
+/* 507 */ (_cffi_opcode_t)(7),
+/* 508 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[9]
+/* 509 */ (_cffi_opcode_t)(9),
+/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 511 */ _CFFI_OP(_CFFI_OP_ARRAY, 510), // uint8_t[5]
+/* 512 */ (_cffi_opcode_t)(5),
+/* 513 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_UNMOVABLE(unsigned long long *o)
@@ -1089,6 +1156,62 @@ static int _cffi_const_FPR_ISOLATE(unsigned long long *o)
 {
   int n = (FPR_ISOLATE) <= 0;
   *o = (unsigned long long)((FPR_ISOLATE) | 0);  /* check that FPR_ISOLATE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_OP_ALLOC(unsigned long long *o)
+{
+  int n = (FPR_OP_ALLOC) <= 0;
+  *o = (unsigned long long)((FPR_OP_ALLOC) | 0);  /* check that FPR_OP_ALLOC is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_OP_TOUCH(unsigned long long *o)
+{
+  int n = (FPR_OP_TOUCH) <= 0;
+  *o = (unsigned long long)((FPR_OP_TOUCH) | 0);  /* check that FPR_OP_TOUCH is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_OP_FREE(unsigned long long *o)
+{
+  int n = (FPR_OP_FREE) <= 0;
+  *o = (unsigned long long)((FPR_OP_FREE) | 0);  /* check that FPR_OP_FREE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_OP_WAIT(unsigned long long *o)
+{
+  int n = (FPR_OP_WAIT) <= 0;
+  *o = (unsigned long long)((FPR_OP_WAIT) | 0);  /* check that FPR_OP_WAIT is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_OP_UNTIL(unsigned long long *o)
+{
+  int n = (FPR_OP_UNTIL) <= 0;
+  *o = (unsigned long long)((FPR_OP_UNTIL) | 0);  /* check that FPR_OP_UNTIL is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_OP_WORK(unsigned long long *o)
+{
+  int n = (FPR_OP_WORK) <= 0;
+  *o = (unsigned long long)((FPR_OP_WORK) | 0);  /* check that FPR_OP_WORK is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_OP_UNITS(unsigned long long *o)
+{
+  int n = (FPR_OP_UNITS) <= 0;
+  *o = (unsigned long long)((FPR_OP_UNITS) | 0);  /* check that FPR_OP_UNITS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_OP_KINDS(unsigned long long *o)
+{
+  int n = (FPR_OP_KINDS) <= 0;
+  *o = (unsigned long long)((FPR_OP_KINDS) | 0);  /* check that FPR_OP_KINDS is an integer */
   return n;
 }
 
@@ -1323,6 +1446,41 @@ static int _cffi_const_FPR_SYSTEM(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_STOP_HORIZON(unsigned long long *o)
+{
+  int n = (FPR_STOP_HORIZON) <= 0;
+  *o = (unsigned long long)((FPR_STOP_HORIZON) | 0);  /* check that FPR_STOP_HORIZON is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STOP_REFILL(unsigned long long *o)
+{
+  int n = (FPR_STOP_REFILL) <= 0;
+  *o = (unsigned long long)((FPR_STOP_REFILL) | 0);  /* check that FPR_STOP_REFILL is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STOP_NOTIFY(unsigned long long *o)
+{
+  int n = (FPR_STOP_NOTIFY) <= 0;
+  *o = (unsigned long long)((FPR_STOP_NOTIFY) | 0);  /* check that FPR_STOP_NOTIFY is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STOP_FAILED(unsigned long long *o)
+{
+  int n = (FPR_STOP_FAILED) <= 0;
+  *o = (unsigned long long)((FPR_STOP_FAILED) | 0);  /* check that FPR_STOP_FAILED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STOP_IDLE(unsigned long long *o)
+{
+  int n = (FPR_STOP_IDLE) <= 0;
+  *o = (unsigned long long)((FPR_STOP_IDLE) | 0);  /* check that FPR_STOP_IDLE is an integer */
+  return n;
+}
+
 static int _cffi_const_FPR_TAKE_END(unsigned long long *o)
 {
   int n = (FPR_TAKE_END) <= 0;
@@ -1341,6 +1499,27 @@ static int _cffi_const_FPR_TAKE_REFUSED(unsigned long long *o)
 {
   int n = (FPR_TAKE_REFUSED) <= 0;
   *o = (unsigned long long)((FPR_TAKE_REFUSED) | 0);  /* check that FPR_TAKE_REFUSED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_TASK_NONE(unsigned long long *o)
+{
+  int n = (FPR_TASK_NONE) <= 0;
+  *o = (unsigned long long)((FPR_TASK_NONE) | 0);  /* check that FPR_TASK_NONE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_TASK_LIVE(unsigned long long *o)
+{
+  int n = (FPR_TASK_LIVE) <= 0;
+  *o = (unsigned long long)((FPR_TASK_LIVE) | 0);  /* check that FPR_TASK_LIVE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_TASK_DONE(unsigned long long *o)
+{
+  int n = (FPR_TASK_DONE) <= 0;
+  *o = (unsigned long long)((FPR_TASK_DONE) | 0);  /* check that FPR_TASK_DONE is an integer */
   return n;
 }
 
@@ -1653,7 +1832,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(389));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(449));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -1877,7 +2056,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(400));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(460));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2387,19 +2566,19 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(315), arg0, (char **)&x0);
+      _cffi_type(369), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(315), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(369), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg1, (char **)&x1);
+      _cffi_type(373), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2434,10 +2613,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(315), arg0, (char **)&x0);
+      _cffi_type(369), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(315), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(369), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2881,19 +3060,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(342), arg0, (char **)&x0);
+      _cffi_type(331), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(342), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(322), arg1, (char **)&x1);
+      _cffi_type(376), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(322), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(376), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2934,10 +3113,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(322), arg0, (char **)&x0);
+      _cffi_type(376), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(322), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2982,10 +3161,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(342), arg0, (char **)&x0);
+      _cffi_type(331), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(342), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3034,10 +3213,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(342), arg0, (char **)&x0);
+      _cffi_type(331), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(342), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3083,10 +3262,10 @@ _cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(342), arg0, (char **)&x0);
+      _cffi_type(331), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(342), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3505,10 +3684,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3547,10 +3726,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3591,10 +3770,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4223,10 +4402,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(373), arg2, (char **)&x2);
+      _cffi_type(427), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(373), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(427), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4480,7 +4659,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(322));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(376));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -5896,6 +6075,637 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_translate _cffi_d_fpr_translate
 #endif
 
+static int _cffi_d_fpr_vcpus_charge(struct fpr_vcpus * x0, uint32_t x1, uint64_t x2, uint64_t x3)
+{
+  return fpr_vcpus_charge(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus * x0;
+  uint32_t x1;
+  uint64_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_charge", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(281), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_charge(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_charge _cffi_d_fpr_vcpus_charge
+#endif
+
+static int _cffi_d_fpr_vcpus_create(struct fpr_vcpus_config const * x0, struct fpr_allocator * x1, struct fpr_memory_port const * x2, struct fpr_histogram * x3, struct fpr_vcpus * * x4)
+{
+  return fpr_vcpus_create(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus_config const * x0;
+  struct fpr_allocator * x1;
+  struct fpr_memory_port const * x2;
+  struct fpr_histogram * x3;
+  struct fpr_vcpus * * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_create", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(328), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(328), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(330), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(330), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(331), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(331), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(332), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(332), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_create(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_create _cffi_d_fpr_vcpus_create
+#endif
+
+static void _cffi_d_fpr_vcpus_destroy(struct fpr_vcpus * x0)
+{
+  fpr_vcpus_destroy(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
+{
+  struct fpr_vcpus * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(281), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_vcpus_destroy(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_vcpus_destroy _cffi_d_fpr_vcpus_destroy
+#endif
+
+static int _cffi_d_fpr_vcpus_interrupt(struct fpr_vcpus * x0, uint32_t x1, uint64_t x2, struct fpr_op const * x3, uint64_t x4)
+{
+  return fpr_vcpus_interrupt(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus * x0;
+  uint32_t x1;
+  uint64_t x2;
+  struct fpr_op const * x3;
+  uint64_t x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_interrupt", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(281), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(283), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(283), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_interrupt(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_interrupt _cffi_d_fpr_vcpus_interrupt
+#endif
+
+static int _cffi_d_fpr_vcpus_owner(struct fpr_vcpus const * x0, uint32_t x1, struct fpr_owner_view * x2)
+{
+  return fpr_vcpus_owner(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus const * x0;
+  uint32_t x1;
+  struct fpr_owner_view * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_owner", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(311), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(311), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(313), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(313), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_owner(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_owner _cffi_d_fpr_vcpus_owner
+#endif
+
+static int _cffi_d_fpr_vcpus_owner_read(struct fpr_vcpus const * x0, uint32_t x1, uint64_t * x2, uint64_t x3, uint64_t * x4)
+{
+  return fpr_vcpus_owner_read(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus const * x0;
+  uint32_t x1;
+  uint64_t * x2;
+  uint64_t x3;
+  uint64_t * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_owner_read", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(311), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(311), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(14), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(14), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(14), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_owner_read(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_owner_read _cffi_d_fpr_vcpus_owner_read
+#endif
+
+static int _cffi_d_fpr_vcpus_refill(struct fpr_vcpus * x0, uint32_t x1, struct fpr_op const * x2, uint64_t x3)
+{
+  return fpr_vcpus_refill(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus * x0;
+  uint32_t x1;
+  struct fpr_op const * x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_refill", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(281), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(283), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(283), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_refill(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_refill _cffi_d_fpr_vcpus_refill
+#endif
+
+static int _cffi_d_fpr_vcpus_run(struct fpr_vcpus * x0, uint64_t x1, struct fpr_vcpu_stop * x2)
+{
+  return fpr_vcpus_run(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus * x0;
+  uint64_t x1;
+  struct fpr_vcpu_stop * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_run", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(281), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(308), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(308), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_run(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_run _cffi_d_fpr_vcpus_run
+#endif
+
+static int _cffi_d_fpr_vcpus_start(struct fpr_vcpus * x0, uint32_t x1, uint32_t x2, uint64_t x3)
+{
+  return fpr_vcpus_start(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus * x0;
+  uint32_t x1;
+  uint32_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_start", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(281), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_start(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_start _cffi_d_fpr_vcpus_start
+#endif
+
+static int _cffi_d_fpr_vcpus_task(struct fpr_vcpus const * x0, uint32_t x1, struct fpr_task_view * x2)
+{
+  return fpr_vcpus_task(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus const * x0;
+  uint32_t x1;
+  struct fpr_task_view * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_task", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(311), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(311), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(318), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(318), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_task(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_task _cffi_d_fpr_vcpus_task
+#endif
+
 static int _cffi_const_FPR_ALLOC_DMA(unsigned long long *o)
 {
   int n = (FPR_ALLOC_DMA) <= 0;
@@ -5928,6 +6738,15 @@ static int _cffi_const_FPR_ALLOC_NONBLOCKING(unsigned long long *o)
   int n = (FPR_ALLOC_NONBLOCKING) <= 0;
   *o = (unsigned long long)((FPR_ALLOC_NONBLOCKING) | 0);  /* check that FPR_ALLOC_NONBLOCKING is an integer */
   if (!_cffi_check_int(*o, n, 8U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_ALLOC_NO_RECLAIM(unsigned long long *o)
+{
+  int n = (FPR_ALLOC_NO_RECLAIM) <= 0;
+  *o = (unsigned long long)((FPR_ALLOC_NO_RECLAIM) | 0);  /* check that FPR_ALLOC_NO_RECLAIM is an integer */
+  if (!_cffi_check_int(*o, n, 16U))
     n |= 2;
   return n;
 }
@@ -6112,6 +6931,15 @@ static int _cffi_const_FPR_HOST_MAX_REGIONS(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_MAX_CPUS(unsigned long long *o)
+{
+  int n = (FPR_MAX_CPUS) <= 0;
+  *o = (unsigned long long)((FPR_MAX_CPUS) | 0);  /* check that FPR_MAX_CPUS is an integer */
+  if (!_cffi_check_int(*o, n, 1024U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_MAX_ORDERS(unsigned long long *o)
 {
   int n = (FPR_MAX_ORDERS) <= 0;
@@ -6135,6 +6963,60 @@ static int _cffi_const_FPR_MIGRATETYPES(unsigned long long *o)
   int n = (FPR_MIGRATETYPES) <= 0;
   *o = (unsigned long long)((FPR_MIGRATETYPES) | 0);  /* check that FPR_MIGRATETYPES is an integer */
   if (!_cffi_check_int(*o, n, 6U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_COPIED(unsigned long long *o)
+{
+  int n = (FPR_OP_COPIED) <= 0;
+  *o = (unsigned long long)((FPR_OP_COPIED) | 0);  /* check that FPR_OP_COPIED is an integer */
+  if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_COUNTED(unsigned long long *o)
+{
+  int n = (FPR_OP_COUNTED) <= 0;
+  *o = (unsigned long long)((FPR_OP_COUNTED) | 0);  /* check that FPR_OP_COUNTED is an integer */
+  if (!_cffi_check_int(*o, n, 32U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_DMA32(unsigned long long *o)
+{
+  int n = (FPR_OP_DMA32) <= 0;
+  *o = (unsigned long long)((FPR_OP_DMA32) | 0);  /* check that FPR_OP_DMA32 is an integer */
+  if (!_cffi_check_int(*o, n, 16U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_FAULTED(unsigned long long *o)
+{
+  int n = (FPR_OP_FAULTED) <= 0;
+  *o = (unsigned long long)((FPR_OP_FAULTED) | 0);  /* check that FPR_OP_FAULTED is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_PIECEMEAL(unsigned long long *o)
+{
+  int n = (FPR_OP_PIECEMEAL) <= 0;
+  *o = (unsigned long long)((FPR_OP_PIECEMEAL) | 0);  /* check that FPR_OP_PIECEMEAL is an integer */
+  if (!_cffi_check_int(*o, n, 8U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_ZEROED(unsigned long long *o)
+{
+  int n = (FPR_OP_ZEROED) <= 0;
+  *o = (unsigned long long)((FPR_OP_ZEROED) | 0);  /* check that FPR_OP_ZEROED is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
     n |= 2;
   return n;
 }
@@ -6261,6 +7143,15 @@ static int _cffi_const_FPR_SKIP_ZERO_LENGTH(unsigned long long *o)
   int n = (FPR_SKIP_ZERO_LENGTH) <= 0;
   *o = (unsigned long long)((FPR_SKIP_ZERO_LENGTH) | 0);  /* check that FPR_SKIP_ZERO_LENGTH is an integer */
   if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TIME_LIMIT_NS(unsigned long long *o)
+{
+  int n = (FPR_TIME_LIMIT_NS) <= 0;
+  *o = (unsigned long long)((FPR_TIME_LIMIT_NS) | 0);  /* check that FPR_TIME_LIMIT_NS is an integer */
+  if (!_cffi_check_int(*o, n, 9007199254740992U))
     n |= 2;
   return n;
 }
@@ -6696,6 +7587,31 @@ static void _cffi_checkfld_struct_fpr_notify(struct fpr_notify *p)
 struct _cffi_align_struct_fpr_notify { char x; struct fpr_notify y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_op(struct fpr_op *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->count) | 0);  /* check that 'struct fpr_op.count' is an integer */
+  (void)((p->owner) | 0);  /* check that 'struct fpr_op.owner' is an integer */
+  (void)((p->kind) | 0);  /* check that 'struct fpr_op.kind' is an integer */
+  (void)((p->order) | 0);  /* check that 'struct fpr_op.order' is an integer */
+  (void)((p->type) | 0);  /* check that 'struct fpr_op.type' is an integer */
+  (void)((p->flags) | 0);  /* check that 'struct fpr_op.flags' is an integer */
+}
+struct _cffi_align_struct_fpr_op { char x; struct fpr_op y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_owner_view(struct fpr_owner_view *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->blocks) | 0);  /* check that 'struct fpr_owner_view.blocks' is an integer */
+  (void)((p->pages) | 0);  /* check that 'struct fpr_owner_view.pages' is an integer */
+  (void)((p->head) | 0);  /* check that 'struct fpr_owner_view.head' is an integer */
+}
+struct _cffi_align_struct_fpr_owner_view { char x; struct fpr_owner_view y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_random(struct fpr_random *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -6896,6 +7812,23 @@ static void _cffi_checkfld_struct_fpr_split_ring(struct fpr_split_ring *p)
 struct _cffi_align_struct_fpr_split_ring { char x; struct fpr_split_ring y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_task_view(struct fpr_task_view *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->state) | 0);  /* check that 'struct fpr_task_view.state' is an integer */
+  (void)((p->cpu) | 0);  /* check that 'struct fpr_task_view.cpu' is an integer */
+  (void)((p->units) | 0);  /* check that 'struct fpr_task_view.units' is an integer */
+  (void)((p->failures) | 0);  /* check that 'struct fpr_task_view.failures' is an integer */
+  (void)((p->busy_ns) | 0);  /* check that 'struct fpr_task_view.busy_ns' is an integer */
+  (void)((p->fault_ns) | 0);  /* check that 'struct fpr_task_view.fault_ns' is an integer */
+  (void)((p->huge_faults) | 0);  /* check that 'struct fpr_task_view.huge_faults' is an integer */
+  (void)((p->huge_fallbacks) | 0);  /* check that 'struct fpr_task_view.huge_fallbacks' is an integer */
+  (void)((p->end_ns) | 0);  /* check that 'struct fpr_task_view.end_ns' is an integer */
+}
+struct _cffi_align_struct_fpr_task_view { char x; struct fpr_task_view y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_trace_event(struct fpr_trace_event *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -6946,6 +7879,31 @@ static void _cffi_checkfld_struct_fpr_trace_state(struct fpr_trace_state *p)
 struct _cffi_align_struct_fpr_trace_state { char x; struct fpr_trace_state y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_vcpu_stop(struct fpr_vcpu_stop *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->reason) | 0);  /* check that 'struct fpr_vcpu_stop.reason' is an integer */
+  (void)((p->cpu) | 0);  /* check that 'struct fpr_vcpu_stop.cpu' is an integer */
+  (void)((p->task) | 0);  /* check that 'struct fpr_vcpu_stop.task' is an integer */
+  (void)((p->now_ns) | 0);  /* check that 'struct fpr_vcpu_stop.now_ns' is an integer */
+}
+struct _cffi_align_struct_fpr_vcpu_stop { char x; struct fpr_vcpu_stop y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_vcpus_config(struct fpr_vcpus_config *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->cpus) | 0);  /* check that 'struct fpr_vcpus_config.cpus' is an integer */
+  (void)((p->tasks) | 0);  /* check that 'struct fpr_vcpus_config.tasks' is an integer */
+  (void)((p->owners) | 0);  /* check that 'struct fpr_vcpus_config.owners' is an integer */
+  (void)((p->slice_ns) | 0);  /* check that 'struct fpr_vcpus_config.slice_ns' is an integer */
+  { struct fpr_guest_costs *tmp = &p->costs; (void)tmp; }
+}
+struct _cffi_align_struct_fpr_vcpus_config { char x; struct fpr_vcpus_config y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_zone_config(struct fpr_zone_config *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -6982,6 +7940,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ALLOC_DMA32", (void *)_cffi_const_FPR_ALLOC_DMA32, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_ALLOC_HIGH", (void *)_cffi_const_FPR_ALLOC_HIGH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_ALLOC_NONBLOCKING", (void *)_cffi_const_FPR_ALLOC_NONBLOCKING, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_ALLOC_NO_RECLAIM", (void *)_cffi_const_FPR_ALLOC_NO_RECLAIM, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_BAD_ARGUMENT", (void *)_cffi_const_FPR_BAD_ARGUMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_CHAIN_MAX", (void *)_cffi_const_FPR_CHAIN_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -7024,6 +7983,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_HOST_MEMORY", (void *)_cffi_const_FPR_HOST_MEMORY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_INVALID", (void *)_cffi_const_FPR_INVALID, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ISOLATE", (void *)_cffi_const_FPR_ISOLATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MAX_CPUS", (void *)_cffi_const_FPR_MAX_CPUS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ORDERS", (void *)_cffi_const_FPR_MAX_ORDERS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ZONES", (void *)_cffi_const_FPR_MAX_ZONES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MIGRATETYPES", (void *)_cffi_const_FPR_MIGRATETYPES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -7032,6 +7992,20 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_NOT_FREE", (void *)_cffi_const_FPR_NOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NO_MEMORY", (void *)_cffi_const_FPR_NO_MEMORY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OK", (void *)_cffi_const_FPR_OK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_ALLOC", (void *)_cffi_const_FPR_OP_ALLOC, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_COPIED", (void *)_cffi_const_FPR_OP_COPIED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_OP_COUNTED", (void *)_cffi_const_FPR_OP_COUNTED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_OP_DMA32", (void *)_cffi_const_FPR_OP_DMA32, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_OP_FAULTED", (void *)_cffi_const_FPR_OP_FAULTED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_OP_FREE", (void *)_cffi_const_FPR_OP_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_KINDS", (void *)_cffi_const_FPR_OP_KINDS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_PIECEMEAL", (void *)_cffi_const_FPR_OP_PIECEMEAL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_OP_TOUCH", (void *)_cffi_const_FPR_OP_TOUCH, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_UNITS", (void *)_cffi_const_FPR_OP_UNITS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_UNTIL", (void *)_cffi_const_FPR_OP_UNTIL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_WAIT", (void *)_cffi_const_FPR_OP_WAIT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_WORK", (void *)_cffi_const_FPR_OP_WORK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_ZEROED", (void *)_cffi_const_FPR_OP_ZEROED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OUTSIDE", (void *)_cffi_const_FPR_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PCP_LISTS", (void *)_cffi_const_FPR_PCP_LISTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_RECLAIMABLE", (void *)_cffi_const_FPR_RECLAIMABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -7056,10 +8030,19 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_SKIP_RING", (void *)_cffi_const_FPR_SKIP_RING, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_SKIP_UNALIGNED", (void *)_cffi_const_FPR_SKIP_UNALIGNED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_SKIP_ZERO_LENGTH", (void *)_cffi_const_FPR_SKIP_ZERO_LENGTH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_STOP_FAILED", (void *)_cffi_const_FPR_STOP_FAILED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_STOP_HORIZON", (void *)_cffi_const_FPR_STOP_HORIZON, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_STOP_IDLE", (void *)_cffi_const_FPR_STOP_IDLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_STOP_NOTIFY", (void *)_cffi_const_FPR_STOP_NOTIFY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_STOP_REFILL", (void *)_cffi_const_FPR_STOP_REFILL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_SYSTEM", (void *)_cffi_const_FPR_SYSTEM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TAKE_CANDIDATE", (void *)_cffi_const_FPR_TAKE_CANDIDATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TAKE_END", (void *)_cffi_const_FPR_TAKE_END, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TAKE_REFUSED", (void *)_cffi_const_FPR_TAKE_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_TASK_DONE", (void *)_cffi_const_FPR_TASK_DONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_TASK_LIVE", (void *)_cffi_const_FPR_TASK_LIVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_TASK_NONE", (void *)_cffi_const_FPR_TASK_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_TIME_LIMIT_NS", (void *)_cffi_const_FPR_TIME_LIMIT_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_ALLOC", (void *)_cffi_const_FPR_TRACE_ALLOC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_BAD_NUMBER", (void *)_cffi_const_FPR_TRACE_BAD_NUMBER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_BAD_TIME", (void *)_cffi_const_FPR_TRACE_BAD_TIME, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -7092,12 +8075,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 295), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 349), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 113), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 338), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 311), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 301), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 392), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 365), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 355), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 30), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_fpr_allocator_validate },
@@ -7106,53 +8089,53 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 108), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 77), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 317), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 314), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 371), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 368), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 26), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 60), (void *)_cffi_d_fpr_free },
   { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 145), (void *)_cffi_d_fpr_guest_inside },
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 135), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 157), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 163), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 308), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 335), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 344), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 321), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 353), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 348), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 341), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 362), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 389), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 398), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 375), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 407), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 402), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 395), (void *)_cffi_d_fpr_histogram_reset },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 169), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 99), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 35), (void *)_cffi_d_fpr_list_take },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 99), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 328), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 325), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 379), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 412), (void *)_cffi_d_fpr_random_seed },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_fpr_region_find },
   { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 257), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 17), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_fpr_replay_model },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 124), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 118), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 370), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 192), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 363), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 417), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 172), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 298), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 332), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 352), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 386), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 180), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 186), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 332), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 366), (void *)_cffi_d_fpr_residency_set_active },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 286), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 386), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 420), (void *)_cffi_d_fpr_residency_set_active },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 340), (void *)_cffi_d_fpr_residency_touch },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 211), (void *)_cffi_d_fpr_split_driver_add },
   { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 199), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
   { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 217), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
   { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 221), (void *)_cffi_d_fpr_split_driver_get },
   { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 217), (void *)_cffi_d_fpr_split_driver_should_kick },
   { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 202), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 334), (void *)_cffi_d_fpr_split_part_bytes },
   { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 226), (void *)_cffi_d_fpr_split_ring_disable_kicks },
   { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 245), (void *)_cffi_d_fpr_split_ring_enable_kicks },
   { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 254), (void *)_cffi_d_fpr_split_ring_overlaps },
@@ -7163,6 +8146,16 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 238), (void *)_cffi_d_fpr_split_ring_start },
   { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 267), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 150), (void *)_cffi_d_fpr_translate },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 299), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 429), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 320), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 305), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 286), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 315), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -7180,16 +8173,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 444) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 510) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 444) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 510) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 444) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 510) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 444) },
+               _CFFI_OP(_CFFI_OP_NOOP, 510) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7225,7 +8218,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 436) },
+          _CFFI_OP(_CFFI_OP_NOOP, 502) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -7330,7 +8323,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 405) },
+               _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7345,40 +8338,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 438) },
+               _CFFI_OP(_CFFI_OP_NOOP, 504) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 388) },
+                _CFFI_OP(_CFFI_OP_NOOP, 448) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 388) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 448) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 388) },
+                _CFFI_OP(_CFFI_OP_NOOP, 448) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 388) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 448) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 388) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 448) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 388) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 448) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 388) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 448) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 388) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 448) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 388) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 448) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 388) },
+            _CFFI_OP(_CFFI_OP_NOOP, 448) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 388) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 448) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7459,7 +8452,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 382) },
+             _CFFI_OP(_CFFI_OP_NOOP, 442) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -7475,9 +8468,36 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "raised", offsetof(struct fpr_notify, raised),
               sizeof(((struct fpr_notify *)0)->raised),
               _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "count", offsetof(struct fpr_op, count),
+             sizeof(((struct fpr_op *)0)->count),
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "owner", offsetof(struct fpr_op, owner),
+             sizeof(((struct fpr_op *)0)->owner),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "kind", offsetof(struct fpr_op, kind),
+            sizeof(((struct fpr_op *)0)->kind),
+            _CFFI_OP(_CFFI_OP_NOOP, 510) },
+  { "order", offsetof(struct fpr_op, order),
+             sizeof(((struct fpr_op *)0)->order),
+             _CFFI_OP(_CFFI_OP_NOOP, 510) },
+  { "type", offsetof(struct fpr_op, type),
+            sizeof(((struct fpr_op *)0)->type),
+            _CFFI_OP(_CFFI_OP_NOOP, 510) },
+  { "flags", offsetof(struct fpr_op, flags),
+             sizeof(((struct fpr_op *)0)->flags),
+             _CFFI_OP(_CFFI_OP_NOOP, 510) },
+  { "blocks", offsetof(struct fpr_owner_view, blocks),
+              sizeof(((struct fpr_owner_view *)0)->blocks),
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "pages", offsetof(struct fpr_owner_view, pages),
+             sizeof(((struct fpr_owner_view *)0)->pages),
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "head", offsetof(struct fpr_owner_view, head),
+            sizeof(((struct fpr_owner_view *)0)->head),
+            _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 434) },
+             _CFFI_OP(_CFFI_OP_NOOP, 500) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -7555,13 +8575,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 506) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 506) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 432) },
+             _CFFI_OP(_CFFI_OP_NOOP, 498) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7573,7 +8593,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 403) },
+              _CFFI_OP(_CFFI_OP_NOOP, 465) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7654,19 +8674,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 415) },
+              _CFFI_OP(_CFFI_OP_NOOP, 477) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 426) },
+             _CFFI_OP(_CFFI_OP_NOOP, 492) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 424) },
+             _CFFI_OP(_CFFI_OP_NOOP, 490) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 428) },
+            _CFFI_OP(_CFFI_OP_NOOP, 494) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 426) },
+              _CFFI_OP(_CFFI_OP_NOOP, 492) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 206) },
@@ -7705,16 +8725,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 415) },
+              _CFFI_OP(_CFFI_OP_NOOP, 477) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 426) },
+             _CFFI_OP(_CFFI_OP_NOOP, 492) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 424) },
+             _CFFI_OP(_CFFI_OP_NOOP, 490) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 428) },
+            _CFFI_OP(_CFFI_OP_NOOP, 494) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 14) },
@@ -7738,7 +8758,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 414) },
+                _CFFI_OP(_CFFI_OP_NOOP, 476) },
+  { "state", offsetof(struct fpr_task_view, state),
+             sizeof(((struct fpr_task_view *)0)->state),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "cpu", offsetof(struct fpr_task_view, cpu),
+           sizeof(((struct fpr_task_view *)0)->cpu),
+           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "units", offsetof(struct fpr_task_view, units),
+             sizeof(((struct fpr_task_view *)0)->units),
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "failures", offsetof(struct fpr_task_view, failures),
+                sizeof(((struct fpr_task_view *)0)->failures),
+                _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "busy_ns", offsetof(struct fpr_task_view, busy_ns),
+               sizeof(((struct fpr_task_view *)0)->busy_ns),
+               _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "fault_ns", offsetof(struct fpr_task_view, fault_ns),
+                sizeof(((struct fpr_task_view *)0)->fault_ns),
+                _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "huge_faults", offsetof(struct fpr_task_view, huge_faults),
+                   sizeof(((struct fpr_task_view *)0)->huge_faults),
+                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "huge_fallbacks", offsetof(struct fpr_task_view, huge_fallbacks),
+                      sizeof(((struct fpr_task_view *)0)->huge_fallbacks),
+                      _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "end_ns", offsetof(struct fpr_task_view, end_ns),
+              sizeof(((struct fpr_task_view *)0)->end_ns),
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "time_ns", offsetof(struct fpr_trace_event, time_ns),
                sizeof(((struct fpr_trace_event *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 11) },
@@ -7759,28 +8806,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 444) },
+            _CFFI_OP(_CFFI_OP_NOOP, 510) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 444) },
+             _CFFI_OP(_CFFI_OP_NOOP, 510) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 383) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 443) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 444) },
+             _CFFI_OP(_CFFI_OP_NOOP, 510) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 444) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 510) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 383) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 443) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 444) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 510) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 445) },
+                _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 11) },
@@ -7798,10 +8845,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 442) },
+              _CFFI_OP(_CFFI_OP_NOOP, 508) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 442) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 508) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -7817,6 +8864,33 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "reserved", offsetof(struct fpr_trace_state, reserved),
                 sizeof(((struct fpr_trace_state *)0)->reserved),
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "reason", offsetof(struct fpr_vcpu_stop, reason),
+              sizeof(((struct fpr_vcpu_stop *)0)->reason),
+              _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "cpu", offsetof(struct fpr_vcpu_stop, cpu),
+           sizeof(((struct fpr_vcpu_stop *)0)->cpu),
+           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "task", offsetof(struct fpr_vcpu_stop, task),
+            sizeof(((struct fpr_vcpu_stop *)0)->task),
+            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "now_ns", offsetof(struct fpr_vcpu_stop, now_ns),
+              sizeof(((struct fpr_vcpu_stop *)0)->now_ns),
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "cpus", offsetof(struct fpr_vcpus_config, cpus),
+            sizeof(((struct fpr_vcpus_config *)0)->cpus),
+            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "tasks", offsetof(struct fpr_vcpus_config, tasks),
+             sizeof(((struct fpr_vcpus_config *)0)->tasks),
+             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "owners", offsetof(struct fpr_vcpus_config, owners),
+              sizeof(((struct fpr_vcpus_config *)0)->owners),
+              _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "slice_ns", offsetof(struct fpr_vcpus_config, slice_ns),
+                sizeof(((struct fpr_vcpus_config *)0)->slice_ns),
+                _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "costs", offsetof(struct fpr_vcpus_config, costs),
+             sizeof(((struct fpr_vcpus_config *)0)->costs),
+             _CFFI_OP(_CFFI_OP_NOOP, 453) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -7837,7 +8911,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 434) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 500) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -7849,7 +8923,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 422) },
+              _CFFI_OP(_CFFI_OP_NOOP, 488) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -7864,110 +8938,128 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 430) },
+               _CFFI_OP(_CFFI_OP_NOOP, 496) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 384, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 444, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 385, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 445, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 386, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 446, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 387, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 447, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 388, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 448, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 390, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 450, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 391, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 451, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 392, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 452, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 393, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 453, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 394, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 454, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 395, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 455, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 396, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 456, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 14 },
-  { "fpr_host_counters", 397, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 457, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 74, 22 },
-  { "fpr_memory_port", 398, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 458, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 96, 2 },
-  { "fpr_memory_region", 399, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 459, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 98, 2 },
-  { "fpr_notify", 401, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 461, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 100, 3 },
-  { "fpr_random", 402, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 103, 1 },
-  { "fpr_range", 404, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 104, 2 },
-  { "fpr_region", 406, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 106, 5 },
-  { "fpr_replay_frames_stats", 407, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 111, 9 },
-  { "fpr_replay_model_stats", 408, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 120, 6 },
-  { "fpr_report_account", 409, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 126, 6 },
-  { "fpr_report_cursor", 410, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 132, 3 },
-  { "fpr_report_rules", 411, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 135, 3 },
-  { "fpr_residency", 412, _CFFI_F_OPAQUE,
+  { "fpr_op", 462, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 103, 6 },
+  { "fpr_owner_view", 463, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 109, 3 },
+  { "fpr_random", 464, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 112, 1 },
+  { "fpr_range", 466, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 113, 2 },
+  { "fpr_region", 468, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 115, 5 },
+  { "fpr_replay_frames_stats", 469, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 120, 9 },
+  { "fpr_replay_model_stats", 470, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 129, 6 },
+  { "fpr_report_account", 471, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 135, 6 },
+  { "fpr_report_cursor", 472, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 141, 3 },
+  { "fpr_report_rules", 473, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 144, 3 },
+  { "fpr_residency", 474, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 413, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 138, 5 },
-  { "fpr_ring_counters", 414, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 143, 11 },
-  { "fpr_ring_layout", 415, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 154, 5 },
-  { "fpr_segment", 416, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 159, 3 },
-  { "fpr_split_driver", 417, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 162, 17 },
-  { "fpr_split_ring", 418, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 179, 12 },
-  { "fpr_trace_event", 419, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 191, 14 },
-  { "fpr_trace_marker", 420, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 205, 4 },
-  { "fpr_trace_state", 421, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 209, 8 },
-  { "fpr_zone_config", 422, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 217, 10 },
-  { "fpr_zone_state", 423, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 227, 6 },
-  { "split_avail", 425, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 475, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 147, 5 },
+  { "fpr_ring_counters", 476, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 152, 11 },
+  { "fpr_ring_layout", 477, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 163, 5 },
+  { "fpr_segment", 478, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 168, 3 },
+  { "fpr_split_driver", 479, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 171, 17 },
+  { "fpr_split_ring", 480, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 188, 12 },
+  { "fpr_task_view", 481, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 200, 9 },
+  { "fpr_trace_event", 482, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 209, 14 },
+  { "fpr_trace_marker", 483, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 223, 4 },
+  { "fpr_trace_state", 484, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 227, 8 },
+  { "fpr_vcpu_stop", 485, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 235, 4 },
+  { "fpr_vcpus", 486, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 427, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 487, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 239, 5 },
+  { "fpr_zone_config", 488, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 244, 10 },
+  { "fpr_zone_state", 489, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 254, 6 },
+  { "split_avail", 491, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 429, _CFFI_F_OPAQUE,
+  { "split_desc", 493, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_used", 495, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_migratetype", 376, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 433, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_replay_action", 377, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_op_kind", 434, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+    "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
+  { "fpr_replay_action", 435, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE" },
-  { "fpr_ring_fault", 378, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 436, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 379, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 437, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_take_stop", 380, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_stop_reason", 438, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+    "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
+  { "fpr_take_stop", 439, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_zone_class", 381, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_task_state", 440, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+    "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
+  { "fpr_zone_class", 441, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 382 },
+  { "fpr_touch_fn", 442 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -7977,12 +9069,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  185,  /* num_globals */
-  39,  /* num_struct_unions */
-  6,  /* num_enums */
+  220,  /* num_globals */
+  45,  /* num_struct_unions */
+  9,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  448,  /* num_types */
+  514,  /* num_types */
   0,  /* flags */
 };
 

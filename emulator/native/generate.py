@@ -33,6 +33,7 @@ HEADERS = (
     "emulator/native/costs.h",
     "host_model/native/host.h",
     "host_model/native/residency.h",
+    "guest_model/native/vcpu.h",
 )
 
 

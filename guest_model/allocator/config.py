@@ -51,6 +51,7 @@ class AllocFlags(IntFlag):
     DMA32 = 2
     HIGH = 4
     NONBLOCKING = 8
+    NO_RECLAIM = 16
 
 
 class FreeFlags(IntFlag):

@@ -34,6 +34,7 @@ enum fpr_zone_class { FPR_ZONE_DMA = 0, FPR_ZONE_DMA32 = 1, FPR_ZONE_NORMAL = 2,
 #define FPR_ALLOC_DMA32 2u       /* DMA32 and below */
 #define FPR_ALLOC_HIGH 4u        /* high priority: half of the minimum watermark */
 #define FPR_ALLOC_NONBLOCKING 8u /* another quarter of it; with order > 0 and HIGH: highatomic */
+#define FPR_ALLOC_NO_RECLAIM 16u /* fails rather than empty per-CPU lists: a fault's huge page */
 
 /* Flags of a free into the buddy lists. */
 #define FPR_FREE_TO_TAIL 1u

@@ -1,0 +1,234 @@
+/* What one step of a task does, and what it costs. */
+#include "emulator/native/histogram_inline.h"
+#include "guest_model/native/vcpu_state.h"
+
+#define FPR_HUGE_ORDER 9 /* 2 MiB: the order that the costs of huge pages are stated for */
+
+static void owner_append(struct fpr_vcpus *v, struct fpr_owner *owner, uint64_t pfn, uint32_t order)
+{
+    struct fpr_page *page = fpr_page(v->allocator, pfn);
+
+    page->next = FPR_NIL;
+    if (owner->head == FPR_NIL)
+        owner->head = (uint32_t)pfn;
+    else
+        fpr_page(v->allocator, owner->tail)->next = (uint32_t)pfn;
+    owner->tail = (uint32_t)pfn;
+    owner->blocks++;
+    owner->pages += (uint64_t)1 << order;
+}
+
+/* The guest's own work takes longer while other vCPUs are busy. */
+static uint64_t grown(const struct fpr_vcpus *v, uint64_t kernel_ns, uint64_t memory_ns)
+{
+    const struct fpr_growth *growth = &v->growth[v->running];
+
+    __uint128_t cost = (__uint128_t)kernel_ns * growth->kernel;
+
+    cost = (cost + (__uint128_t)memory_ns * growth->memory) >> FPR_GROWTH_SHIFT;
+    return cost < FPR_TIME_LIMIT_NS ? (uint64_t)cost : FPR_TIME_LIMIT_NS;
+}
+
+/* Time passes for a task. Every step takes some, so that no stream stands still. */
+static void spend(struct fpr_cpu *cpu, struct fpr_task *task, uint64_t guest_ns, uint64_t host_ns)
+{
+    uint64_t cost = guest_ns + host_ns;
+
+    if (!cost)
+        cost = 1;
+    if (cost > FPR_TIME_LIMIT_NS)
+        cost = FPR_TIME_LIMIT_NS;
+    cpu->clock_ns += cost;
+    task->view.busy_ns += cost;
+    task->view.fault_ns += host_ns;
+}
+
+/* Huge pages for a fault are taken where they are free, and not reclaimed for. */
+static uint32_t alloc_flags(const struct fpr_op *op, uint32_t order)
+{
+    uint32_t flags = op->flags & FPR_OP_DMA32 ? FPR_ALLOC_DMA32 : 0;
+
+    return order && op->flags & FPR_OP_PIECEMEAL ? flags | FPR_ALLOC_NO_RECLAIM : flags;
+}
+
+static bool is_huge(uint32_t order)
+{
+    return order >= FPR_HUGE_ORDER;
+}
+
+/* Work of the guest on a block that it got, the host's faults apart. */
+static uint64_t alloc_cost(const struct fpr_vcpus *v, uint32_t flags, uint32_t order)
+{
+    const struct fpr_guest_costs *costs = &v->config.costs;
+    uint64_t kernel = is_huge(order) ? costs->alloc_thp_ns : costs->alloc_4k_ns;
+    uint64_t memory = 0;
+
+    if (flags & FPR_OP_FAULTED)
+        kernel += is_huge(order) ? costs->fault_thp_ns : costs->fault_4k_ns;
+    if (flags & FPR_OP_ZEROED)
+        memory += costs->zero_4k_ns << order;
+    if (flags & FPR_OP_COPIED)
+        memory += costs->copy_4k_ns << order;
+    return grown(v, kernel, memory);
+}
+
+static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index,
+                      struct fpr_task *task, const struct fpr_op *op, struct fpr_vcpu_stop *stop)
+{
+    uint32_t order = task->pieces ? 0 : op->order;
+    uint64_t pfn, guest_ns, host_ns = 0;
+    int status;
+
+    status = fpr_alloc(v->allocator, cpu_index, order, op->type, alloc_flags(op, order), &pfn);
+    if (status == FPR_NO_MEMORY) {
+        if (order && op->flags & FPR_OP_PIECEMEAL) {
+            task->pieces = (uint32_t)1 << order;
+            task->view.huge_fallbacks++;
+            return FPR_OK;
+        }
+        task->view.failures++;
+        spend(cpu, task, alloc_cost(v, op->flags & FPR_OP_FAULTED, 0), 0);
+        task->position++;
+        task->done = task->pieces = 0;
+        stop->reason = FPR_STOP_FAILED;
+        return FPR_OK;
+    }
+    if (status)
+        return status;
+    owner_append(v, &v->owners[op->owner], pfn, order);
+    guest_ns = alloc_cost(v, op->flags, order);
+    if (op->flags & (FPR_OP_ZEROED | FPR_OP_COPIED)) {
+        status = v->port.touch(v->port.host, pfn, (uint64_t)1 << order, 1, cpu->clock_ns, cpu_index,
+                               &host_ns);
+        if (status)
+            return status;
+    }
+    fpr_histogram_record_inline(v->alloc_latency, guest_ns + host_ns);
+    task->view.huge_faults += order && op->flags & FPR_OP_FAULTED;
+    if (op->flags & FPR_OP_COUNTED)
+        task->view.units += (uint64_t)1 << order;
+    spend(cpu, task, guest_ns, host_ns);
+    if (task->pieces && --task->pieces)
+        return FPR_OK;
+    task->done++;
+    return FPR_OK;
+}
+
+static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index,
+                     struct fpr_task *task, struct fpr_owner *owner)
+{
+    uint32_t pfn = owner->head;
+    const struct fpr_page *page = fpr_page(v->allocator, pfn);
+    const struct fpr_guest_costs *costs = &v->config.costs;
+    uint32_t order = page->order;
+    int status;
+
+    owner->head = page->next;
+    if (owner->head == FPR_NIL)
+        owner->tail = FPR_NIL;
+    owner->blocks--;
+    owner->pages -= (uint64_t)1 << order;
+    status = fpr_free(v->allocator, cpu_index, pfn, order);
+    if (status)
+        return status;
+    spend(cpu, task, grown(v, is_huge(order) ? costs->free_thp_ns : costs->free_4k_ns, 0), 0);
+    task->done++;
+    return FPR_OK;
+}
+
+static int touch_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index,
+                      struct fpr_task *task)
+{
+    const struct fpr_page *page = fpr_page(v->allocator, task->cursor);
+    uint64_t frames = (uint64_t)1 << page->order, host_ns = 0;
+    int status = v->port.touch(v->port.host, task->cursor, frames, 1, cpu->clock_ns, cpu_index,
+                               &host_ns);
+
+    if (status)
+        return status;
+    spend(cpu, task, grown(v, 0, v->config.costs.zero_4k_ns * frames), host_ns);
+    task->cursor = page->next;
+    task->done++;
+    return FPR_OK;
+}
+
+static bool owner_done(const struct fpr_task *task, const struct fpr_op *op, uint32_t block)
+{
+    return block == FPR_NIL || (op->count && task->done >= op->count);
+}
+
+/* Operations that take no block: executed whole. */
+static void plain_step(struct fpr_cpu *cpu, struct fpr_task *task, const struct fpr_op *op)
+{
+    uint64_t wake = op->count;
+
+    switch (op->kind) {
+    case FPR_OP_WAIT:
+        wake += cpu->clock_ns;
+        /* fall through */
+    case FPR_OP_UNTIL:
+        task->wake_ns = wake < FPR_TIME_LIMIT_NS ? wake : FPR_TIME_LIMIT_NS;
+        break;
+    case FPR_OP_WORK:
+        spend(cpu, task, op->count, 0);
+        break;
+    default: /* FPR_OP_UNITS; fpr_check_ops has let no other through */
+        task->view.units += op->count;
+    }
+}
+
+int fpr_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint32_t task_index,
+             struct fpr_vcpu_stop *stop)
+{
+    struct fpr_task *task = &v->tasks[task_index];
+    const struct fpr_op *op;
+    struct fpr_owner *owner;
+
+    if (task->position >= task->length) {
+        stop->reason = FPR_STOP_REFILL;
+        stop->task = task_index;
+        cpu->clock_ns++; /* a stream of nothing must not stand still either */
+        return FPR_OK;
+    }
+    op = &task->ops[task->position];
+    owner = &v->owners[op->owner];
+    switch (op->kind) {
+    case FPR_OP_ALLOC:
+        if (task->done < op->count) {
+            stop->task = task_index;
+            return alloc_step(v, cpu, cpu_index, task, op, stop);
+        }
+        break;
+    case FPR_OP_FREE:
+        if (!owner_done(task, op, owner->head))
+            return free_step(v, cpu, cpu_index, task, owner);
+        break;
+    case FPR_OP_TOUCH:
+        if (!task->done)
+            task->cursor = owner->head;
+        if (!owner_done(task, op, task->cursor))
+            return touch_step(v, cpu, cpu_index, task);
+        break;
+    default:
+        plain_step(cpu, task, op);
+    }
+    task->position++;
+    task->done = 0;
+    return FPR_OK;
+}
+
+int fpr_check_ops(const struct fpr_vcpus *v, const struct fpr_op *ops, uint64_t length)
+{
+    for (uint64_t i = 0; i < length; i++) {
+        const struct fpr_op *op = &ops[i];
+
+        if (op->kind >= FPR_OP_KINDS || op->owner >= v->config.owners)
+            return FPR_BAD_ARGUMENT;
+        if (op->kind == FPR_OP_ALLOC && (op->order > v->allocator->config.top_order ||
+                                         op->type > FPR_RECLAIMABLE || op->flags >= 64))
+            return FPR_BAD_ARGUMENT;
+        if (op->kind == FPR_OP_WORK && op->count >= FPR_TIME_LIMIT_NS)
+            return FPR_BAD_ARGUMENT;
+    }
+    return FPR_OK;
+}

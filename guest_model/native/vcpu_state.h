@@ -1,0 +1,66 @@
+/* Private to guest_model/native: what vcpu.c (who runs when) and operation.c (what it does) share. */
+#ifndef FPR_VCPU_STATE_H
+#define FPR_VCPU_STATE_H
+
+#include "guest_model/native/page.h"
+#include "guest_model/native/vcpu.h"
+
+#define FPR_CPU_BITS 10
+#define FPR_GROWTH_SHIFT 20
+#define FPR_IDLE_KEY UINT64_MAX
+
+_Static_assert(FPR_MAX_CPUS == 1 << FPR_CPU_BITS, "a key holds the number of a vCPU");
+_Static_assert(sizeof(struct fpr_op) == 16, "guest_model/workload/op.py states this layout");
+
+struct fpr_owner {
+    uint32_t head, tail;
+    uint64_t blocks, pages;
+};
+
+struct fpr_task {
+    const struct fpr_op *ops;
+    uint64_t length, position;
+    uint64_t done;    /* of the current operation's count */
+    uint32_t pieces;  /* single pages still to come in place of a huge block */
+    uint32_t cursor;  /* next block of an FPR_OP_TOUCH under way */
+    uint32_t next;    /* task after this one on its vCPU, circular */
+    uint64_t wake_ns; /* not runnable before */
+    struct fpr_task_view view;
+};
+
+struct fpr_cpu {
+    uint64_t clock_ns; /* free for the next operation from here on */
+    uint64_t slice_end_ns;
+    uint32_t current; /* task, FPR_NIL: none */
+    uint32_t last;    /* some task on this vCPU, FPR_NIL: none */
+    uint32_t running; /* 0 while idle or asleep */
+};
+
+/* What work costs while so many vCPUs are busy, as a factor in 1/2^20. */
+struct fpr_growth {
+    uint64_t kernel, memory;
+};
+
+struct fpr_vcpus {
+    struct fpr_vcpus_config config;
+    struct fpr_allocator *allocator;
+    struct fpr_memory_port port;
+    struct fpr_histogram *alloc_latency;
+    struct fpr_cpu *cpus;
+    struct fpr_task *tasks;
+    struct fpr_owner *owners;
+    struct fpr_growth *growth; /* by the number of busy vCPUs, 0 to cpus */
+    /* Winner tree: leaf `leaves + cpu` holds (start of the next operation << FPR_CPU_BITS) | cpu,
+     * an inner node the smaller of its two children, node 1 the earliest of all. */
+    uint64_t *keys;
+    uint32_t leaves;
+    uint32_t running; /* vCPUs that are */
+};
+
+/* operation.c: the next step of a task at cpu->clock_ns, one block at most; its cost moves the
+ * clock. Sets stop->reason where Python is needed. */
+int fpr_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint32_t task_index,
+             struct fpr_vcpu_stop *stop);
+int fpr_check_ops(const struct fpr_vcpus *v, const struct fpr_op *ops, uint64_t length);
+
+#endif

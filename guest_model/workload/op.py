@@ -1,0 +1,99 @@
+"""Operations of a task, as C executes them; struct fpr_op in guest_model/native/vcpu.h."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guest_model.allocator.config import MigrateType
+
+OP_DTYPE = np.dtype(
+    [
+        ("count", np.uint64),
+        ("owner", np.uint32),
+        ("kind", np.uint8),
+        ("order", np.uint8),
+        ("type", np.uint8),
+        ("flags", np.uint8),
+    ]
+)
+assert OP_DTYPE.itemsize == 16
+
+Ops = NDArray[np.void]
+"""A chunk of a stream: OP_DTYPE, contiguous."""
+
+
+class OpKind(IntEnum):
+    """What an operation does; `count` is blocks, nanoseconds, an instant, or units of work."""
+
+    ALLOC = 0
+    TOUCH = 1
+    FREE = 2
+    WAIT = 3
+    UNTIL = 4
+    WORK = 5
+    UNITS = 6
+
+
+class OpFlags(IntFlag):
+    """How memory is allocated and filled."""
+
+    FAULTED = 1
+    ZEROED = 2
+    COPIED = 4
+    PIECEMEAL = 8
+    DMA32 = 16
+    COUNTED = 32
+
+
+Op = tuple[int, int, int, int, int, int]
+"""One row of OP_DTYPE."""
+
+
+def chunk(rows: list[Op]) -> Ops:
+    """Rows as an array."""
+    return np.array(rows, OP_DTYPE)
+
+
+def alloc(
+    owner: int,
+    count: int,
+    *,
+    order: int = 0,
+    type: int = MigrateType.MOVABLE,
+    flags: int = OpFlags(0),
+) -> Op:
+    """Allocate `count` blocks to the tail of `owner`."""
+    return (count, owner, OpKind.ALLOC, order, type, flags)
+
+
+def touch(owner: int, count: int = 0) -> Op:
+    """Write `count` blocks of `owner` from its head on; 0: all."""
+    return (count, owner, OpKind.TOUCH, 0, 0, 0)
+
+
+def free(owner: int, count: int = 0) -> Op:
+    """Free `count` blocks of `owner` from its head on; 0: all."""
+    return (count, owner, OpKind.FREE, 0, 0, 0)
+
+
+def wait(duration_ns: int) -> Op:
+    """Sleep."""
+    return (duration_ns, 0, OpKind.WAIT, 0, 0, 0)
+
+
+def until(instant_ns: int) -> Op:
+    """Sleep until an instant of virtual time; no sleep where it is over."""
+    return (instant_ns, 0, OpKind.UNTIL, 0, 0, 0)
+
+
+def work(duration_ns: int) -> Op:
+    """Compute."""
+    return (duration_ns, 0, OpKind.WORK, 0, 0, 0)
+
+
+def units(count: int) -> Op:
+    """Say that so much of the task's work is done."""
+    return (count, 0, OpKind.UNITS, 0, 0, 0)

@@ -1,0 +1,50 @@
+"""The loops of will-it-scale's page_fault1 and page_fault2.
+
+Both map 128 MiB, write one byte of each page, unmap, and begin again; an iteration in their results
+is one page. page_fault1 maps anonymous memory. page_fault2 maps a file of its own privately, so
+that each write copies a page out of the page cache, where the file stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from guest_model.workload.op import OpFlags, Ops, alloc, chunk, free
+from guest_model.workload.task import Task, anonymous, pages_of
+
+ROUNDS = 32
+"""Rounds of the loop in one chunk: Python is asked this much less often."""
+
+
+class PageFault(Task):
+    """One process of the benchmark; `iterations` counts rounds of the loop, None: for ever."""
+
+    owners = 2  # the mapping, the file's page cache
+
+    def __init__(
+        self, variant: int, size_bytes: int, *, huge: bool, iterations: int | None = None
+    ) -> None:
+        self.variant = variant
+        self.pages = pages_of(size_bytes)
+        self.huge = huge
+        self.iterations = iterations
+
+    def chunks(self, first_owner: int) -> Iterator[Ops]:
+        """The file is read in once, then come the rounds; each page written is a unit of work."""
+        mapping, cache = first_owner, first_owner + 1
+        if self.variant == 1:
+            rows = anonymous(mapping, self.pages, huge=self.huge)
+        else:
+            yield chunk([alloc(cache, self.pages, flags=OpFlags.ZEROED)])
+            flags = OpFlags.FAULTED | OpFlags.COPIED | OpFlags.COUNTED
+            rows = [alloc(mapping, self.pages, flags=flags)]
+        rows.append(free(mapping))
+        rounds = np.tile(chunk(rows), ROUNDS)
+        left = self.iterations
+        while left is None or left > 0:
+            now = ROUNDS if left is None else min(left, ROUNDS)
+            yield rounds[: now * len(rows)]
+            left = None if left is None else left - now
+        yield self.exit(first_owner)

@@ -1,0 +1,55 @@
+"""What a workload is made of: tasks, each a stream of operations on one vCPU."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from guest_model.workload.op import Op, OpFlags, Ops, alloc, chunk, free
+
+HUGE_ORDER = 9
+"""A transparent huge page on x86-64: 2 MiB."""
+PAGE_BYTES = 4096
+
+
+class Task(ABC):
+    """A process, or a thread of the kernel that works for one.
+
+    `owners` sets of blocks are its own, numbered from `first_owner` on. It is created before the
+    run and knows of time only what its operations make pass.
+    """
+
+    owners: int = 1
+    killed_by_failure: bool = True
+    """Whether the kernel's OOM killer ends it when it cannot get memory; else it goes on."""
+
+    @abstractmethod
+    def chunks(self, first_owner: int) -> Iterator[Ops]:
+        """Its operations, a chunk at a time; no chunk is empty. The end of the iterator is its
+        exit, before which it has freed what it holds."""
+
+    def failed(self) -> None:
+        """An allocation has failed, and the rest of that operation is skipped."""
+        return
+
+    def exit(self, first_owner: int) -> Ops:
+        """Free all that it may hold: what the kernel does for it when it is stopped."""
+        return chunk([free(first_owner + owner) for owner in range(self.owners)])
+
+
+def pages_of(size_bytes: int) -> int:
+    """Base pages that hold so many bytes."""
+    return -(-size_bytes // PAGE_BYTES)
+
+
+def anonymous(owner: int, pages: int, *, huge: bool) -> list[Op]:
+    """Write each page of a new anonymous mapping, by huge pages as far as they fit."""
+    flags = OpFlags.FAULTED | OpFlags.ZEROED | OpFlags.COUNTED
+    rows = []
+    if huge and pages >> HUGE_ORDER:
+        blocks = pages >> HUGE_ORDER
+        rows.append(alloc(owner, blocks, order=HUGE_ORDER, flags=flags | OpFlags.PIECEMEAL))
+        pages -= blocks << HUGE_ORDER
+    if pages:
+        rows.append(alloc(owner, pages, flags=flags))
+    return rows
