@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from emulator.scenario.errors import Mistake, Path, Place
+from emulator.scenario.errors import Mistake, Path, Place, did_you_mean
 from emulator.scenario.units import (
     QuantityError,
     format_duration,
@@ -32,7 +31,6 @@ _BOOL_WORDS = {
     "off": "false",
     "n": "false",
 }
-_MAX_CHOICES = 12  # that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +55,6 @@ def mistakes_of(error: ValidationError, root: Node, model: type[BaseModel]) -> I
         what, instead = _explain(details, spot)
         place = spot.key_place if kind == "extra_forbidden" else spot.node.place
         yield Mistake(place, spot.path, what, instead)
-
-
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """What to write instead of `word`: the nearest known one, or what there is."""
-    names = sorted(known)
-    near = difflib.get_close_matches(str(word)[:64], names, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean `{near[0]}`?"
-    more = ", …" if len(names) > _MAX_CHOICES else ""
-    return f"write one of: {', '.join(names[:_MAX_CHOICES])}{more}"
 
 
 def _find(root: Node, location: Path, model: type[BaseModel]) -> _Spot:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from emulator.scenario.units import shown
 
+_MAX_CHOICES = 12  # that a message lists
 _PLAIN_KEY = re.compile(r"[\w<>~-]{1,64}")
 Path = tuple[str | int, ...]
 """Where in a scenario: keys of mappings and indexes of lists, outermost first."""
@@ -71,3 +73,13 @@ def path_text(path: Path) -> str:
             name = step if _PLAIN_KEY.fullmatch(step) else shown(step)
             text += f".{name}" if text else name
     return text or "scenario"
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """What to write instead of `word`: the nearest known one, or what there is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(word)[:64], names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    more = ", …" if len(names) > _MAX_CHOICES else ""
+    return f"write one of: {', '.join(names[:_MAX_CHOICES])}{more}"

@@ -12,6 +12,7 @@ from emulator.scenario.diagnose import mistakes_of
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.model import Scenario
 from emulator.scenario.yaml_source import MAX_BYTES, Node, SourceError, read
+from host_model.costs import CostProfileError, parse_profile
 
 
 def load(path: str | Path, sets: Sequence[str] = ()) -> Scenario:
@@ -46,9 +47,29 @@ def parse(raw: bytes, source: str, directory: Path, sets: Sequence[str] = ()) ->
         scenario = Scenario.model_validate(root.plain(), context={"directory": directory})
     except ValidationError as error:
         raise ScenarioError([*mistakes, *mistakes_of(error, root, Scenario)]) from error
+    mistakes += _profile_mistakes(scenario.host.costs)
     if mistakes:
         raise ScenarioError(mistakes)
     return scenario
+
+
+def _profile_mistakes(path: Path) -> list[Mistake]:
+    """What is wrong with a cost profile, at its places in its own file."""
+    try:
+        with path.open("rb") as file:
+            root, mistakes = read(file.read(MAX_BYTES + 1), str(path))
+        parse_profile(root.plain())
+    except SourceError as error:
+        return [error.mistake]
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+        return [Mistake(Place(str(path), 1, 1), (), what, "name another cost profile")]
+    except CostProfileError as error:
+        for where, sentence in error.problems:
+            what, _, instead = sentence.partition("; ")
+            instead = instead or "see configs/costs/default.yaml for one that is complete"
+            mistakes.append(Mistake(root.find(where).place, where, what, instead))
+    return mistakes
 
 
 def _name_by_file(root: Node, source: str) -> None:

@@ -9,7 +9,6 @@ virtual nanoseconds. Every object is frozen, and every default is filled in: nob
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Annotated, Any, Literal
 
@@ -22,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from emulator.scenario.errors import did_you_mean
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
 from emulator.scenario.units import (
     GIB,
@@ -36,6 +36,7 @@ from emulator.scenario.units import (
     shown,
 )
 from emulator.scenario.workloads import MAX_DURATION_NS, Workload
+from host_model.costs import PROFILES, profile_names
 
 MAX_VCPUS = 1024
 """Far above any product's limit; each vCPU costs per-CPU lists in every zone."""
@@ -106,6 +107,19 @@ Bound = Annotated[
     BeforeValidator(_bound),
     WithJsonSchema({"type": ["number", "string"]}),
 ]
+
+
+def _profile(value: Any, info: ValidationInfo) -> Any:
+    """The path of a cost profile: by name one of the project's, else from the scenario's folder."""
+    if not isinstance(value, str) or value.endswith((".yaml", ".yml")):
+        return value
+    names = profile_names()
+    if value not in names:
+        raise mistake(f"no profile is called {shown(value)}", did_you_mean(value, names))
+    return PROFILES / f"{value}.yaml"
+
+
+CostsFile = Annotated[File, BeforeValidator(_profile)]
 
 
 class Guest(Part):
@@ -225,8 +239,8 @@ class Host(Part):
         default=written({"kind": "simulated"}), examples=[{"kind": "simulated", "thp": True}]
     )
     """What the guest's memory is made of."""
-    costs: File | None = Field(default=None, examples=["xeon_6252"])
-    """A cost profile: the name of a file in configs/costs, or a path. Default: the built-in one."""
+    costs: CostsFile = Field(default=written("default"), examples=["default"])
+    """What everything costs: the name of a profile in configs/costs, or the path of another."""
 
 
 class Phase(Part):
@@ -269,9 +283,8 @@ class Expectation(Part):
     def _of_the_summary(cls, metric: str) -> str:
         group = metric.partition(".")[0]
         if group not in SUMMARY_GROUPS:
-            near = difflib.get_close_matches(group, SUMMARY_GROUPS, n=1)
-            instead = f"did you mean `{near[0]}`?" if near else f"write {', '.join(SUMMARY_GROUPS)}"
-            raise mistake(f"summary.json has no group {shown(group)}", instead)
+            what = f"summary.json has no group {shown(group)}"
+            raise mistake(what, did_you_mean(group, SUMMARY_GROUPS))
         if not _METRIC.fullmatch(metric):
             raise mistake(f"{shown(metric)} is no path of a number", f"write {group}.NAME")
         return metric

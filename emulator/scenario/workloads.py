@@ -7,12 +7,13 @@ is freed.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
-from emulator.scenario.units import HOUR, KIB, TIB, format_size
+from emulator.scenario.units import HOUR, KIB, TIB, format_size, shown
 
 MAX_PROCESSES = 1024
 """As many as vCPUs: each process needs one to run on."""
@@ -182,8 +183,16 @@ class Recording(Part):
     """
 
     kind: Literal["recording"]
-    path: File = Field(examples=["../tests/data/boot_tmpfs"])
+    path: File = Field(examples=["../tests/data/recordings/boot_tmpfs"])
     """The recording's folder, relative to the scenario."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_recording(cls, path: Path) -> Path:
+        if not (path / "meta.yaml").is_file():
+            what = f"{shown(str(path))} is no recording: it has no meta.yaml"
+            raise mistake(what, "write the path of a recording's folder")
+        return path
 
     @property
     def ends(self) -> bool:

@@ -57,6 +57,24 @@ class Node:
             return [node.plain() for node in self.value]
         return self.value
 
+    def find(self, path: Path) -> Node:
+        """The node at a path, or the deepest one on the way to where nothing is."""
+        node = self
+        for step in path:
+            child = node.child(step)
+            if child is None:
+                break
+            node = child
+        return node
+
+    def child(self, step: str | int) -> Node | None:
+        """The value of a key or the entry at an index; None where there is none."""
+        if isinstance(step, str):
+            return self.value.get(step) if isinstance(self.value, dict) else None
+        if isinstance(self.value, list) and step < len(self.value):
+            return self.value[step]
+        return None
+
 
 class SourceError(Exception):
     """The text cannot be read at all; `mistake` says where and why."""
