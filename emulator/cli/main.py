@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 import click
 
@@ -35,6 +36,10 @@ class Exit(IntEnum):
     PIPE_CLOSED = 141  # the reader of standard output went away, as a shell reports it
 
 
+class _PipeClosed(Exception):
+    """The reader of standard output went away."""
+
+
 class LazyGroup(click.Group):
     """Imports a command's module when it is called, so that `fpr --help` needs none of them."""
 
@@ -55,6 +60,13 @@ class LazyGroup(click.Group):
         """The list of commands from the table alone."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. click would turn a closed pipe into exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _PipeClosed from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -125,7 +137,7 @@ def _explain(error: BaseException) -> int:
         case KeyboardInterrupt() | click.Abort():
             print("interrupted", file=sys.stderr)
             code = Exit.INTERRUPTED
-        case BrokenPipeError():
+        case _PipeClosed() | BrokenPipeError():
             # What is still buffered has no reader: without this, the interpreter fails at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = Exit.PIPE_CLOSED

@@ -22,11 +22,11 @@ HOUR = 3600 * SECOND
 _SIZES = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}
 _DURATIONS = {"ns": 1, "us": US, "ms": MS, "s": SECOND, "min": 60 * SECOND, "h": 3600 * SECOND}
 
-# Digits are limited so that a hostile number costs nothing: 10^15 TiB is far beyond any field.
-_QUANTITY = re.compile(r"([0-9]{1,15})(\.[0-9]{1,9})?([A-Za-zµμ]*)")
+# Digits are limited so that a hostile number costs nothing; no field takes as many.
+_QUANTITY = re.compile(r"([0-9]{1,18})(\.[0-9]{1,9})?([A-Za-zµμ]*)")
 
-SIZE_PATTERN = r"^(0|[0-9]{1,15}(\.[0-9]{1,9})?(B|KiB|MiB|GiB|TiB))$"
-DURATION_PATTERN = r"^(0|[0-9]{1,15}(\.[0-9]{1,9})?(ns|us|µs|ms|s|min|h))$"
+SIZE_PATTERN = r"^(0|[0-9]{1,18}(\.[0-9]{1,9})?(B|KiB|MiB|GiB|TiB))$"
+DURATION_PATTERN = r"^(0|[0-9]{1,18}(\.[0-9]{1,9})?(ns|us|µs|ms|s|min|h))$"
 
 _SHOWN = 60  # characters of a user's text that a message repeats
 
