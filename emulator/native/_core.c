@@ -602,21 +602,21 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 
 static void *_cffi_types[] = {
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 444), // struct fpr_allocator *
-/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 446), // struct fpr_block const *
+/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 456), // struct fpr_allocator *
+/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 458), // struct fpr_block const *
 /*  3 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  4 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /*  7 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 482), // struct fpr_trace_event const *
-/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 510), // uint8_t const *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 496), // struct fpr_trace_event const *
+/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // uint8_t const *
 /* 10 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 3), // uint32_t *
 /* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t *
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 470), // struct fpr_replay_model_stats *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 482), // struct fpr_replay_model_stats *
 /* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint64_t *, struct fpr_replay_frames_stats *)
 /* 18 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
@@ -625,7 +625,7 @@ static void *_cffi_types[] = {
 /* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
 /* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 469), // struct fpr_replay_frames_stats *
+/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 481), // struct fpr_replay_frames_stats *
 /* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t)
 /* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
@@ -634,7 +634,7 @@ static void *_cffi_types[] = {
 /* 30 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 33 */ _CFFI_OP(_CFFI_OP_POINTER, 488), // struct fpr_zone_config const *
+/* 33 */ _CFFI_OP(_CFFI_OP_POINTER, 502), // struct fpr_zone_config const *
 /* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
 /* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
@@ -642,7 +642,7 @@ static void *_cffi_types[] = {
 /* 38 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 446), // struct fpr_block *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 458), // struct fpr_block *
 /* 42 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -691,14 +691,14 @@ static void *_cffi_types[] = {
 /* 87 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, char *, size_t)
-/* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 444), // struct fpr_allocator const *
-/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 432), // char *
+/* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 456), // struct fpr_allocator const *
+/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 444), // char *
 /* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
 /* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 97 */ _CFFI_OP(_CFFI_OP_POINTER, 489), // struct fpr_zone_state *
+/* 97 */ _CFFI_OP(_CFFI_OP_POINTER, 503), // struct fpr_zone_state *
 /* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 99 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 100 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
@@ -715,7 +715,7 @@ static void *_cffi_types[] = {
 /* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
 /* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 114 */ _CFFI_OP(_CFFI_OP_POINTER, 445), // struct fpr_allocator_config const *
+/* 114 */ _CFFI_OP(_CFFI_OP_POINTER, 457), // struct fpr_allocator_config const *
 /* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 33),
 /* 116 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // struct fpr_allocator * *
 /* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -723,18 +723,18 @@ static void *_cffi_types[] = {
 /* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 120 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 122 */ _CFFI_OP(_CFFI_OP_POINTER, 478), // struct fpr_segment *
+/* 122 */ _CFFI_OP(_CFFI_OP_POINTER, 492), // struct fpr_segment *
 /* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 454), // struct fpr_guest_memory const *
-/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 447), // struct fpr_chain const *
-/* 127 */ _CFFI_OP(_CFFI_OP_POINTER, 473), // struct fpr_report_rules const *
-/* 128 */ _CFFI_OP(_CFFI_OP_POINTER, 472), // struct fpr_report_cursor *
-/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 466), // struct fpr_range *
+/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 466), // struct fpr_guest_memory const *
+/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 459), // struct fpr_chain const *
+/* 127 */ _CFFI_OP(_CFFI_OP_POINTER, 487), // struct fpr_report_rules const *
+/* 128 */ _CFFI_OP(_CFFI_OP_POINTER, 486), // struct fpr_report_cursor *
+/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 478), // struct fpr_range *
 /* 130 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 132 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 471), // struct fpr_report_account *
+/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 485), // struct fpr_report_account *
 /* 134 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint32_t *)
 /* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
@@ -761,25 +761,25 @@ static void *_cffi_types[] = {
 /* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 158 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
 /* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 160 */ _CFFI_OP(_CFFI_OP_POINTER, 513), // void *
+/* 160 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // void *
 /* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 162 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 163 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 164 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
 /* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 166 */ _CFFI_OP(_CFFI_OP_POINTER, 513), // void const *
+/* 166 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // void const *
 /* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_host_costs const *)
-/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 456), // struct fpr_host_costs const *
+/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 468), // struct fpr_host_costs const *
 /* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 474), // struct fpr_residency *
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 488), // struct fpr_residency *
 /* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t const *
 /* 175 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 176 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 177 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 451), // struct fpr_discard_outcome *
+/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 463), // struct fpr_discard_outcome *
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
 /* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
@@ -788,33 +788,33 @@ static void *_cffi_types[] = {
 /* 184 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 186 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 187 */ _CFFI_OP(_CFFI_OP_POINTER, 474), // struct fpr_residency const *
+/* 187 */ _CFFI_OP(_CFFI_OP_POINTER, 488), // struct fpr_residency const *
 /* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 190 */ _CFFI_OP(_CFFI_OP_POINTER, 510), // uint8_t *
+/* 190 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // uint8_t *
 /* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 192 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 475), // struct fpr_residency_config const *
-/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 459), // struct fpr_memory_region const *
+/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 489), // struct fpr_residency_config const *
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 471), // struct fpr_memory_region const *
 /* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 196 */ _CFFI_OP(_CFFI_OP_NOOP, 170),
 /* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 173), // struct fpr_residency * *
 /* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *)
-/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 479), // struct fpr_split_driver *
+/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 493), // struct fpr_split_driver *
 /* 201 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 202 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 203 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
 /* 204 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 205 */ _CFFI_OP(_CFFI_OP_POINTER, 477), // struct fpr_ring_layout const *
-/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 452), // struct fpr_driver_slot *
+/* 205 */ _CFFI_OP(_CFFI_OP_POINTER, 491), // struct fpr_ring_layout const *
+/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 464), // struct fpr_driver_slot *
 /* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 209 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 210 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 212 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
-/* 213 */ _CFFI_OP(_CFFI_OP_POINTER, 478), // struct fpr_segment const *
+/* 213 */ _CFFI_OP(_CFFI_OP_POINTER, 492), // struct fpr_segment const *
 /* 214 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -828,7 +828,7 @@ static void *_cffi_types[] = {
 /* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 226 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *)
-/* 227 */ _CFFI_OP(_CFFI_OP_POINTER, 480), // struct fpr_split_ring *
+/* 227 */ _CFFI_OP(_CFFI_OP_POINTER, 494), // struct fpr_split_ring *
 /* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
@@ -837,7 +837,7 @@ static void *_cffi_types[] = {
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 234 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
 /* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 447), // struct fpr_chain *
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 459), // struct fpr_chain *
 /* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 238 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
 /* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
@@ -856,7 +856,7 @@ static void *_cffi_types[] = {
 /* 252 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring const *)
-/* 255 */ _CFFI_OP(_CFFI_OP_POINTER, 480), // struct fpr_split_ring const *
+/* 255 */ _CFFI_OP(_CFFI_OP_POINTER, 494), // struct fpr_split_ring const *
 /* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 257 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
 /* 258 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
@@ -868,253 +868,267 @@ static void *_cffi_types[] = {
 /* 264 */ _CFFI_OP(_CFFI_OP_NOOP, 190),
 /* 265 */ _CFFI_OP(_CFFI_OP_NOOP, 190),
 /* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 268 */ _CFFI_OP(_CFFI_OP_POINTER, 484), // struct fpr_trace_state *
+/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
 /* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 270 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 271 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 272 */ _CFFI_OP(_CFFI_OP_POINTER, 482), // struct fpr_trace_event *
-/* 273 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 274 */ _CFFI_OP(_CFFI_OP_POINTER, 483), // struct fpr_trace_marker *
-/* 275 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 276 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 271 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 272 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 273 */ _CFFI_OP(_CFFI_OP_POINTER, 483), // struct fpr_replay_phase const *
+/* 274 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 484), // struct fpr_replay_unseen *
+/* 276 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 277 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 281 */ _CFFI_OP(_CFFI_OP_POINTER, 486), // struct fpr_vcpus *
-/* 282 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 462), // struct fpr_op const *
-/* 284 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
-/* 288 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 289 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 290 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 280 */ _CFFI_OP(_CFFI_OP_POINTER, 498), // struct fpr_trace_state *
+/* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 282 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 283 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 496), // struct fpr_trace_event *
+/* 285 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 286 */ _CFFI_OP(_CFFI_OP_POINTER, 497), // struct fpr_trace_marker *
+/* 287 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 288 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 289 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 290 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
 /* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 293 */ _CFFI_OP(_CFFI_OP_POINTER, 500), // struct fpr_vcpus *
 /* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 295 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 283),
-/* 297 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 299 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 300 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 474), // struct fpr_op const *
+/* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
+/* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 301 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 303 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 306 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
+/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 307 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 485), // struct fpr_vcpu_stop *
-/* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 486), // struct fpr_vcpus const *
-/* 312 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 463), // struct fpr_owner_view *
-/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 316 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
-/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 481), // struct fpr_task_view *
-/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
-/* 322 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 323 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 324 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 309 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
+/* 313 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 314 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 318 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
+/* 319 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 320 */ _CFFI_OP(_CFFI_OP_POINTER, 499), // struct fpr_vcpu_stop *
+/* 321 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 500), // struct fpr_vcpus const *
+/* 324 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 325 */ _CFFI_OP(_CFFI_OP_POINTER, 475), // struct fpr_owner_view *
 /* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 328 */ _CFFI_OP(_CFFI_OP_POINTER, 487), // struct fpr_vcpus_config const *
-/* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 458), // struct fpr_memory_port const *
-/* 331 */ _CFFI_OP(_CFFI_OP_POINTER, 455), // struct fpr_histogram *
-/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 281), // struct fpr_vcpus * *
-/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 328 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 495), // struct fpr_task_view *
+/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 334 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 335 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 336 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 341 */ _CFFI_OP(_CFFI_OP_NOOP, 160),
-/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 345 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 346 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION, 449), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 350 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 501), // struct fpr_vcpus_config const *
+/* 341 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 342 */ _CFFI_OP(_CFFI_OP_POINTER, 470), // struct fpr_memory_port const *
+/* 343 */ _CFFI_OP(_CFFI_OP_POINTER, 467), // struct fpr_histogram *
+/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 293), // struct fpr_vcpus * *
+/* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 347 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 349 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 350 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
 /* 351 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION, 376), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 353 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
-/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 355 */ _CFFI_OP(_CFFI_OP_FUNCTION, 460), // struct fpr_notify *()(struct fpr_allocator *)
-/* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 360 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(uint64_t)
-/* 363 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_allocator const *)
-/* 366 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *)
-/* 369 */ _CFFI_OP(_CFFI_OP_POINTER, 448), // struct fpr_cost const *
-/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 372 */ _CFFI_OP(_CFFI_OP_NOOP, 369),
-/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 464), // struct fpr_random *
-/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 376 */ _CFFI_OP(_CFFI_OP_POINTER, 455), // struct fpr_histogram const *
-/* 377 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *)
-/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
-/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *, uint64_t)
-/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
-/* 384 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 385 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_residency const *)
-/* 387 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
-/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint32_t)
-/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_allocator *)
-/* 393 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_histogram *)
-/* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
+/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 353 */ _CFFI_OP(_CFFI_OP_NOOP, 160),
+/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 355 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 358 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION, 461), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 362 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 388), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
+/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 472), // struct fpr_notify *()(struct fpr_allocator *)
+/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(uint64_t)
+/* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_allocator const *)
+/* 378 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *)
+/* 381 */ _CFFI_OP(_CFFI_OP_POINTER, 460), // struct fpr_cost const *
+/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 381),
+/* 385 */ _CFFI_OP(_CFFI_OP_POINTER, 476), // struct fpr_random *
+/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 467), // struct fpr_histogram const *
+/* 389 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *)
+/* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 385),
+/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *, uint64_t)
+/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 385),
+/* 396 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
-/* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
-/* 401 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
-/* 404 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
-/* 405 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_residency const *)
+/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
+/* 400 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 401 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint32_t)
+/* 402 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_allocator *)
+/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
-/* 409 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 410 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 411 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
-/* 414 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 415 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_residency *)
-/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
-/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_residency *, uint32_t)
-/* 421 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
-/* 422 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_histogram *)
+/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
+/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
+/* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
+/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 415 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
+/* 416 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
+/* 417 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 420 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
+/* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 422 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 385),
 /* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 427 */ _CFFI_OP(_CFFI_OP_POINTER, 457), // struct fpr_host_counters *
+/* 427 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION, 513), // void()(struct fpr_vcpus *)
-/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_residency *)
+/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
 /* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 433 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
-/* 434 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_op_kind
-/* 435 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_replay_action
-/* 436 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_ring_fault
-/* 437 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_status
-/* 438 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_stop_reason
-/* 439 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_take_stop
-/* 440 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_task_state
-/* 441 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_zone_class
-/* 442 */ _CFFI_OP(_CFFI_OP_POINTER, 340), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 443 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 444 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 445 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 446 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 447 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 448 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 450), // struct fpr_counters const *
-/* 450 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 451 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 452 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 453 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 454 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 455 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 456 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 457 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 458 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 459 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 460 */ _CFFI_OP(_CFFI_OP_POINTER, 461), // struct fpr_notify *
-/* 461 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 462 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
-/* 463 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
-/* 464 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
-/* 465 */ _CFFI_OP(_CFFI_OP_POINTER, 466), // struct fpr_range const *
-/* 466 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
-/* 467 */ _CFFI_OP(_CFFI_OP_POINTER, 468), // struct fpr_region *
-/* 468 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_region
-/* 469 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_replay_frames_stats
-/* 470 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_replay_model_stats
-/* 471 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_report_account
-/* 472 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_report_cursor
-/* 473 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_report_rules
-/* 474 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_residency
-/* 475 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_residency_config
-/* 476 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_ring_counters
-/* 477 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_ring_layout
-/* 478 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_segment
-/* 479 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_split_driver
-/* 480 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_split_ring
-/* 481 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_task_view
-/* 482 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_trace_event
-/* 483 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_trace_marker
-/* 484 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_trace_state
-/* 485 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_vcpu_stop
-/* 486 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_vcpus
-/* 487 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_vcpus_config
-/* 488 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_zone_config
-/* 489 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_zone_state
-/* 490 */ _CFFI_OP(_CFFI_OP_POINTER, 491), // struct split_avail *
-/* 491 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct split_avail
-/* 492 */ _CFFI_OP(_CFFI_OP_POINTER, 493), // struct split_desc *
-/* 493 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct split_desc
-/* 494 */ _CFFI_OP(_CFFI_OP_POINTER, 495), // struct split_used *
-/* 495 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct split_used
-/* 496 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[14]
-/* 497 */ (_cffi_opcode_t)(14),
-/* 498 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[32]
-/* 499 */ (_cffi_opcode_t)(32),
-/* 500 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[4]
-/* 501 */ (_cffi_opcode_t)(4),
-/* 502 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[6]
-/* 503 */ (_cffi_opcode_t)(6),
-/* 504 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7424]
-/* 505 */ (_cffi_opcode_t)(7424),
-/* 506 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7]
-/* 507 */ (_cffi_opcode_t)(7),
-/* 508 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[9]
-/* 509 */ (_cffi_opcode_t)(9),
-/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 511 */ _CFFI_OP(_CFFI_OP_ARRAY, 510), // uint8_t[5]
-/* 512 */ (_cffi_opcode_t)(5),
-/* 513 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_residency *, uint32_t)
+/* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
+/* 434 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
+/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 439 */ _CFFI_OP(_CFFI_OP_POINTER, 469), // struct fpr_host_counters *
+/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_vcpus *)
+/* 442 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
+/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 444 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 445 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
+/* 446 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_op_kind
+/* 447 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_replay_action
+/* 448 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_ring_fault
+/* 449 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_status
+/* 450 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_stop_reason
+/* 451 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_take_stop
+/* 452 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_task_state
+/* 453 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_zone_class
+/* 454 */ _CFFI_OP(_CFFI_OP_POINTER, 352), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 455 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 456 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 457 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 458 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 459 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 460 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 461 */ _CFFI_OP(_CFFI_OP_POINTER, 462), // struct fpr_counters const *
+/* 462 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 463 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 464 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 465 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 466 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 467 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 468 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 469 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 470 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 471 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 472 */ _CFFI_OP(_CFFI_OP_POINTER, 473), // struct fpr_notify *
+/* 473 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 474 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
+/* 475 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
+/* 476 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
+/* 477 */ _CFFI_OP(_CFFI_OP_POINTER, 478), // struct fpr_range const *
+/* 478 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
+/* 479 */ _CFFI_OP(_CFFI_OP_POINTER, 480), // struct fpr_region *
+/* 480 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_region
+/* 481 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_replay_frames_stats
+/* 482 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_replay_model_stats
+/* 483 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_phase
+/* 484 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_unseen
+/* 485 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_report_account
+/* 486 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_report_cursor
+/* 487 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_rules
+/* 488 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_residency
+/* 489 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_residency_config
+/* 490 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_ring_counters
+/* 491 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_ring_layout
+/* 492 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_segment
+/* 493 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_split_driver
+/* 494 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_split_ring
+/* 495 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_task_view
+/* 496 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_trace_event
+/* 497 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_trace_marker
+/* 498 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_state
+/* 499 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_vcpu_stop
+/* 500 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_vcpus
+/* 501 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_vcpus_config
+/* 502 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_zone_config
+/* 503 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_zone_state
+/* 504 */ _CFFI_OP(_CFFI_OP_POINTER, 505), // struct split_avail *
+/* 505 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct split_avail
+/* 506 */ _CFFI_OP(_CFFI_OP_POINTER, 507), // struct split_desc *
+/* 507 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct split_desc
+/* 508 */ _CFFI_OP(_CFFI_OP_POINTER, 509), // struct split_used *
+/* 509 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct split_used
+/* 510 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[14]
+/* 511 */ (_cffi_opcode_t)(14),
+/* 512 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[32]
+/* 513 */ (_cffi_opcode_t)(32),
+/* 514 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[4]
+/* 515 */ (_cffi_opcode_t)(4),
+/* 516 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[6]
+/* 517 */ (_cffi_opcode_t)(6),
+/* 518 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7424]
+/* 519 */ (_cffi_opcode_t)(7424),
+/* 520 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7]
+/* 521 */ (_cffi_opcode_t)(7),
+/* 522 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[9]
+/* 523 */ (_cffi_opcode_t)(9),
+/* 524 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 525 */ _CFFI_OP(_CFFI_OP_ARRAY, 524), // uint8_t[5]
+/* 526 */ (_cffi_opcode_t)(5),
+/* 527 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_UNMOVABLE(unsigned long long *o)
@@ -1832,7 +1846,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(449));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(461));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2056,7 +2070,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(460));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(472));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2566,19 +2580,19 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(369), arg0, (char **)&x0);
+      _cffi_type(381), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(369), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(373), arg1, (char **)&x1);
+      _cffi_type(385), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(373), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(385), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2613,10 +2627,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(369), arg0, (char **)&x0);
+      _cffi_type(381), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(369), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3060,19 +3074,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg0, (char **)&x0);
+      _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg1, (char **)&x1);
+      _cffi_type(388), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3113,10 +3127,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg0, (char **)&x0);
+      _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3161,10 +3175,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg0, (char **)&x0);
+      _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3213,10 +3227,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg0, (char **)&x0);
+      _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3262,10 +3276,10 @@ _cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg0, (char **)&x0);
+      _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3684,10 +3698,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(373), arg0, (char **)&x0);
+      _cffi_type(385), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(385), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3726,10 +3740,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(373), arg0, (char **)&x0);
+      _cffi_type(385), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(385), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3770,10 +3784,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(373), arg0, (char **)&x0);
+      _cffi_type(385), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(385), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4178,6 +4192,122 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_replay_model _cffi_d_fpr_replay_model
 #endif
 
+static int _cffi_d_fpr_replay_unseen(struct fpr_trace_event const * x0, uint8_t const * x1, uint64_t x2, uint64_t x3, uint32_t x4, struct fpr_replay_phase const * x5, uint32_t x6, struct fpr_replay_unseen * x7, uint64_t x8, uint64_t * x9)
+{
+  return fpr_replay_unseen(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
+{
+  struct fpr_trace_event const * x0;
+  uint8_t const * x1;
+  uint64_t x2;
+  uint64_t x3;
+  uint32_t x4;
+  struct fpr_replay_phase const * x5;
+  uint32_t x6;
+  struct fpr_replay_unseen * x7;
+  uint64_t x8;
+  uint64_t * x9;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+  PyObject *arg7;
+  PyObject *arg8;
+  PyObject *arg9;
+
+  if (!PyArg_UnpackTuple(args, "fpr_replay_unseen", 10, 10, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7, &arg8, &arg9))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(8), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(9), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint32_t);
+  if (x4 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(273), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(273), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x6 = _cffi_to_c_int(arg6, uint32_t);
+  if (x6 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(275), arg7, (char **)&x7);
+  if (datasize != 0) {
+    x7 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(275), arg7, (char **)&x7,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x8 = _cffi_to_c_int(arg8, uint64_t);
+  if (x8 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(14), arg9, (char **)&x9);
+  if (datasize != 0) {
+    x9 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(14), arg9, (char **)&x9,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_replay_unseen(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_replay_unseen _cffi_d_fpr_replay_unseen
+#endif
+
 static int _cffi_d_fpr_report_judge(struct fpr_guest_memory const * x0, struct fpr_chain const * x1, struct fpr_report_rules const * x2, struct fpr_report_cursor * x3, struct fpr_range * x4, uint32_t x5, uint32_t * x6, uint32_t * x7, struct fpr_report_account * x8)
 {
   return fpr_report_judge(x0, x1, x2, x3, x4, x5, x6, x7, x8);
@@ -4402,10 +4532,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(427), arg2, (char **)&x2);
+      _cffi_type(439), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(427), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(439), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4659,7 +4789,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(376));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(388));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -5906,10 +6036,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(268), arg0, (char **)&x0);
+      _cffi_type(280), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(268), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(280), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5932,10 +6062,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(272), arg4, (char **)&x4);
+      _cffi_type(284), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(272), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(284), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5945,10 +6075,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(274), arg6, (char **)&x6);
+      _cffi_type(286), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(274), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(286), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6100,10 +6230,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg0, (char **)&x0);
+      _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6162,10 +6292,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(328), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(328), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6180,28 +6310,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(330), arg2, (char **)&x2);
+      _cffi_type(342), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(330), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(342), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg3, (char **)&x3);
+      _cffi_type(343), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(332), arg4, (char **)&x4);
+      _cffi_type(344), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(332), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(344), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6234,10 +6364,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg0, (char **)&x0);
+      _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6284,10 +6414,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg0, (char **)&x0);
+      _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6301,10 +6431,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(283), arg3, (char **)&x3);
+      _cffi_type(295), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(283), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6351,10 +6481,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(311), arg0, (char **)&x0);
+      _cffi_type(323), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(311), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6364,10 +6494,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg2, (char **)&x2);
+      _cffi_type(325), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(325), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6414,10 +6544,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(311), arg0, (char **)&x0);
+      _cffi_type(323), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(311), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6488,10 +6618,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg0, (char **)&x0);
+      _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6501,10 +6631,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(283), arg2, (char **)&x2);
+      _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(283), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6551,10 +6681,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg0, (char **)&x0);
+      _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6564,10 +6694,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg2, (char **)&x2);
+      _cffi_type(320), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(320), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6612,10 +6742,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg0, (char **)&x0);
+      _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6670,10 +6800,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(311), arg0, (char **)&x0);
+      _cffi_type(323), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(311), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6683,10 +6813,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(318), arg2, (char **)&x2);
+      _cffi_type(330), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(318), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(330), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7675,6 +7805,28 @@ static void _cffi_checkfld_struct_fpr_replay_model_stats(struct fpr_replay_model
 struct _cffi_align_struct_fpr_replay_model_stats { char x; struct fpr_replay_model_stats y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_replay_phase(struct fpr_replay_phase *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->from) | 0);  /* check that 'struct fpr_replay_phase.from' is an integer */
+  (void)((p->batch) | 0);  /* check that 'struct fpr_replay_phase.batch' is an integer */
+}
+struct _cffi_align_struct_fpr_replay_phase { char x; struct fpr_replay_phase y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_replay_unseen(struct fpr_replay_unseen *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->before) | 0);  /* check that 'struct fpr_replay_unseen.before' is an integer */
+  (void)((p->pfn) | 0);  /* check that 'struct fpr_replay_unseen.pfn' is an integer */
+  (void)((p->cpu) | 0);  /* check that 'struct fpr_replay_unseen.cpu' is an integer */
+  (void)((p->type) | 0);  /* check that 'struct fpr_replay_unseen.type' is an integer */
+}
+struct _cffi_align_struct_fpr_replay_unseen { char x; struct fpr_replay_unseen y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_report_account(struct fpr_report_account *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -8075,12 +8227,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 349), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 361), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 113), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 392), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 365), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 355), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 404), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 370), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 377), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 367), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 30), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_fpr_allocator_validate },
@@ -8089,53 +8241,54 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 108), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 77), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 371), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 368), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 383), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 380), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 26), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 60), (void *)_cffi_d_fpr_free },
   { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 145), (void *)_cffi_d_fpr_guest_inside },
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 135), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 157), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 163), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 362), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 389), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 398), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 375), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 407), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 402), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 395), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 374), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 401), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 387), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 414), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 407), (void *)_cffi_d_fpr_histogram_reset },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 169), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 99), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 35), (void *)_cffi_d_fpr_list_take },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 99), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 379), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 412), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 394), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 391), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_random_seed },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_fpr_region_find },
   { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 257), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 17), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_fpr_replay_model },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 267), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 124), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 118), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 192), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 417), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 429), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 172), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 352), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 386), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 364), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 398), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 180), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 186), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 386), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 420), (void *)_cffi_d_fpr_residency_set_active },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 340), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 398), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 432), (void *)_cffi_d_fpr_residency_set_active },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 352), (void *)_cffi_d_fpr_residency_touch },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 211), (void *)_cffi_d_fpr_split_driver_add },
   { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 199), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
   { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 217), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
   { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 221), (void *)_cffi_d_fpr_split_driver_get },
   { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 217), (void *)_cffi_d_fpr_split_driver_should_kick },
   { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 202), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 334), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 346), (void *)_cffi_d_fpr_split_part_bytes },
   { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 226), (void *)_cffi_d_fpr_split_ring_disable_kicks },
   { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 245), (void *)_cffi_d_fpr_split_ring_enable_kicks },
   { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 254), (void *)_cffi_d_fpr_split_ring_overlaps },
@@ -8144,18 +8297,18 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_split_ring_remap },
   { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 245), (void *)_cffi_d_fpr_split_ring_should_notify },
   { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 238), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 267), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 279), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 150), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 299), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 429), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 320), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 305), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 286), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 315), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 311), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 339), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 441), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 322), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 332), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 317), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -8173,16 +8326,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 510) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 510) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 510) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 510) },
+               _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -8218,7 +8371,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 502) },
+          _CFFI_OP(_CFFI_OP_NOOP, 516) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -8323,7 +8476,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 467) },
+               _CFFI_OP(_CFFI_OP_NOOP, 479) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -8338,40 +8491,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 504) },
+               _CFFI_OP(_CFFI_OP_NOOP, 518) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 448) },
+                _CFFI_OP(_CFFI_OP_NOOP, 460) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 448) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 460) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 448) },
+                _CFFI_OP(_CFFI_OP_NOOP, 460) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 448) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 460) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 448) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 460) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 448) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 460) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 448) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 460) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 448) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 460) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 448) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 460) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 448) },
+            _CFFI_OP(_CFFI_OP_NOOP, 460) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 448) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 460) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -8452,7 +8605,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 442) },
+             _CFFI_OP(_CFFI_OP_NOOP, 454) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -8476,16 +8629,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 510) },
+            _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 510) },
+             _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 510) },
+            _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 510) },
+             _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -8497,7 +8650,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 500) },
+             _CFFI_OP(_CFFI_OP_NOOP, 514) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -8564,6 +8717,24 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "first_miss", offsetof(struct fpr_replay_model_stats, first_miss),
                   sizeof(((struct fpr_replay_model_stats *)0)->first_miss),
                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "from", offsetof(struct fpr_replay_phase, from),
+            sizeof(((struct fpr_replay_phase *)0)->from),
+            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "batch", offsetof(struct fpr_replay_phase, batch),
+             sizeof(((struct fpr_replay_phase *)0)->batch),
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "before", offsetof(struct fpr_replay_unseen, before),
+              sizeof(((struct fpr_replay_unseen *)0)->before),
+              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "pfn", offsetof(struct fpr_replay_unseen, pfn),
+           sizeof(((struct fpr_replay_unseen *)0)->pfn),
+           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "cpu", offsetof(struct fpr_replay_unseen, cpu),
+           sizeof(((struct fpr_replay_unseen *)0)->cpu),
+           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+  { "type", offsetof(struct fpr_replay_unseen, type),
+            sizeof(((struct fpr_replay_unseen *)0)->type),
+            _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "descriptors", offsetof(struct fpr_report_account, descriptors),
                    sizeof(((struct fpr_report_account *)0)->descriptors),
                    _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -8575,13 +8746,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 506) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 520) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 506) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 520) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 498) },
+             _CFFI_OP(_CFFI_OP_NOOP, 512) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -8593,7 +8764,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 465) },
+              _CFFI_OP(_CFFI_OP_NOOP, 477) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -8674,19 +8845,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 477) },
+              _CFFI_OP(_CFFI_OP_NOOP, 491) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 492) },
+             _CFFI_OP(_CFFI_OP_NOOP, 506) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 490) },
+             _CFFI_OP(_CFFI_OP_NOOP, 504) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 494) },
+            _CFFI_OP(_CFFI_OP_NOOP, 508) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 492) },
+              _CFFI_OP(_CFFI_OP_NOOP, 506) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 206) },
@@ -8725,16 +8896,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 477) },
+              _CFFI_OP(_CFFI_OP_NOOP, 491) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 492) },
+             _CFFI_OP(_CFFI_OP_NOOP, 506) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 490) },
+             _CFFI_OP(_CFFI_OP_NOOP, 504) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 494) },
+            _CFFI_OP(_CFFI_OP_NOOP, 508) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 14) },
@@ -8758,7 +8929,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 476) },
+                _CFFI_OP(_CFFI_OP_NOOP, 490) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -8806,28 +8977,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 242) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 510) },
+            _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 510) },
+             _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 443) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 455) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 510) },
+             _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 510) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 443) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 455) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 510) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                _CFFI_OP(_CFFI_OP_NOOP, 525) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 11) },
@@ -8845,10 +9016,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 508) },
+              _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 508) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -8890,7 +9061,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 453) },
+             _CFFI_OP(_CFFI_OP_NOOP, 465) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -8911,7 +9082,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 500) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 514) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
@@ -8923,7 +9094,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 488) },
+              _CFFI_OP(_CFFI_OP_NOOP, 502) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -8938,128 +9109,132 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 496) },
+               _CFFI_OP(_CFFI_OP_NOOP, 510) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 444, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 456, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 445, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 457, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 446, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 458, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 447, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 459, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 448, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 460, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 450, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 462, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 451, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 463, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 452, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 464, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 453, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 465, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 454, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 466, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 455, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 467, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 456, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 468, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 14 },
-  { "fpr_host_counters", 457, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 469, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 74, 22 },
-  { "fpr_memory_port", 458, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 470, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 96, 2 },
-  { "fpr_memory_region", 459, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 471, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 98, 2 },
-  { "fpr_notify", 461, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 473, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 100, 3 },
-  { "fpr_op", 462, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 474, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 103, 6 },
-  { "fpr_owner_view", 463, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 475, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 109, 3 },
-  { "fpr_random", 464, _CFFI_F_CHECK_FIELDS,
+  { "fpr_random", 476, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 112, 1 },
-  { "fpr_range", 466, _CFFI_F_CHECK_FIELDS,
+  { "fpr_range", 478, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 113, 2 },
-  { "fpr_region", 468, _CFFI_F_CHECK_FIELDS,
+  { "fpr_region", 480, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 115, 5 },
-  { "fpr_replay_frames_stats", 469, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_frames_stats", 481, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 120, 9 },
-  { "fpr_replay_model_stats", 470, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_model_stats", 482, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 129, 6 },
-  { "fpr_report_account", 471, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 135, 6 },
-  { "fpr_report_cursor", 472, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 141, 3 },
-  { "fpr_report_rules", 473, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 144, 3 },
-  { "fpr_residency", 474, _CFFI_F_OPAQUE,
+  { "fpr_replay_phase", 483, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 135, 2 },
+  { "fpr_replay_unseen", 484, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 137, 4 },
+  { "fpr_report_account", 485, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 141, 6 },
+  { "fpr_report_cursor", 486, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 147, 3 },
+  { "fpr_report_rules", 487, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 150, 3 },
+  { "fpr_residency", 488, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 475, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 147, 5 },
-  { "fpr_ring_counters", 476, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 152, 11 },
-  { "fpr_ring_layout", 477, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 163, 5 },
-  { "fpr_segment", 478, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 168, 3 },
-  { "fpr_split_driver", 479, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 171, 17 },
-  { "fpr_split_ring", 480, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 188, 12 },
-  { "fpr_task_view", 481, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 200, 9 },
-  { "fpr_trace_event", 482, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 209, 14 },
-  { "fpr_trace_marker", 483, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 223, 4 },
-  { "fpr_trace_state", 484, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 227, 8 },
-  { "fpr_vcpu_stop", 485, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 235, 4 },
-  { "fpr_vcpus", 486, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 489, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 153, 5 },
+  { "fpr_ring_counters", 490, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 158, 11 },
+  { "fpr_ring_layout", 491, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 169, 5 },
+  { "fpr_segment", 492, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 174, 3 },
+  { "fpr_split_driver", 493, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 177, 17 },
+  { "fpr_split_ring", 494, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 194, 12 },
+  { "fpr_task_view", 495, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 206, 9 },
+  { "fpr_trace_event", 496, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 215, 14 },
+  { "fpr_trace_marker", 497, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 229, 4 },
+  { "fpr_trace_state", 498, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 233, 8 },
+  { "fpr_vcpu_stop", 499, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 241, 4 },
+  { "fpr_vcpus", 500, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 487, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 239, 5 },
-  { "fpr_zone_config", 488, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 244, 10 },
-  { "fpr_zone_state", 489, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 254, 6 },
-  { "split_avail", 491, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 501, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 245, 5 },
+  { "fpr_zone_config", 502, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 250, 10 },
+  { "fpr_zone_state", 503, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 260, 6 },
+  { "split_avail", 505, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 493, _CFFI_F_OPAQUE,
+  { "split_desc", 507, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 495, _CFFI_F_OPAQUE,
+  { "split_used", 509, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_migratetype", 433, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 445, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 434, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 446, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 435, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 447, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE" },
-  { "fpr_ring_fault", 436, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 448, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 437, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 449, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 438, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 450, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 439, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 451, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 440, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 452, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 441, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 453, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 442 },
+  { "fpr_touch_fn", 454 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -9069,12 +9244,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  220,  /* num_globals */
-  45,  /* num_struct_unions */
+  221,  /* num_globals */
+  47,  /* num_struct_unions */
   9,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  514,  /* num_types */
+  528,  /* num_types */
   0,  /* flags */
 };
 

@@ -46,6 +46,28 @@ int fpr_replay_actions(const struct fpr_trace_event *events, uint64_t n, uint64_
                        uint32_t pageblock_order, uint32_t thp_order, int boot, uint8_t *scratch,
                        uint8_t *actions);
 
+/* An allocation of one page that the trace does not show, to be carried out before event `before`. */
+struct fpr_replay_unseen {
+    uint64_t before;
+    uint64_t pfn;
+    uint32_t cpu;
+    uint32_t type;
+};
+
+/* From event `from` on, the per-CPU lists refill `batch` pages at a time. */
+struct fpr_replay_phase {
+    uint64_t from;
+    uint64_t batch;
+};
+
+/* Find the order-0 pages that left the per-CPU lists without an event. `actions` as above; phases[0]
+ * begins with event 0. Up to `capacity` records go to `out`; *found counts all. Takes memory for its
+ * own time. */
+int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actions, uint64_t n,
+                      uint64_t frames, uint32_t cpus, const struct fpr_replay_phase *phases,
+                      uint32_t phase_count, struct fpr_replay_unseen *out, uint64_t capacity,
+                      uint64_t *found);
+
 /* Run events[*next..n) up to time until_ns (exclusive) with the recorded frames, or until the notify
  * hook is raised (the event that did it is done). */
 int fpr_replay_frames(struct fpr_allocator *allocator, const struct fpr_trace_event *events,
