@@ -7403,6 +7403,15 @@ static int _cffi_const_FPR_TRACE_GFP_NUMERIC(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_TRACE_IRQS_OFF(unsigned long long *o)
+{
+  int n = (FPR_TRACE_IRQS_OFF) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_IRQS_OFF) | 0);  /* check that FPR_TRACE_IRQS_OFF is an integer */
+  if (!_cffi_check_int(*o, n, 32U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_TRACE_KINDS(unsigned long long *o)
 {
   int n = (FPR_TRACE_KINDS) <= 0;
@@ -7444,6 +7453,15 @@ static int _cffi_const_FPR_TRACE_MISSING_FIELD(unsigned long long *o)
   int n = (FPR_TRACE_MISSING_FIELD) <= 0;
   *o = (unsigned long long)((FPR_TRACE_MISSING_FIELD) | 0);  /* check that FPR_TRACE_MISSING_FIELD is an integer */
   if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TRACE_NEED_RESCHED(unsigned long long *o)
+{
+  int n = (FPR_TRACE_NEED_RESCHED) <= 0;
+  *o = (unsigned long long)((FPR_TRACE_NEED_RESCHED) | 0);  /* check that FPR_TRACE_NEED_RESCHED is an integer */
+  if (!_cffi_check_int(*o, n, 64U))
     n |= 2;
   return n;
 }
@@ -8208,11 +8226,13 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_TRACE_FREE", (void *)_cffi_const_FPR_TRACE_FREE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_FREE_BATCHED", (void *)_cffi_const_FPR_TRACE_FREE_BATCHED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_GFP_NUMERIC", (void *)_cffi_const_FPR_TRACE_GFP_NUMERIC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_IRQS_OFF", (void *)_cffi_const_FPR_TRACE_IRQS_OFF, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_KINDS", (void *)_cffi_const_FPR_TRACE_KINDS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_LINE_BYTES", (void *)_cffi_const_FPR_TRACE_LINE_BYTES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_LONG_LINE", (void *)_cffi_const_FPR_TRACE_LONG_LINE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_LOST", (void *)_cffi_const_FPR_TRACE_LOST, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_MISSING_FIELD", (void *)_cffi_const_FPR_TRACE_MISSING_FIELD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TRACE_NEED_RESCHED", (void *)_cffi_const_FPR_TRACE_NEED_RESCHED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_PCPU_DRAIN", (void *)_cffi_const_FPR_TRACE_PCPU_DRAIN, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_REASONS", (void *)_cffi_const_FPR_TRACE_REASONS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_REFILL", (void *)_cffi_const_FPR_TRACE_REFILL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -9244,7 +9264,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  221,  /* num_globals */
+  223,  /* num_globals */
   47,  /* num_struct_unions */
   9,  /* num_enums */
   1,  /* num_typenames */

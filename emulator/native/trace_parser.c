@@ -23,6 +23,7 @@ struct line {
     int64_t time_ns;
     uint32_t pid;
     uint32_t cpu;
+    uint8_t context; /* flags of the record */
     int time_seen; /* something between [cpu] and event: was a time, of the wrong form */
 };
 
@@ -71,6 +72,17 @@ static uint32_t read_pid(const uint8_t *start, const uint8_t *bracket)
     return value <= UINT32_MAX ? (uint32_t)value : 0;
 }
 
+/* The column of the tracer's context flags: "d.N2." and the like. */
+static uint8_t read_context(const uint8_t *token, int bytes)
+{
+    uint8_t flags = 0;
+
+    if (bytes < 4) return 0;
+    if (memchr("dDX", token[0], 3)) flags |= FPR_TRACE_IRQS_OFF;
+    if (memchr("NnpBbLl", token[1], 7)) flags |= FPR_TRACE_NEED_RESCHED;
+    return flags;
+}
+
 /* The part from "[cpu]" to "event:", with a token of context flags before the time or without.
  * A task's name may hold brackets, so the caller tries each one. */
 static int read_front(const uint8_t *start, const uint8_t *bracket, const uint8_t *end,
@@ -86,8 +98,10 @@ static int read_front(const uint8_t *start, const uint8_t *bracket, const uint8_
         while (at.at < end && *at.at == ' ') at.at++;
         if (read_time(&at, &line->time_ns, &line->time_seen)) break;
         if (token == 2) return 0;
-        for (int bytes = 0; at.at < end && *at.at != ' '; at.at++)
+        int bytes = 0;
+        for (; at.at < end && *at.at != ' '; at.at++)
             if (++bytes > CONTEXT_BYTES) return 0;
+        if (token == 0) line->context = read_context(at.at - bytes, bytes);
     }
     while (at.at < end && (*at.at == ' ' || *at.at == '\t')) at.at++;
     line->name.at = at.at;
@@ -204,6 +218,7 @@ static int read_line(struct fpr_trace_state *state, const uint8_t *start, const 
     event->cpu = (uint16_t)line.cpu;
     event->pid = line.pid;
     int reason = fpr_trace_fields(&line.body, event);
+    event->flags |= line.context;
     return reason == FPR_TRACE_FIELDS_READ ? OUTCOME_EVENT : reason;
 }
 

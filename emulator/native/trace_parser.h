@@ -36,6 +36,8 @@
 #define FPR_TRACE_CHANGE_OWNERSHIP 4 /* the page block took the type of the allocation */
 #define FPR_TRACE_FRAGMENTING 8
 #define FPR_TRACE_GFP_NUMERIC 16 /* gfp came (partly) as a number, read as the bits of Linux 6.1 */
+#define FPR_TRACE_IRQS_OFF 32     /* context: interrupts were off */
+#define FPR_TRACE_NEED_RESCHED 64 /* context: another task was waiting for the CPU */
 
 /* Bits of `gfp`, independent of the kernel's version. */
 #define FPR_GFP_DMA 1
