@@ -40,10 +40,10 @@ lint: setup ## style, types, arrows of imports, freshness of generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python emulator/native/generate.py --check
+	$(BIN)/python -P emulator/native/generate.py --check
 
 native: $(VENV)/ready ## regenerate the cffi binding, then build it
-	$(BIN)/python emulator/native/generate.py
+	$(BIN)/python -P emulator/native/generate.py
 	$(BUILD_NATIVE)
 	@touch $(VENV)/built
 

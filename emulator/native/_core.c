@@ -596,11 +596,13 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "host_model/native/host.h"
 #include "host_model/native/residency.h"
 #include "guest_model/native/vcpu.h"
+#include "host_model/native/real_memory.h"
 
 
 /************************************************************/
 
 static void *_cffi_types[] = {
+<<<<<<< HEAD
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
 /*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 456), // struct fpr_allocator *
 /*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 458), // struct fpr_block const *
@@ -1129,7 +1131,624 @@ static void *_cffi_types[] = {
 /* 525 */ _CFFI_OP(_CFFI_OP_ARRAY, 524), // uint8_t[5]
 /* 526 */ (_cffi_opcode_t)(5),
 /* 527 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+=======
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 487), // enum fpr_discard_failure()(int)
+/*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 501), // struct fpr_allocator *
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 503), // struct fpr_block const *
+/*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
+/*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
+/* 10 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 541), // struct fpr_trace_event const *
+/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // uint8_t const *
+/* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // uint32_t *
+/* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 17 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t *
+/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 529), // struct fpr_replay_model_stats *
+/* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint64_t *, struct fpr_replay_frames_stats *)
+/* 21 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 22 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
+/* 26 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 27 */ _CFFI_OP(_CFFI_OP_POINTER, 528), // struct fpr_replay_frames_stats *
+/* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
+/* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
+/* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_zone_config const *
+/* 37 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
+/* 39 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 41 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 44 */ _CFFI_OP(_CFFI_OP_POINTER, 503), // struct fpr_block *
+/* 45 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 48 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 49 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 51 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 55 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 57 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 58 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 61 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t)
+/* 64 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t)
+/* 70 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 71 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
+/* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 77 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 78 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 80 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
+/* 81 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 82 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 83 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint64_t)
+/* 88 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 89 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 91 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
+/* 93 */ _CFFI_OP(_CFFI_OP_POINTER, 501), // struct fpr_allocator const *
+/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 486), // char *
+/* 95 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
+/* 96 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
+/* 98 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
+/* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 100 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_zone_state *
+/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 103 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
+/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 105 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 106 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 107 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 108 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 109 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
+/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
+/* 113 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 114 */ _CFFI_OP(_CFFI_OP_NOOP, 44),
+/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
+/* 117 */ _CFFI_OP(_CFFI_OP_POINTER, 502), // struct fpr_allocator_config const *
+/* 118 */ _CFFI_OP(_CFFI_OP_NOOP, 36),
+/* 119 */ _CFFI_OP(_CFFI_OP_POINTER, 4), // struct fpr_allocator * *
+/* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
+/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 123 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 124 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_segment *
+/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
+/* 128 */ _CFFI_OP(_CFFI_OP_POINTER, 511), // struct fpr_guest_memory const *
+/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 504), // struct fpr_chain const *
+/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 532), // struct fpr_report_rules const *
+/* 131 */ _CFFI_OP(_CFFI_OP_POINTER, 531), // struct fpr_report_cursor *
+/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 523), // struct fpr_range *
+/* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 134 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 135 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 530), // struct fpr_report_account *
+/* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
+/* 139 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 141 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
+/* 143 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 144 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 145 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 147 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
+/* 149 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 150 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
+/* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 157 */ _CFFI_OP(_CFFI_OP_POINTER, 193), // uint8_t * *
+/* 158 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 159 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
+/* 161 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 162 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 163 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // void *
+/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
+/* 167 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // void const *
+/* 170 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 513), // struct fpr_host_costs const *
+/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // struct fpr_real_memory *
+/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t const *
+/* 178 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 179 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 180 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 181 */ _CFFI_OP(_CFFI_OP_POINTER, 508), // struct fpr_discard_outcome *
+/* 182 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 183 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 184 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
+/* 185 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 186 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 187 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 188 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 190 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
+/* 191 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // uint8_t *
+/* 194 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 196 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // struct fpr_real_memory const *
+/* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 525), // struct fpr_real_memory_config const *
+/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 516), // struct fpr_memory_region const *
+/* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 202 */ _CFFI_OP(_CFFI_OP_POINTER, 176), // struct fpr_real_memory * *
+/* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 205 */ _CFFI_OP(_CFFI_OP_POINTER, 533), // struct fpr_residency *
+/* 206 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
+/* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 210 */ _CFFI_OP(_CFFI_OP_NOOP, 181),
+/* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 213 */ _CFFI_OP(_CFFI_OP_NOOP, 205),
+/* 214 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 219 */ _CFFI_OP(_CFFI_OP_POINTER, 533), // struct fpr_residency const *
+/* 220 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 221 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 222 */ _CFFI_OP(_CFFI_OP_NOOP, 193),
+/* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 224 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 225 */ _CFFI_OP(_CFFI_OP_POINTER, 534), // struct fpr_residency_config const *
+/* 226 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
+/* 227 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 228 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
+/* 229 */ _CFFI_OP(_CFFI_OP_POINTER, 205), // struct fpr_residency * *
+/* 230 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 231 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_split_driver *
+/* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 232),
+/* 236 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_ring_layout const *
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 509), // struct fpr_driver_slot *
+/* 239 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 240 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 241 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 242 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 232),
+/* 245 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_segment const *
+/* 246 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 247 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 232),
+/* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 252 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 254 */ _CFFI_OP(_CFFI_OP_NOOP, 232),
+/* 255 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 256 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 257 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 258 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 259 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // struct fpr_split_ring *
+/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 262 */ _CFFI_OP(_CFFI_OP_NOOP, 259),
+/* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 264 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 266 */ _CFFI_OP(_CFFI_OP_NOOP, 259),
+/* 267 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 268 */ _CFFI_OP(_CFFI_OP_POINTER, 504), // struct fpr_chain *
+/* 269 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 271 */ _CFFI_OP(_CFFI_OP_NOOP, 259),
+/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 273 */ _CFFI_OP(_CFFI_OP_NOOP, 237),
+/* 274 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 276 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 259),
+/* 279 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 281 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 282 */ _CFFI_OP(_CFFI_OP_NOOP, 259),
+/* 283 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 284 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 287 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // struct fpr_split_ring const *
+/* 288 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
+/* 290 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 291 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 292 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 293 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 295 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 193),
+/* 297 */ _CFFI_OP(_CFFI_OP_NOOP, 193),
+/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 299 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 300 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_trace_state *
+/* 301 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 303 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 304 */ _CFFI_OP(_CFFI_OP_POINTER, 541), // struct fpr_trace_event *
+/* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 306 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_trace_marker *
+/* 307 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 310 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_vcpus *
+/* 314 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 315 */ _CFFI_OP(_CFFI_OP_POINTER, 519), // struct fpr_op const *
+/* 316 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 319 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 320 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 321 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 322 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 326 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 327 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 328 */ _CFFI_OP(_CFFI_OP_NOOP, 315),
+/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 330 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 333 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 334 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 339 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 544), // struct fpr_vcpu_stop *
+/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 343 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_vcpus const *
+/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 345 */ _CFFI_OP(_CFFI_OP_POINTER, 520), // struct fpr_owner_view *
+/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
+/* 349 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 350 */ _CFFI_OP(_CFFI_OP_POINTER, 540), // struct fpr_task_view *
+/* 351 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 353 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
+/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 357 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_vcpus_config const *
+/* 361 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 362 */ _CFFI_OP(_CFFI_OP_POINTER, 515), // struct fpr_memory_port const *
+/* 363 */ _CFFI_OP(_CFFI_OP_POINTER, 512), // struct fpr_histogram *
+/* 364 */ _CFFI_OP(_CFFI_OP_POINTER, 313), // struct fpr_vcpus * *
+/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 369 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 163),
+/* 374 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 377 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 378 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION, 506), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 382 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
+/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 411), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
+/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 411), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 219),
+/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION, 517), // struct fpr_notify *()(struct fpr_allocator *)
+/* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 394 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
+/* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(uint64_t)
+/* 398 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 400 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_allocator const *)
+/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
+/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *)
+/* 404 */ _CFFI_OP(_CFFI_OP_POINTER, 505), // struct fpr_cost const *
+/* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 404),
+/* 408 */ _CFFI_OP(_CFFI_OP_POINTER, 521), // struct fpr_random *
+/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 512), // struct fpr_histogram const *
+/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *)
+/* 415 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
+/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *, uint64_t)
+/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
+/* 419 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *)
+/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
+/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
+/* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_residency const *)
+/* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 219),
+/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint32_t)
+/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION, 163), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 435 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
+/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 438 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_allocator *)
+/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_histogram *)
+/* 442 */ _CFFI_OP(_CFFI_OP_NOOP, 363),
+/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 363),
+/* 446 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
+/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 448 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 449 */ _CFFI_OP(_CFFI_OP_NOOP, 363),
+/* 450 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
+/* 451 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 452 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 454 */ _CFFI_OP(_CFFI_OP_NOOP, 363),
+/* 455 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 456 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 458 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
+/* 460 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 461 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_real_memory *)
+/* 464 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
+/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 467 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
+/* 468 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 469 */ _CFFI_OP(_CFFI_OP_POINTER, 514), // struct fpr_host_counters *
+/* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_residency *)
+/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 205),
+/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_residency *, uint32_t)
+/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 205),
+/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 477 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 219),
+/* 480 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
+/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 483 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_vcpus *)
+/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 486 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 487 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 488 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 489 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_migratetype
+/* 490 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_op_kind
+/* 491 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_replay_action
+/* 492 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_ring_fault
+/* 493 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_status
+/* 494 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_stop_reason
+/* 495 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_take_stop
+/* 496 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_task_state
+/* 497 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_thp_setting
+/* 498 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
+/* 499 */ _CFFI_OP(_CFFI_OP_POINTER, 372), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 500 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 501 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 502 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 503 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 504 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 505 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 506 */ _CFFI_OP(_CFFI_OP_POINTER, 507), // struct fpr_counters const *
+/* 507 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 508 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 509 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 510 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 511 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 512 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 513 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 514 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 515 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 516 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 517 */ _CFFI_OP(_CFFI_OP_POINTER, 518), // struct fpr_notify *
+/* 518 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 519 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
+/* 520 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
+/* 521 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
+/* 522 */ _CFFI_OP(_CFFI_OP_POINTER, 523), // struct fpr_range const *
+/* 523 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
+/* 524 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
+/* 525 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
+/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_region *
+/* 527 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
+/* 528 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
+/* 529 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
+/* 530 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_report_account
+/* 531 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_report_cursor
+/* 532 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_rules
+/* 533 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_residency
+/* 534 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_residency_config
+/* 535 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_ring_counters
+/* 536 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_ring_layout
+/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_segment
+/* 538 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_split_driver
+/* 539 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_split_ring
+/* 540 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_task_view
+/* 541 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_trace_event
+/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_trace_marker
+/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_state
+/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_vcpu_stop
+/* 545 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_vcpus
+/* 546 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_vcpus_config
+/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_zone_config
+/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_zone_state
+/* 549 */ _CFFI_OP(_CFFI_OP_POINTER, 550), // struct split_avail *
+/* 550 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct split_avail
+/* 551 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct split_desc *
+/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct split_desc
+/* 553 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct split_used *
+/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct split_used
+/* 555 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
+/* 556 */ (_cffi_opcode_t)(14),
+/* 557 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
+/* 558 */ (_cffi_opcode_t)(32),
+/* 559 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
+/* 560 */ (_cffi_opcode_t)(4),
+/* 561 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
+/* 562 */ (_cffi_opcode_t)(6),
+/* 563 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
+/* 564 */ (_cffi_opcode_t)(7424),
+/* 565 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
+/* 566 */ (_cffi_opcode_t)(7),
+/* 567 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
+/* 568 */ (_cffi_opcode_t)(9),
+/* 569 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 570 */ _CFFI_OP(_CFFI_OP_ARRAY, 569), // uint8_t[5]
+/* 571 */ (_cffi_opcode_t)(5),
+/* 572 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
 };
+
+static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
+{
+  int n = (FPR_DISCARD_RETRY) <= 0;
+  *o = (unsigned long long)((FPR_DISCARD_RETRY) | 0);  /* check that FPR_DISCARD_RETRY is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_DISCARD_CANNOT_FREE(unsigned long long *o)
+{
+  int n = (FPR_DISCARD_CANNOT_FREE) <= 0;
+  *o = (unsigned long long)((FPR_DISCARD_CANNOT_FREE) | 0);  /* check that FPR_DISCARD_CANNOT_FREE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_DISCARD_ERROR(unsigned long long *o)
+{
+  int n = (FPR_DISCARD_ERROR) <= 0;
+  *o = (unsigned long long)((FPR_DISCARD_ERROR) | 0);  /* check that FPR_DISCARD_ERROR is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_DISCARD_DONTNEED(unsigned long long *o)
+{
+  int n = (FPR_DISCARD_DONTNEED) <= 0;
+  *o = (unsigned long long)((FPR_DISCARD_DONTNEED) | 0);  /* check that FPR_DISCARD_DONTNEED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_DISCARD_REMOVE(unsigned long long *o)
+{
+  int n = (FPR_DISCARD_REMOVE) <= 0;
+  *o = (unsigned long long)((FPR_DISCARD_REMOVE) | 0);  /* check that FPR_DISCARD_REMOVE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_DISCARD_PUNCH_HOLE(unsigned long long *o)
+{
+  int n = (FPR_DISCARD_PUNCH_HOLE) <= 0;
+  *o = (unsigned long long)((FPR_DISCARD_PUNCH_HOLE) | 0);  /* check that FPR_DISCARD_PUNCH_HOLE is an integer */
+  return n;
+}
 
 static int _cffi_const_FPR_UNMOVABLE(unsigned long long *o)
 {
@@ -1537,6 +2156,27 @@ static int _cffi_const_FPR_TASK_DONE(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_THP_NEVER(unsigned long long *o)
+{
+  int n = (FPR_THP_NEVER) <= 0;
+  *o = (unsigned long long)((FPR_THP_NEVER) | 0);  /* check that FPR_THP_NEVER is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_THP_ALWAYS(unsigned long long *o)
+{
+  int n = (FPR_THP_ALWAYS) <= 0;
+  *o = (unsigned long long)((FPR_THP_ALWAYS) | 0);  /* check that FPR_THP_ALWAYS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_THP_SYSTEM(unsigned long long *o)
+{
+  int n = (FPR_THP_SYSTEM) <= 0;
+  *o = (unsigned long long)((FPR_THP_SYSTEM) | 0);  /* check that FPR_THP_SYSTEM is an integer */
+  return n;
+}
+
 static int _cffi_const_FPR_ZONE_DMA(unsigned long long *o)
 {
   int n = (FPR_ZONE_DMA) <= 0;
@@ -1594,10 +2234,10 @@ _cffi_f_fpr_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1619,10 +2259,10 @@ _cffi_f_fpr_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg5, (char **)&x5);
+      _cffi_type(17), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1667,10 +2307,10 @@ _cffi_f_fpr_allocator_add_allocated(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1727,10 +2367,10 @@ _cffi_f_fpr_allocator_add_block(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1785,10 +2425,10 @@ _cffi_f_fpr_allocator_add_range(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1831,10 +2471,10 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(90), arg0, (char **)&x0);
+      _cffi_type(93), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(93), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1846,7 +2486,11 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
+<<<<<<< HEAD
   pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(461));
+=======
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(506));
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -1877,28 +2521,28 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(114), arg0, (char **)&x0);
+      _cffi_type(117), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(114), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(117), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(33), arg1, (char **)&x1);
+      _cffi_type(36), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(33), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(36), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(116), arg2, (char **)&x2);
+      _cffi_type(119), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(116), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(119), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1931,10 +2575,10 @@ _cffi_f_fpr_allocator_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1975,10 +2619,10 @@ _cffi_f_fpr_allocator_label(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(90), arg0, (char **)&x0);
+      _cffi_type(93), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(93), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2017,10 +2661,10 @@ _cffi_f_fpr_allocator_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(90), arg0, (char **)&x0);
+      _cffi_type(93), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(93), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2055,10 +2699,10 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2070,7 +2714,11 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
+<<<<<<< HEAD
   pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(472));
+=======
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(517));
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2101,10 +2749,10 @@ _cffi_f_fpr_allocator_set_label(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2155,10 +2803,10 @@ _cffi_f_fpr_allocator_set_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2168,10 +2816,10 @@ _cffi_f_fpr_allocator_set_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(33), arg2, (char **)&x2);
+      _cffi_type(36), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(33), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(36), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2214,19 +2862,19 @@ _cffi_f_fpr_allocator_validate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(90), arg0, (char **)&x0);
+      _cffi_type(93), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(93), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(91), arg1, (char **)&x1);
+      _cffi_type(94), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (char *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(91), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(94), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2273,10 +2921,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(90), arg0, (char **)&x0);
+      _cffi_type(93), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(93), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2286,10 +2934,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(97), arg2, (char **)&x2);
+      _cffi_type(100), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(97), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(100), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2336,10 +2984,10 @@ _cffi_f_fpr_buddy_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2357,10 +3005,10 @@ _cffi_f_fpr_buddy_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(17), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2403,10 +3051,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(90), arg0, (char **)&x0);
+      _cffi_type(93), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(93), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2416,10 +3064,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg2, (char **)&x2);
+      _cffi_type(44), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(44), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2466,10 +3114,10 @@ _cffi_f_fpr_buddy_free(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2528,10 +3176,10 @@ _cffi_f_fpr_buddy_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2580,19 +3228,33 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(381), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
+=======
+      _cffi_type(404), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(385), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(385), arg1, (char **)&x1,
+=======
+      _cffi_type(408), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(408), arg1, (char **)&x1,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2627,10 +3289,17 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(381), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
+=======
+      _cffi_type(404), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2648,6 +3317,36 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_fpr_cost_mean _cffi_d_fpr_cost_mean
+#endif
+
+static enum fpr_discard_failure _cffi_d_fpr_discard_failure_of(int x0)
+{
+  return fpr_discard_failure_of(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
+{
+  int x0;
+  enum fpr_discard_failure result;
+  PyObject *pyresult;
+
+  x0 = _cffi_to_c_int(arg0, int);
+  if (x0 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_discard_failure_of(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(487));
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_discard_failure_of _cffi_d_fpr_discard_failure_of
 #endif
 
 static int _cffi_d_fpr_drain_pcp(struct fpr_allocator * x0, uint32_t x1)
@@ -2671,10 +3370,10 @@ _cffi_f_fpr_drain_pcp(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2723,10 +3422,10 @@ _cffi_f_fpr_free(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2781,10 +3480,10 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2833,19 +3532,19 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg1, (char **)&x1);
+      _cffi_type(15), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2890,10 +3589,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2903,10 +3602,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(160), arg2, (char **)&x2);
+      _cffi_type(163), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(160), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(163), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2955,10 +3654,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2968,10 +3667,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(166), arg2, (char **)&x2);
+      _cffi_type(169), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(166), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(169), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3074,19 +3773,33 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+=======
+      _cffi_type(363), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(363), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(388), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(388), arg1, (char **)&x1,
+=======
+      _cffi_type(411), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(411), arg1, (char **)&x1,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3127,10 +3840,17 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
+=======
+      _cffi_type(411), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3175,10 +3895,17 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+=======
+      _cffi_type(363), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(363), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3227,19 +3954,26 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+=======
+      _cffi_type(363), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(363), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(174), arg1, (char **)&x1);
+      _cffi_type(177), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(174), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(177), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3276,10 +4010,17 @@ _cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+=======
+      _cffi_type(363), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(363), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3314,10 +4055,10 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(170), arg0, (char **)&x0);
+      _cffi_type(173), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(170), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(173), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3362,19 +4103,19 @@ _cffi_f_fpr_list_put_back(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg1, (char **)&x1);
+      _cffi_type(5), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_block const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3433,10 +4174,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(90), arg0, (char **)&x0);
+      _cffi_type(93), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(93), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3454,10 +4195,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(17), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3467,10 +4208,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg6, (char **)&x6);
+      _cffi_type(17), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3523,10 +4264,10 @@ _cffi_f_fpr_list_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3548,28 +4289,28 @@ _cffi_f_fpr_list_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg5, (char **)&x5);
+      _cffi_type(44), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(44), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg6, (char **)&x6);
+      _cffi_type(15), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg7, (char **)&x7);
+      _cffi_type(15), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3620,10 +4361,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(90), arg0, (char **)&x0);
+      _cffi_type(93), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(93), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3641,10 +4382,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(17), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3654,10 +4395,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg6, (char **)&x6);
+      _cffi_type(17), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3698,10 +4439,17 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(385), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(385), arg0, (char **)&x0,
+=======
+      _cffi_type(408), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3740,10 +4488,17 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(385), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(385), arg0, (char **)&x0,
+=======
+      _cffi_type(408), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3784,10 +4539,17 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(385), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(385), arg0, (char **)&x0,
+=======
+      _cffi_type(408), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3815,6 +4577,674 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_random_seed _cffi_d_fpr_random_seed
 #endif
 
+static void _cffi_d_fpr_real_memory_counters(struct fpr_real_memory const * x0, uint64_t x1, struct fpr_host_counters * x2)
+{
+  fpr_real_memory_counters(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory const * x0;
+  uint64_t x1;
+  struct fpr_host_counters * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_counters", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(196), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(196), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(469), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(469), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_real_memory_counters(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_real_memory_counters _cffi_d_fpr_real_memory_counters
+#endif
+
+static int _cffi_d_fpr_real_memory_create(struct fpr_real_memory_config const * x0, struct fpr_memory_region const * x1, uint32_t x2, struct fpr_real_memory * * x3)
+{
+  return fpr_real_memory_create(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory_config const * x0;
+  struct fpr_memory_region const * x1;
+  uint32_t x2;
+  struct fpr_real_memory * * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_create", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(199), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(199), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(200), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(200), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(202), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(202), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_create(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_create _cffi_d_fpr_real_memory_create
+#endif
+
+static void _cffi_d_fpr_real_memory_destroy(struct fpr_real_memory * x0)
+{
+  fpr_real_memory_destroy(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
+{
+  struct fpr_real_memory * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(176), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(176), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_real_memory_destroy(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_real_memory_destroy _cffi_d_fpr_real_memory_destroy
+#endif
+
+static int _cffi_d_fpr_real_memory_discard(struct fpr_real_memory * x0, uint64_t const * x1, uint32_t x2, uint64_t x3, uint64_t * x4, struct fpr_discard_outcome * x5)
+{
+  return fpr_real_memory_discard(x0, x1, x2, x3, x4, x5);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory * x0;
+  uint64_t const * x1;
+  uint32_t x2;
+  uint64_t x3;
+  uint64_t * x4;
+  struct fpr_discard_outcome * x5;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_discard", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(176), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(176), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(177), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(177), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(17), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(181), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(181), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_discard(x0, x1, x2, x3, x4, x5); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_discard _cffi_d_fpr_real_memory_discard
+#endif
+
+static struct fpr_histogram const * _cffi_d_fpr_real_memory_fault_latency(struct fpr_real_memory const * x0)
+{
+  return fpr_real_memory_fault_latency(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
+{
+  struct fpr_real_memory const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  struct fpr_histogram const * result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(196), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(196), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_fault_latency(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(411));
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_fault_latency _cffi_d_fpr_real_memory_fault_latency
+#endif
+
+static int _cffi_d_fpr_real_memory_fd(struct fpr_real_memory const * x0)
+{
+  return fpr_real_memory_fd(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
+{
+  struct fpr_real_memory const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(196), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(196), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_fd(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_fd _cffi_d_fpr_real_memory_fd
+#endif
+
+static uint64_t _cffi_d_fpr_real_memory_offset(struct fpr_real_memory const * x0, uint32_t x1)
+{
+  return fpr_real_memory_offset(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory const * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_offset", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(196), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(196), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_offset(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_offset _cffi_d_fpr_real_memory_offset
+#endif
+
+static void * _cffi_d_fpr_real_memory_pointer(struct fpr_real_memory const * x0, uint32_t x1)
+{
+  return fpr_real_memory_pointer(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory const * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  void * result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_pointer", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(196), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(196), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_pointer(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(163));
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_pointer _cffi_d_fpr_real_memory_pointer
+#endif
+
+static int _cffi_d_fpr_real_memory_populate(struct fpr_real_memory * x0, uint64_t x1, uint64_t x2, uint64_t x3)
+{
+  return fpr_real_memory_populate(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_populate", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(176), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(176), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_populate(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_populate _cffi_d_fpr_real_memory_populate
+#endif
+
+static int _cffi_d_fpr_real_memory_read(struct fpr_real_memory * x0, uint64_t x1, uint64_t x2, uint8_t * x3)
+{
+  return fpr_real_memory_read(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint8_t * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_read", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(176), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(176), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(193), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(193), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_read(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_read _cffi_d_fpr_real_memory_read
+#endif
+
+static uint64_t _cffi_d_fpr_real_memory_resident_bytes(struct fpr_real_memory const * x0)
+{
+  return fpr_real_memory_resident_bytes(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
+{
+  struct fpr_real_memory const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(196), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(196), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_resident_bytes(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_resident_bytes _cffi_d_fpr_real_memory_resident_bytes
+#endif
+
+static int _cffi_d_fpr_real_memory_touch(void * x0, uint64_t x1, uint64_t x2, int x3, uint64_t x4, uint32_t x5, uint64_t * x6)
+{
+  return fpr_real_memory_touch(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
+{
+  void * x0;
+  uint64_t x1;
+  uint64_t x2;
+  int x3;
+  uint64_t x4;
+  uint32_t x5;
+  uint64_t * x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_touch", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(163), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(163), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x5 = _cffi_to_c_int(arg5, uint32_t);
+  if (x5 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(17), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(17), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_touch(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_touch _cffi_d_fpr_real_memory_touch
+#endif
+
 static int _cffi_d_fpr_region_find(struct fpr_guest_memory const * x0, uint64_t x1, uint32_t * x2, uint64_t * x3)
 {
   return fpr_region_find(x0, x1, x2, x3);
@@ -3840,10 +5270,10 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3853,19 +5283,19 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg2, (char **)&x2);
+      _cffi_type(15), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg3, (char **)&x3);
+      _cffi_type(17), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3918,10 +5348,10 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(8), arg0, (char **)&x0);
+      _cffi_type(11), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3947,19 +5377,19 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(190), arg6, (char **)&x6);
+      _cffi_type(193), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(190), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(193), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(190), arg7, (char **)&x7);
+      _cffi_type(193), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(190), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(193), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4010,28 +5440,28 @@ _cffi_f_fpr_replay_frames(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(8), arg1, (char **)&x1);
+      _cffi_type(11), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(8), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(11), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(9), arg2, (char **)&x2);
+      _cffi_type(12), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(9), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4045,19 +5475,19 @@ _cffi_f_fpr_replay_frames(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg5, (char **)&x5);
+      _cffi_type(17), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg6, (char **)&x6);
+      _cffi_type(27), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_frames_stats *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(27), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4112,28 +5542,28 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(4), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(8), arg1, (char **)&x1);
+      _cffi_type(11), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(8), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(11), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(9), arg2, (char **)&x2);
+      _cffi_type(12), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(9), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4147,10 +5577,10 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg5, (char **)&x5);
+      _cffi_type(15), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4160,19 +5590,19 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg7, (char **)&x7);
+      _cffi_type(17), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg8, (char **)&x8);
+      _cffi_type(18), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_model_stats *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(18), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4343,46 +5773,46 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(126), arg1, (char **)&x1);
+      _cffi_type(129), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(126), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(129), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(127), arg2, (char **)&x2);
+      _cffi_type(130), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(127), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(128), arg3, (char **)&x3);
+      _cffi_type(131), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(128), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(131), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg4, (char **)&x4);
+      _cffi_type(132), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(132), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4392,28 +5822,28 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg6, (char **)&x6);
+      _cffi_type(15), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg7, (char **)&x7);
+      _cffi_type(15), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(133), arg8, (char **)&x8);
+      _cffi_type(136), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(133), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(136), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4458,10 +5888,10 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_block const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4475,10 +5905,10 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(122), arg3, (char **)&x3);
+      _cffi_type(125), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(122), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(125), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4519,10 +5949,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(187), arg0, (char **)&x0);
+      _cffi_type(219), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(187), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(219), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4532,10 +5962,17 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(439), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(439), arg2, (char **)&x2,
+=======
+      _cffi_type(469), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(469), arg2, (char **)&x2,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4582,19 +6019,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(193), arg0, (char **)&x0);
+      _cffi_type(225), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(193), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(225), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(194), arg1, (char **)&x1);
+      _cffi_type(200), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(194), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(200), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4604,19 +6041,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(170), arg3, (char **)&x3);
+      _cffi_type(173), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(170), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(173), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(197), arg4, (char **)&x4);
+      _cffi_type(229), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(197), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4649,10 +6086,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(173), arg0, (char **)&x0);
+      _cffi_type(205), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(173), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(205), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4701,19 +6138,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(173), arg0, (char **)&x0);
+      _cffi_type(205), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(173), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(205), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(174), arg1, (char **)&x1);
+      _cffi_type(177), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(174), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(177), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4727,19 +6164,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(17), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(178), arg5, (char **)&x5);
+      _cffi_type(181), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(178), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(181), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4774,10 +6211,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(187), arg0, (char **)&x0);
+      _cffi_type(219), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(187), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(219), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4789,7 +6226,11 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
+<<<<<<< HEAD
   pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(388));
+=======
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(411));
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4812,10 +6253,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(187), arg0, (char **)&x0);
+      _cffi_type(219), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(187), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(219), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4860,10 +6301,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(173), arg0, (char **)&x0);
+      _cffi_type(205), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(173), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(205), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4920,10 +6361,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(187), arg0, (char **)&x0);
+      _cffi_type(219), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(187), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(219), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4937,10 +6378,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(190), arg3, (char **)&x3);
+      _cffi_type(193), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(190), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(193), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4975,10 +6416,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(187), arg0, (char **)&x0);
+      _cffi_type(219), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(187), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(219), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5017,10 +6458,10 @@ _cffi_f_fpr_residency_set_active(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(173), arg0, (char **)&x0);
+      _cffi_type(205), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(173), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(205), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5075,10 +6516,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(160), arg0, (char **)&x0);
+      _cffi_type(163), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(160), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(163), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5104,10 +6545,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg6, (char **)&x6);
+      _cffi_type(17), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5152,19 +6593,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(200), arg0, (char **)&x0);
+      _cffi_type(232), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(232), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(213), arg1, (char **)&x1);
+      _cffi_type(245), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(213), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(245), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5207,10 +6648,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(200), arg0, (char **)&x0);
+      _cffi_type(232), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(232), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5251,19 +6692,19 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(200), arg0, (char **)&x0);
+      _cffi_type(232), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(232), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg1, (char **)&x1);
+      _cffi_type(15), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5306,28 +6747,28 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(200), arg0, (char **)&x0);
+      _cffi_type(232), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(232), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg1, (char **)&x1);
+      _cffi_type(17), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg2, (char **)&x2);
+      _cffi_type(15), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5368,19 +6809,19 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(200), arg0, (char **)&x0);
+      _cffi_type(232), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(232), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg1, (char **)&x1);
+      _cffi_type(15), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5431,37 +6872,37 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(200), arg0, (char **)&x0);
+      _cffi_type(232), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(232), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg1, (char **)&x1);
+      _cffi_type(128), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(205), arg2, (char **)&x2);
+      _cffi_type(237), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(205), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(237), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(206), arg3, (char **)&x3);
+      _cffi_type(238), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(206), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(238), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5522,28 +6963,28 @@ _cffi_f_fpr_split_part_bytes(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg1, (char **)&x1);
+      _cffi_type(17), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg2, (char **)&x2);
+      _cffi_type(17), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg3, (char **)&x3);
+      _cffi_type(17), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5578,10 +7019,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(227), arg0, (char **)&x0);
+      _cffi_type(259), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(259), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5622,19 +7063,19 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(227), arg0, (char **)&x0);
+      _cffi_type(259), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(259), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg1, (char **)&x1);
+      _cffi_type(15), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5669,10 +7110,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(255), arg0, (char **)&x0);
+      _cffi_type(287), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(255), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(287), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5715,28 +7156,28 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(227), arg0, (char **)&x0);
+      _cffi_type(259), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(259), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg1, (char **)&x1);
+      _cffi_type(128), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(236), arg2, (char **)&x2);
+      _cffi_type(268), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(236), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(268), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5779,10 +7220,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(227), arg0, (char **)&x0);
+      _cffi_type(259), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(259), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5831,19 +7272,19 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(227), arg0, (char **)&x0);
+      _cffi_type(259), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(259), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg1, (char **)&x1);
+      _cffi_type(128), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5884,19 +7325,19 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(227), arg0, (char **)&x0);
+      _cffi_type(259), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(259), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg1, (char **)&x1);
+      _cffi_type(15), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5943,28 +7384,28 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(227), arg0, (char **)&x0);
+      _cffi_type(259), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(259), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg1, (char **)&x1);
+      _cffi_type(128), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(205), arg2, (char **)&x2);
+      _cffi_type(237), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(205), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(237), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5974,10 +7415,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(17), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6036,19 +7477,26 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(280), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(280), arg0, (char **)&x0,
+=======
+      _cffi_type(300), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(300), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(9), arg1, (char **)&x1);
+      _cffi_type(12), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6062,10 +7510,17 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(284), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(284), arg4, (char **)&x4,
+=======
+      _cffi_type(304), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(304), arg4, (char **)&x4,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6075,10 +7530,17 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(286), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(286), arg6, (char **)&x6,
+=======
+      _cffi_type(306), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(306), arg6, (char **)&x6,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6088,28 +7550,28 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg8, (char **)&x8);
+      _cffi_type(17), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg9, (char **)&x9);
+      _cffi_type(17), arg9, (char **)&x9);
   if (datasize != 0) {
     x9 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg9, (char **)&x9,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg9, (char **)&x9,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg10, (char **)&x10);
+      _cffi_type(17), arg10, (char **)&x10);
   if (datasize != 0) {
     x10 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg10, (char **)&x10,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg10, (char **)&x10,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6156,10 +7618,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6173,19 +7635,19 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(154), arg3, (char **)&x3);
+      _cffi_type(157), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(154), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(157), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(17), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6230,10 +7692,17 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
+=======
+      _cffi_type(313), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6292,46 +7761,74 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+=======
+      _cffi_type(360), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(360), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg1, (char **)&x1);
+      _cffi_type(4), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(4), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(342), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(342), arg2, (char **)&x2,
+=======
+      _cffi_type(362), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(362), arg2, (char **)&x2,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(343), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(343), arg3, (char **)&x3,
+=======
+      _cffi_type(363), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(363), arg3, (char **)&x3,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(344), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(344), arg4, (char **)&x4,
+=======
+      _cffi_type(364), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(364), arg4, (char **)&x4,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6364,10 +7861,17 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
+=======
+      _cffi_type(313), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6414,10 +7918,17 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
+=======
+      _cffi_type(313), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6431,10 +7942,17 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(295), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(295), arg3, (char **)&x3,
+=======
+      _cffi_type(315), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(315), arg3, (char **)&x3,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6481,10 +7999,17 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(323), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
+=======
+      _cffi_type(343), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6494,10 +8019,17 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(325), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(325), arg2, (char **)&x2,
+=======
+      _cffi_type(345), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(345), arg2, (char **)&x2,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6544,10 +8076,17 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(323), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
+=======
+      _cffi_type(343), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6557,10 +8096,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg2, (char **)&x2);
+      _cffi_type(17), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6570,10 +8109,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(17), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6618,10 +8157,17 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
+=======
+      _cffi_type(313), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6631,10 +8177,17 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
+=======
+      _cffi_type(315), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(315), arg2, (char **)&x2,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6681,10 +8234,17 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
+=======
+      _cffi_type(313), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6694,10 +8254,17 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(320), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(320), arg2, (char **)&x2,
+=======
+      _cffi_type(340), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(340), arg2, (char **)&x2,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6742,10 +8309,17 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(293), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
+=======
+      _cffi_type(313), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6800,10 +8374,17 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(323), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
+=======
+      _cffi_type(343), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6813,10 +8394,17 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
+<<<<<<< HEAD
       _cffi_type(330), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
     if (_cffi_convert_array_argument(_cffi_type(330), arg2, (char **)&x2,
+=======
+      _cffi_type(350), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(350), arg2, (char **)&x2,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7779,6 +9367,18 @@ static void _cffi_checkfld_struct_fpr_range(struct fpr_range *p)
 struct _cffi_align_struct_fpr_range { char x; struct fpr_range y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_real_memory_config(struct fpr_real_memory_config *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->memfd) | 0);  /* check that 'struct fpr_real_memory_config.memfd' is an integer */
+  (void)((p->thp) | 0);  /* check that 'struct fpr_real_memory_config.thp' is an integer */
+  (void)((p->method) | 0);  /* check that 'struct fpr_real_memory_config.method' is an integer */
+  (void)((p->touch_limit_bytes) | 0);  /* check that 'struct fpr_real_memory_config.touch_limit_bytes' is an integer */
+}
+struct _cffi_align_struct_fpr_real_memory_config { char x; struct fpr_real_memory_config y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_region(struct fpr_region *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -8116,6 +9716,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_COST_MAX_NS", (void *)_cffi_const_FPR_COST_MAX_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_POINTS", (void *)_cffi_const_FPR_COST_POINTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_DISCARD_CANNOT_FREE", (void *)_cffi_const_FPR_DISCARD_CANNOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DISCARD_DONTNEED", (void *)_cffi_const_FPR_DISCARD_DONTNEED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DISCARD_ERROR", (void *)_cffi_const_FPR_DISCARD_ERROR, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DISCARD_PUNCH_HOLE", (void *)_cffi_const_FPR_DISCARD_PUNCH_HOLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DISCARD_REMOVE", (void *)_cffi_const_FPR_DISCARD_REMOVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DISCARD_RETRY", (void *)_cffi_const_FPR_DISCARD_RETRY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DRIVER_TABLES_MAX", (void *)_cffi_const_FPR_DRIVER_TABLES_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_EMPTY", (void *)_cffi_const_FPR_EMPTY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_ALIGNMENT", (void *)_cffi_const_FPR_FAULT_ALIGNMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -8212,6 +9818,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_TASK_DONE", (void *)_cffi_const_FPR_TASK_DONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TASK_LIVE", (void *)_cffi_const_FPR_TASK_LIVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TASK_NONE", (void *)_cffi_const_FPR_TASK_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_THP_ALWAYS", (void *)_cffi_const_FPR_THP_ALWAYS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_THP_NEVER", (void *)_cffi_const_FPR_THP_NEVER, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_THP_SYSTEM", (void *)_cffi_const_FPR_THP_SYSTEM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TIME_LIMIT_NS", (void *)_cffi_const_FPR_TIME_LIMIT_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_ALLOC", (void *)_cffi_const_FPR_TRACE_ALLOC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_BAD_NUMBER", (void *)_cffi_const_FPR_TRACE_BAD_NUMBER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -8243,6 +9852,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ZONE_DMA32", (void *)_cffi_const_FPR_ZONE_DMA32, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_MOVABLE", (void *)_cffi_const_FPR_ZONE_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_NORMAL", (void *)_cffi_const_FPR_ZONE_NORMAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+<<<<<<< HEAD
   { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_fpr_alloc },
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_add_block },
@@ -8329,23 +9939,124 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 317), (void *)_cffi_d_fpr_vcpus_run },
   { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_vcpus_start },
   { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_vcpus_task },
+=======
+  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 48), (void *)_cffi_d_fpr_alloc },
+  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_fpr_allocator_add_allocated },
+  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_fpr_allocator_add_block },
+  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 87), (void *)_cffi_d_fpr_allocator_add_range },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 381), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 116), (void *)_cffi_d_fpr_allocator_create },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 438), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 393), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 400), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 390), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_fpr_allocator_set_label },
+  { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 33), (void *)_cffi_d_fpr_allocator_set_zone },
+  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 92), (void *)_cffi_d_fpr_allocator_validate },
+  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 97), (void *)_cffi_d_fpr_allocator_zone },
+  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 56), (void *)_cffi_d_fpr_buddy_alloc },
+  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 111), (void *)_cffi_d_fpr_buddy_find },
+  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_buddy_free },
+  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_fpr_buddy_take },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 406), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 403), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
+  { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 29), (void *)_cffi_d_fpr_drain_pcp },
+  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 63), (void *)_cffi_d_fpr_free },
+  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_guest_inside },
+  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 138), (void *)_cffi_d_fpr_guest_memory_check },
+  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 160), (void *)_cffi_d_fpr_guest_read },
+  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_guest_write },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 397), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 431), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 444), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 453), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 448), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 441), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 172), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_list_put_back },
+  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_fpr_list_read },
+  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 38), (void *)_cffi_d_fpr_list_take },
+  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_fpr_pcp_read },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 417), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 414), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 458), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 466), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 463), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 175), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 384), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 195), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 434), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 183), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 189), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 421), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 142), (void *)_cffi_d_fpr_region_find },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 289), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 20), (void *)_cffi_d_fpr_replay_frames },
+  { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 9), (void *)_cffi_d_fpr_replay_model },
+  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 127), (void *)_cffi_d_fpr_report_judge },
+  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_fpr_report_segments },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 478), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 224), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 471), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 387), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 428), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 212), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 218), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 428), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 474), (void *)_cffi_d_fpr_residency_set_active },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 243), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 231), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 253), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 366), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 258), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 277), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 286), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 265), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 281), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 261), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 277), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 270), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 299), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_translate },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 359), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 483), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 324), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 342), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 352), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 312), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 337), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 318), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 347), (void *)_cffi_d_fpr_vcpus_task },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
   { "frames", offsetof(struct fpr_allocator_config, frames),
               sizeof(((struct fpr_allocator_config *)0)->frames),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "seed", offsetof(struct fpr_allocator_config, seed),
             sizeof(((struct fpr_allocator_config *)0)->seed),
-            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "cpus", offsetof(struct fpr_allocator_config, cpus),
             sizeof(((struct fpr_allocator_config *)0)->cpus),
-            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+            _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "zones", offsetof(struct fpr_allocator_config, zones),
              sizeof(((struct fpr_allocator_config *)0)->zones),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
+<<<<<<< HEAD
                  _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
@@ -8356,161 +10067,182 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
                _CFFI_OP(_CFFI_OP_NOOP, 524) },
+=======
+                 _CFFI_OP(_CFFI_OP_NOOP, 569) },
+  { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
+                       sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
+                       _CFFI_OP(_CFFI_OP_NOOP, 569) },
+  { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
+                 sizeof(((struct fpr_allocator_config *)0)->thp_order),
+                 _CFFI_OP(_CFFI_OP_NOOP, 569) },
+  { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
+               sizeof(((struct fpr_allocator_config *)0)->shuffle),
+               _CFFI_OP(_CFFI_OP_NOOP, 569) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
-                    _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "pfn", offsetof(struct fpr_block, pfn),
            sizeof(((struct fpr_block *)0)->pfn),
-           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "order", offsetof(struct fpr_block, order),
              sizeof(((struct fpr_block *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "type", offsetof(struct fpr_block, type),
             sizeof(((struct fpr_block *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+            _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "segments", offsetof(struct fpr_chain, segments),
                 sizeof(((struct fpr_chain *)0)->segments),
-                _CFFI_OP(_CFFI_OP_NOOP, 122) },
+                _CFFI_OP(_CFFI_OP_NOOP, 125) },
   { "capacity", offsetof(struct fpr_chain, capacity),
                 sizeof(((struct fpr_chain *)0)->capacity),
-                _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "count", offsetof(struct fpr_chain, count),
              sizeof(((struct fpr_chain *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "id", offsetof(struct fpr_chain, id),
           sizeof(((struct fpr_chain *)0)->id),
-          _CFFI_OP(_CFFI_OP_NOOP, 3) },
+          _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "table_bytes", offsetof(struct fpr_chain, table_bytes),
                    sizeof(((struct fpr_chain *)0)->table_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "table_gpa", offsetof(struct fpr_chain, table_gpa),
                  sizeof(((struct fpr_chain *)0)->table_gpa),
-                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "bytes", offsetof(struct fpr_chain, bytes),
              sizeof(((struct fpr_chain *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
+<<<<<<< HEAD
           _CFFI_OP(_CFFI_OP_NOOP, 516) },
+=======
+          _CFFI_OP(_CFFI_OP_NOOP, 561) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "frees", offsetof(struct fpr_counters, frees),
              sizeof(((struct fpr_counters *)0)->frees),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "failures", offsetof(struct fpr_counters, failures),
                 sizeof(((struct fpr_counters *)0)->failures),
-                _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "refills", offsetof(struct fpr_counters, refills),
                sizeof(((struct fpr_counters *)0)->refills),
-               _CFFI_OP(_CFFI_OP_NOOP, 10) },
+               _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "drains", offsetof(struct fpr_counters, drains),
               sizeof(((struct fpr_counters *)0)->drains),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "fallbacks", offsetof(struct fpr_counters, fallbacks),
                  sizeof(((struct fpr_counters *)0)->fallbacks),
-                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "steals", offsetof(struct fpr_counters, steals),
               sizeof(((struct fpr_counters *)0)->steals),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "merges", offsetof(struct fpr_counters, merges),
               sizeof(((struct fpr_counters *)0)->merges),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "splits", offsetof(struct fpr_counters, splits),
               sizeof(((struct fpr_counters *)0)->splits),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "reported_allocs", offsetof(struct fpr_counters, reported_allocs),
                        sizeof(((struct fpr_counters *)0)->reported_allocs),
-                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "cost_ns", offsetof(struct fpr_discard_outcome, cost_ns),
                sizeof(((struct fpr_discard_outcome *)0)->cost_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 10) },
+               _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "freed_bytes", offsetof(struct fpr_discard_outcome, freed_bytes),
                    sizeof(((struct fpr_discard_outcome *)0)->freed_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "ineffective_bytes", offsetof(struct fpr_discard_outcome, ineffective_bytes),
                          sizeof(((struct fpr_discard_outcome *)0)->ineffective_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "already_free_bytes", offsetof(struct fpr_discard_outcome, already_free_bytes),
                           sizeof(((struct fpr_discard_outcome *)0)->already_free_bytes),
-                          _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "cannot_free_bytes", offsetof(struct fpr_discard_outcome, cannot_free_bytes),
                          sizeof(((struct fpr_discard_outcome *)0)->cannot_free_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "error_bytes", offsetof(struct fpr_discard_outcome, error_bytes),
                    sizeof(((struct fpr_discard_outcome *)0)->error_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "unaligned_bytes", offsetof(struct fpr_discard_outcome, unaligned_bytes),
                        sizeof(((struct fpr_discard_outcome *)0)->unaligned_bytes),
-                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "outside_bytes", offsetof(struct fpr_discard_outcome, outside_bytes),
                      sizeof(((struct fpr_discard_outcome *)0)->outside_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "calls", offsetof(struct fpr_discard_outcome, calls),
              sizeof(((struct fpr_discard_outcome *)0)->calls),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "error", offsetof(struct fpr_discard_outcome, error),
              sizeof(((struct fpr_discard_outcome *)0)->error),
-             _CFFI_OP(_CFFI_OP_NOOP, 4) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "token", offsetof(struct fpr_driver_slot, token),
              sizeof(((struct fpr_driver_slot *)0)->token),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 242) },
+            _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 242) },
+             _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "alloc_4k_ns", offsetof(struct fpr_guest_costs, alloc_4k_ns),
                    sizeof(((struct fpr_guest_costs *)0)->alloc_4k_ns),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "free_4k_ns", offsetof(struct fpr_guest_costs, free_4k_ns),
                   sizeof(((struct fpr_guest_costs *)0)->free_4k_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "alloc_thp_ns", offsetof(struct fpr_guest_costs, alloc_thp_ns),
                     sizeof(((struct fpr_guest_costs *)0)->alloc_thp_ns),
-                    _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "free_thp_ns", offsetof(struct fpr_guest_costs, free_thp_ns),
                    sizeof(((struct fpr_guest_costs *)0)->free_thp_ns),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "zero_4k_ns", offsetof(struct fpr_guest_costs, zero_4k_ns),
                   sizeof(((struct fpr_guest_costs *)0)->zero_4k_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "copy_4k_ns", offsetof(struct fpr_guest_costs, copy_4k_ns),
                   sizeof(((struct fpr_guest_costs *)0)->copy_4k_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "fault_4k_ns", offsetof(struct fpr_guest_costs, fault_4k_ns),
                    sizeof(((struct fpr_guest_costs *)0)->fault_4k_ns),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "fault_thp_ns", offsetof(struct fpr_guest_costs, fault_thp_ns),
                     sizeof(((struct fpr_guest_costs *)0)->fault_thp_ns),
-                    _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "kernel_growth_ppm", offsetof(struct fpr_guest_costs, kernel_growth_ppm),
                          sizeof(((struct fpr_guest_costs *)0)->kernel_growth_ppm),
-                         _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "memory_growth_ppm", offsetof(struct fpr_guest_costs, memory_growth_ppm),
                          sizeof(((struct fpr_guest_costs *)0)->memory_growth_ppm),
-                         _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
+<<<<<<< HEAD
                _CFFI_OP(_CFFI_OP_NOOP, 479) },
+=======
+               _CFFI_OP(_CFFI_OP_NOOP, 526) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "count", offsetof(struct fpr_histogram, count),
              sizeof(((struct fpr_histogram *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "total", offsetof(struct fpr_histogram, total),
              sizeof(((struct fpr_histogram *)0)->total),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "max", offsetof(struct fpr_histogram, max),
            sizeof(((struct fpr_histogram *)0)->max),
-           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
+<<<<<<< HEAD
                _CFFI_OP(_CFFI_OP_NOOP, 518) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
@@ -8545,110 +10277,151 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
                  _CFFI_OP(_CFFI_OP_NOOP, 460) },
+=======
+               _CFFI_OP(_CFFI_OP_NOOP, 563) },
+  { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
+                sizeof(((struct fpr_host_costs *)0)->fault_4k),
+                _CFFI_OP(_CFFI_OP_NOOP, 505) },
+  { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
+                  sizeof(((struct fpr_host_costs *)0)->refault_4k),
+                  _CFFI_OP(_CFFI_OP_NOOP, 505) },
+  { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
+                sizeof(((struct fpr_host_costs *)0)->fault_2m),
+                _CFFI_OP(_CFFI_OP_NOOP, 505) },
+  { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
+                  sizeof(((struct fpr_host_costs *)0)->refault_2m),
+                  _CFFI_OP(_CFFI_OP_NOOP, 505) },
+  { "discard_call", offsetof(struct fpr_host_costs, discard_call),
+                    sizeof(((struct fpr_host_costs *)0)->discard_call),
+                    _CFFI_OP(_CFFI_OP_NOOP, 505) },
+  { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
+                       sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
+                       _CFFI_OP(_CFFI_OP_NOOP, 505) },
+  { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
+                  sizeof(((struct fpr_host_costs *)0)->discard_4k),
+                  _CFFI_OP(_CFFI_OP_NOOP, 505) },
+  { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
+                        sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
+                        _CFFI_OP(_CFFI_OP_NOOP, 505) },
+  { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
+                        sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
+                        _CFFI_OP(_CFFI_OP_NOOP, 505) },
+  { "kick", offsetof(struct fpr_host_costs, kick),
+            sizeof(((struct fpr_host_costs *)0)->kick),
+            _CFFI_OP(_CFFI_OP_NOOP, 505) },
+  { "interrupt", offsetof(struct fpr_host_costs, interrupt),
+                 sizeof(((struct fpr_host_costs *)0)->interrupt),
+                 _CFFI_OP(_CFFI_OP_NOOP, 505) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
-                           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                           _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "fault_2m_growth_ppm", offsetof(struct fpr_host_costs, fault_2m_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_2m_growth_ppm),
-                           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                           _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "discard_growth_ppm", offsetof(struct fpr_host_costs, discard_growth_ppm),
                           sizeof(((struct fpr_host_costs *)0)->discard_growth_ppm),
-                          _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "first_faults_4k", offsetof(struct fpr_host_counters, first_faults_4k),
                        sizeof(((struct fpr_host_counters *)0)->first_faults_4k),
-                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "refaults_4k", offsetof(struct fpr_host_counters, refaults_4k),
                    sizeof(((struct fpr_host_counters *)0)->refaults_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "first_faults_2m", offsetof(struct fpr_host_counters, first_faults_2m),
                        sizeof(((struct fpr_host_counters *)0)->first_faults_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "refaults_2m", offsetof(struct fpr_host_counters, refaults_2m),
                    sizeof(((struct fpr_host_counters *)0)->refaults_2m),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "fault_bytes", offsetof(struct fpr_host_counters, fault_bytes),
                    sizeof(((struct fpr_host_counters *)0)->fault_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "refault_bytes", offsetof(struct fpr_host_counters, refault_bytes),
                      sizeof(((struct fpr_host_counters *)0)->refault_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "fault_ns", offsetof(struct fpr_host_counters, fault_ns),
                 sizeof(((struct fpr_host_counters *)0)->fault_ns),
-                _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "discard_ranges", offsetof(struct fpr_host_counters, discard_ranges),
                       sizeof(((struct fpr_host_counters *)0)->discard_ranges),
-                      _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "discard_calls", offsetof(struct fpr_host_counters, discard_calls),
                      sizeof(((struct fpr_host_counters *)0)->discard_calls),
-                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "discard_ns", offsetof(struct fpr_host_counters, discard_ns),
                   sizeof(((struct fpr_host_counters *)0)->discard_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "asked_bytes", offsetof(struct fpr_host_counters, asked_bytes),
                    sizeof(((struct fpr_host_counters *)0)->asked_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "discarded_bytes", offsetof(struct fpr_host_counters, discarded_bytes),
                        sizeof(((struct fpr_host_counters *)0)->discarded_bytes),
-                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "ineffective_bytes", offsetof(struct fpr_host_counters, ineffective_bytes),
                          sizeof(((struct fpr_host_counters *)0)->ineffective_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "already_free_bytes", offsetof(struct fpr_host_counters, already_free_bytes),
                           sizeof(((struct fpr_host_counters *)0)->already_free_bytes),
-                          _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "cannot_free_bytes", offsetof(struct fpr_host_counters, cannot_free_bytes),
                          sizeof(((struct fpr_host_counters *)0)->cannot_free_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "error_bytes", offsetof(struct fpr_host_counters, error_bytes),
                    sizeof(((struct fpr_host_counters *)0)->error_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "unaligned_bytes", offsetof(struct fpr_host_counters, unaligned_bytes),
                        sizeof(((struct fpr_host_counters *)0)->unaligned_bytes),
-                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "outside_bytes", offsetof(struct fpr_host_counters, outside_bytes),
                      sizeof(((struct fpr_host_counters *)0)->outside_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "huge_splits", offsetof(struct fpr_host_counters, huge_splits),
                    sizeof(((struct fpr_host_counters *)0)->huge_splits),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "resident_bytes", offsetof(struct fpr_host_counters, resident_bytes),
                       sizeof(((struct fpr_host_counters *)0)->resident_bytes),
-                      _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "resident_peak_bytes", offsetof(struct fpr_host_counters, resident_peak_bytes),
                            sizeof(((struct fpr_host_counters *)0)->resident_peak_bytes),
-                           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "footprint_byte_seconds", offsetof(struct fpr_host_counters, footprint_byte_seconds),
                               sizeof(((struct fpr_host_counters *)0)->footprint_byte_seconds),
-                              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 160) },
+            _CFFI_OP(_CFFI_OP_NOOP, 163) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
+<<<<<<< HEAD
              _CFFI_OP(_CFFI_OP_NOOP, 454) },
+=======
+             _CFFI_OP(_CFFI_OP_NOOP, 499) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "bytes", offsetof(struct fpr_memory_region, bytes),
              sizeof(((struct fpr_memory_region *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "order", offsetof(struct fpr_notify, order),
              sizeof(((struct fpr_notify *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "armed", offsetof(struct fpr_notify, armed),
              sizeof(((struct fpr_notify *)0)->armed),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "raised", offsetof(struct fpr_notify, raised),
               sizeof(((struct fpr_notify *)0)->raised),
-              _CFFI_OP(_CFFI_OP_NOOP, 3) },
+              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "count", offsetof(struct fpr_op, count),
              sizeof(((struct fpr_op *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "owner", offsetof(struct fpr_op, owner),
              sizeof(((struct fpr_op *)0)->owner),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
+<<<<<<< HEAD
             _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
@@ -8659,83 +10432,112 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 524) },
+=======
+            _CFFI_OP(_CFFI_OP_NOOP, 569) },
+  { "order", offsetof(struct fpr_op, order),
+             sizeof(((struct fpr_op *)0)->order),
+             _CFFI_OP(_CFFI_OP_NOOP, 569) },
+  { "type", offsetof(struct fpr_op, type),
+            sizeof(((struct fpr_op *)0)->type),
+            _CFFI_OP(_CFFI_OP_NOOP, 569) },
+  { "flags", offsetof(struct fpr_op, flags),
+             sizeof(((struct fpr_op *)0)->flags),
+             _CFFI_OP(_CFFI_OP_NOOP, 569) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "pages", offsetof(struct fpr_owner_view, pages),
              sizeof(((struct fpr_owner_view *)0)->pages),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "head", offsetof(struct fpr_owner_view, head),
             sizeof(((struct fpr_owner_view *)0)->head),
-            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+            _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
+<<<<<<< HEAD
              _CFFI_OP(_CFFI_OP_NOOP, 514) },
+=======
+             _CFFI_OP(_CFFI_OP_NOOP, 559) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "bytes", offsetof(struct fpr_range, bytes),
              sizeof(((struct fpr_range *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "memfd", offsetof(struct fpr_real_memory_config, memfd),
+             sizeof(((struct fpr_real_memory_config *)0)->memfd),
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
+  { "thp", offsetof(struct fpr_real_memory_config, thp),
+           sizeof(((struct fpr_real_memory_config *)0)->thp),
+           _CFFI_OP(_CFFI_OP_NOOP, 6) },
+  { "method", offsetof(struct fpr_real_memory_config, method),
+              sizeof(((struct fpr_real_memory_config *)0)->method),
+              _CFFI_OP(_CFFI_OP_NOOP, 6) },
+  { "touch_limit_bytes", offsetof(struct fpr_real_memory_config, touch_limit_bytes),
+                         sizeof(((struct fpr_real_memory_config *)0)->touch_limit_bytes),
+                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "gpa", offsetof(struct fpr_region, gpa),
            sizeof(((struct fpr_region *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "size", offsetof(struct fpr_region, size),
             sizeof(((struct fpr_region *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "pointer", offsetof(struct fpr_region, pointer),
                sizeof(((struct fpr_region *)0)->pointer),
-               _CFFI_OP(_CFFI_OP_NOOP, 190) },
+               _CFFI_OP(_CFFI_OP_NOOP, 193) },
   { "offset", offsetof(struct fpr_region, offset),
               sizeof(((struct fpr_region *)0)->offset),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "page_bytes", offsetof(struct fpr_region, page_bytes),
                   sizeof(((struct fpr_region *)0)->page_bytes),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "takes", offsetof(struct fpr_replay_frames_stats, takes),
              sizeof(((struct fpr_replay_frames_stats *)0)->takes),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "takes_predicted", offsetof(struct fpr_replay_frames_stats, takes_predicted),
                        sizeof(((struct fpr_replay_frames_stats *)0)->takes_predicted),
-                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "takes_missing", offsetof(struct fpr_replay_frames_stats, takes_missing),
                      sizeof(((struct fpr_replay_frames_stats *)0)->takes_missing),
-                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "returns", offsetof(struct fpr_replay_frames_stats, returns),
                sizeof(((struct fpr_replay_frames_stats *)0)->returns),
-               _CFFI_OP(_CFFI_OP_NOOP, 10) },
+               _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "returns_double", offsetof(struct fpr_replay_frames_stats, returns_double),
                       sizeof(((struct fpr_replay_frames_stats *)0)->returns_double),
-                      _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "steals", offsetof(struct fpr_replay_frames_stats, steals),
               sizeof(((struct fpr_replay_frames_stats *)0)->steals),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "steals_predicted", offsetof(struct fpr_replay_frames_stats, steals_predicted),
                         sizeof(((struct fpr_replay_frames_stats *)0)->steals_predicted),
-                        _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "outside", offsetof(struct fpr_replay_frames_stats, outside),
                sizeof(((struct fpr_replay_frames_stats *)0)->outside),
-               _CFFI_OP(_CFFI_OP_NOOP, 10) },
+               _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "first_miss", offsetof(struct fpr_replay_frames_stats, first_miss),
                   sizeof(((struct fpr_replay_frames_stats *)0)->first_miss),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "allocs", offsetof(struct fpr_replay_model_stats, allocs),
               sizeof(((struct fpr_replay_model_stats *)0)->allocs),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "allocs_equal", offsetof(struct fpr_replay_model_stats, allocs_equal),
                     sizeof(((struct fpr_replay_model_stats *)0)->allocs_equal),
-                    _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "allocs_failed", offsetof(struct fpr_replay_model_stats, allocs_failed),
                      sizeof(((struct fpr_replay_model_stats *)0)->allocs_failed),
-                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "frees", offsetof(struct fpr_replay_model_stats, frees),
              sizeof(((struct fpr_replay_model_stats *)0)->frees),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "frees_unknown", offsetof(struct fpr_replay_model_stats, frees_unknown),
                      sizeof(((struct fpr_replay_model_stats *)0)->frees_unknown),
-                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "first_miss", offsetof(struct fpr_replay_model_stats, first_miss),
                   sizeof(((struct fpr_replay_model_stats *)0)->first_miss),
+<<<<<<< HEAD
                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "from", offsetof(struct fpr_replay_phase, from),
             sizeof(((struct fpr_replay_phase *)0)->from),
@@ -8755,17 +10557,21 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "type", offsetof(struct fpr_replay_unseen, type),
             sizeof(((struct fpr_replay_unseen *)0)->type),
             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+=======
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "descriptors", offsetof(struct fpr_report_account, descriptors),
                    sizeof(((struct fpr_report_account *)0)->descriptors),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "reported_bytes", offsetof(struct fpr_report_account, reported_bytes),
                       sizeof(((struct fpr_report_account *)0)->reported_bytes),
-                      _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "passed_bytes", offsetof(struct fpr_report_account, passed_bytes),
                     sizeof(((struct fpr_report_account *)0)->passed_bytes),
-                    _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
+<<<<<<< HEAD
                      _CFFI_OP(_CFFI_OP_NOOP, 520) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
@@ -8773,98 +10579,112 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
              _CFFI_OP(_CFFI_OP_NOOP, 512) },
+=======
+                     _CFFI_OP(_CFFI_OP_NOOP, 565) },
+  { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
+                      sizeof(((struct fpr_report_account *)0)->skipped_pieces),
+                      _CFFI_OP(_CFFI_OP_NOOP, 565) },
+  { "sizes", offsetof(struct fpr_report_account, sizes),
+             sizeof(((struct fpr_report_account *)0)->sizes),
+             _CFFI_OP(_CFFI_OP_NOOP, 557) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
-               _CFFI_OP(_CFFI_OP_NOOP, 3) },
+               _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "reserved", offsetof(struct fpr_report_cursor, reserved),
                 sizeof(((struct fpr_report_cursor *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "done_bytes", offsetof(struct fpr_report_cursor, done_bytes),
                   sizeof(((struct fpr_report_cursor *)0)->done_bytes),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
+<<<<<<< HEAD
               _CFFI_OP(_CFFI_OP_NOOP, 477) },
+=======
+              _CFFI_OP(_CFFI_OP_NOOP, 522) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
-                   _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "refuse", offsetof(struct fpr_report_rules, refuse),
               sizeof(((struct fpr_report_rules *)0)->refuse),
-              _CFFI_OP(_CFFI_OP_NOOP, 3) },
+              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "seed", offsetof(struct fpr_residency_config, seed),
             sizeof(((struct fpr_residency_config *)0)->seed),
-            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "stream", offsetof(struct fpr_residency_config, stream),
               sizeof(((struct fpr_residency_config *)0)->stream),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "thp", offsetof(struct fpr_residency_config, thp),
            sizeof(((struct fpr_residency_config *)0)->thp),
-           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+           _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "page_table_reclaim", offsetof(struct fpr_residency_config, page_table_reclaim),
                           sizeof(((struct fpr_residency_config *)0)->page_table_reclaim),
-                          _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "discard_without_effect", offsetof(struct fpr_residency_config, discard_without_effect),
                               sizeof(((struct fpr_residency_config *)0)->discard_without_effect),
-                              _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "chains", offsetof(struct fpr_ring_counters, chains),
               sizeof(((struct fpr_ring_counters *)0)->chains),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "descriptors", offsetof(struct fpr_ring_counters, descriptors),
                    sizeof(((struct fpr_ring_counters *)0)->descriptors),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "tables", offsetof(struct fpr_ring_counters, tables),
               sizeof(((struct fpr_ring_counters *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "duplicate_heads", offsetof(struct fpr_ring_counters, duplicate_heads),
                        sizeof(((struct fpr_ring_counters *)0)->duplicate_heads),
-                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "next_with_table", offsetof(struct fpr_ring_counters, next_with_table),
                        sizeof(((struct fpr_ring_counters *)0)->next_with_table),
-                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "readable_after_writable", offsetof(struct fpr_ring_counters, readable_after_writable),
                                sizeof(((struct fpr_ring_counters *)0)->readable_after_writable),
-                               _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                               _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "unknown_flags", offsetof(struct fpr_ring_counters, unknown_flags),
                      sizeof(((struct fpr_ring_counters *)0)->unknown_flags),
-                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "oversized_chains", offsetof(struct fpr_ring_counters, oversized_chains),
                         sizeof(((struct fpr_ring_counters *)0)->oversized_chains),
-                        _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "used_overwritten", offsetof(struct fpr_ring_counters, used_overwritten),
                         sizeof(((struct fpr_ring_counters *)0)->used_overwritten),
-                        _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "notifications", offsetof(struct fpr_ring_counters, notifications),
                      sizeof(((struct fpr_ring_counters *)0)->notifications),
-                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "suppressed", offsetof(struct fpr_ring_counters, suppressed),
                   sizeof(((struct fpr_ring_counters *)0)->suppressed),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "descriptors_gpa", offsetof(struct fpr_ring_layout, descriptors_gpa),
                        sizeof(((struct fpr_ring_layout *)0)->descriptors_gpa),
-                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "driver_gpa", offsetof(struct fpr_ring_layout, driver_gpa),
                   sizeof(((struct fpr_ring_layout *)0)->driver_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "device_gpa", offsetof(struct fpr_ring_layout, device_gpa),
                   sizeof(((struct fpr_ring_layout *)0)->device_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "size", offsetof(struct fpr_ring_layout, size),
             sizeof(((struct fpr_ring_layout *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+            _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "flags", offsetof(struct fpr_ring_layout, flags),
              sizeof(((struct fpr_ring_layout *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "bytes", offsetof(struct fpr_segment, bytes),
              sizeof(((struct fpr_segment *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "writable", offsetof(struct fpr_segment, writable),
                 sizeof(((struct fpr_segment *)0)->writable),
-                _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
+<<<<<<< HEAD
               _CFFI_OP(_CFFI_OP_NOOP, 491) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
@@ -8878,44 +10698,60 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
               _CFFI_OP(_CFFI_OP_NOOP, 506) },
+=======
+              _CFFI_OP(_CFFI_OP_NOOP, 536) },
+  { "table", offsetof(struct fpr_split_driver, table),
+             sizeof(((struct fpr_split_driver *)0)->table),
+             _CFFI_OP(_CFFI_OP_NOOP, 551) },
+  { "avail", offsetof(struct fpr_split_driver, avail),
+             sizeof(((struct fpr_split_driver *)0)->avail),
+             _CFFI_OP(_CFFI_OP_NOOP, 549) },
+  { "used", offsetof(struct fpr_split_driver, used),
+            sizeof(((struct fpr_split_driver *)0)->used),
+            _CFFI_OP(_CFFI_OP_NOOP, 553) },
+  { "tables", offsetof(struct fpr_split_driver, tables),
+              sizeof(((struct fpr_split_driver *)0)->tables),
+              _CFFI_OP(_CFFI_OP_NOOP, 551) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 206) },
+             _CFFI_OP(_CFFI_OP_NOOP, 238) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "free_tables", offsetof(struct fpr_split_driver, free_tables),
                    sizeof(((struct fpr_split_driver *)0)->free_tables),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "table_entries", offsetof(struct fpr_split_driver, table_entries),
                      sizeof(((struct fpr_split_driver *)0)->table_entries),
-                     _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "fault", offsetof(struct fpr_split_driver, fault),
              sizeof(((struct fpr_split_driver *)0)->fault),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "free_count", offsetof(struct fpr_split_driver, free_count),
                   sizeof(((struct fpr_split_driver *)0)->free_count),
-                  _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 242) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 242) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 242) },
+              _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 242) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 242) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 242) },
+                _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
+<<<<<<< HEAD
               _CFFI_OP(_CFFI_OP_NOOP, 491) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
@@ -8926,77 +10762,94 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
             _CFFI_OP(_CFFI_OP_NOOP, 508) },
+=======
+              _CFFI_OP(_CFFI_OP_NOOP, 536) },
+  { "table", offsetof(struct fpr_split_ring, table),
+             sizeof(((struct fpr_split_ring *)0)->table),
+             _CFFI_OP(_CFFI_OP_NOOP, 551) },
+  { "avail", offsetof(struct fpr_split_ring, avail),
+             sizeof(((struct fpr_split_ring *)0)->avail),
+             _CFFI_OP(_CFFI_OP_NOOP, 549) },
+  { "used", offsetof(struct fpr_split_ring, used),
+            sizeof(((struct fpr_split_ring *)0)->used),
+            _CFFI_OP(_CFFI_OP_NOOP, 553) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
-             _CFFI_OP(_CFFI_OP_NOOP, 14) },
+             _CFFI_OP(_CFFI_OP_NOOP, 17) },
   { "position", offsetof(struct fpr_split_ring, position),
                 sizeof(((struct fpr_split_ring *)0)->position),
-                _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 242) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 242) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 242) },
+                _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 242) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
+<<<<<<< HEAD
                 _CFFI_OP(_CFFI_OP_NOOP, 490) },
+=======
+                _CFFI_OP(_CFFI_OP_NOOP, 535) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "cpu", offsetof(struct fpr_task_view, cpu),
            sizeof(((struct fpr_task_view *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+           _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "units", offsetof(struct fpr_task_view, units),
              sizeof(((struct fpr_task_view *)0)->units),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "failures", offsetof(struct fpr_task_view, failures),
                 sizeof(((struct fpr_task_view *)0)->failures),
-                _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "busy_ns", offsetof(struct fpr_task_view, busy_ns),
                sizeof(((struct fpr_task_view *)0)->busy_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 10) },
+               _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "fault_ns", offsetof(struct fpr_task_view, fault_ns),
                 sizeof(((struct fpr_task_view *)0)->fault_ns),
-                _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "huge_faults", offsetof(struct fpr_task_view, huge_faults),
                    sizeof(((struct fpr_task_view *)0)->huge_faults),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "huge_fallbacks", offsetof(struct fpr_task_view, huge_fallbacks),
                       sizeof(((struct fpr_task_view *)0)->huge_fallbacks),
-                      _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "end_ns", offsetof(struct fpr_task_view, end_ns),
               sizeof(((struct fpr_task_view *)0)->end_ns),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "time_ns", offsetof(struct fpr_trace_event, time_ns),
                sizeof(((struct fpr_trace_event *)0)->time_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 11) },
+               _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "pfn", offsetof(struct fpr_trace_event, pfn),
            sizeof(((struct fpr_trace_event *)0)->pfn),
-           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "pid", offsetof(struct fpr_trace_event, pid),
            sizeof(((struct fpr_trace_event *)0)->pid),
-           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+           _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "line", offsetof(struct fpr_trace_event, line),
             sizeof(((struct fpr_trace_event *)0)->line),
-            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+            _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 242) },
+           _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 242) },
+           _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
+<<<<<<< HEAD
             _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
@@ -9019,116 +10872,160 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
                 _CFFI_OP(_CFFI_OP_NOOP, 525) },
+=======
+            _CFFI_OP(_CFFI_OP_NOOP, 569) },
+  { "order", offsetof(struct fpr_trace_event, order),
+             sizeof(((struct fpr_trace_event *)0)->order),
+             _CFFI_OP(_CFFI_OP_NOOP, 569) },
+  { "migratetype", offsetof(struct fpr_trace_event, migratetype),
+                   sizeof(((struct fpr_trace_event *)0)->migratetype),
+                   _CFFI_OP(_CFFI_OP_NOOP, 500) },
+  { "flags", offsetof(struct fpr_trace_event, flags),
+             sizeof(((struct fpr_trace_event *)0)->flags),
+             _CFFI_OP(_CFFI_OP_NOOP, 569) },
+  { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
+                      sizeof(((struct fpr_trace_event *)0)->fallback_order),
+                      _CFFI_OP(_CFFI_OP_NOOP, 569) },
+  { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
+                            sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
+                            _CFFI_OP(_CFFI_OP_NOOP, 500) },
+  { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
+                       sizeof(((struct fpr_trace_event *)0)->pageblock_order),
+                       _CFFI_OP(_CFFI_OP_NOOP, 569) },
+  { "reserved", offsetof(struct fpr_trace_event, reserved),
+                sizeof(((struct fpr_trace_event *)0)->reserved),
+                _CFFI_OP(_CFFI_OP_NOOP, 570) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 11) },
+               _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "offset", offsetof(struct fpr_trace_marker, offset),
               sizeof(((struct fpr_trace_marker *)0)->offset),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "bytes", offsetof(struct fpr_trace_marker, bytes),
              sizeof(((struct fpr_trace_marker *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "line", offsetof(struct fpr_trace_marker, line),
             sizeof(((struct fpr_trace_marker *)0)->line),
-            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+            _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "lines", offsetof(struct fpr_trace_state, lines),
              sizeof(((struct fpr_trace_state *)0)->lines),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
+<<<<<<< HEAD
               _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
                   _CFFI_OP(_CFFI_OP_NOOP, 522) },
+=======
+              _CFFI_OP(_CFFI_OP_NOOP, 567) },
+  { "first_line", offsetof(struct fpr_trace_state, first_line),
+                  sizeof(((struct fpr_trace_state *)0)->first_line),
+                  _CFFI_OP(_CFFI_OP_NOOP, 567) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "entries_in_buffer", offsetof(struct fpr_trace_state, entries_in_buffer),
                          sizeof(((struct fpr_trace_state *)0)->entries_in_buffer),
-                         _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "entries_written", offsetof(struct fpr_trace_state, entries_written),
                        sizeof(((struct fpr_trace_state *)0)->entries_written),
-                       _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "inside_long_line", offsetof(struct fpr_trace_state, inside_long_line),
                         sizeof(((struct fpr_trace_state *)0)->inside_long_line),
-                        _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "reserved", offsetof(struct fpr_trace_state, reserved),
                 sizeof(((struct fpr_trace_state *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "reason", offsetof(struct fpr_vcpu_stop, reason),
               sizeof(((struct fpr_vcpu_stop *)0)->reason),
-              _CFFI_OP(_CFFI_OP_NOOP, 3) },
+              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "cpu", offsetof(struct fpr_vcpu_stop, cpu),
            sizeof(((struct fpr_vcpu_stop *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+           _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "task", offsetof(struct fpr_vcpu_stop, task),
             sizeof(((struct fpr_vcpu_stop *)0)->task),
-            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+            _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "now_ns", offsetof(struct fpr_vcpu_stop, now_ns),
               sizeof(((struct fpr_vcpu_stop *)0)->now_ns),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "cpus", offsetof(struct fpr_vcpus_config, cpus),
             sizeof(((struct fpr_vcpus_config *)0)->cpus),
-            _CFFI_OP(_CFFI_OP_NOOP, 3) },
+            _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "tasks", offsetof(struct fpr_vcpus_config, tasks),
              sizeof(((struct fpr_vcpus_config *)0)->tasks),
-             _CFFI_OP(_CFFI_OP_NOOP, 3) },
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "owners", offsetof(struct fpr_vcpus_config, owners),
               sizeof(((struct fpr_vcpus_config *)0)->owners),
-              _CFFI_OP(_CFFI_OP_NOOP, 3) },
+              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "slice_ns", offsetof(struct fpr_vcpus_config, slice_ns),
                 sizeof(((struct fpr_vcpus_config *)0)->slice_ns),
-                _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
+<<<<<<< HEAD
              _CFFI_OP(_CFFI_OP_NOOP, 465) },
+=======
+             _CFFI_OP(_CFFI_OP_NOOP, 510) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
-                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "end_pfn", offsetof(struct fpr_zone_config, end_pfn),
                sizeof(((struct fpr_zone_config *)0)->end_pfn),
-               _CFFI_OP(_CFFI_OP_NOOP, 10) },
+               _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "managed_pages", offsetof(struct fpr_zone_config, managed_pages),
                      sizeof(((struct fpr_zone_config *)0)->managed_pages),
-                     _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "min_pages", offsetof(struct fpr_zone_config, min_pages),
                  sizeof(((struct fpr_zone_config *)0)->min_pages),
-                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "low_pages", offsetof(struct fpr_zone_config, low_pages),
                  sizeof(((struct fpr_zone_config *)0)->low_pages),
-                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "high_pages", offsetof(struct fpr_zone_config, high_pages),
                   sizeof(((struct fpr_zone_config *)0)->high_pages),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
+<<<<<<< HEAD
                       _CFFI_OP(_CFFI_OP_NOOP, 514) },
+=======
+                      _CFFI_OP(_CFFI_OP_NOOP, 559) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
-                  _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "pcp_batch", offsetof(struct fpr_zone_config, pcp_batch),
                  sizeof(((struct fpr_zone_config *)0)->pcp_batch),
-                 _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "pcp_high", offsetof(struct fpr_zone_config, pcp_high),
                 sizeof(((struct fpr_zone_config *)0)->pcp_high),
-                _CFFI_OP(_CFFI_OP_NOOP, 3) },
+                _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
+<<<<<<< HEAD
               _CFFI_OP(_CFFI_OP_NOOP, 502) },
+=======
+              _CFFI_OP(_CFFI_OP_NOOP, 547) },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "boost_pages", offsetof(struct fpr_zone_state, boost_pages),
                    sizeof(((struct fpr_zone_state *)0)->boost_pages),
-                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "highatomic_pages", offsetof(struct fpr_zone_state, highatomic_pages),
                         sizeof(((struct fpr_zone_state *)0)->highatomic_pages),
-                        _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "pcp_pages", offsetof(struct fpr_zone_state, pcp_pages),
                  sizeof(((struct fpr_zone_state *)0)->pcp_pages),
-                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
+<<<<<<< HEAD
                _CFFI_OP(_CFFI_OP_NOOP, 510) },
 };
 
@@ -9226,10 +11123,110 @@ static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
   { "split_desc", 507, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "split_used", 509, _CFFI_F_OPAQUE,
+=======
+               _CFFI_OP(_CFFI_OP_NOOP, 555) },
+};
+
+static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
+  { "fpr_allocator", 501, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "fpr_allocator_config", 502, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
+  { "fpr_block", 503, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
+  { "fpr_chain", 504, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
+  { "fpr_cost", 505, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
+  { "fpr_counters", 507, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
+  { "fpr_discard_outcome", 508, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
+  { "fpr_driver_slot", 509, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
+  { "fpr_guest_costs", 510, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
+  { "fpr_guest_memory", 511, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
+  { "fpr_histogram", 512, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
+  { "fpr_host_costs", 513, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 14 },
+  { "fpr_host_counters", 514, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 74, 22 },
+  { "fpr_memory_port", 515, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 96, 2 },
+  { "fpr_memory_region", 516, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 98, 2 },
+  { "fpr_notify", 518, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 100, 3 },
+  { "fpr_op", 519, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 103, 6 },
+  { "fpr_owner_view", 520, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 109, 3 },
+  { "fpr_random", 521, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 112, 1 },
+  { "fpr_range", 523, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 113, 2 },
+  { "fpr_real_memory", 524, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "fpr_real_memory_config", 525, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 115, 4 },
+  { "fpr_region", 527, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 119, 5 },
+  { "fpr_replay_frames_stats", 528, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 124, 9 },
+  { "fpr_replay_model_stats", 529, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 133, 6 },
+  { "fpr_report_account", 530, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 139, 6 },
+  { "fpr_report_cursor", 531, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 145, 3 },
+  { "fpr_report_rules", 532, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 148, 3 },
+  { "fpr_residency", 533, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "fpr_residency_config", 534, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 151, 5 },
+  { "fpr_ring_counters", 535, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 156, 11 },
+  { "fpr_ring_layout", 536, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 167, 5 },
+  { "fpr_segment", 537, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 172, 3 },
+  { "fpr_split_driver", 538, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 175, 17 },
+  { "fpr_split_ring", 539, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 192, 12 },
+  { "fpr_task_view", 540, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 204, 9 },
+  { "fpr_trace_event", 541, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 213, 14 },
+  { "fpr_trace_marker", 542, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 227, 4 },
+  { "fpr_trace_state", 543, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 231, 8 },
+  { "fpr_vcpu_stop", 544, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 239, 4 },
+  { "fpr_vcpus", 545, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "fpr_vcpus_config", 546, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 243, 5 },
+  { "fpr_zone_config", 547, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 248, 10 },
+  { "fpr_zone_state", 548, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 258, 6 },
+  { "split_avail", 550, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_desc", 552, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_used", 554, _CFFI_F_OPAQUE,
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
+<<<<<<< HEAD
   { "fpr_migratetype", 445, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
   { "fpr_op_kind", 446, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
@@ -9250,11 +11247,43 @@ static const struct _cffi_enum_s _cffi_enums[] = {
   { "fpr_task_state", 452, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
   { "fpr_zone_class", 453, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+=======
+  { "fpr_discard_failure", 487, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+    "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
+  { "fpr_discard_method", 488, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+    "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
+  { "fpr_migratetype", 489, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+    "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
+  { "fpr_op_kind", 490, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+    "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
+  { "fpr_replay_action", 491, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+    "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE" },
+  { "fpr_ring_fault", 492, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+    "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
+    "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
+    "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
+  { "fpr_status", 493, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+    "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
+    "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
+  { "fpr_stop_reason", 494, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+    "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
+  { "fpr_take_stop", 495, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+    "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
+  { "fpr_task_state", 496, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+    "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
+  { "fpr_thp_setting", 497, _cffi_prim_int(sizeof(enum fpr_thp_setting), ((enum fpr_thp_setting)-1) <= 0),
+    "FPR_THP_NEVER,FPR_THP_ALWAYS,FPR_THP_SYSTEM" },
+  { "fpr_zone_class", 498, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
+<<<<<<< HEAD
   { "fpr_touch_fn", 454 },
+=======
+  { "fpr_touch_fn", 499 },
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -9264,12 +11293,21 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
+<<<<<<< HEAD
   223,  /* num_globals */
   47,  /* num_struct_unions */
   9,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
   528,  /* num_types */
+=======
+  242,  /* num_globals */
+  47,  /* num_struct_unions */
+  12,  /* num_enums */
+  1,  /* num_typenames */
+  NULL,  /* no includes */
+  573,  /* num_types */
+>>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
   0,  /* flags */
 };
 

@@ -18,8 +18,8 @@ struct fpr_cost {
 };
 
 struct fpr_host_costs {
-    struct fpr_cost fault_4k;         /* a page that was never resident */
-    struct fpr_cost refault_4k;       /* a page that was discarded */
+    struct fpr_cost fault_4k;   /* a page that was never resident */
+    struct fpr_cost refault_4k; /* a page that was discarded */
     struct fpr_cost fault_2m;
     struct fpr_cost refault_2m;
     struct fpr_cost discard_call;     /* the system call itself, once for adjacent ranges */
@@ -35,13 +35,13 @@ struct fpr_host_costs {
 };
 
 struct fpr_guest_costs {
-    uint64_t alloc_4k_ns;  /* the page allocator alone */
+    uint64_t alloc_4k_ns; /* the page allocator alone */
     uint64_t free_4k_ns;
     uint64_t alloc_thp_ns;
     uint64_t free_thp_ns;
-    uint64_t zero_4k_ns;   /* clearing 4 KiB, and the first use of them */
+    uint64_t zero_4k_ns; /* clearing 4 KiB, and the first use of them */
     uint64_t copy_4k_ns;
-    uint64_t fault_4k_ns;  /* the guest's own fault without allocating, clearing or copying */
+    uint64_t fault_4k_ns; /* the guest's own fault without allocating, clearing or copying */
     uint64_t fault_thp_ns;
     uint32_t kernel_growth_ppm; /* allocator and faults */
     uint32_t memory_growth_ppm; /* clearing and copying */

@@ -34,6 +34,7 @@ HEADERS = (
     "host_model/native/host.h",
     "host_model/native/residency.h",
     "guest_model/native/vcpu.h",
+    "host_model/native/real_memory.h",
 )
 
 

@@ -6,8 +6,7 @@
 
 #define FPR_HISTOGRAM_SUB_BITS 7
 
-_Static_assert(FPR_HISTOGRAM_BUCKETS ==
-                   (64 - FPR_HISTOGRAM_SUB_BITS + 1) << FPR_HISTOGRAM_SUB_BITS,
+_Static_assert(FPR_HISTOGRAM_BUCKETS == (64 - FPR_HISTOGRAM_SUB_BITS + 1) << FPR_HISTOGRAM_SUB_BITS,
                "one bucket for every value of uint64");
 
 static inline uint32_t fpr_histogram_bucket_inline(uint64_t value)

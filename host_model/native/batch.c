@@ -31,7 +31,7 @@ struct fpr_batch_call fpr_batch_next(const struct fpr_map *map, const uint64_t *
     struct fpr_batch_call call = {first, first + 1, 0, 0};
 
     fpr_batch_trim(map, ranges, first, page_bytes, NULL, &call.gpa, &call.bytes);
-    for (; call.end < count; call.end++) {
+    for (; call.end < count && call.end - first < FPR_BATCH_MAX_RANGES; call.end++) {
         uint64_t gpa, bytes, from = call.gpa;
 
         fpr_batch_trim(map, ranges, call.end, page_bytes, NULL, &gpa, &bytes);

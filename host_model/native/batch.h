@@ -4,6 +4,8 @@
 
 #include "host_model/native/residency_map.h"
 
+#define FPR_BATCH_MAX_RANGES 1024u /* of one call: what a caller keeps for each has a bound */
+
 /* Consecutive ranges [first, end) of a batch that are one piece of memory. */
 struct fpr_batch_call {
     uint32_t first, end;

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define FPR_HOST_MAX_REGIONS 16 /* RAM of a guest lies in few pieces: x86 has two */
+#define FPR_HOST_MAX_REGIONS 16          /* RAM of a guest lies in few pieces: x86 has two */
 #define FPR_HOST_MAX_GPA 0x1000000000000 /* 2^48: four-level page tables reach no further */
 
 /* A piece of guest memory. Both are multiples of 4096. */
@@ -23,8 +23,8 @@ struct fpr_host_counters {
     uint64_t refault_bytes; /* of fault_bytes: the pages that were discarded before */
     uint64_t fault_ns;
 
-    uint64_t discard_ranges;    /* as handed in */
-    uint64_t discard_calls;     /* system calls, adjacent ranges being merged */
+    uint64_t discard_ranges; /* as handed in */
+    uint64_t discard_calls;  /* system calls, adjacent ranges being merged */
     uint64_t discard_ns;
     uint64_t asked_bytes;       /* = the sum of the seven that follow */
     uint64_t discarded_bytes;   /* were resident, and are not any more */

@@ -179,8 +179,6 @@ static void discard_call(struct fpr_residency *residency, const struct fpr_batch
 {
     struct fpr_map *map = &residency->map;
     uint64_t page = call->gpa >> FPR_PAGE_SHIFT, left = call->bytes >> FPR_PAGE_SHIFT;
-    bool drop_table =
-        residency->config.page_table_reclaim && call->bytes >= FPR_HUGE_BYTES;
 
     out->calls++;
     out->cost_ns += draw(residency, &residency->costs.discard_call, residency->discard_factor);
@@ -193,7 +191,9 @@ static void discard_call(struct fpr_residency *residency, const struct fpr_batch
         left -= range.count;
         out->cost_ns += draw_discard(residency, range, found);
         fpr_map_mask(range, gone);
-        fpr_map_remove(map, range.chunk, gone, drop_table, now_ns);
+        fpr_map_remove(map, range.chunk, gone,
+                       residency->config.page_table_reclaim && range.count == FPR_HUGE_PAGES,
+                       now_ns);
     }
 }
 

@@ -1,5 +1,6 @@
 /* The simulated host: which 4 KiB pages and which 2 MiB huge pages of a guest are resident, and
- * what faults and discards of them cost by a cost profile. It is the host's side of the memory port.
+ * what faults and discards of them cost by a cost profile. It is the host's side of the memory
+ * port.
  *
  * Memory for an idle guest is reserved, not used: 1 byte for every 2 MiB, and 128 bytes more for
  * every 2 MiB that ever hold small pages, each paged in as it is first written. */
@@ -16,8 +17,9 @@ struct fpr_residency_config {
     uint64_t seed, stream; /* of the drawn costs */
     /* An aligned 2 MiB of guest memory with nothing resident comes in as one huge page. */
     uint32_t thp;
-    /* A discard of whole 2 MiB also frees the page table that mapped them by 4 KiB, so that they
-     * may come back huge (Linux 6.14 and later, x86); without, they come back page by page. */
+    /* A call that discards an aligned 2 MiB whole also frees the page table that mapped it by
+     * 4 KiB, so that it may come back huge (Linux 6.14 and later, x86; seen on 6.18). Without, or
+     * discarded in two halves, it comes back page by page. */
     uint32_t page_table_reclaim;
     /* A discard succeeds and frees nothing, as MADV_DONTNEED does on shared memory. */
     uint32_t discard_without_effect;

@@ -27,8 +27,8 @@ static int check_regions(const struct fpr_memory_region *regions, uint32_t count
         uint64_t gpa = regions[i].gpa, bytes = regions[i].bytes;
 
         /* Ascending, apart, in whole pages, below the limit: sums cannot overflow. */
-        if (gpa < *end || gpa > FPR_HOST_MAX_GPA || bytes == 0 ||
-            bytes > FPR_HOST_MAX_GPA - gpa || (gpa | bytes) % FPR_PAGE_BYTES)
+        if (gpa < *end || gpa > FPR_HOST_MAX_GPA || bytes == 0 || bytes > FPR_HOST_MAX_GPA - gpa ||
+            (gpa | bytes) % FPR_PAGE_BYTES)
             return FPR_BAD_ARGUMENT;
         *end = gpa + bytes;
     }
@@ -228,7 +228,7 @@ void fpr_map_remove(struct fpr_map *map, uint64_t chunk, const uint64_t *gone, b
 
             pages->resident[w] = before & ~gone[w];
         }
-        *state &= (uint8_t) ~(FPR_MAP_HUGE | FPR_MAP_FULL | FPR_MAP_SOME);
+        *state &= (uint8_t)~(FPR_MAP_HUGE | FPR_MAP_FULL | FPR_MAP_SOME);
         *state |= FPR_MAP_TABLE;
         if (left != 0)
             *state |= FPR_MAP_SOME;

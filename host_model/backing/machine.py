@@ -1,0 +1,47 @@
+"""What this machine can give to a guest: memory and huge pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+__all__ = ["available_bytes", "thp_setting"]
+
+_CGROUP = Path("/sys/fs/cgroup")
+_THP = Path("/sys/kernel/mm/transparent_hugepage")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _cgroup_room(cgroup: str) -> int | None:
+    """Bytes that this process's cgroup may still take; None where nothing limits it."""
+    found = re.search(r"^0::(/.*)$", cgroup, re.MULTILINE)
+    rooms = []
+    folder = _CGROUP / (found[1].lstrip("/") if found else "")
+    # Every group up to the root may hold a limit.
+    while folder.is_relative_to(_CGROUP):
+        limit, used = _read(folder / "memory.max").strip(), _read(folder / "memory.current").strip()
+        if limit.isdigit() and used.isdigit():
+            rooms.append(max(0, int(limit) - int(used)))
+        folder = folder.parent
+    return min(rooms, default=None)
+
+
+def available_bytes() -> int:
+    """Memory that this process can still take without swapping, or dying of it."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE)
+    available = int(found[1]) * 1024 if found else 0
+    room = _cgroup_room(_read(Path("/proc/self/cgroup")))
+    return available if room is None else min(available, room)
+
+
+def thp_setting(shared: bool) -> str:
+    """The machine's huge page setting for anonymous or shared memory; "never" without any."""
+    text = _read(_THP / ("shmem_enabled" if shared else "enabled"))
+    found = re.search(r"\[(\w+)\]", text)
+    return found[1] if found else "never"

@@ -1,0 +1,42 @@
+"""Guest memory in a shared file without a name, given back by punching holes into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import ClassVar
+
+from emulator.native import lib
+from host_model.backing.interface import BackingUnavailableError, MemoryRegion
+from host_model.backing.real import DiscardMethod, RealBacking, ThpSetting
+
+__all__ = ["MemfdBacking"]
+
+
+class MemfdBacking(RealBacking):
+    """What a VMM maps to share guest memory with a vhost-user process."""
+
+    shared: ClassVar[bool] = True
+    kind: ClassVar[str] = "memfd"
+
+    def __init__(
+        self,
+        regions: Sequence[MemoryRegion],
+        *,
+        thp: ThpSetting = ThpSetting.SYSTEM,
+        method: DiscardMethod = DiscardMethod.PUNCH_HOLE,
+        touch_limit_bytes: int | None = None,
+    ) -> None:
+        """As `AnonymousBacking`. `DiscardMethod.DONTNEED` shows a VMM that discards in vain: the
+        call succeeds, and everything stays in the file.
+        """
+        super().__init__(regions, method=method, thp=thp, touch_limit_bytes=touch_limit_bytes)
+        if method is not DiscardMethod.DONTNEED and not self.probe(method):
+            self.close()
+            raise BackingUnavailableError(
+                f"{method.name} frees no memory of a memfd on this machine: use anonymous memory"
+            )
+
+    def file_bytes(self) -> int:
+        """Bytes that the file holds, by its block count: resident or swapped out."""
+        return os.fstat(int(lib.fpr_real_memory_fd(self._host))).st_blocks * 512

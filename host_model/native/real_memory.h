@@ -1,0 +1,71 @@
+/* Guest memory that is really mapped: a touch really writes and is timed, a discard is a real
+ * system call, timed, and followed by a look at what it freed. It is the host's side of the memory
+ * port, like the simulated host; its costs are measured, in nanoseconds of CLOCK_MONOTONIC.
+ *
+ * Each region lies between inaccessible guard pages, at an address and (memfd) a file offset equal
+ * to its guest-physical address modulo 2 MiB, so that huge pages and ranges mean the same in all
+ * three. What is resident is asked of the kernel by mincore() over the range in question, never
+ * over all of memory. Only one thread may call these functions. */
+#ifndef FPR_REAL_MEMORY_H
+#define FPR_REAL_MEMORY_H
+
+#include "emulator/native/histogram.h"
+#include "host_model/native/host.h"
+
+struct fpr_real_memory; /* opaque */
+
+enum fpr_discard_method {
+    FPR_DISCARD_DONTNEED = 0,   /* frees anonymous memory; of shared memory it frees nothing */
+    FPR_DISCARD_REMOVE = 1,     /* MADV_REMOVE: shared memory only */
+    FPR_DISCARD_PUNCH_HOLE = 2, /* fallocate: memfd only */
+};
+
+enum fpr_thp_setting {
+    FPR_THP_NEVER = 0,  /* MADV_NOHUGEPAGE */
+    FPR_THP_ALWAYS = 1, /* MADV_HUGEPAGE */
+    FPR_THP_SYSTEM = 2, /* as the machine is set */
+};
+
+/* What a failed discard call means. */
+enum fpr_discard_failure {
+    FPR_DISCARD_RETRY = 0,       /* may work a second time */
+    FPR_DISCARD_CANNOT_FREE = 1, /* never will: do not ask this region again */
+    FPR_DISCARD_ERROR = 2,       /* locked memory, or a defect of ours */
+};
+
+struct fpr_real_memory_config {
+    uint32_t memfd; /* a shared file without a name; else private anonymous memory */
+    uint32_t thp;
+    uint32_t method;
+    /* A touch that would make more than this resident is refused with FPR_HOST_MEMORY. */
+    uint64_t touch_limit_bytes;
+};
+
+int fpr_real_memory_create(const struct fpr_real_memory_config *config,
+                           const struct fpr_memory_region *regions, uint32_t count,
+                           struct fpr_real_memory **out);
+void fpr_real_memory_destroy(struct fpr_real_memory *memory);
+/* Where region i is mapped, and where it lies in the file; the file, or -1. Not statuses. */
+void *fpr_real_memory_pointer(const struct fpr_real_memory *memory, uint32_t region);
+uint64_t fpr_real_memory_offset(const struct fpr_real_memory *memory, uint32_t region);
+int fpr_real_memory_fd(const struct fpr_real_memory *memory);
+
+/* As of the simulated host (host_model/native/residency.h). A touch writes the first byte of every
+ * page that is not known to be resident. */
+int fpr_real_memory_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
+                          uint32_t vcpu, uint64_t *cost_ns);
+int fpr_real_memory_populate(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count,
+                             uint64_t now_ns);
+int fpr_real_memory_discard(struct fpr_real_memory *memory, const uint64_t *ranges, uint32_t count,
+                            uint64_t now_ns, uint64_t *freed, struct fpr_discard_outcome *out);
+void fpr_real_memory_counters(const struct fpr_real_memory *memory, uint64_t now_ns,
+                              struct fpr_host_counters *out);
+uint64_t fpr_real_memory_resident_bytes(const struct fpr_real_memory *memory);
+const struct fpr_histogram *fpr_real_memory_fault_latency(const struct fpr_real_memory *memory);
+/* Asked of the kernel, except for 1 or 2, which is what the last fault showed. */
+int fpr_real_memory_read(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count,
+                         uint8_t *out);
+
+enum fpr_discard_failure fpr_discard_failure_of(int error);
+
+#endif
