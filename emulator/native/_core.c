@@ -602,555 +602,25 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-<<<<<<< HEAD
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 456), // struct fpr_allocator *
-/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 458), // struct fpr_block const *
-/*  3 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/*  4 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
-/*  7 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 496), // struct fpr_trace_event const *
-/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // uint8_t const *
-/* 10 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 3), // uint32_t *
-/* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t *
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 482), // struct fpr_replay_model_stats *
-/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint64_t *, struct fpr_replay_frames_stats *)
-/* 18 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 19 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 20 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 481), // struct fpr_replay_frames_stats *
-/* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t)
-/* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 30 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
-/* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 33 */ _CFFI_OP(_CFFI_OP_POINTER, 502), // struct fpr_zone_config const *
-/* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
-/* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 38 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 458), // struct fpr_block *
-/* 42 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
-/* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 51 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
-/* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 57 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 59 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 60 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t)
-/* 61 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 62 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 63 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 65 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 66 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t)
-/* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 68 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 69 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
-/* 72 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 75 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
-/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 82 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator *, uint64_t, uint64_t)
-/* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 87 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, char *, size_t)
-/* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 456), // struct fpr_allocator const *
-/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 444), // char *
-/* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
-/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
-/* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 97 */ _CFFI_OP(_CFFI_OP_POINTER, 503), // struct fpr_zone_state *
-/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 99 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 100 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 101 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 102 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 103 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 104 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 105 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 106 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
-/* 109 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
-/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 114 */ _CFFI_OP(_CFFI_OP_POINTER, 457), // struct fpr_allocator_config const *
-/* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 33),
-/* 116 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // struct fpr_allocator * *
-/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
-/* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 120 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 122 */ _CFFI_OP(_CFFI_OP_POINTER, 492), // struct fpr_segment *
-/* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 466), // struct fpr_guest_memory const *
-/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 459), // struct fpr_chain const *
-/* 127 */ _CFFI_OP(_CFFI_OP_POINTER, 487), // struct fpr_report_rules const *
-/* 128 */ _CFFI_OP(_CFFI_OP_POINTER, 486), // struct fpr_report_cursor *
-/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 478), // struct fpr_range *
-/* 130 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 132 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 485), // struct fpr_report_account *
-/* 134 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint32_t *)
-/* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 137 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
-/* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 142 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 143 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 144 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 145 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
-/* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 147 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 148 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 150 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
-/* 151 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 152 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 153 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 190), // uint8_t * *
-/* 155 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 156 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
-/* 158 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 160 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // void *
-/* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 162 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 163 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
-/* 164 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 166 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // void const *
-/* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_host_costs const *)
-/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 468), // struct fpr_host_costs const *
-/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 488), // struct fpr_residency *
-/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t const *
-/* 175 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 176 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 177 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 463), // struct fpr_discard_outcome *
-/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
-/* 182 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 183 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 184 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 186 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 187 */ _CFFI_OP(_CFFI_OP_POINTER, 488), // struct fpr_residency const *
-/* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 190 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // uint8_t *
-/* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 192 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 489), // struct fpr_residency_config const *
-/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 471), // struct fpr_memory_region const *
-/* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 196 */ _CFFI_OP(_CFFI_OP_NOOP, 170),
-/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 173), // struct fpr_residency * *
-/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *)
-/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 493), // struct fpr_split_driver *
-/* 201 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 202 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 203 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
-/* 204 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 205 */ _CFFI_OP(_CFFI_OP_POINTER, 491), // struct fpr_ring_layout const *
-/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 464), // struct fpr_driver_slot *
-/* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 209 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 210 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 212 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
-/* 213 */ _CFFI_OP(_CFFI_OP_POINTER, 492), // struct fpr_segment const *
-/* 214 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint32_t *)
-/* 218 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
-/* 219 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 220 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 221 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 222 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
-/* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 226 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *)
-/* 227 */ _CFFI_OP(_CFFI_OP_POINTER, 494), // struct fpr_split_ring *
-/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
-/* 231 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 234 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
-/* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 459), // struct fpr_chain *
-/* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 238 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
-/* 240 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 205),
-/* 242 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 244 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 245 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t *)
-/* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
-/* 247 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
-/* 251 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 252 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_split_ring const *)
-/* 255 */ _CFFI_OP(_CFFI_OP_POINTER, 494), // struct fpr_split_ring const *
-/* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 257 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
-/* 258 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 259 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 260 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 261 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 263 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 264 */ _CFFI_OP(_CFFI_OP_NOOP, 190),
-/* 265 */ _CFFI_OP(_CFFI_OP_NOOP, 190),
-/* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 270 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 271 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 272 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 273 */ _CFFI_OP(_CFFI_OP_POINTER, 483), // struct fpr_replay_phase const *
-/* 274 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 484), // struct fpr_replay_unseen *
-/* 276 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 277 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 280 */ _CFFI_OP(_CFFI_OP_POINTER, 498), // struct fpr_trace_state *
-/* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 282 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 283 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 496), // struct fpr_trace_event *
-/* 285 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 286 */ _CFFI_OP(_CFFI_OP_POINTER, 497), // struct fpr_trace_marker *
-/* 287 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 288 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 289 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 290 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 293 */ _CFFI_OP(_CFFI_OP_POINTER, 500), // struct fpr_vcpus *
-/* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 474), // struct fpr_op const *
-/* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
-/* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 301 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
-/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 307 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
-/* 309 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
-/* 313 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 314 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 318 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
-/* 319 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 320 */ _CFFI_OP(_CFFI_OP_POINTER, 499), // struct fpr_vcpu_stop *
-/* 321 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 500), // struct fpr_vcpus const *
-/* 324 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 325 */ _CFFI_OP(_CFFI_OP_POINTER, 475), // struct fpr_owner_view *
-/* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 328 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
-/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 495), // struct fpr_task_view *
-/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
-/* 334 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 335 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 336 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 501), // struct fpr_vcpus_config const *
-/* 341 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 342 */ _CFFI_OP(_CFFI_OP_POINTER, 470), // struct fpr_memory_port const *
-/* 343 */ _CFFI_OP(_CFFI_OP_POINTER, 467), // struct fpr_histogram *
-/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 293), // struct fpr_vcpus * *
-/* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 347 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 349 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 350 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 351 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 353 */ _CFFI_OP(_CFFI_OP_NOOP, 160),
-/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 355 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 358 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION, 461), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 362 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 388), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
-/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 472), // struct fpr_notify *()(struct fpr_allocator *)
-/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION, 3), // uint32_t()(uint64_t)
-/* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_allocator const *)
-/* 378 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *)
-/* 381 */ _CFFI_OP(_CFFI_OP_POINTER, 460), // struct fpr_cost const *
-/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 381),
-/* 385 */ _CFFI_OP(_CFFI_OP_POINTER, 476), // struct fpr_random *
-/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 467), // struct fpr_histogram const *
-/* 389 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *)
-/* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 385),
-/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_random *, uint64_t)
-/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 385),
-/* 396 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct fpr_residency const *)
-/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
-/* 400 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 401 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint32_t)
-/* 402 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_allocator *)
-/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_histogram *)
-/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
-/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
-/* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 415 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
-/* 416 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
-/* 417 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 420 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
-/* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 422 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 385),
-/* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 427 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_residency *)
-/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
-/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_residency *, uint32_t)
-/* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
-/* 434 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 187),
-/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 439 */ _CFFI_OP(_CFFI_OP_POINTER, 469), // struct fpr_host_counters *
-/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION, 527), // void()(struct fpr_vcpus *)
-/* 442 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
-/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 444 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 445 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_migratetype
-/* 446 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_op_kind
-/* 447 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_replay_action
-/* 448 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_ring_fault
-/* 449 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_status
-/* 450 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_stop_reason
-/* 451 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_take_stop
-/* 452 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_task_state
-/* 453 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_zone_class
-/* 454 */ _CFFI_OP(_CFFI_OP_POINTER, 352), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 455 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 456 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 457 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 458 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 459 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 460 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 461 */ _CFFI_OP(_CFFI_OP_POINTER, 462), // struct fpr_counters const *
-/* 462 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 463 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 464 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 465 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 466 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 467 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 468 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 469 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 470 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 471 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 472 */ _CFFI_OP(_CFFI_OP_POINTER, 473), // struct fpr_notify *
-/* 473 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 474 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
-/* 475 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
-/* 476 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
-/* 477 */ _CFFI_OP(_CFFI_OP_POINTER, 478), // struct fpr_range const *
-/* 478 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
-/* 479 */ _CFFI_OP(_CFFI_OP_POINTER, 480), // struct fpr_region *
-/* 480 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_region
-/* 481 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_replay_frames_stats
-/* 482 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_replay_model_stats
-/* 483 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_phase
-/* 484 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_unseen
-/* 485 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_report_account
-/* 486 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_report_cursor
-/* 487 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_rules
-/* 488 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_residency
-/* 489 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_residency_config
-/* 490 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_ring_counters
-/* 491 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_ring_layout
-/* 492 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_segment
-/* 493 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_split_driver
-/* 494 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_split_ring
-/* 495 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_task_view
-/* 496 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_trace_event
-/* 497 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_trace_marker
-/* 498 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_state
-/* 499 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_vcpu_stop
-/* 500 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_vcpus
-/* 501 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_vcpus_config
-/* 502 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_zone_config
-/* 503 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_zone_state
-/* 504 */ _CFFI_OP(_CFFI_OP_POINTER, 505), // struct split_avail *
-/* 505 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct split_avail
-/* 506 */ _CFFI_OP(_CFFI_OP_POINTER, 507), // struct split_desc *
-/* 507 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct split_desc
-/* 508 */ _CFFI_OP(_CFFI_OP_POINTER, 509), // struct split_used *
-/* 509 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct split_used
-/* 510 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[14]
-/* 511 */ (_cffi_opcode_t)(14),
-/* 512 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[32]
-/* 513 */ (_cffi_opcode_t)(32),
-/* 514 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[4]
-/* 515 */ (_cffi_opcode_t)(4),
-/* 516 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[6]
-/* 517 */ (_cffi_opcode_t)(6),
-/* 518 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7424]
-/* 519 */ (_cffi_opcode_t)(7424),
-/* 520 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[7]
-/* 521 */ (_cffi_opcode_t)(7),
-/* 522 */ _CFFI_OP(_CFFI_OP_ARRAY, 10), // uint64_t[9]
-/* 523 */ (_cffi_opcode_t)(9),
-/* 524 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 525 */ _CFFI_OP(_CFFI_OP_ARRAY, 524), // uint8_t[5]
-/* 526 */ (_cffi_opcode_t)(5),
-/* 527 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
-=======
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 487), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 499), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 501), // struct fpr_allocator *
-/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 503), // struct fpr_block const *
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 513), // struct fpr_allocator *
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 515), // struct fpr_block const *
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 10 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 541), // struct fpr_trace_event const *
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // uint8_t const *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 555), // struct fpr_trace_event const *
+/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // uint8_t const *
 /* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // uint32_t *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 17 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t *
-/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 529), // struct fpr_replay_model_stats *
+/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 541), // struct fpr_replay_model_stats *
 /* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint64_t *, struct fpr_replay_frames_stats *)
 /* 21 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -1159,7 +629,7 @@ static void *_cffi_types[] = {
 /* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
 /* 26 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 27 */ _CFFI_OP(_CFFI_OP_POINTER, 528), // struct fpr_replay_frames_stats *
+/* 27 */ _CFFI_OP(_CFFI_OP_POINTER, 540), // struct fpr_replay_frames_stats *
 /* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -1168,7 +638,7 @@ static void *_cffi_types[] = {
 /* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_zone_config const *
+/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_zone_config const *
 /* 37 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
 /* 39 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -1176,7 +646,7 @@ static void *_cffi_types[] = {
 /* 41 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 44 */ _CFFI_OP(_CFFI_OP_POINTER, 503), // struct fpr_block *
+/* 44 */ _CFFI_OP(_CFFI_OP_POINTER, 515), // struct fpr_block *
 /* 45 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -1225,14 +695,14 @@ static void *_cffi_types[] = {
 /* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 91 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 93 */ _CFFI_OP(_CFFI_OP_POINTER, 501), // struct fpr_allocator const *
-/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 486), // char *
+/* 93 */ _CFFI_OP(_CFFI_OP_POINTER, 513), // struct fpr_allocator const *
+/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 498), // char *
 /* 95 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 96 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 98 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
 /* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 100 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_zone_state *
+/* 100 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_zone_state *
 /* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 103 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
@@ -1249,7 +719,7 @@ static void *_cffi_types[] = {
 /* 114 */ _CFFI_OP(_CFFI_OP_NOOP, 44),
 /* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 117 */ _CFFI_OP(_CFFI_OP_POINTER, 502), // struct fpr_allocator_config const *
+/* 117 */ _CFFI_OP(_CFFI_OP_POINTER, 514), // struct fpr_allocator_config const *
 /* 118 */ _CFFI_OP(_CFFI_OP_NOOP, 36),
 /* 119 */ _CFFI_OP(_CFFI_OP_POINTER, 4), // struct fpr_allocator * *
 /* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -1257,18 +727,18 @@ static void *_cffi_types[] = {
 /* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 123 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 124 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_segment *
+/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 551), // struct fpr_segment *
 /* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 128 */ _CFFI_OP(_CFFI_OP_POINTER, 511), // struct fpr_guest_memory const *
-/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 504), // struct fpr_chain const *
-/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 532), // struct fpr_report_rules const *
-/* 131 */ _CFFI_OP(_CFFI_OP_POINTER, 531), // struct fpr_report_cursor *
-/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 523), // struct fpr_range *
+/* 128 */ _CFFI_OP(_CFFI_OP_POINTER, 523), // struct fpr_guest_memory const *
+/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 516), // struct fpr_chain const *
+/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_report_rules const *
+/* 131 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_report_cursor *
+/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_range *
 /* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 134 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 135 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 530), // struct fpr_report_account *
+/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 544), // struct fpr_report_account *
 /* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
 /* 139 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
@@ -1295,25 +765,25 @@ static void *_cffi_types[] = {
 /* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 161 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
 /* 162 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 163 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // void *
+/* 163 */ _CFFI_OP(_CFFI_OP_POINTER, 586), // void *
 /* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 167 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
 /* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // void const *
+/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 586), // void const *
 /* 170 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 513), // struct fpr_host_costs const *
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 525), // struct fpr_host_costs const *
 /* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // struct fpr_real_memory *
+/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_real_memory *
 /* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t const *
 /* 178 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 179 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 180 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 181 */ _CFFI_OP(_CFFI_OP_POINTER, 508), // struct fpr_discard_outcome *
+/* 181 */ _CFFI_OP(_CFFI_OP_POINTER, 520), // struct fpr_discard_outcome *
 /* 182 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 183 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
 /* 184 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
@@ -1325,19 +795,19 @@ static void *_cffi_types[] = {
 /* 190 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
 /* 191 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // uint8_t *
+/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // uint8_t *
 /* 194 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 196 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // struct fpr_real_memory const *
+/* 196 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_real_memory const *
 /* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 525), // struct fpr_real_memory_config const *
-/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 516), // struct fpr_memory_region const *
+/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_real_memory_config const *
+/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 528), // struct fpr_memory_region const *
 /* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 202 */ _CFFI_OP(_CFFI_OP_POINTER, 176), // struct fpr_real_memory * *
 /* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 205 */ _CFFI_OP(_CFFI_OP_POINTER, 533), // struct fpr_residency *
+/* 205 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_residency *
 /* 206 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
 /* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -1351,33 +821,33 @@ static void *_cffi_types[] = {
 /* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 219 */ _CFFI_OP(_CFFI_OP_POINTER, 533), // struct fpr_residency const *
+/* 219 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_residency const *
 /* 220 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 221 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 222 */ _CFFI_OP(_CFFI_OP_NOOP, 193),
 /* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 224 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 225 */ _CFFI_OP(_CFFI_OP_POINTER, 534), // struct fpr_residency_config const *
+/* 225 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_residency_config const *
 /* 226 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
 /* 227 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 228 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
 /* 229 */ _CFFI_OP(_CFFI_OP_POINTER, 205), // struct fpr_residency * *
 /* 230 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 231 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_split_driver *
+/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct fpr_split_driver *
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 232),
 /* 236 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
-/* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_ring_layout const *
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 509), // struct fpr_driver_slot *
+/* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 550), // struct fpr_ring_layout const *
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 521), // struct fpr_driver_slot *
 /* 239 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 240 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 241 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 242 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 232),
-/* 245 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_segment const *
+/* 245 */ _CFFI_OP(_CFFI_OP_POINTER, 551), // struct fpr_segment const *
 /* 246 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 247 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -1391,7 +861,7 @@ static void *_cffi_types[] = {
 /* 256 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 257 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 258 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 259 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // struct fpr_split_ring *
+/* 259 */ _CFFI_OP(_CFFI_OP_POINTER, 553), // struct fpr_split_ring *
 /* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 262 */ _CFFI_OP(_CFFI_OP_NOOP, 259),
@@ -1400,7 +870,7 @@ static void *_cffi_types[] = {
 /* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 266 */ _CFFI_OP(_CFFI_OP_NOOP, 259),
 /* 267 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
-/* 268 */ _CFFI_OP(_CFFI_OP_POINTER, 504), // struct fpr_chain *
+/* 268 */ _CFFI_OP(_CFFI_OP_POINTER, 516), // struct fpr_chain *
 /* 269 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
 /* 271 */ _CFFI_OP(_CFFI_OP_NOOP, 259),
@@ -1419,7 +889,7 @@ static void *_cffi_types[] = {
 /* 284 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 287 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // struct fpr_split_ring const *
+/* 287 */ _CFFI_OP(_CFFI_OP_POINTER, 553), // struct fpr_split_ring const *
 /* 288 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
 /* 290 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -1431,281 +901,294 @@ static void *_cffi_types[] = {
 /* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 193),
 /* 297 */ _CFFI_OP(_CFFI_OP_NOOP, 193),
 /* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 299 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 300 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_trace_state *
+/* 299 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 300 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 301 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 303 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 304 */ _CFFI_OP(_CFFI_OP_POINTER, 541), // struct fpr_trace_event *
-/* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 306 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_trace_marker *
-/* 307 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 303 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 305 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_replay_phase const *
+/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_replay_unseen *
+/* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 310 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_vcpus *
-/* 314 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 315 */ _CFFI_OP(_CFFI_OP_POINTER, 519), // struct fpr_op const *
-/* 316 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 319 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 320 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 321 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 322 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_trace_state *
+/* 313 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 314 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 316 */ _CFFI_OP(_CFFI_OP_POINTER, 555), // struct fpr_trace_event *
+/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_trace_marker *
+/* 319 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 322 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
 /* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 325 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_vcpus *
 /* 326 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 327 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 328 */ _CFFI_OP(_CFFI_OP_NOOP, 315),
-/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 330 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 327 */ _CFFI_OP(_CFFI_OP_POINTER, 531), // struct fpr_op const *
+/* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 329 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 330 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 331 */ _CFFI_OP(_CFFI_OP_NOOP, 325),
+/* 332 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 333 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 334 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 325),
+/* 338 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 339 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 544), // struct fpr_vcpu_stop *
-/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 343 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_vcpus const *
-/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 345 */ _CFFI_OP(_CFFI_OP_POINTER, 520), // struct fpr_owner_view *
-/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
-/* 349 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 350 */ _CFFI_OP(_CFFI_OP_POINTER, 540), // struct fpr_task_view *
-/* 351 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 353 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
-/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 357 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 340 */ _CFFI_OP(_CFFI_OP_NOOP, 327),
+/* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 344 */ _CFFI_OP(_CFFI_OP_NOOP, 325),
+/* 345 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 346 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 347 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 350 */ _CFFI_OP(_CFFI_OP_NOOP, 325),
+/* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 352 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_vcpu_stop *
+/* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_vcpus const *
+/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 357 */ _CFFI_OP(_CFFI_OP_POINTER, 532), // struct fpr_owner_view *
 /* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_vcpus_config const *
-/* 361 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 362 */ _CFFI_OP(_CFFI_OP_POINTER, 515), // struct fpr_memory_port const *
-/* 363 */ _CFFI_OP(_CFFI_OP_POINTER, 512), // struct fpr_histogram *
-/* 364 */ _CFFI_OP(_CFFI_OP_POINTER, 313), // struct fpr_vcpus * *
-/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 360 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
+/* 361 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 362 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_task_view *
+/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
+/* 366 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 367 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 368 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 369 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 163),
-/* 374 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 377 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 378 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION, 506), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 382 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
+/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 372 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_vcpus_config const *
+/* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_memory_port const *
+/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // struct fpr_histogram *
+/* 376 */ _CFFI_OP(_CFFI_OP_POINTER, 325), // struct fpr_vcpus * *
+/* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 379 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 381 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 382 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
 /* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 411), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
-/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 411), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 219),
-/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION, 517), // struct fpr_notify *()(struct fpr_allocator *)
-/* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 163),
+/* 386 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 387 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 388 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 389 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
 /* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 518), // struct fpr_counters const *()(struct fpr_allocator const *)
 /* 394 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
-/* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(uint64_t)
-/* 398 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 400 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_allocator const *)
-/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
-/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *)
-/* 404 */ _CFFI_OP(_CFFI_OP_POINTER, 505), // struct fpr_cost const *
-/* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 404),
-/* 408 */ _CFFI_OP(_CFFI_OP_POINTER, 521), // struct fpr_random *
-/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 512), // struct fpr_histogram const *
-/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *)
-/* 415 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
-/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *, uint64_t)
-/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
-/* 419 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *)
-/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
-/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
-/* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_residency const *)
-/* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 219),
-/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint32_t)
-/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION, 163), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 435 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
-/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 438 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_allocator *)
-/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_histogram *)
-/* 442 */ _CFFI_OP(_CFFI_OP_NOOP, 363),
-/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 363),
-/* 446 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
-/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 448 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 449 */ _CFFI_OP(_CFFI_OP_NOOP, 363),
-/* 450 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
-/* 451 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION, 423), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 397 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
+/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION, 423), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 219),
+/* 401 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION, 529), // struct fpr_notify *()(struct fpr_allocator *)
+/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 406 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
+/* 407 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(uint64_t)
+/* 410 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 411 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_allocator const *)
+/* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 93),
+/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *)
+/* 416 */ _CFFI_OP(_CFFI_OP_POINTER, 517), // struct fpr_cost const *
+/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 419 */ _CFFI_OP(_CFFI_OP_NOOP, 416),
+/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 533), // struct fpr_random *
+/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 423 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // struct fpr_histogram const *
+/* 424 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *)
+/* 427 */ _CFFI_OP(_CFFI_OP_NOOP, 420),
+/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *, uint64_t)
+/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 420),
+/* 431 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *)
+/* 434 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
+/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
+/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_residency const *)
+/* 441 */ _CFFI_OP(_CFFI_OP_NOOP, 219),
+/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint32_t)
+/* 444 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 446 */ _CFFI_OP(_CFFI_OP_FUNCTION, 163), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 447 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
+/* 448 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_allocator *)
+/* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 452 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 454 */ _CFFI_OP(_CFFI_OP_NOOP, 363),
-/* 455 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 456 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 458 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
-/* 460 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 461 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_real_memory *)
-/* 464 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
-/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 467 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
+/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_histogram *)
+/* 454 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
+/* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 457 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
+/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 459 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
+/* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
+/* 463 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
+/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 468 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 469 */ _CFFI_OP(_CFFI_OP_POINTER, 514), // struct fpr_host_counters *
-/* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_residency *)
-/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 205),
-/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_residency *, uint32_t)
-/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 205),
-/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 471 */ _CFFI_OP(_CFFI_OP_NOOP, 420),
+/* 472 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 473 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_real_memory *)
+/* 476 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
 /* 477 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 219),
+/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
 /* 480 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
+/* 481 */ _CFFI_OP(_CFFI_OP_POINTER, 526), // struct fpr_host_counters *
 /* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 483 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // void()(struct fpr_vcpus *)
-/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 483 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_residency *)
+/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 205),
 /* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 486 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 487 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 488 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 489 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_migratetype
-/* 490 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_op_kind
-/* 491 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_replay_action
-/* 492 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_ring_fault
-/* 493 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_status
-/* 494 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_stop_reason
-/* 495 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_take_stop
-/* 496 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_task_state
-/* 497 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_thp_setting
-/* 498 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
-/* 499 */ _CFFI_OP(_CFFI_OP_POINTER, 372), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 500 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 501 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 502 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 503 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 504 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 505 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 506 */ _CFFI_OP(_CFFI_OP_POINTER, 507), // struct fpr_counters const *
-/* 507 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 508 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 509 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 510 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 511 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 512 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 513 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 514 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 515 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 516 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 517 */ _CFFI_OP(_CFFI_OP_POINTER, 518), // struct fpr_notify *
-/* 518 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 519 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
-/* 520 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
-/* 521 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
-/* 522 */ _CFFI_OP(_CFFI_OP_POINTER, 523), // struct fpr_range const *
-/* 523 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
-/* 524 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
-/* 525 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
-/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_region *
-/* 527 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
-/* 528 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
-/* 529 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
-/* 530 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_report_account
-/* 531 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_report_cursor
-/* 532 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_rules
-/* 533 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_residency
-/* 534 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_residency_config
-/* 535 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_ring_counters
-/* 536 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_ring_layout
-/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_segment
-/* 538 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_split_driver
-/* 539 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_split_ring
-/* 540 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_task_view
-/* 541 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_trace_event
-/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_trace_marker
-/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_state
-/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_vcpu_stop
-/* 545 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_vcpus
-/* 546 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_vcpus_config
-/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_zone_config
-/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_zone_state
-/* 549 */ _CFFI_OP(_CFFI_OP_POINTER, 550), // struct split_avail *
-/* 550 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct split_avail
-/* 551 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct split_desc *
-/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct split_desc
-/* 553 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct split_used *
-/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct split_used
-/* 555 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
-/* 556 */ (_cffi_opcode_t)(14),
-/* 557 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
-/* 558 */ (_cffi_opcode_t)(32),
-/* 559 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
-/* 560 */ (_cffi_opcode_t)(4),
-/* 561 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
-/* 562 */ (_cffi_opcode_t)(6),
-/* 563 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
-/* 564 */ (_cffi_opcode_t)(7424),
-/* 565 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
-/* 566 */ (_cffi_opcode_t)(7),
-/* 567 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
-/* 568 */ (_cffi_opcode_t)(9),
-/* 569 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 570 */ _CFFI_OP(_CFFI_OP_ARRAY, 569), // uint8_t[5]
-/* 571 */ (_cffi_opcode_t)(5),
-/* 572 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_residency *, uint32_t)
+/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 205),
+/* 488 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 219),
+/* 492 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
+/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION, 586), // void()(struct fpr_vcpus *)
+/* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 325),
+/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 498 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 499 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 500 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 501 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_migratetype
+/* 502 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_op_kind
+/* 503 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_replay_action
+/* 504 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_ring_fault
+/* 505 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_status
+/* 506 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_stop_reason
+/* 507 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_take_stop
+/* 508 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_task_state
+/* 509 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_thp_setting
+/* 510 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
+/* 511 */ _CFFI_OP(_CFFI_OP_POINTER, 384), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 512 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 513 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 514 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 515 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 516 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 517 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 519), // struct fpr_counters const *
+/* 519 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 520 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 521 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 522 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 523 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 524 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 525 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 526 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 527 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 528 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 530), // struct fpr_notify *
+/* 530 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 531 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
+/* 532 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
+/* 533 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
+/* 534 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_range const *
+/* 535 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
+/* 536 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
+/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
+/* 538 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // struct fpr_region *
+/* 539 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
+/* 540 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
+/* 541 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
+/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
+/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
+/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
+/* 545 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
+/* 546 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
+/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
+/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
+/* 549 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
+/* 550 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
+/* 551 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
+/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
+/* 553 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
+/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
+/* 555 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
+/* 556 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
+/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_state
+/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_vcpu_stop
+/* 559 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_vcpus
+/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpus_config
+/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_zone_config
+/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_zone_state
+/* 563 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct split_avail *
+/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct split_avail
+/* 565 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct split_desc *
+/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct split_desc
+/* 567 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct split_used *
+/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_used
+/* 569 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
+/* 570 */ (_cffi_opcode_t)(14),
+/* 571 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
+/* 572 */ (_cffi_opcode_t)(32),
+/* 573 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
+/* 574 */ (_cffi_opcode_t)(4),
+/* 575 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
+/* 576 */ (_cffi_opcode_t)(6),
+/* 577 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
+/* 578 */ (_cffi_opcode_t)(7424),
+/* 579 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
+/* 580 */ (_cffi_opcode_t)(7),
+/* 581 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
+/* 582 */ (_cffi_opcode_t)(9),
+/* 583 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 584 */ _CFFI_OP(_CFFI_OP_ARRAY, 583), // uint8_t[5]
+/* 585 */ (_cffi_opcode_t)(5),
+/* 586 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -2486,11 +1969,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-<<<<<<< HEAD
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(461));
-=======
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(506));
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(518));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2714,11 +2193,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-<<<<<<< HEAD
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(472));
-=======
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(517));
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(529));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3228,33 +2703,19 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(381), arg0, (char **)&x0);
+      _cffi_type(416), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
-=======
-      _cffi_type(404), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(416), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(385), arg1, (char **)&x1);
+      _cffi_type(420), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(385), arg1, (char **)&x1,
-=======
-      _cffi_type(408), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg1, (char **)&x1,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(420), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3289,17 +2750,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(381), arg0, (char **)&x0);
+      _cffi_type(416), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
-=======
-      _cffi_type(404), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(416), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3342,7 +2796,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(487));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(499));
   return pyresult;
 }
 #else
@@ -3773,33 +3227,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(375), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
-=======
-      _cffi_type(363), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(363), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(375), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(388), arg1, (char **)&x1);
+      _cffi_type(423), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg1, (char **)&x1,
-=======
-      _cffi_type(411), arg1, (char **)&x1);
-  if (datasize != 0) {
-    x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg1, (char **)&x1,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(423), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3840,17 +3280,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(388), arg0, (char **)&x0);
+      _cffi_type(423), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
-=======
-      _cffi_type(411), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3895,17 +3328,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(375), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
-=======
-      _cffi_type(363), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(363), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(375), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3954,17 +3380,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(375), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
-=======
-      _cffi_type(363), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(363), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(375), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4010,17 +3429,10 @@ _cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(375), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
-=======
-      _cffi_type(363), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(363), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(375), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4439,17 +3851,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(385), arg0, (char **)&x0);
+      _cffi_type(420), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(385), arg0, (char **)&x0,
-=======
-      _cffi_type(408), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4488,17 +3893,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(385), arg0, (char **)&x0);
+      _cffi_type(420), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(385), arg0, (char **)&x0,
-=======
-      _cffi_type(408), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4539,17 +3937,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(385), arg0, (char **)&x0);
+      _cffi_type(420), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(385), arg0, (char **)&x0,
-=======
-      _cffi_type(408), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4611,10 +4002,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg2, (char **)&x2);
+      _cffi_type(481), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(481), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4857,7 +4248,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(411));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(423));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -5659,19 +5050,19 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(8), arg0, (char **)&x0);
+      _cffi_type(11), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(9), arg1, (char **)&x1);
+      _cffi_type(12), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5689,10 +5080,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(273), arg5, (char **)&x5);
+      _cffi_type(305), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(273), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(305), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5702,10 +5093,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(275), arg7, (char **)&x7);
+      _cffi_type(307), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(275), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(307), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5715,10 +5106,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg9, (char **)&x9);
+      _cffi_type(17), arg9, (char **)&x9);
   if (datasize != 0) {
     x9 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg9, (char **)&x9,
+    if (_cffi_convert_array_argument(_cffi_type(17), arg9, (char **)&x9,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5962,17 +5353,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(439), arg2, (char **)&x2);
+      _cffi_type(481), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(439), arg2, (char **)&x2,
-=======
-      _cffi_type(469), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg2, (char **)&x2,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(481), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6226,11 +5610,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-<<<<<<< HEAD
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(388));
-=======
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(411));
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(423));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7477,17 +6857,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(280), arg0, (char **)&x0);
+      _cffi_type(312), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(280), arg0, (char **)&x0,
-=======
-      _cffi_type(300), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(300), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(312), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7510,17 +6883,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(284), arg4, (char **)&x4);
+      _cffi_type(316), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(284), arg4, (char **)&x4,
-=======
-      _cffi_type(304), arg4, (char **)&x4);
-  if (datasize != 0) {
-    x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(304), arg4, (char **)&x4,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(316), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7530,17 +6896,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(286), arg6, (char **)&x6);
+      _cffi_type(318), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(286), arg6, (char **)&x6,
-=======
-      _cffi_type(306), arg6, (char **)&x6);
-  if (datasize != 0) {
-    x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(306), arg6, (char **)&x6,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(318), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7692,17 +7051,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(293), arg0, (char **)&x0);
+      _cffi_type(325), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
-=======
-      _cffi_type(313), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(325), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7761,17 +7113,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(372), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
-=======
-      _cffi_type(360), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(360), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(372), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7786,49 +7131,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(342), arg2, (char **)&x2);
+      _cffi_type(374), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(342), arg2, (char **)&x2,
-=======
-      _cffi_type(362), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(362), arg2, (char **)&x2,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(374), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(343), arg3, (char **)&x3);
+      _cffi_type(375), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg3, (char **)&x3,
-=======
-      _cffi_type(363), arg3, (char **)&x3);
-  if (datasize != 0) {
-    x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(363), arg3, (char **)&x3,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(375), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(344), arg4, (char **)&x4);
+      _cffi_type(376), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(344), arg4, (char **)&x4,
-=======
-      _cffi_type(364), arg4, (char **)&x4);
-  if (datasize != 0) {
-    x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(364), arg4, (char **)&x4,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(376), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7861,17 +7185,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(293), arg0, (char **)&x0);
+      _cffi_type(325), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
-=======
-      _cffi_type(313), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(325), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7918,17 +7235,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(293), arg0, (char **)&x0);
+      _cffi_type(325), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
-=======
-      _cffi_type(313), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(325), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7942,17 +7252,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(295), arg3, (char **)&x3);
+      _cffi_type(327), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(295), arg3, (char **)&x3,
-=======
-      _cffi_type(315), arg3, (char **)&x3);
-  if (datasize != 0) {
-    x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(315), arg3, (char **)&x3,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(327), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7999,17 +7302,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(323), arg0, (char **)&x0);
+      _cffi_type(355), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
-=======
-      _cffi_type(343), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8019,17 +7315,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(325), arg2, (char **)&x2);
+      _cffi_type(357), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(325), arg2, (char **)&x2,
-=======
-      _cffi_type(345), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(345), arg2, (char **)&x2,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(357), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8076,17 +7365,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(323), arg0, (char **)&x0);
+      _cffi_type(355), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
-=======
-      _cffi_type(343), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8157,17 +7439,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(293), arg0, (char **)&x0);
+      _cffi_type(325), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
-=======
-      _cffi_type(313), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(325), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8177,17 +7452,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(295), arg2, (char **)&x2);
+      _cffi_type(327), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
-=======
-      _cffi_type(315), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(315), arg2, (char **)&x2,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(327), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8234,17 +7502,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(293), arg0, (char **)&x0);
+      _cffi_type(325), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
-=======
-      _cffi_type(313), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(325), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8254,17 +7515,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(320), arg2, (char **)&x2);
+      _cffi_type(352), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(320), arg2, (char **)&x2,
-=======
-      _cffi_type(340), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg2, (char **)&x2,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(352), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8309,17 +7563,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(293), arg0, (char **)&x0);
+      _cffi_type(325), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(293), arg0, (char **)&x0,
-=======
-      _cffi_type(313), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(325), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8374,17 +7621,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(323), arg0, (char **)&x0);
+      _cffi_type(355), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
-=======
-      _cffi_type(343), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8394,17 +7634,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-<<<<<<< HEAD
-      _cffi_type(330), arg2, (char **)&x2);
+      _cffi_type(362), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(330), arg2, (char **)&x2,
-=======
-      _cffi_type(350), arg2, (char **)&x2);
-  if (datasize != 0) {
-    x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(350), arg2, (char **)&x2,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+    if (_cffi_convert_array_argument(_cffi_type(362), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9852,104 +9085,16 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ZONE_DMA32", (void *)_cffi_const_FPR_ZONE_DMA32, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_MOVABLE", (void *)_cffi_const_FPR_ZONE_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_NORMAL", (void *)_cffi_const_FPR_ZONE_NORMAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-<<<<<<< HEAD
-  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_fpr_alloc },
-  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_add_allocated },
-  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_add_block },
-  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 361), (void *)_cffi_d_fpr_allocator_counters },
-  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 113), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 404), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 370), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 377), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 367), (void *)_cffi_d_fpr_allocator_notify },
-  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_fpr_allocator_set_label },
-  { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 30), (void *)_cffi_d_fpr_allocator_set_zone },
-  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_fpr_allocator_validate },
-  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 94), (void *)_cffi_d_fpr_allocator_zone },
-  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_buddy_alloc },
-  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 108), (void *)_cffi_d_fpr_buddy_find },
-  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 77), (void *)_cffi_d_fpr_buddy_free },
-  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 383), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 380), (void *)_cffi_d_fpr_cost_mean },
-  { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 26), (void *)_cffi_d_fpr_drain_pcp },
-  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 60), (void *)_cffi_d_fpr_free },
-  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 145), (void *)_cffi_d_fpr_guest_inside },
-  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 135), (void *)_cffi_d_fpr_guest_memory_check },
-  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 157), (void *)_cffi_d_fpr_guest_read },
-  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 163), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 374), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 401), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 387), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 414), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 407), (void *)_cffi_d_fpr_histogram_reset },
-  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 169), (void *)_cffi_d_fpr_host_costs_check },
-  { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_fpr_list_put_back },
-  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 99), (void *)_cffi_d_fpr_list_read },
-  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 35), (void *)_cffi_d_fpr_list_take },
-  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 99), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 394), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 391), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 257), (void *)_cffi_d_fpr_replay_actions },
-  { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 17), (void *)_cffi_d_fpr_replay_frames },
-  { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 267), (void *)_cffi_d_fpr_replay_unseen },
-  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 124), (void *)_cffi_d_fpr_report_judge },
-  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 118), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 192), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 429), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 172), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 364), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 398), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 180), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 186), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 398), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 432), (void *)_cffi_d_fpr_residency_set_active },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 352), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 211), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 199), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 217), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 221), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 217), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 202), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 346), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 226), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 245), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 254), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 233), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 245), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 238), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 279), (void *)_cffi_d_fpr_trace_parse },
-  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 150), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 311), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 339), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 441), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 322), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 332), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 317), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_vcpus_task },
-=======
   { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 48), (void *)_cffi_d_fpr_alloc },
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 87), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 381), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 393), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 116), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 438), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 393), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 400), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 390), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 450), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 405), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 412), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 402), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 33), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 92), (void *)_cffi_d_fpr_allocator_validate },
@@ -9958,8 +9103,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 111), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 406), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 403), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 418), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 415), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 29), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 63), (void *)_cffi_d_fpr_free },
@@ -9967,57 +9112,58 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 138), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 160), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 397), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 431), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 444), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 453), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 448), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 441), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 409), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 443), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 456), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 422), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 465), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 460), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 453), (void *)_cffi_d_fpr_histogram_reset },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 172), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 38), (void *)_cffi_d_fpr_list_take },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 417), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 414), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 458), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 466), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 429), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 426), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 470), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 478), (void *)_cffi_d_fpr_real_memory_counters },
   { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 463), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 475), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 175), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 384), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 396), (void *)_cffi_d_fpr_real_memory_fault_latency },
   { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 195), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 434), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 446), (void *)_cffi_d_fpr_real_memory_pointer },
   { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 183), (void *)_cffi_d_fpr_real_memory_populate },
   { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 189), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 421), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 433), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 142), (void *)_cffi_d_fpr_region_find },
   { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 289), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 20), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 9), (void *)_cffi_d_fpr_replay_model },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 299), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 127), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 478), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 490), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 224), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 471), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 483), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 387), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 428), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 399), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 440), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 212), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 218), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 428), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 474), (void *)_cffi_d_fpr_residency_set_active },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 440), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 486), (void *)_cffi_d_fpr_residency_set_active },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_residency_touch },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 243), (void *)_cffi_d_fpr_split_driver_add },
   { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 231), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
   { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
   { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 253), (void *)_cffi_d_fpr_split_driver_get },
   { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_split_driver_should_kick },
   { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 366), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_split_part_bytes },
   { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 258), (void *)_cffi_d_fpr_split_ring_disable_kicks },
   { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 277), (void *)_cffi_d_fpr_split_ring_enable_kicks },
   { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 286), (void *)_cffi_d_fpr_split_ring_overlaps },
@@ -10026,19 +9172,18 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 261), (void *)_cffi_d_fpr_split_ring_remap },
   { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 277), (void *)_cffi_d_fpr_split_ring_should_notify },
   { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 270), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 299), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 311), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 359), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 483), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 324), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 342), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 352), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 312), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 337), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 318), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 347), (void *)_cffi_d_fpr_vcpus_task },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 343), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 371), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 495), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 336), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 354), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 364), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 324), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 349), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 330), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 359), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -10056,29 +9201,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-<<<<<<< HEAD
-                 _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 524) },
-=======
-                 _CFFI_OP(_CFFI_OP_NOOP, 569) },
-  { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
-                       sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 569) },
-  { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
-                 sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 569) },
-  { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
-               sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 569) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+               _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10114,11 +9246,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-<<<<<<< HEAD
-          _CFFI_OP(_CFFI_OP_NOOP, 516) },
-=======
-          _CFFI_OP(_CFFI_OP_NOOP, 561) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+          _CFFI_OP(_CFFI_OP_NOOP, 575) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10223,11 +9351,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-<<<<<<< HEAD
-               _CFFI_OP(_CFFI_OP_NOOP, 479) },
-=======
-               _CFFI_OP(_CFFI_OP_NOOP, 526) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+               _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10242,77 +9366,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-<<<<<<< HEAD
-               _CFFI_OP(_CFFI_OP_NOOP, 518) },
+               _CFFI_OP(_CFFI_OP_NOOP, 577) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 460) },
+                _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 460) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 460) },
+                _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 460) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 460) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 460) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 460) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 460) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 460) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 460) },
+            _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 460) },
-=======
-               _CFFI_OP(_CFFI_OP_NOOP, 563) },
-  { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
-                sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 505) },
-  { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
-                  sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 505) },
-  { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
-                sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 505) },
-  { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
-                  sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 505) },
-  { "discard_call", offsetof(struct fpr_host_costs, discard_call),
-                    sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 505) },
-  { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
-                       sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 505) },
-  { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
-                  sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 505) },
-  { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
-                        sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 505) },
-  { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
-                        sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 505) },
-  { "kick", offsetof(struct fpr_host_costs, kick),
-            sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 505) },
-  { "interrupt", offsetof(struct fpr_host_costs, interrupt),
-                 sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 505) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10393,11 +9480,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 163) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-<<<<<<< HEAD
-             _CFFI_OP(_CFFI_OP_NOOP, 454) },
-=======
-             _CFFI_OP(_CFFI_OP_NOOP, 499) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+             _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10421,29 +9504,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-<<<<<<< HEAD
-            _CFFI_OP(_CFFI_OP_NOOP, 524) },
+            _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 524) },
+             _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 524) },
+            _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 524) },
-=======
-            _CFFI_OP(_CFFI_OP_NOOP, 569) },
-  { "order", offsetof(struct fpr_op, order),
-             sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 569) },
-  { "type", offsetof(struct fpr_op, type),
-            sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 569) },
-  { "flags", offsetof(struct fpr_op, flags),
-             sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 569) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+             _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10455,11 +9525,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-<<<<<<< HEAD
-             _CFFI_OP(_CFFI_OP_NOOP, 514) },
-=======
-             _CFFI_OP(_CFFI_OP_NOOP, 559) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+             _CFFI_OP(_CFFI_OP_NOOP, 573) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10537,29 +9603,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "first_miss", offsetof(struct fpr_replay_model_stats, first_miss),
                   sizeof(((struct fpr_replay_model_stats *)0)->first_miss),
-<<<<<<< HEAD
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "from", offsetof(struct fpr_replay_phase, from),
             sizeof(((struct fpr_replay_phase *)0)->from),
-            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "batch", offsetof(struct fpr_replay_phase, batch),
              sizeof(((struct fpr_replay_phase *)0)->batch),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "before", offsetof(struct fpr_replay_unseen, before),
               sizeof(((struct fpr_replay_unseen *)0)->before),
-              _CFFI_OP(_CFFI_OP_NOOP, 10) },
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "pfn", offsetof(struct fpr_replay_unseen, pfn),
            sizeof(((struct fpr_replay_unseen *)0)->pfn),
-           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "cpu", offsetof(struct fpr_replay_unseen, cpu),
            sizeof(((struct fpr_replay_unseen *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 3) },
+           _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "type", offsetof(struct fpr_replay_unseen, type),
             sizeof(((struct fpr_replay_unseen *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 3) },
-=======
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+            _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "descriptors", offsetof(struct fpr_report_account, descriptors),
                    sizeof(((struct fpr_report_account *)0)->descriptors),
                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10571,23 +9633,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-<<<<<<< HEAD
-                     _CFFI_OP(_CFFI_OP_NOOP, 520) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 579) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 520) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 579) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 512) },
-=======
-                     _CFFI_OP(_CFFI_OP_NOOP, 565) },
-  { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
-                      sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 565) },
-  { "sizes", offsetof(struct fpr_report_account, sizes),
-             sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 557) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+             _CFFI_OP(_CFFI_OP_NOOP, 571) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10599,11 +9651,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-<<<<<<< HEAD
-              _CFFI_OP(_CFFI_OP_NOOP, 477) },
-=======
-              _CFFI_OP(_CFFI_OP_NOOP, 522) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+              _CFFI_OP(_CFFI_OP_NOOP, 534) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10684,35 +9732,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-<<<<<<< HEAD
-              _CFFI_OP(_CFFI_OP_NOOP, 491) },
+              _CFFI_OP(_CFFI_OP_NOOP, 550) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 506) },
+             _CFFI_OP(_CFFI_OP_NOOP, 565) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 504) },
+             _CFFI_OP(_CFFI_OP_NOOP, 563) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 508) },
+            _CFFI_OP(_CFFI_OP_NOOP, 567) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 506) },
-=======
-              _CFFI_OP(_CFFI_OP_NOOP, 536) },
-  { "table", offsetof(struct fpr_split_driver, table),
-             sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 551) },
-  { "avail", offsetof(struct fpr_split_driver, avail),
-             sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 549) },
-  { "used", offsetof(struct fpr_split_driver, used),
-            sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 553) },
-  { "tables", offsetof(struct fpr_split_driver, tables),
-              sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 551) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+              _CFFI_OP(_CFFI_OP_NOOP, 565) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 238) },
@@ -10751,29 +9783,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-<<<<<<< HEAD
-              _CFFI_OP(_CFFI_OP_NOOP, 491) },
+              _CFFI_OP(_CFFI_OP_NOOP, 550) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 506) },
+             _CFFI_OP(_CFFI_OP_NOOP, 565) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 504) },
+             _CFFI_OP(_CFFI_OP_NOOP, 563) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 508) },
-=======
-              _CFFI_OP(_CFFI_OP_NOOP, 536) },
-  { "table", offsetof(struct fpr_split_ring, table),
-             sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 551) },
-  { "avail", offsetof(struct fpr_split_ring, avail),
-             sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 549) },
-  { "used", offsetof(struct fpr_split_ring, used),
-            sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 553) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+            _CFFI_OP(_CFFI_OP_NOOP, 567) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 17) },
@@ -10797,11 +9816,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-<<<<<<< HEAD
-                _CFFI_OP(_CFFI_OP_NOOP, 490) },
-=======
-                _CFFI_OP(_CFFI_OP_NOOP, 535) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+                _CFFI_OP(_CFFI_OP_NOOP, 549) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10849,53 +9864,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 274) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-<<<<<<< HEAD
-            _CFFI_OP(_CFFI_OP_NOOP, 524) },
+            _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 524) },
+             _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 455) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 512) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 524) },
+             _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 455) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 512) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 583) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 525) },
-=======
-            _CFFI_OP(_CFFI_OP_NOOP, 569) },
-  { "order", offsetof(struct fpr_trace_event, order),
-             sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 569) },
-  { "migratetype", offsetof(struct fpr_trace_event, migratetype),
-                   sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 500) },
-  { "flags", offsetof(struct fpr_trace_event, flags),
-             sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 569) },
-  { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
-                      sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 569) },
-  { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
-                            sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 500) },
-  { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
-                       sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 569) },
-  { "reserved", offsetof(struct fpr_trace_event, reserved),
-                sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 570) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+                _CFFI_OP(_CFFI_OP_NOOP, 584) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 14) },
@@ -10913,17 +9903,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-<<<<<<< HEAD
-              _CFFI_OP(_CFFI_OP_NOOP, 522) },
+              _CFFI_OP(_CFFI_OP_NOOP, 581) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 522) },
-=======
-              _CFFI_OP(_CFFI_OP_NOOP, 567) },
-  { "first_line", offsetof(struct fpr_trace_state, first_line),
-                  sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 567) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+                  _CFFI_OP(_CFFI_OP_NOOP, 581) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10965,11 +9948,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-<<<<<<< HEAD
-             _CFFI_OP(_CFFI_OP_NOOP, 465) },
-=======
-             _CFFI_OP(_CFFI_OP_NOOP, 510) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+             _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10990,11 +9969,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-<<<<<<< HEAD
-                      _CFFI_OP(_CFFI_OP_NOOP, 514) },
-=======
-                      _CFFI_OP(_CFFI_OP_NOOP, 559) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+                      _CFFI_OP(_CFFI_OP_NOOP, 573) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -11006,11 +9981,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-<<<<<<< HEAD
-              _CFFI_OP(_CFFI_OP_NOOP, 502) },
-=======
-              _CFFI_OP(_CFFI_OP_NOOP, 547) },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+              _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -11025,265 +9996,142 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-<<<<<<< HEAD
-               _CFFI_OP(_CFFI_OP_NOOP, 510) },
+               _CFFI_OP(_CFFI_OP_NOOP, 569) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 456, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 513, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 457, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 514, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 458, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 515, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 459, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 516, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 460, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 517, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 462, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 519, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 463, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 520, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 464, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 521, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 465, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 522, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 466, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 523, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 467, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 524, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 468, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 525, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 14 },
-  { "fpr_host_counters", 469, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 526, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 74, 22 },
-  { "fpr_memory_port", 470, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 527, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 96, 2 },
-  { "fpr_memory_region", 471, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 528, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 98, 2 },
-  { "fpr_notify", 473, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 530, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 100, 3 },
-  { "fpr_op", 474, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 531, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 103, 6 },
-  { "fpr_owner_view", 475, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 532, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 109, 3 },
-  { "fpr_random", 476, _CFFI_F_CHECK_FIELDS,
+  { "fpr_random", 533, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 112, 1 },
-  { "fpr_range", 478, _CFFI_F_CHECK_FIELDS,
+  { "fpr_range", 535, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 113, 2 },
-  { "fpr_region", 480, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 115, 5 },
-  { "fpr_replay_frames_stats", 481, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 120, 9 },
-  { "fpr_replay_model_stats", 482, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 129, 6 },
-  { "fpr_replay_phase", 483, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 135, 2 },
-  { "fpr_replay_unseen", 484, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 137, 4 },
-  { "fpr_report_account", 485, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 141, 6 },
-  { "fpr_report_cursor", 486, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 147, 3 },
-  { "fpr_report_rules", 487, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 150, 3 },
-  { "fpr_residency", 488, _CFFI_F_OPAQUE,
+  { "fpr_real_memory", 536, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 489, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 153, 5 },
-  { "fpr_ring_counters", 490, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 158, 11 },
-  { "fpr_ring_layout", 491, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 169, 5 },
-  { "fpr_segment", 492, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 174, 3 },
-  { "fpr_split_driver", 493, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 177, 17 },
-  { "fpr_split_ring", 494, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 194, 12 },
-  { "fpr_task_view", 495, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 206, 9 },
-  { "fpr_trace_event", 496, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 215, 14 },
-  { "fpr_trace_marker", 497, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 229, 4 },
-  { "fpr_trace_state", 498, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 233, 8 },
-  { "fpr_vcpu_stop", 499, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 241, 4 },
-  { "fpr_vcpus", 500, _CFFI_F_OPAQUE,
-    (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 501, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 245, 5 },
-  { "fpr_zone_config", 502, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 250, 10 },
-  { "fpr_zone_state", 503, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 260, 6 },
-  { "split_avail", 505, _CFFI_F_OPAQUE,
-    (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 507, _CFFI_F_OPAQUE,
-    (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 509, _CFFI_F_OPAQUE,
-=======
-               _CFFI_OP(_CFFI_OP_NOOP, 555) },
-};
-
-static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 501, _CFFI_F_OPAQUE,
-    (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 502, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 503, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 504, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 505, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 507, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 508, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 509, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 510, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 511, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 512, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 513, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 14 },
-  { "fpr_host_counters", 514, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 74, 22 },
-  { "fpr_memory_port", 515, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 96, 2 },
-  { "fpr_memory_region", 516, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 98, 2 },
-  { "fpr_notify", 518, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 100, 3 },
-  { "fpr_op", 519, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 103, 6 },
-  { "fpr_owner_view", 520, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 109, 3 },
-  { "fpr_random", 521, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 112, 1 },
-  { "fpr_range", 523, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 113, 2 },
-  { "fpr_real_memory", 524, _CFFI_F_OPAQUE,
-    (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 525, _CFFI_F_CHECK_FIELDS,
+  { "fpr_real_memory_config", 537, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 115, 4 },
-  { "fpr_region", 527, _CFFI_F_CHECK_FIELDS,
+  { "fpr_region", 539, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 119, 5 },
-  { "fpr_replay_frames_stats", 528, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_frames_stats", 540, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 124, 9 },
-  { "fpr_replay_model_stats", 529, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_model_stats", 541, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 133, 6 },
-  { "fpr_report_account", 530, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 139, 6 },
-  { "fpr_report_cursor", 531, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 145, 3 },
-  { "fpr_report_rules", 532, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 148, 3 },
-  { "fpr_residency", 533, _CFFI_F_OPAQUE,
+  { "fpr_replay_phase", 542, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 139, 2 },
+  { "fpr_replay_unseen", 543, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 141, 4 },
+  { "fpr_report_account", 544, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 145, 6 },
+  { "fpr_report_cursor", 545, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 151, 3 },
+  { "fpr_report_rules", 546, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 154, 3 },
+  { "fpr_residency", 547, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 534, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 151, 5 },
-  { "fpr_ring_counters", 535, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 156, 11 },
-  { "fpr_ring_layout", 536, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 167, 5 },
-  { "fpr_segment", 537, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 172, 3 },
-  { "fpr_split_driver", 538, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 175, 17 },
-  { "fpr_split_ring", 539, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 192, 12 },
-  { "fpr_task_view", 540, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 204, 9 },
-  { "fpr_trace_event", 541, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 213, 14 },
-  { "fpr_trace_marker", 542, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 227, 4 },
-  { "fpr_trace_state", 543, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 231, 8 },
-  { "fpr_vcpu_stop", 544, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 239, 4 },
-  { "fpr_vcpus", 545, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 548, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 157, 5 },
+  { "fpr_ring_counters", 549, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 162, 11 },
+  { "fpr_ring_layout", 550, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 173, 5 },
+  { "fpr_segment", 551, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 178, 3 },
+  { "fpr_split_driver", 552, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 181, 17 },
+  { "fpr_split_ring", 553, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 198, 12 },
+  { "fpr_task_view", 554, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 210, 9 },
+  { "fpr_trace_event", 555, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 219, 14 },
+  { "fpr_trace_marker", 556, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 233, 4 },
+  { "fpr_trace_state", 557, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 237, 8 },
+  { "fpr_vcpu_stop", 558, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 245, 4 },
+  { "fpr_vcpus", 559, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 546, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 243, 5 },
-  { "fpr_zone_config", 547, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 248, 10 },
-  { "fpr_zone_state", 548, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 258, 6 },
-  { "split_avail", 550, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 560, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 249, 5 },
+  { "fpr_zone_config", 561, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 254, 10 },
+  { "fpr_zone_state", 562, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 264, 6 },
+  { "split_avail", 564, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 552, _CFFI_F_OPAQUE,
+  { "split_desc", 566, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 554, _CFFI_F_OPAQUE,
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+  { "split_used", 568, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-<<<<<<< HEAD
-  { "fpr_migratetype", 445, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
-    "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 446, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
-    "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 447, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
-    "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE" },
-  { "fpr_ring_fault", 448, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
-    "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
-    "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
-    "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 449, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
-    "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
-    "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 450, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
-    "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 451, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
-    "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 452, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
-    "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 453, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
-=======
-  { "fpr_discard_failure", 487, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 499, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 488, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 500, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_migratetype", 489, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 501, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 490, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 502, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 491, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 503, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE" },
-  { "fpr_ring_fault", 492, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 504, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 493, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 505, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 494, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 506, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 495, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 507, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 496, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 508, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_thp_setting", 497, _cffi_prim_int(sizeof(enum fpr_thp_setting), ((enum fpr_thp_setting)-1) <= 0),
+  { "fpr_thp_setting", 509, _cffi_prim_int(sizeof(enum fpr_thp_setting), ((enum fpr_thp_setting)-1) <= 0),
     "FPR_THP_NEVER,FPR_THP_ALWAYS,FPR_THP_SYSTEM" },
-  { "fpr_zone_class", 498, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+  { "fpr_zone_class", 510, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-<<<<<<< HEAD
-  { "fpr_touch_fn", 454 },
-=======
-  { "fpr_touch_fn", 499 },
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+  { "fpr_touch_fn", 511 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -11293,21 +10141,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-<<<<<<< HEAD
-  223,  /* num_globals */
-  47,  /* num_struct_unions */
-  9,  /* num_enums */
-  1,  /* num_typenames */
-  NULL,  /* no includes */
-  528,  /* num_types */
-=======
-  242,  /* num_globals */
-  47,  /* num_struct_unions */
+  245,  /* num_globals */
+  49,  /* num_struct_unions */
   12,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  573,  /* num_types */
->>>>>>> fc4440a (Back guest memory by real memory: touches timed, every discard verified)
+  587,  /* num_types */
   0,  /* flags */
 };
 
