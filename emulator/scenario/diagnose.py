@@ -127,8 +127,7 @@ def _explain(details: ErrorDetails, spot: _Spot) -> tuple[str, str]:
         case "missing":
             found = "is missing", f"write for example {_example(spot)}"
         case "extra_forbidden":
-            known = _fields(spot.model) if spot.model else ()
-            found = f"unknown key {shown(spot.path[-1])}", did_you_mean(spot.path[-1], known)
+            found = f"unknown key {shown(spot.path[-1])}", _known_key(spot)
         case "union_tag_not_found":
             found = "its `kind` is missing", f"write `kind:` and one of: {_kinds(spot)}"
         case "union_tag_invalid":
@@ -143,6 +142,15 @@ def _explain(details: ErrorDetails, spot: _Spot) -> tuple[str, str]:
         case _:
             found = details["msg"], f"write for example {_example(spot)}"
     return found
+
+
+def _known_key(spot: _Spot) -> str:
+    """What to write instead of an unknown key: where it belongs, or a key that there is."""
+    fields = _fields(spot.model) if spot.model else {}
+    for name, field in fields.items():
+        if any(spot.path[-1] in _fields(model) for model in _models(field.annotation)):
+            return f"write it in `{name}`"
+    return did_you_mean(spot.path[-1], fields)
 
 
 def _kinds(spot: _Spot) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from emulator.scenario.units import shown
 
+MAX_MISTAKES = 100
+"""Mistakes that are kept; nobody reads more."""
 _MAX_CHOICES = 12  # that a message lists
 _PLAIN_KEY = re.compile(r"[\w<>~-]{1,64}")
 Path = tuple[str | int, ...]
@@ -52,15 +54,17 @@ class Mistake:
 
 
 class ScenarioError(Exception):
-    """A scenario cannot be used; `mistakes` holds everything that is wrong with it, in order."""
+    """A scenario cannot be used; `mistakes` holds what is wrong with it, in order, and `more` is
+    the number of mistakes beyond those."""
 
     exit_code = 2
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes: Sequence[Mistake] = sorted(
-            mistakes, key=lambda m: (m.place.line == 0, m.place.line, m.place.column)
-        )
-        super().__init__("\n".join(map(str, self.mistakes)))
+        found = sorted(mistakes, key=lambda m: (m.place.line == 0, m.place.line, m.place.column))
+        self.mistakes: Sequence[Mistake] = found[:MAX_MISTAKES]
+        self.more = len(found) - len(self.mistakes)
+        lines = [str(mistake) for mistake in self.mistakes]
+        super().__init__("\n".join([*lines, f"and {self.more} more"] if self.more else lines))
 
 
 def path_text(path: Path) -> str:

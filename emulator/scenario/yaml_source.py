@@ -17,19 +17,17 @@ from typing import Any
 import yaml
 from yaml import events
 
-from emulator.scenario.errors import Mistake, Path, Place
+from emulator.scenario.errors import MAX_MISTAKES, Mistake, Path, Place
 from emulator.scenario.units import shown
 
 MAX_BYTES = 1 << 20
 """A scenario of a thousand phases takes a tenth of it."""
 MAX_DEPTH = 32
 """A scenario needs eight levels."""
-MAX_NODES = 100_000
+MAX_NODES = 20_000
 """Values in the whole text, with aliases expanded: the guard against alias bombs."""
 MAX_DIGITS = 40
 """Digits of a number; every field's largest value has fewer than twenty."""
-MAX_MISTAKES = 100
-"""Mistakes that are kept; nobody reads more."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

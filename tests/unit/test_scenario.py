@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from emulator.scenario.errors import ScenarioError
+from emulator.scenario.errors import MAX_MISTAKES, ScenarioError
 from emulator.scenario.load import load, parse
 from emulator.scenario.model import Scenario
 from emulator.scenario.schema import json_schema, json_schema_text
@@ -140,6 +140,8 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
         ("expect=[{metric: host.faults, min: 5, max: 1}]", "`max` is less than `min`; write 5"),
         ("expect=[{metric: host.faults, min: 5s}]", "'5s' where a number belongs; write a number"),
         ("expect=[{metric: reporting.bytes, min: 5s}]", "'s' is no unit of a size; write one of"),
+        ("memory=4GiB", "unknown key 'memory'; write it in `guest`"),
+        ("phases[0].size=4GiB", "unknown key 'size'; write it in `run`"),
         ("x=1", "unknown key 'x'; write one of: description, duration, expect, guest"),
     ],
 )
@@ -160,6 +162,14 @@ def test_mistakes_of_the_file_come_before_those_of_options() -> None:
         "a.yaml:11:21",
         "--set a.b=1",
     ]
+
+
+def test_endless_mistakes_are_counted_not_listed() -> None:
+    """A file of nothing but mistakes tells the first hundred, and how many more there are."""
+    with pytest.raises(ScenarioError) as caught:
+        read(b"expect: [" + b"1, " * 900 + b"1]\n" + SMALL)
+    assert (len(caught.value.mistakes), caught.value.more) == (MAX_MISTAKES, 801)
+    assert str(caught.value).splitlines()[-1] == "and 801 more"
 
 
 def test_options_replace_add_and_append() -> None:

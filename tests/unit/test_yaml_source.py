@@ -6,10 +6,10 @@ import time
 
 import pytest
 
+from emulator.scenario.errors import MAX_MISTAKES
 from emulator.scenario.yaml_source import (
     MAX_BYTES,
     MAX_DEPTH,
-    MAX_MISTAKES,
     SourceError,
     read,
 )
