@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from emulator.scenario.errors import MAX_MISTAKES, ScenarioError
 from emulator.scenario.load import load, parse
 from emulator.scenario.model import Scenario
 from emulator.scenario.schema import json_schema, json_schema_text
-from emulator.scenario.workloads import Tmpfs
+from emulator.scenario.workloads import Tmpfs, Workload
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SCENARIOS = sorted(CONFIGS.glob("*.yaml"))
@@ -285,3 +286,15 @@ def test_schema_describes_every_field_with_an_example() -> None:
     ]
     assert len(parts) > 10
     assert undescribed == []
+
+
+def test_documented_scenario_is_valid() -> None:
+    """The example of docs/scenarios.md is a scenario, and its workloads are all kinds there are."""
+    text = (CONFIGS.parent / "docs" / "scenarios.md").read_text()
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+    assert read(example.encode()).phases[0].name == "both"
+    kinds = get_args(get_args(Workload)[0])
+    documented = " ".join(text.partition("Each workload is one `kind`: ")[2].split())
+    for kind in kinds:
+        name = get_args(kind.model_fields["kind"].annotation)[0]
+        assert f"`{name}`" in documented.partition(".")[0]
