@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from emulator.native import lib
 from guest_model.allocator.config import (
@@ -12,12 +15,11 @@ from guest_model.allocator.config import (
     Counters,
     FreeFlags,
     MigrateType,
-    TakeStop,
     ZoneConfig,
     ZoneState,
 )
 from guest_model.allocator.reference import fallback, isolation, validation
-from guest_model.allocator.reference.pages import Held, Notify, Pages, fail
+from guest_model.allocator.reference.pages import Held, Pages, fail
 from guest_model.allocator.reference.per_cpu import Entry, list_index
 from guest_model.allocator.reference.watermark import (
     Attempt,
@@ -32,21 +34,12 @@ from guest_model.allocator.reference.zone import Zone
 class ReferenceAllocator:
     """Slow and obvious; errors are `NativeError` with the status that the C allocator returns."""
 
-    def __init__(self, config: AllocatorConfig, zones: Sequence[ZoneConfig]) -> None:
+    def __init__(self, config: AllocatorConfig, zones: Iterable[ZoneConfig]) -> None:
         self._pages = Pages(config)
         self._zones = [Zone(self._pages, each) for each in zones]
-
-    @property
-    def config(self) -> AllocatorConfig:
-        return self._pages.config
-
-    @property
-    def zones(self) -> int:
-        return len(self._zones)
-
-    @property
-    def notify(self) -> Notify:
-        return self._pages.notify
+        self.config = config
+        self.zones = len(self._zones)
+        self.notify = self._pages.notify
 
     @property
     def counters(self) -> Counters:
@@ -99,18 +92,26 @@ class ReferenceAllocator:
     def alloc(self, cpu: int, order: int, type_: int, flags: int = 0) -> int:
         """The first frame of a block of 2^order frames."""
         request = Request(order, type_, AllocFlags(flags))
-        if zonelist(self._zones, request):
-            for attempt in attempts(self._zones, request):
-                for zone in zonelist(self._zones, request):
-                    if not usable(zone, request, attempt):
-                        continue
-                    pfn = self._take(zone, cpu, request, attempt)
-                    if pfn is not None:
-                        self._pages.tally.allocs += 1
-                        self._pages.allocated[pfn] = Held(order, type_)
-                        return pfn
+        for attempt in attempts(self._zones, request):
+            if attempt.reclaim:
+                self._reclaim(request)
+            for zone in zonelist(self._zones, request):
+                if not usable(zone, request, attempt):
+                    continue
+                pfn = self._take(zone, cpu, request, attempt)
+                if pfn is not None:
+                    self._pages.tally.allocs += 1
+                    self._pages.allocated[pfn] = Held(order, type_)
+                    return pfn
         self._pages.tally.failures += 1
         fail(lib.FPR_NO_MEMORY, f"order {order}, type {type_}")
+
+    def _reclaim(self, request: Request) -> None:
+        """What direct reclaim frees without looking at the workload's pages."""
+        for zone in zonelist(self._zones, request):
+            if fallback.unreserve_highatomic(zone, request.type):
+                break
+        self.drain_pcp()
 
     def _take(self, zone: Zone, cpu: int, request: Request, attempt: Attempt) -> int | None:
         def from_buddy() -> tuple[int, int] | None:
@@ -132,6 +133,7 @@ class ReferenceAllocator:
 
     def free(self, cpu: int, pfn: int, order: int) -> None:
         """To the CPU's lists where they take this order, else to the buddy lists."""
+        self._check_block(pfn, order)
         self._pages.take_allocated(pfn, order)
         zone, label = self._zone_of(pfn, order), self._pages.label(pfn)
         self._pages.tally.frees += 1
@@ -157,15 +159,18 @@ class ReferenceAllocator:
         return taken[0]
 
     def buddy_free(self, pfn: int, order: int, type_: int, flags: int = 0) -> None:
+        self._check_block(pfn, order)
         self._pages.take_allocated(pfn, order)
         self._zone_of(pfn, order).free_block(pfn, order, type_, flags)
 
     def buddy_take(self, pfn: int, order: int) -> None:
         """This very block, out of the free block that holds it."""
-        zone, block = self._zone_of(pfn, order), self._pages.find(pfn)
+        self._check_block(pfn, order)
+        block = self._pages.find(pfn)
         if block is None or block.order < order:
             fail(lib.FPR_NOT_FREE, f"({pfn:#x}, {order})")
-        zone.delete(block)
+        zone = self._zone_of(pfn, order)
+        zone.take_out(block)
         zone.expand(block.pfn, block.order, pfn, order, block.type)
         self._pages.allocated[pfn] = Held(order, block.type)
 
@@ -179,10 +184,11 @@ class ReferenceAllocator:
 
     def list_take(
         self, zone: int, order: int, type_: int, maximum: int
-    ) -> tuple[list[Block], TakeStop]:
+    ) -> tuple[NDArray[np.void], int]:
+        """BLOCK_DTYPE, in the order of the walk, and a `TakeStop`."""
         return isolation.take(self._zones[zone], order, type_, maximum)
 
-    def list_put_back(self, blocks: Sequence[Block], reported: bool) -> None:
+    def list_put_back(self, blocks: NDArray[np.void], reported: bool) -> None:
         isolation.put_back(self._pages, self._zones, blocks, reported)
 
     def list_read(self, zone: int, order: int, type_: int) -> list[tuple[int, bool]]:
@@ -197,10 +203,13 @@ class ReferenceAllocator:
         for what in validation.broken(self._pages, self._zones):
             fail(lib.FPR_INVALID, what)
 
-    def _zone_of(self, pfn: int, order: int) -> Zone:
-        """The zone that spans the whole block."""
+    def _check_block(self, pfn: int, order: int) -> None:
         if not 0 <= order <= self.config.top_order or pfn % (1 << order):
             fail(lib.FPR_BAD_ARGUMENT, f"({pfn:#x}, {order}) is not a block")
+
+    def _zone_of(self, pfn: int, order: int) -> Zone:
+        """The zone that spans the whole block."""
+        self._check_block(pfn, order)
         for zone in self._zones:
             if zone.spans(pfn) and zone.spans(pfn + (1 << order) - 1):
                 return zone

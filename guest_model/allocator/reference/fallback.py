@@ -68,7 +68,7 @@ def _steal(zone: Zone, victim: FreeBlock, type_: int) -> None:
     if victim.order >= zone.pageblock_order:
         for pfn in range(victim.pfn, victim.pfn + (1 << victim.order), pageblock_pages):
             pages.set_label(pfn, type_)
-            pages.tally.steals += 1
+        pages.tally.steals += 1
         zone.move(victim, type_)
         return
     boost(zone)
@@ -131,3 +131,18 @@ def reserve_highatomic(zone: Zone, pfn: int) -> None:
         start = pfn & -pageblock_pages
         if zone.spans(start) and zone.spans(start + pageblock_pages - 1):
             move_page_block(zone, start, MigrateType.HIGHATOMIC)
+
+
+def unreserve_highatomic(zone: Zone, type_: int) -> bool:
+    """Give one reserved page block back to a type that is short of memory; one always stays."""
+    pageblock_pages = 1 << zone.pageblock_order
+    if zone.highatomic_pages <= pageblock_pages:
+        return False
+    for lists in zone.lists:
+        for block in lists[MigrateType.HIGHATOMIC][:1]:
+            if zone.pages.label(block.pfn) == MigrateType.HIGHATOMIC:
+                zone.highatomic_pages -= pageblock_pages
+                zone.pages.set_label(block.pfn, type_)
+            if move_page_block(zone, block.pfn & -pageblock_pages, type_):
+                return True
+    return False

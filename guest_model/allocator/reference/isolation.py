@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guest_model.allocator.config import Block, FreeFlags, MigrateType, TakeStop
-from guest_model.allocator.reference.pages import FreeBlock, Pages
+import numpy as np
+from numpy.typing import NDArray
+
+from emulator.native import lib
+from guest_model.allocator.config import BLOCK_DTYPE, FreeFlags, MigrateType, TakeStop
+from guest_model.allocator.reference.pages import FreeBlock, Pages, fail
 from guest_model.allocator.reference.zone import MERGEABLE, Zone
 
 
@@ -25,29 +29,33 @@ def isolate(zone: Zone, block: FreeBlock) -> bool:
     return True
 
 
-def take(zone: Zone, order: int, type_: int, maximum: int) -> tuple[list[Block], TakeStop]:
-    """Isolate up to `maximum` unreported blocks of a list from its head on."""
-    taken: list[Block] = []
+def take(zone: Zone, order: int, type_: int, maximum: int) -> tuple[NDArray[np.void], int]:
+    """Isolate up to `maximum` unreported blocks of a list from its head on, and why it stopped."""
+    taken: list[tuple[int, int, int]] = []
+    stop = TakeStop.END
     for block in list(zone.lists[order][type_]):
         if block.reported:
             continue
         if len(taken) == maximum:
+            stop = TakeStop.CANDIDATE
+        elif not isolate(zone, block):
+            stop = TakeStop.REFUSED
+        if stop != TakeStop.END:
             zone.rotate_to_head(block)
-            return taken, TakeStop.CANDIDATE
-        if not isolate(zone, block):
-            zone.rotate_to_head(block)
-            return taken, TakeStop.REFUSED
-        taken.append(Block(block.pfn, order, type_))
-    return taken, TakeStop.END
+            break
+        taken.append((block.pfn, order, type_))
+    return np.array(taken, BLOCK_DTYPE), stop
 
 
-def put_back(pages: Pages, zones: Sequence[Zone], blocks: Sequence[Block], reported: bool) -> None:
+def put_back(pages: Pages, zones: Sequence[Zone], blocks: NDArray[np.void], reported: bool) -> None:
     """To the tails of the lists of their labels; what did not merge is reported, if asked."""
-    for block in blocks:
-        del pages.isolated[block.pfn]
-        zone = next(each for each in zones if each.spans(block.pfn))
+    for pfn, order, _ in blocks.tolist():
+        if pages.isolated.get(pfn) != order:
+            fail(lib.FPR_BAD_ARGUMENT, f"({pfn:#x}, {order}) is not isolated")
+        del pages.isolated[pfn]
+        zone = next(each for each in zones if each.spans(pfn))
         flags = FreeFlags.TO_TAIL | FreeFlags.SKIP_NOTIFY
-        zone.free_block(block.pfn, block.order, pages.label(block.pfn), flags)
-        returned = pages.free.get(block.pfn)
-        if reported and returned is not None and returned.order == block.order:
+        zone.free_block(pfn, order, pages.label(pfn), flags)
+        returned = pages.free.get(pfn)
+        if reported and returned is not None and returned.order == order:
             returned.reported = True

@@ -27,8 +27,7 @@ class Request:
 
     @property
     def highatomic(self) -> bool:
-        urgent = AllocFlags.HIGH | AllocFlags.NONBLOCKING
-        return self.order > 0 and self.flags & urgent == urgent
+        return self.order > 0 and bool(self.flags & AllocFlags.NONBLOCKING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +36,25 @@ class Attempt:
 
     low: bool
     nofragment: bool = False
+    reclaim: bool = False
 
 
 def zonelist(zones: Sequence[Zone], request: Request) -> list[Zone]:
-    """Zones that the request may use, the highest class first."""
-    usable = [zone for zone in zones if zone.config.zone_class <= request.highest]
+    """Zones with memory that the request may use, the highest class first."""
+    managed = [zone for zone in zones if zone.config.managed_pages]
+    usable = [zone for zone in managed if zone.config.zone_class <= request.highest]
     return sorted(usable, key=lambda zone: zone.config.zone_class, reverse=True)
 
 
 def attempts(zones: Sequence[Zone], request: Request) -> Iterator[Attempt]:
-    preferred = zonelist(zones, request)[0].config.zone_class
+    preferred = [zone.config.zone_class for zone in zonelist(zones, request)[:1]]
     has_dma32 = any(zone.config.zone_class == ZoneClass.DMA32 for zone in zones)
-    if preferred == ZoneClass.NORMAL and has_dma32:
+    if preferred == [ZoneClass.NORMAL] and has_dma32:
         yield Attempt(low=True, nofragment=True)
     yield Attempt(low=True)
     yield Attempt(low=False)
+    if not request.flags & AllocFlags.NONBLOCKING:
+        yield Attempt(low=False, reclaim=True)
 
 
 def usable(zone: Zone, request: Request, attempt: Attempt) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from guest_model.allocator.config import (
+    MAX_ORDERS,
     MIGRATETYPES,
     FreeFlags,
     MigrateType,
@@ -50,6 +51,8 @@ class Zone:
         )
 
     def nr_free(self, order: int) -> int:
+        if order > self.top_order:
+            return 0
         return sum(len(blocks) for blocks in self.lists[order])
 
     def state(self) -> ZoneState:
@@ -59,7 +62,7 @@ class Zone:
             boost_pages=self.boost_pages,
             highatomic_pages=self.highatomic_pages,
             pcp_pages=sum(cpu.count for cpu in self.per_cpu),
-            nr_free=tuple(self.nr_free(order) for order in range(self.top_order + 1)),
+            nr_free=tuple(self.nr_free(order) for order in range(MAX_ORDERS)),
         )
 
     # The four primitives of a free list.
@@ -75,7 +78,6 @@ class Zone:
         """Out of its list; a block that returns is unreported."""
         self._unlink(block)
         del self.pages.free[block.pfn]
-        self.pages.tally.reported_allocs += block.reported
 
     def move(self, block: FreeBlock, type_: int) -> None:
         """To the tail of another type's list: it stays reported if it was."""
@@ -141,10 +143,15 @@ class Zone:
         for found in range(order, self.top_order + 1):
             if self.lists[found][type_]:
                 block = self.lists[found][type_][0]
-                self.delete(block)
+                self.take_out(block)
                 self.expand(block.pfn, found, block.pfn, order, type_)
                 return block.pfn
         return None
+
+    def take_out(self, block: FreeBlock) -> None:
+        """Delete a block in order to allocate some or all of it."""
+        self.pages.tally.reported_allocs += block.reported
+        self.delete(block)
 
     def expand(self, pfn: int, order: int, want_pfn: int, want_order: int, type_: int) -> None:
         """Split down to the wanted block; each half without it goes to the head of its list."""
