@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    PlainSerializer,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -84,6 +85,15 @@ def _auto_none(value: Any) -> Any:
     return None if value == "auto" else value
 
 
+OptionalSize = Annotated[
+    Size | None,
+    BeforeValidator(_auto_none),
+    PlainSerializer(
+        lambda size_bytes: "auto" if size_bytes is None else format_size(size_bytes),
+        return_type=str,
+        when_used="json",
+    ),
+]
 AutoSize = Annotated[Size, BeforeValidator(_auto_size)]
 
 
@@ -152,7 +162,7 @@ class Guest(Part):
     """Transparent huge pages: anonymous memory comes in 2 MiB blocks where it can."""
     shuffle: bool = Field(default=False, examples=[False])
     """Shuffled free lists (page_alloc.shuffle=1)."""
-    min_free_bytes: Annotated[Size | None, BeforeValidator(_auto_none)] = Field(
+    min_free_bytes: OptionalSize = Field(
         default=written("auto"),
         alias="min_free",
         ge=128 * KIB,

@@ -41,16 +41,13 @@ def _tidy(part: Any, inside_properties: bool = False) -> Any:
         return [_tidy(item) for item in part]
     if not isinstance(part, dict):
         return part
+    kept = {key: part[key] for key in _KEPT if key in part}
+    if not inside_properties and "auto" in part.get("examples", []):
+        return kept | {"anyOf": [{"const": "auto"}, {"$ref": "#/$defs/Size"}]}
     if not inside_properties and part.get("pattern") in _QUANTITIES:
-        reference = {"$ref": f"#/$defs/{_QUANTITIES[part['pattern']]}"}
-        return reference | {key: part[key] for key in _KEPT if key in part}
-    tidy = {
+        return kept | {"$ref": f"#/$defs/{_QUANTITIES[part['pattern']]}"}
+    return {
         key: _tidy(value, inside_properties=key in ("properties", "$defs"))
         for key, value in part.items()
         if inside_properties or key != "title"
     }
-    if not inside_properties and "auto" in part.get("examples", []):
-        return {key: tidy[key] for key in _KEPT if key in tidy} | {
-            "anyOf": [{"const": "auto"}, {"$ref": "#/$defs/Size"}]
-        }
-    return tidy
