@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from emulator.scenario.errors import Mistake, Place
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,18 @@ class Note:
 
 
 class RecordingError(Exception):
-    """A recording of which nothing useful can be read: the user's mistake, exit 2.
+    """A recording of which nothing useful can be read; `mistakes` holds everything wrong with it.
 
-    `problems` are finished lines `file:line:column: path: what; what to write instead`.
+    Its text has a line `file:line:column: path: what; what to write instead` for each.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+    exit_code = 2
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes: Sequence[Mistake] = tuple(mistakes)
+        super().__init__("\n".join(map(str, self.mistakes)))
 
 
-def problem(file: str, what: str, remedy: str, *, line: int = 1, column: int = 1) -> str:
-    """One line of a `RecordingError`; `what` begins with the path inside the file, if any."""
-    return f"{file}:{line}:{column}: {what}; {remedy}"
+def unusable(file: str, part: str, what: str, instead: str) -> RecordingError:
+    """The error of a single mistake that concerns `part` of a recording, not one line of it."""
+    return RecordingError([Mistake(Place(file, 1, 1), (part,), what, instead)])

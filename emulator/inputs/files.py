@@ -25,10 +25,10 @@ def read_text(path: Path, notes: list[Note]) -> str | None:
     Bytes that are not UTF-8 become replacement characters, which no parser accepts as a number.
     """
     try:
+        if not path.is_file():  # a pipe or a device would never end
+            return None
         with path.open("rb") as file:
             data = file.read(SMALL_FILE_BYTES + 1)
-    except FileNotFoundError:
-        return None
     except OSError as error:
         notes.append(Note(path.name, f"cannot be read: {error.strerror}"))
         return None

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from emulator.inputs.errors import Note, RecordingError, unusable
+from emulator.scenario.errors import Mistake, Place
+from emulator.scenario.units import shown
+from emulator.scenario.yaml_source import MAX_BYTES, Node, SourceError, read
 
-from emulator.inputs.errors import Note, RecordingError, problem
-from emulator.inputs.files import read_text
-
-MANY = 1 << 40
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+SECONDS_MAX = 9e9
+"""Keeps nanoseconds in a signed 64-bit number."""
 
 
 @dataclass(frozen=True)
@@ -44,74 +43,74 @@ class Meta:
     @property
     def kernel_version(self) -> tuple[int, int]:
         """Major and minor number of the kernel: (6, 1) of "6.1.0-56-cloud-amd64"."""
-        match = re.match(r"(\d+)\.(\d+)", self.kernel)
+        match = _RELEASE.match(self.kernel)
         assert match is not None, "checked when the file was read"
         return int(match[1]), int(match[2])
 
 
-class _Wrong(Exception):
-    """A value that is not what its key wants: what is wrong, and what to write instead."""
+_RELEASE = re.compile(r"(\d{1,3})\.(\d{1,3})")
 
 
-def _whole(low: int, high: int) -> Callable[[yaml.Node], int]:
-    def read(node: yaml.Node) -> int:
-        value = node.value if isinstance(node, yaml.ScalarNode) else ""
-        if not re.fullmatch(r"[0-9]{1,18}", value) or not low <= int(value) <= high:
-            raise _Wrong(f"write a whole number from {low} to {high}")
-        return int(value)
-
-    return read
+class _WrongValue(Exception):
+    """A value that is not what its key wants; the text says what to write instead."""
 
 
-def _seconds(node: yaml.Node) -> float:
-    value = node.value if isinstance(node, yaml.ScalarNode) else ""
-    number = float(value) if re.fullmatch(r"[0-9]{1,10}(\.[0-9]*)?", value) else math.inf
-    if not number < 9e9:
-        raise _Wrong("write seconds, such as 5.25")
-    return number
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise _WrongValue(f"write a whole number from {low} to {high}")
+        return value
+
+    return check
 
 
-def _interval(node: yaml.Node) -> tuple[float, float]:
-    if not isinstance(node, yaml.SequenceNode) or len(node.value) != 2:
-        raise _Wrong("write two times in seconds, such as [4.9, 5.3]")
-    begin, end = (_seconds(item) for item in node.value)
+def _seconds(value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= SECONDS_MAX:
+        raise _WrongValue("write seconds, such as 5.25")
+    return float(value)
+
+
+def _interval(value: Any) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise _WrongValue("write two times in seconds, such as [4.9, 5.3]")
+    begin, end = (_seconds(item) for item in value)
     if end < begin:
-        raise _Wrong("write the earlier time first")
+        raise _WrongValue("write the earlier time first")
     return begin, end
 
 
-def _flag(node: yaml.Node) -> bool:
-    if not isinstance(node, yaml.ScalarNode) or node.value not in ("true", "false"):
-        raise _Wrong("write true or false")
-    return bool(node.value == "true")
-
-
-def _text(node: yaml.Node) -> str:
-    if not isinstance(node, yaml.ScalarNode):
-        raise _Wrong("write one line of text")
-    return str(node.value)
-
-
-def _kernel(node: yaml.Node) -> str:
-    value = _text(node)
-    if not re.match(r"\d{1,3}\.\d{1,3}", value):
-        raise _Wrong('write the release as `uname -r` prints it, such as "6.1.0-56-cloud-amd64"')
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongValue("write true or false")
     return value
 
 
-def _page_size(node: yaml.Node) -> int:
-    value = _whole(4096, 65536)(node)
-    if value & (value - 1):
-        raise _Wrong("write a power of two from 4096 to 65536")
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _WrongValue("write a text in quotes")
     return value
 
 
-_KEYS: dict[str, Callable[[yaml.Node], Any]] = {
+def _kernel(value: Any) -> str:
+    if not _RELEASE.match(_text(value)):
+        raise _WrongValue('write what `uname -r` prints, such as "6.1.0-56-cloud-amd64"')
+    return _text(value)
+
+
+def _page_size(value: Any) -> int:
+    size = _whole(4096, 65536)(value)
+    if size & (size - 1):
+        raise _WrongValue("write a power of two from 4096 to 65536")
+    return size
+
+
+_KEYS: dict[str, Callable[[Any], Any]] = {
     "kernel": _kernel,
     "kernel_command_line": _text,
     "hz": _whole(1, 10_000),
     "cpus": _whole(1, 8192),
-    "managed_memory_kib": _whole(1, MANY),
+    "managed_memory_kib": _whole(1, 1 << 40),
     "page_size": _page_size,
     "pageblock_order": _whole(0, 13),
     "page_reporting_order": _whole(0, 13),
@@ -124,16 +123,16 @@ _KEYS: dict[str, Callable[[yaml.Node], Any]] = {
 }
 _REQUIRED = ("kernel", "cpus", "page_size", "pageblock_order", "page_reporting_order")
 
-# What stands for a key that is not there, and what follows from that.
+# What is taken in the place of a key that is not there.
 _DEFAULTS: dict[str, tuple[Any, str]] = {
-    "hz": (250, "250, Debian's"),
-    "page_reporting_capacity": (32, "32, the driver's"),
-    "page_reporting_delay_ms": (2000, "2000, Linux's"),
-    "trace_from_boot": (False, "false: the order of the free lists is inferred"),
-    "kernel_command_line": ("", "nothing: shuffling and the like cannot be known"),
+    "hz": (250, "250, as Debian's kernels have"),
+    "page_reporting_capacity": (32, "32, as the balloon driver has"),
+    "page_reporting_delay_ms": (2000, "2000, as Linux has"),
+    "trace_from_boot": (False, "false; the order of the free lists is inferred"),
+    "kernel_command_line": ("", "an empty one; shuffling and the like cannot be known"),
     "managed_memory_kib": (None, "the sum of the zones"),
     "free_map_taken_s": (None, "the trace's markers `snapshot` and `snapshot_done`"),
-    "first_pass_s": (None, "nothing: the time of the first pass is inferred"),
+    "first_pass_s": (None, "nothing; when the first pass ran is inferred"),
     "workload_s": (None, "the trace's markers `workload` and `workload_done`"),
 }
 
@@ -141,47 +140,32 @@ _DEFAULTS: dict[str, tuple[Any, str]] = {
 def load_meta(path: Path, notes: list[Note]) -> Meta:
     """Read and check `meta.yaml`.
 
-    Unknown keys and keys for which something else stands become notes. All wrong values and all
+    Unknown keys, and keys for which something else stands, become notes. All wrong values and all
     missing keys that nothing stands for are in one `RecordingError`.
     """
-    text = read_text(path, notes)
-    if text is None:
-        raise RecordingError(
-            [problem(str(path), "meta.yaml: missing, unreadable or empty", _REMEDY)]
-        )
-    pairs = _pairs(path, text)
-    problems: list[str] = []
+    root, mistakes = _read(path)
+    assert isinstance(root.value, dict)
     values: dict[str, Any] = {}
-    for key, node in pairs:
-        name = key.value
-        line, column = node.start_mark.line + 1, node.start_mark.column + 1
+    for name, node in root.value.items():
         if name not in _KEYS:
             close = difflib.get_close_matches(name, _KEYS, n=1)
-            hint = f", perhaps meant to be {close[0]}" if close else ""
-            notes.append(
-                Note(path.name, f"unknown key {name[:80]!r}{hint}: ignored",
-                     line=key.start_mark.line + 1)
-            )  # fmt: skip
-        elif name in values:
-            problems.append(
-                problem(str(path), f"{name}: given twice", "keep one of them", line=line)
-            )
-        else:
-            values[name] = None
-            try:
-                values[name] = _KEYS[name](node)
-            except _Wrong as wrong:
-                problems.append(
-                    problem(str(path), f"{name}: not what it should be", str(wrong),
-                            line=line, column=column)
-                )  # fmt: skip
-    problems.extend(
-        problem(str(path), f"{name}: missing", "add it: it cannot be found elsewhere")
+            hint = f" (meant {close[0]}?)" if close else ""
+            line = root.key_places[name].line
+            notes.append(Note(path.name, f"unknown key {shown(name)}{hint}: ignored", line=line))
+            continue
+        values[name] = None
+        try:
+            values[name] = _KEYS[name](node.plain())
+        except _WrongValue as wrong:
+            what = f"{shown(node.plain())} does not belong here"
+            mistakes.append(Mistake(node.place, (name,), what, str(wrong)))
+    mistakes += [
+        Mistake(Place(str(path), 1, 1), (name,), "missing", "add it: nothing else tells it")
         for name in _REQUIRED
         if name not in values
-    )
-    if problems:
-        raise RecordingError(problems)
+    ]
+    if mistakes:
+        raise RecordingError(mistakes)
     for name, (value, stands) in _DEFAULTS.items():
         if name not in values:
             values[name] = value
@@ -189,29 +173,17 @@ def load_meta(path: Path, notes: list[Note]) -> Meta:
     return Meta(**values)
 
 
-_REMEDY = "name a folder with meta.yaml and trace.txt.gz"
-
-
-def _pairs(path: Path, text: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
-    """Keys and values of the one mapping; values stay text, so no YAML 1.1 surprise is possible."""
+def _read(path: Path) -> tuple[Node, list[Mistake]]:
     try:
-        root = yaml.compose(text, Loader=_LOADER)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or "nested too deeply or not text"
-        raise RecordingError(
-            [
-                problem(
-                    str(path),
-                    f"meta.yaml: not YAML ({what})",
-                    "write lines such as `hz: 250`",
-                    line=mark.line + 1 if mark else 1,
-                    column=mark.column + 1 if mark else 1,
-                )
-            ]
-        ) from None
-    if not isinstance(root, yaml.MappingNode):
-        raise RecordingError(
-            [problem(str(path), "meta.yaml: not a list of keys", "write lines such as `hz: 250`")]
-        )
-    return [(key, value) for key, value in root.value if isinstance(key, yaml.ScalarNode)]
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+        raise unusable(str(path), path.name, what, "name a folder that holds one") from None
+    try:
+        root, mistakes = read(raw, str(path))
+    except SourceError as error:
+        raise RecordingError([error.mistake]) from None
+    if not isinstance(root.value, dict):
+        raise unusable(str(path), path.name, "holds no keys", "write lines such as `hz: 250`")
+    return root, mistakes

@@ -10,9 +10,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.inputs.errors import Note, RecordingError, problem
+from emulator.inputs.errors import Note, unusable
 from emulator.inputs.files import read_text
 from emulator.inputs.meta import Meta, load_meta
+from emulator.inputs.plausible import end_of_memory, plausible_events, plausible_runs
 from emulator.inputs.procfs import (
     PageTypeInfo,
     Zone,
@@ -22,14 +23,14 @@ from emulator.inputs.procfs import (
     parse_zoneinfo,
 )
 from emulator.inputs.reports import parse_reports
-from emulator.inputs.trace import KINDS, Marker, load_trace
+from emulator.inputs.trace import KINDS, Marker, Trace, load_trace
 
 TRACE_NAMES = ("trace.txt.gz", "trace.txt")
 
 _WITHOUT = {
     "freemap.start": "which frames were free at the start is known only from the trace's events",
     "freemap.end": "the free frames at the end cannot be checked",
-    "zoneinfo": "zones, watermarks and per-CPU limits cannot be known, only computed from memory",
+    "zoneinfo": "zones, watermarks and per-CPU limits cannot be known",
     "pagetypeinfo.start": "types of page blocks at the start cannot be known",
     "pagetypeinfo.end": "types of page blocks at the end cannot be checked",
     "iomem": "holes in memory cannot be known",
@@ -44,8 +45,8 @@ class Recording:
     """What a recording's files say. None or empty where a file is absent or holds nothing.
 
     `events` is in order of time with `trace.EVENT_DTYPE`; frame runs have shape (n, 2): first frame
-    and count. `reports` has `reports.REPORT_DTYPE`. `read` says what was read, `skipped` what was
-    not, or cannot be known, and why.
+    and count. All frames lie below `frames`. `reports` has `reports.REPORT_DTYPE`. `read` says what
+    was read, `skipped` what was not, or cannot be known, and why.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Recording:
     events: NDArray[np.void]
     markers: tuple[Marker, ...]
     lost_events: int
+    frames: int
     freemap_start: NDArray[np.uint64] | None
     freemap_end: NDArray[np.uint64] | None
     zones: tuple[Zone, ...]
@@ -75,11 +77,18 @@ class Recording:
     @property
     def free_map_taken_ns(self) -> tuple[int, int] | None:
         """When the dump of the free map began and ended: from the meta data, else the markers."""
-        if self.meta.free_map_taken_s is not None:
-            begin, end = self.meta.free_map_taken_s
-            return round(begin * 1e9), round(end * 1e9)
-        marks = self.marker_ns("snapshot"), self.marker_ns("snapshot_done")
-        return None if marks[0] is None or marks[1] is None else (marks[0], marks[1])
+        return self._interval(self.meta.free_map_taken_s, "snapshot")
+
+    @property
+    def workload_ns(self) -> tuple[int, int] | None:
+        """When the workload began and ended: from the meta data, else the markers."""
+        return self._interval(self.meta.workload_s, "workload")
+
+    def _interval(self, given: tuple[float, float] | None, marker: str) -> tuple[int, int] | None:
+        if given is not None:
+            return round(given[0] * 1e9), round(given[1] * 1e9)
+        begin, end = self.marker_ns(marker), self.marker_ns(f"{marker}_done")
+        return None if begin is None or end is None else (begin, end)
 
 
 class _Folder:
@@ -99,6 +108,28 @@ class _Folder:
         self.read.append(f"{name}: {len(text)} characters")
         return parsed
 
+    def trace(self) -> tuple[Trace, str]:
+        """The trace and its file's name."""
+        paths = [self.path / name for name in TRACE_NAMES if (self.path / name).is_file()]
+        if not paths:
+            what = "missing"
+            raise unusable(str(self.path), TRACE_NAMES[0], what, "add it, or trace.txt")
+        self.notes += [Note(path.name, f"ignored beside {paths[0].name}") for path in paths[1:]]
+        before = len(self.notes)
+        trace = load_trace(paths[0], self.notes)
+        if not len(trace.events):
+            reasons = "".join(f" ({note})" for note in self.notes[before:])
+            raise unusable(
+                str(paths[0]),
+                paths[0].name,
+                f"no page-allocator event in {trace.lines} lines{reasons}",
+                "record the events kmem:mm_page_* with tracefs, trace-cmd or perf",
+            )
+        counts = np.bincount(trace.events["kind"], minlength=len(KINDS))
+        parts = [f"{count} {kind}" for kind, count in zip(KINDS, counts, strict=True) if count]
+        self.read.append(f"{paths[0].name}: {trace.lines} lines: {', '.join(parts)}")
+        return trace, paths[0].name
+
 
 def load_recording(path: Path) -> Recording:
     """Read the recording in the folder `path`.
@@ -106,46 +137,47 @@ def load_recording(path: Path) -> Recording:
     Raises `RecordingError` where it is not a recording, its meta data is wrong, or its trace
     holds not one event of the page allocator. Everything less goes into `skipped`.
     """
-    if not path.is_dir():
-        what = "not a folder" if path.exists() else "no such folder"
-        raise RecordingError([problem(str(path), what, "name a recording's folder")])
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        what = f"cannot be looked at: {error.strerror}"
+        raise unusable(str(path), "recording", what, "make it readable") from None
+    if not is_folder:
+        what = "not a folder" if exists else "no such folder"
+        raise unusable(str(path), "recording", what, "name a folder with meta.yaml and a trace")
     folder = _Folder(path)
     meta = load_meta(path / "meta.yaml", folder.notes)
-    folder.read.append(f"meta.yaml: {meta.kernel}, {meta.cpus} CPUs")
-    trace_path = next((path / name for name in TRACE_NAMES if (path / name).is_file()), None)
-    if trace_path is None:
-        raise RecordingError(
-            [problem(str(path), "trace.txt.gz: missing", "add it, or trace.txt, beside meta.yaml")]
+    folder.read.append(f"meta.yaml: {meta.kernel}, CPUs: {meta.cpus}")
+    trace, trace_name = folder.trace()
+    zones = folder.optional("zoneinfo", parse_zoneinfo) or ()
+    iomem = folder.optional(
+        "iomem", lambda text, name, notes: parse_iomem(text, name, notes, meta.page_size)
+    )
+    maps = [folder.optional(name, parse_freemap) for name in ("freemap.start", "freemap.end")]
+    frames = end_of_memory(zones, iomem, maps, trace.events)
+    maps = [
+        plausible_runs(runs, name, folder.notes, frames)
+        for runs, name in zip(maps, ("freemap.start", "freemap.end"), strict=True)
+    ]
+    events = plausible_events(trace.events, trace_name, folder.notes, frames, meta.cpus)
+    if not len(events):
+        what = "no event fits meta.yaml and zoneinfo"
+        raise unusable(
+            str(path / trace_name), trace_name, what, "keep a recording's files together"
         )
-    trace = load_trace(trace_path, folder.notes)
-    if not len(trace.events):
-        reasons = "".join(f" ({note})" for note in folder.notes if note.file == trace_path.name)
-        raise RecordingError(
-            [
-                problem(
-                    str(trace_path),
-                    f"no page-allocator event in {trace.lines} lines{reasons}",
-                    "record the events kmem:mm_page_* with tracefs, trace-cmd or perf",
-                )
-            ]
-        )
-    counts = np.bincount(trace.events["kind"], minlength=len(KINDS))
-    parts = ", ".join(f"{count} {kind}" for kind, count in zip(KINDS, counts, strict=True) if count)
-    folder.read.append(f"{trace_path.name}: {trace.lines} lines: {parts}")
     return Recording(
         path=path,
         meta=meta,
-        events=trace.events,
+        events=events,
         markers=trace.markers,
         lost_events=trace.lost_events,
-        freemap_start=folder.optional("freemap.start", parse_freemap),
-        freemap_end=folder.optional("freemap.end", parse_freemap),
-        zones=folder.optional("zoneinfo", parse_zoneinfo) or (),
+        frames=frames,
+        freemap_start=maps[0],
+        freemap_end=maps[1],
+        zones=zones,
         pagetypeinfo_start=folder.optional("pagetypeinfo.start", parse_pagetypeinfo),
         pagetypeinfo_end=folder.optional("pagetypeinfo.end", parse_pagetypeinfo),
-        iomem_ram=folder.optional(
-            "iomem", lambda text, name, notes: parse_iomem(text, name, notes, meta.page_size)
-        ),
+        iomem_ram=iomem,
         reports=folder.optional("reports.csv", parse_reports),
         read=tuple(folder.read),
         skipped=tuple(folder.notes),

@@ -69,7 +69,8 @@ static int flag(struct fpr_span value, uint8_t bit, uint8_t *flags)
 }
 
 /* What the names in the kernel's tables mean here (include/trace/events/mmflags.h and
- * include/linux/gfp_types.h of Linux 6.1). Names without effect on placement are not listed. */
+ * include/linux/gfp_types.h of Linux 6.1; without underscores before 4.6). Names without effect on
+ * placement are not listed. */
 static uint16_t gfp_name(const struct fpr_span *name)
 {
     static const struct {
@@ -101,6 +102,14 @@ static uint16_t gfp_name(const struct fpr_span *name)
         {"__GFP_MEMALLOC", FPR_GFP_MEMALLOC},
         {"__GFP_RECLAIM", FPR_GFP_DIRECT_RECLAIM},
         {"__GFP_DIRECT_RECLAIM", FPR_GFP_DIRECT_RECLAIM},
+        {"GFP_TEMPORARY", FPR_GFP_RECLAIMABLE | FPR_GFP_DIRECT_RECLAIM},
+        {"GFP_ZERO", FPR_GFP_ZERO},
+        {"GFP_RECLAIMABLE", FPR_GFP_RECLAIMABLE},
+        {"GFP_MOVABLE", FPR_GFP_MOVABLE},
+        {"GFP_HIGH", FPR_GFP_HIGH},
+        {"GFP_WAIT", FPR_GFP_DIRECT_RECLAIM},
+        {"GFP_MEMALLOC", FPR_GFP_MEMALLOC},
+        {"GFP_NOMEMALLOC", FPR_GFP_NOMEMALLOC},
     };
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)

@@ -133,6 +133,21 @@ static int event_kind(const struct fpr_span *name)
     return -1;
 }
 
+/* The function that wrote a marker, by its name or, where that is not known, by its address. */
+static int is_caller(const struct fpr_span *word)
+{
+    static const char name[] = "tracing_mark_write";
+    const size_t bytes = sizeof(name) - 1;
+    const uint8_t *at = word->at;
+
+    if ((size_t)(word->end - at) >= bytes && memcmp(at, name, bytes) == 0) return 1;
+    if (word->end - at > 2 && at[0] == '0' && at[1] == 'x') at += 2;
+    if (word->end - at < 8) return 0;
+    for (; at < word->end; at++)
+        if (!fpr_is_digit(*at) && !((*at | 32) >= 'a' && (*at | 32) <= 'f')) return 0;
+    return 1;
+}
+
 /* tracefs: "tracing_mark_write: text". trace-cmd and perf: "print: function-or-address: text". */
 static int read_marker(const struct line *line, struct fpr_span *text)
 {
@@ -143,12 +158,9 @@ static int read_marker(const struct line *line, struct fpr_span *text)
     while (text->at < text->end && *text->at == ' ') text->at++;
     if (print) {
         struct fpr_span caller = {text->at, text->at};
-        while (caller.end < text->end && *caller.end != ' ') caller.end++;
-        uint64_t address;
-        struct fpr_span digits = {caller.at, caller.end};
-        int known = caller.end > caller.at && caller.end[-1] == ':' &&
-                    (caller.end - caller.at >= 18 || fpr_read_number(&digits, &address));
-        if (known) text->at = caller.end;
+        while (caller.end < text->end && *caller.end != ' ' && *caller.end != ':') caller.end++;
+        if (caller.end < text->end && *caller.end == ':' && is_caller(&caller))
+            text->at = caller.end + 1;
         while (text->at < text->end && *text->at == ' ') text->at++;
     }
     while (text->end > text->at && text->end[-1] == ' ') text->end--;
@@ -168,6 +180,19 @@ static int read_lost(const uint8_t *start, const uint8_t *end, uint64_t *lost)
     if (end - at.at >= 5 && memcmp(at.at, "LOST ", 5) == 0) at.at += 5;
     if (fpr_read_decimal(&at, &number)) *lost += number;
     return 1;
+}
+
+/* What trace-cmd writes before the events: "version = 7", "cpus=2", "CPU 1 is empty". */
+static int is_preamble(const uint8_t *start, const uint8_t *end)
+{
+    static const char *const words[] = {"cpus=", "version = ", "CPU "};
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        size_t bytes = strlen(words[i]);
+        if ((size_t)(end - start) > bytes && memcmp(start, words[i], bytes) == 0)
+            return fpr_is_digit(start[bytes]);
+    }
+    return 0;
 }
 
 /* "# entries-in-buffer/entries-written: 12/34   #P:2" */
@@ -196,15 +221,16 @@ static int read_line(struct fpr_trace_state *state, const uint8_t *start, const 
     if (end > start && end[-1] == '\r') end--;
     while (start < end && (*start == ' ' || *start == '\t')) start++;
     if (start == end) return FPR_TRACE_COMMENT;
-    if (*start == '#') {
-        read_comment(state, start, end);
-        return FPR_TRACE_COMMENT;
-    }
     const uint8_t *front = end - start > FRONT_BYTES ? start + FRONT_BYTES : end;
     for (bracket = start;; bracket++) {
         bracket = memchr(bracket, '[', (size_t)(front - bracket));
         if (!bracket) {
             if (read_lost(start, end, &state->lost_events)) return FPR_TRACE_LOST;
+            if (is_preamble(start, end)) return FPR_TRACE_COMMENT;
+            if (*start == '#') { /* only here: a task's name may begin with it */
+                read_comment(state, start, end);
+                return FPR_TRACE_COMMENT;
+            }
             return line.time_seen ? FPR_TRACE_BAD_TIME : FPR_TRACE_FOREIGN_LINE;
         }
         if (read_front(start, bracket, end, &line)) break;
@@ -244,7 +270,7 @@ int fpr_trace_parse(struct fpr_trace_state *state, const uint8_t *text, uint64_t
 
         if (!end && !last && bytes - at < FPR_TRACE_LINE_BYTES) break;
         if (!state->inside_long_line) state->lines++;
-        if (!end || end - start > FPR_TRACE_LINE_BYTES || state->inside_long_line) {
+        if (!end || end - start >= FPR_TRACE_LINE_BYTES || state->inside_long_line) {
             int unfinished = !end && bytes - at < FPR_TRACE_LINE_BYTES;
             if (!state->inside_long_line)
                 count(state, unfinished ? FPR_TRACE_UNFINISHED : FPR_TRACE_LONG_LINE);

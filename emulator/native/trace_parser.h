@@ -16,18 +16,18 @@
 #define FPR_TRACE_KINDS 6
 
 /* Why a line gave no record. */
-#define FPR_TRACE_COMMENT 0       /* begins with '#', or is blank */
+#define FPR_TRACE_COMMENT 0       /* begins with '#', is blank, or trace-cmd's preamble */
 #define FPR_TRACE_FOREIGN_LINE 1  /* has no [cpu] time: event: */
 #define FPR_TRACE_FOREIGN_EVENT 2 /* an event of another name */
 #define FPR_TRACE_BAD_TIME 3      /* a time that is not seconds with a fraction */
 #define FPR_TRACE_MISSING_FIELD 4 /* the event ends before a field that it needs */
 #define FPR_TRACE_BAD_NUMBER 5    /* a field that is no number, or out of range */
-#define FPR_TRACE_LONG_LINE 6     /* longer than FPR_TRACE_LINE_BYTES */
+#define FPR_TRACE_LONG_LINE 6     /* of FPR_TRACE_LINE_BYTES or more */
 #define FPR_TRACE_UNFINISHED 7    /* the text ends before the line does: numbers may be cut */
 #define FPR_TRACE_LOST 8          /* a note that a CPU's buffer overflowed here */
 #define FPR_TRACE_REASONS 9
 
-/* The kernel cuts markers at a page; 64 KiB holds a page of the largest size. */
+/* The kernel cuts markers at a page: a page of the largest size, and the front of a line. */
 #define FPR_TRACE_LINE_BYTES 66560
 
 /* Bits of `flags`. */
