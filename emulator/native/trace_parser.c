@@ -91,17 +91,18 @@ static int read_front(const uint8_t *start, const uint8_t *bracket, const uint8_
     struct fpr_span at = {bracket + 1, end};
     uint64_t cpu;
 
+    line->context = 0;
     while (at.at < end && *at.at == ' ') at.at++;
     if (!fpr_read_decimal(&at, &cpu) || at.at == end || *at.at != ']' || cpu > UINT16_MAX) return 0;
     at.at++;
     for (int token = 0;; token++) {
         while (at.at < end && *at.at == ' ') at.at++;
         if (read_time(&at, &line->time_ns, &line->time_seen)) break;
-        if (token == 2) return 0;
+        if (token == 1) return 0;
         int bytes = 0;
         for (; at.at < end && *at.at != ' '; at.at++)
             if (++bytes > CONTEXT_BYTES) return 0;
-        if (token == 0) line->context = read_context(at.at - bytes, bytes);
+        line->context = read_context(at.at - bytes, bytes);
     }
     while (at.at < end && (*at.at == ' ' || *at.at == '\t')) at.at++;
     line->name.at = at.at;

@@ -45,7 +45,7 @@ def test_every_form_of_line_says_the_same(form: str) -> None:
     assert event["kind"] == lib.FPR_TRACE_ALLOC
 
 
-FRONT = "dd-1 [000] d..3. 1.000000: "
+FRONT = "dd-1 [000] ...1. 1.000000: "
 
 
 @pytest.mark.parametrize("kind", range(lib.FPR_TRACE_KINDS))
@@ -151,6 +151,23 @@ def test_a_fraction_has_one_to_nine_digits() -> None:
         3_000_000_001,
         8_999_999_999_999_999_999,
     ]
+
+
+@pytest.mark.parametrize(
+    ("context", "flags"),
+    [
+        ("d..3.", lib.FPR_TRACE_IRQS_OFF),
+        ("dNs4.", lib.FPR_TRACE_IRQS_OFF | lib.FPR_TRACE_NEED_RESCHED),
+        (".N.2.", lib.FPR_TRACE_NEED_RESCHED),
+        ("..s1", 0),
+        ("", 0),
+        ("d", 0),
+    ],
+)
+def test_the_context_tells_of_interrupts_and_waiting_tasks(context: str, flags: int) -> None:
+    """irqs-off is the first column of the context, need-resched the second."""
+    trace, _ = parse(f"[1] dNs.-1 [000] {context} 1.5: mm_page_free: page=0x1 pfn=1 order=0")
+    assert trace.events["flags"] == [flags]
 
 
 MARKERS = [
