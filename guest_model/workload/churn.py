@@ -48,7 +48,7 @@ class Churn(Task):
         self._live_pages = 0
         self._failed = False
 
-    def chunks(self, first_owner: int) -> Iterator[Ops]:
+    def chunks(self, first_owner: int, start_ns: int) -> Iterator[Ops]:
         """Each operation is a unit of work."""
         unused = list(range(self.owners - 1, -1, -1))
         left = self.operations

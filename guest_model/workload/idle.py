@@ -14,6 +14,6 @@ class Idle(Task):
     def __init__(self, duration_ns: int) -> None:
         self.duration_ns = duration_ns
 
-    def chunks(self, first_owner: int) -> Iterator[Ops]:
+    def chunks(self, first_owner: int, start_ns: int) -> Iterator[Ops]:
         """One sleep."""
         yield chunk([wait(self.duration_ns)])

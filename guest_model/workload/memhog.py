@@ -28,7 +28,7 @@ class Memhog(Task):
         self.repeat = repeat
         self.pause_ns = pause_ns
 
-    def chunks(self, first_owner: int) -> Iterator[Ops]:
+    def chunks(self, first_owner: int, start_ns: int) -> Iterator[Ops]:
         """One chunk a pass; each page written is a unit of work."""
         for left in range(self.repeat - 1, -1, -1):
             yield chunk(anonymous(first_owner, self.pages, huge=self.huge))

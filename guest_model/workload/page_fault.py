@@ -31,7 +31,7 @@ class PageFault(Task):
         self.huge = huge
         self.iterations = iterations
 
-    def chunks(self, first_owner: int) -> Iterator[Ops]:
+    def chunks(self, first_owner: int, start_ns: int) -> Iterator[Ops]:
         """The file is read in once, then come the rounds; each page written is a unit of work."""
         mapping, cache = first_owner, first_owner + 1
         if self.variant == 1:

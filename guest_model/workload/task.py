@@ -15,17 +15,20 @@ PAGE_BYTES = 4096
 class Task(ABC):
     """A process, or a thread of the kernel that works for one.
 
-    `owners` sets of blocks are its own, numbered from `first_owner` on. It is created before the
-    run and knows of time only what its operations make pass.
+    `owners` sets of blocks are its own, numbered from `first_owner` on.
     """
 
     owners: int = 1
     killed_by_failure: bool = True
     """Whether the kernel's OOM killer ends it when it cannot get memory; else it goes on."""
+    cpu: int | None = None
+    """Where it runs; None: tasks are spread over the vCPUs in turn."""
+    shares_owners: bool = False
+    """Whether its owners are those of the task before it."""
 
     @abstractmethod
-    def chunks(self, first_owner: int) -> Iterator[Ops]:
-        """Its operations, a chunk at a time; no chunk is empty. The end of the iterator is its
+    def chunks(self, first_owner: int, start_ns: int) -> Iterator[Ops]:
+        """Its operations from `start_ns` on, a chunk at a time; no chunk is empty. The end of the iterator is its
         exit, before which it has freed what it holds."""
 
     def failed(self) -> None:

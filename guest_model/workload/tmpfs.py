@@ -21,7 +21,7 @@ class Tmpfs(Task):
         self.repeat = repeat
         self.pause_ns = pause_ns
 
-    def chunks(self, first_owner: int) -> Iterator[Ops]:
+    def chunks(self, first_owner: int, start_ns: int) -> Iterator[Ops]:
         """One chunk a file; each page written is a unit of work."""
         flags = OpFlags.COPIED | OpFlags.COUNTED
         for left in range(self.repeat - 1, -1, -1):

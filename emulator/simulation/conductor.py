@@ -1,0 +1,181 @@
+"""Phases in sequence, the workloads of a phase at once: starts tasks, feeds them, stops them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from emulator.scenario.model import Scenario
+from emulator.scenario.workloads import Workload
+from emulator.simulation.clock import EventQueue
+from emulator.simulation.machine import Machine
+from emulator.simulation.tasks import UNITS, tasks_of
+from guest_model.vcpus import Stop, TaskView
+from guest_model.workload.op import Ops, chunk
+from guest_model.workload.task import Task
+
+_NO_MORE = chunk([])
+
+
+@dataclass
+class _Running:
+    """A task of the current phase."""
+
+    task: Task
+    first_owner: int
+    workload: int
+    stream: Iterator[Ops]
+    live: bool = True
+    exiting: bool = False
+    killed: bool = False
+
+
+@dataclass
+class WorkloadResult:
+    """What the tasks of one workload did; durations are sums over its tasks."""
+
+    kind: str
+    unit: str
+    tasks: int = 0
+    units: int = 0
+    busy_ns: int = 0
+    fault_ns: int = 0
+    failures: int = 0
+    killed: int = 0
+    huge_faults: int = 0
+    huge_fallbacks: int = 0
+    start_ns: int = 0
+    end_ns: int = 0
+
+    def add(self, view: TaskView, *, killed: bool, now_ns: int) -> None:
+        """Add a task that is over, or that the end of the run has cut off at `now_ns`."""
+        self.tasks += 1
+        for name in ("units", "busy_ns", "fault_ns", "failures", "huge_faults", "huge_fallbacks"):
+            setattr(self, name, getattr(self, name) + getattr(view, name))
+        self.killed += killed
+        self.end_ns = max(self.end_ns, view.end_ns or now_ns)
+
+
+@dataclass
+class PhaseResult:
+    """One phase, from its start to the start of the next."""
+
+    name: str
+    start_ns: int
+    end_ns: int = 0
+    workloads: list[WorkloadResult] = field(default_factory=list)
+
+
+class Conductor:
+    """Runs the phases of a scenario on a machine."""
+
+    def __init__(self, machine: Machine, queue: EventQueue) -> None:
+        self.finished_ns: int | None = None
+        """When the last phase ended; None before."""
+        self.phases: list[PhaseResult] = []
+        self._machine = machine
+        self._scenario: Scenario = machine.scenario
+        self._queue = queue
+        self._running: list[_Running] = []
+        self._held_until_ns = 0
+
+    def start(self, now_ns: int) -> None:
+        """Begin the next phase, or end."""
+        number = len(self.phases)
+        if number == len(self._scenario.phases):
+            self.finished_ns = now_ns
+            return
+        phase = self._scenario.phases[number]
+        self.phases.append(PhaseResult(phase.name or str(number + 1), now_ns))
+        self._running = []
+        self._held_until_ns = now_ns
+        for index, workload in enumerate(phase.run):
+            self._start_workload(index, workload, now_ns)
+        if phase.duration_ns is not None:
+            self._held_until_ns = now_ns + phase.duration_ns
+            self._queue.at(self._held_until_ns, lambda at: self._end_of(number, None, at))
+        self._tell_host()
+        self._end_if_over(now_ns)
+
+    def refill(self, stop: Stop) -> None:
+        """A task asks for operations."""
+        running = self._running[stop.task]
+        ops = None if running.exiting else next(running.stream, None)
+        if ops is not None:
+            self._machine.vcpus.refill(stop.task, ops)
+            return
+        self._machine.vcpus.refill(stop.task, _NO_MORE)
+        running.live = False
+        self._add_result(stop.task, running, stop.now_ns)
+        self._tell_host()
+        self._end_if_over(stop.now_ns)
+
+    def failed(self, stop: Stop) -> None:
+        """A task could not get memory."""
+        running = self._running[stop.task]
+        if running.task.killed_by_failure and not running.exiting:
+            running.killed = True
+            self._stop_task(stop.task, stop.now_ns)
+        else:
+            running.task.failed()
+
+    def cut_off(self, now_ns: int) -> None:
+        """The run ends here: take the results of what still runs."""
+        for index, running in enumerate(self._running):
+            if running.live:
+                running.live = False
+                self._add_result(index, running, now_ns)
+        if self.phases and not self.phases[-1].end_ns:
+            self.phases[-1].end_ns = now_ns
+
+    def _start_workload(self, index: int, workload: Workload, now_ns: int) -> None:
+        phase = len(self.phases) - 1
+        result = WorkloadResult(workload.kind, UNITS[workload.kind], start_ns=now_ns)
+        self.phases[-1].workloads.append(result)
+        for task in tasks_of(workload, self._scenario, (phase, index)):
+            number = len(self._running)
+            last = self._running[-1] if self._running else None
+            first_owner = last.first_owner + last.task.owners if last else 0
+            if task.shares_owners and last:
+                first_owner = last.first_owner
+            stream = task.chunks(first_owner, now_ns)
+            self._running.append(_Running(task, first_owner, index, stream))
+            cpu = task.cpu if task.cpu is not None else number
+            self._machine.vcpus.start(number, cpu % self._scenario.guest.vcpus, now_ns)
+        duration_ns = getattr(workload, "duration_ns", None)
+        if duration_ns is not None:
+            self._queue.at(now_ns + duration_ns, lambda at: self._end_of(phase, index, at))
+
+    def _end_of(self, phase: int, workload: int | None, now_ns: int) -> None:
+        """A duration is over: of a workload, or (None) of all in the phase."""
+        if phase != len(self.phases) - 1 or self.finished_ns is not None:
+            return
+        for index, running in enumerate(self._running):
+            if running.live and not running.exiting and workload in (None, running.workload):
+                self._stop_task(index, now_ns)
+        self._end_if_over(now_ns)
+
+    def _stop_task(self, index: int, now_ns: int) -> None:
+        running = self._running[index]
+        running.exiting = True
+        self._machine.vcpus.interrupt(index, now_ns, running.task.exit(running.first_owner))
+
+    def _add_result(self, index: int, running: _Running, now_ns: int) -> None:
+        result = self.phases[-1].workloads[running.workload]
+        result.add(self._machine.vcpus.task(index), killed=running.killed, now_ns=now_ns)
+
+    def _end_if_over(self, now_ns: int) -> None:
+        if now_ns < self._held_until_ns or any(running.live for running in self._running):
+            return
+        if self.phases[-1].end_ns:
+            return
+        self.phases[-1].end_ns = now_ns
+        for result in self.phases[-1].workloads:
+            result.end_ns = result.end_ns or now_ns
+        self._queue.at(now_ns, self.start)
+
+    def _tell_host(self) -> None:
+        """Host costs grow with the vCPUs that are busy."""
+        vcpus = self._scenario.guest.vcpus
+        live = sum(1 for running in self._running if running.live)
+        self._machine.backing.set_active_vcpus(max(1, min(live, vcpus)))

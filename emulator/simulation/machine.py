@@ -1,0 +1,229 @@
+"""One guest, its device and its host, wired up and booted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from emulator.native import ffi, lib
+from emulator.native.histogram import Histogram
+from emulator.native.random import Random
+from emulator.scenario.model import Guest, Scenario
+from emulator.simulation.backings import create_backing
+from emulator.virtio.balloon import BalloonDevice
+from emulator.virtio.guest_memory import GuestMemory, Region
+from emulator.virtio.virtqueue import RingFault
+from guest_model.allocator.allocator import Allocator
+from guest_model.allocator.config import AllocatorConfig, MigrateType
+from guest_model.allocator.memory_map import MemoryMap, split_by_zone, x86_64
+from guest_model.allocator.watermarks import Tunables, with_watermarks
+from guest_model.driver import BalloonDriver, DriverProfile
+from guest_model.vcpus import StopReason, Vcpus
+from guest_model.workload.op import Op, alloc, chunk
+from guest_model.workload.task import HUGE_ORDER, PAGE_BYTES
+from host_model.backing.interface import Backing
+from host_model.costs import CostProfile, read_profile
+
+STREAM_HOST = 16
+STREAM_NOTIFICATIONS = 17
+"""Streams of random numbers of one seed; tasks have those from 2^32 on."""
+
+BOOT_ROUNDS = 16
+"""Boot-time allocations of the three types come in so many turns each."""
+BOOT_PERCENT = ((MigrateType.UNMOVABLE, 30), (MigrateType.RECLAIMABLE, 10))
+"""Kernel objects; the rest of what is used after boot is movable: page cache and processes."""
+
+
+class InProcess:
+    """Runs the device beside the guest: remembers what waits until its time has come."""
+
+    def __init__(self) -> None:
+        self.kicked: int | None = None
+        self.failed: RingFault | None = None
+
+    def queue_ready(self, index: int) -> None:
+        """A kick; the latency of a notification passes before the device looks."""
+        self.kicked = index
+
+    def config_changed(self) -> None:
+        """Nothing that the model's driver acts on."""
+
+    def queue_failed(self, index: int, fault: RingFault) -> None:
+        """The model's driver does not break rings; if it did, that is a defect."""
+        self.failed = fault
+
+
+class Machine:
+    """Built from a frozen scenario. Use as a context manager, or `close`."""
+
+    def __init__(self, scenario: Scenario, *, tasks: int, owners: int) -> None:
+        """Boot a guest that has room for `tasks` tasks with `owners` owners in all."""
+        guest = scenario.guest
+        self.scenario = scenario
+        self.memory_map = x86_64(guest.memory_bytes, guest.reserved_bytes)
+        self.profile: CostProfile = read_profile(scenario.host.costs or "default")
+        self.latency = Histogram()
+        self.in_process = InProcess()
+        self._random = Random(scenario.seed, STREAM_NOTIFICATIONS)
+        self._host_costs = self.profile.host.native()
+        self.backing: Backing = create_backing(scenario, self.memory_map, self.profile, STREAM_HOST)
+        try:
+            self.allocator = _allocator(guest, self.memory_map, scenario.seed)
+            self._populate_boot(guest)
+            self.vcpus = Vcpus(
+                self.allocator,
+                self.backing.memory_port(),
+                self.latency.native,
+                cpus=guest.vcpus,
+                tasks=max(1, tasks),
+                owners=max(1, owners),
+                costs=self.profile.guest.native(),
+            )
+            self.memory = _guest_memory(self.backing, self.memory_map)
+            self._plug_in(scenario)
+        except BaseException:
+            self.backing.close()
+            raise
+
+    def close(self) -> None:
+        """Give all memory back."""
+        self.vcpus.close()
+        self.allocator.close()
+        self.memory.close()
+        self.backing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def draw_kick_ns(self) -> int:
+        """From the guest's kick to the device's work."""
+        return int(lib.fpr_cost_draw(ffi.addressof(self._host_costs, "kick"), self._random.native))
+
+    def draw_interrupt_ns(self) -> int:
+        """From the used ring to the guest's handler."""
+        cost = ffi.addressof(self._host_costs, "interrupt")
+        return int(lib.fpr_cost_draw(cost, self._random.native))
+
+    def _populate_boot(self, guest: Guest) -> None:
+        """What the kernel and the first processes hold when the run begins is resident."""
+        for first, pages in self.memory_map.reserved:
+            self.backing.populate(first, pages, 0)
+        pages = guest.boot_used_bytes // PAGE_BYTES
+        if not pages:
+            return
+        for frames in _allocate_boot(self.allocator, guest.vcpus, pages):
+            for first, count in _runs(frames):
+                self.backing.populate(first, count, 0)
+
+    def _plug_in(self, scenario: Scenario) -> None:
+        capacity = scenario.reporting.capacity
+        self.device = BalloonDevice(
+            self.memory,
+            self.backing,
+            self.in_process,
+            queue_size=max(256, 1 << (capacity - 1).bit_length()),
+        )
+        self.driver = BalloonDriver(
+            self.device,
+            self.memory,
+            self._allocate_ring,
+            profile=DriverProfile(capacity=capacity),
+        )
+        self.driver.probe()
+        self.in_process.kicked = None
+
+    def _allocate_ring(self, size_bytes: int) -> int:
+        """Memory of the guest's kernel for a virtqueue, as its driver would take it."""
+        order = (-(-size_bytes // PAGE_BYTES) - 1).bit_length()
+        pfn = self.allocator.alloc(0, order, MigrateType.UNMOVABLE)
+        self.backing.populate(pfn, 1 << order, 0)
+        return pfn * PAGE_BYTES
+
+
+def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
+    tunables = Tunables(
+        huge_pages=guest.thp,
+        pageblock_order=guest.pageblock_order,
+        cpus=guest.vcpus,
+        min_free_kib=None if guest.min_free_bytes is None else guest.min_free_bytes // 1024,
+    )
+    config = AllocatorConfig(
+        frames=memory_map.frames,
+        seed=seed,
+        cpus=guest.vcpus,
+        pageblock_order=guest.pageblock_order,
+        thp_order=HUGE_ORDER if guest.thp else 0,
+        shuffle=guest.shuffle,
+    )
+    zones = with_watermarks(memory_map.zones, tunables)
+    allocator = Allocator(config, zones)
+    for first, pages in split_by_zone(memory_map.usable, zones):
+        allocator.add_range(first, pages)
+    return allocator
+
+
+def _allocate_boot(allocator: Allocator, cpus: int, pages: int) -> list[np.ndarray[Any, Any]]:
+    """Take single pages on CPU 0 as a booting kernel does; the frames of each type."""
+    rows: list[Op] = []
+    shares = [(kind, pages * percent // 100) for kind, percent in BOOT_PERCENT]
+    shares.append((MigrateType.MOVABLE, pages - sum(share for _, share in shares)))
+    for turn in range(BOOT_ROUNDS):
+        for owner, (kind, share) in enumerate(shares):
+            count = share * (turn + 1) // BOOT_ROUNDS - share * turn // BOOT_ROUNDS
+            rows.append(alloc(owner, count, type=kind))
+    port = ffi.new("struct fpr_memory_port *", {"touch": lib.fpr_residency_touch})
+    free_of_charge = ffi.new("struct fpr_guest_costs *")
+    with Vcpus(
+        allocator, port, Histogram().native, cpus=cpus, tasks=1, owners=3, costs=free_of_charge
+    ) as boot:
+        boot.start(0, 0, 0)
+        boot.run(1 << 50)
+        boot.refill(0, chunk(rows))
+        while boot.run(1 << 50).reason != StopReason.REFILL:
+            """Where memory ends, less is in use after boot."""
+        return [boot.owned_blocks(owner) for owner in range(3)]
+
+
+def _runs(frames: np.ndarray[Any, Any]) -> Sequence[tuple[int, int]]:
+    """Contiguous runs (first, count) of single frames."""
+    if not len(frames):
+        return ()
+    ordered = np.sort(frames)
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - np.uint64(2)) != 1)
+    counts = np.diff(starts, append=len(ordered))
+    return [(int(ordered[at]), int(n)) for at, n in zip(starts, counts, strict=True)]
+
+
+def _guest_memory(backing: Backing, memory_map: MemoryMap) -> GuestMemory:
+    """The bytes in which rings lie: the backing's own, or a reservation where it has none."""
+    mapped = backing.regions()
+    if mapped:
+        return GuestMemory(
+            [
+                Region(
+                    each.gpa,
+                    each.size,
+                    int(ffi.cast("uintptr_t", each.pointer)),
+                    offset=each.offset,
+                    page_bytes=each.page_size,
+                    fd=each.fd,
+                )
+                for each in mapped
+            ],
+            owner=backing,
+        )
+    memory = GuestMemory.reserve(memory_map.frames * PAGE_BYTES)
+    base = memory.regions[0].pointer
+    memory.set_regions(
+        Region(first * PAGE_BYTES, pages * PAGE_BYTES, base + first * PAGE_BYTES)
+        for first, pages in memory_map.ram
+    )
+    return memory

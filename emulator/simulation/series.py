@@ -1,0 +1,92 @@
+"""Samples of a run at even intervals of virtual time."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulator.simulation.clock import EventQueue
+from emulator.simulation.machine import Machine
+
+MAX_SAMPLES = 20_000
+"""Beyond this, every second sample is dropped and the interval doubles: memory stays bounded."""
+
+COLUMNS = (
+    "time_ns",
+    "resident_bytes",
+    "footprint_byte_seconds",
+    "free_bytes",
+    "free_reportable_bytes",
+    "cpu_lists_bytes",
+    "reported_bytes",
+    "discarded_bytes",
+    "faults",
+    "fault_bytes",
+    "fault_ns",
+)
+"""Of each sample; all but the sizes of what is now are sums since the start."""
+
+Series = dict[str, NDArray[np.int64]]
+
+
+class Sampler:
+    """Takes a sample now and then; `free_reportable_bytes` is in blocks of the reporting order."""
+
+    def __init__(self, machine: Machine, queue: EventQueue) -> None:
+        self._machine = machine
+        self._queue = queue
+        self._interval_ns = machine.scenario.sample_interval_ns
+        self._order = machine.scenario.reporting.order
+        self._columns = {name: array("q") for name in COLUMNS}
+
+    def start(self, now_ns: int) -> None:
+        """Take the first one, and put down the next."""
+        self.take(now_ns)
+        self._queue.at(now_ns + self._interval_ns, self.start)
+
+    def take(self, now_ns: int) -> None:
+        """Take one; a second one of the same instant replaces the first."""
+        times = self._columns["time_ns"]
+        if times and times[-1] == now_ns:
+            for column in self._columns.values():
+                column.pop()
+        for name, value in self._values(now_ns).items():
+            self._columns[name].append(value)
+        if len(times) > MAX_SAMPLES:
+            self._thin()
+
+    def arrays(self) -> Series:
+        """All of them, by column."""
+        return {name: np.array(column, np.int64) for name, column in self._columns.items()}
+
+    def _values(self, now_ns: int) -> dict[str, int]:
+        machine = self._machine
+        host = machine.backing.counters(now_ns)
+        zones = [machine.allocator.zone(index) for index in range(machine.allocator.zones)]
+        page = machine.scenario.guest.page_size_bytes
+        reportable = sum(
+            blocks << order
+            for zone in zones
+            for order, blocks in enumerate(zone.nr_free)
+            if order >= self._order
+        )
+        return {
+            "time_ns": now_ns,
+            "resident_bytes": host.resident_bytes,
+            "footprint_byte_seconds": host.footprint_byte_seconds,
+            "free_bytes": sum(zone.free_pages for zone in zones) * page,
+            "free_reportable_bytes": reportable * page,
+            "cpu_lists_bytes": sum(zone.pcp_pages for zone in zones) * page,
+            "reported_bytes": machine.device.reporting.reported_bytes,
+            "discarded_bytes": host.discarded_bytes,
+            "faults": host.faults,
+            "fault_bytes": host.fault_bytes,
+            "fault_ns": host.fault_ns,
+        }
+
+    def _thin(self) -> None:
+        for name, column in self._columns.items():
+            self._columns[name] = column[::2]
+        self._interval_ns *= 2

@@ -1,0 +1,128 @@
+"""One run: a machine, a clock, and everything that happens until the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from emulator.scenario.model import Scenario
+from emulator.simulation.clock import NEVER_NS, EventQueue
+from emulator.simulation.conductor import Conductor, PhaseResult
+from emulator.simulation.explain import explain
+from emulator.simulation.machine import Machine
+from emulator.simulation.series import Sampler, Series
+from emulator.simulation.tasks import room_for
+from emulator.simulation.worker import ReportingWorker
+from guest_model.vcpus import StopReason
+from host_model.backing.interface import HostCounters
+
+Progress = Callable[[int], None]
+"""Called with the virtual time reached, now and then."""
+Stopped = Callable[[], bool]
+"""Asked now and then whether the run is to end early."""
+
+
+@dataclass
+class Outcome:
+    """All that a run found; plain data, so that it can come from another process."""
+
+    complete: bool
+    measured: bool
+    end_ns: int
+    phases: list[PhaseResult]
+    host: HostCounters
+    device: dict[str, Any]
+    allocator: dict[str, int]
+    alloc_latency_ns: dict[str, int]
+    fault_latency_ns: dict[str, int]
+    worker_ns: int = 0
+    worker_runs: int = 0
+    passes: int = 0
+    explain: dict[str, int] = field(default_factory=dict)
+    series: Series = field(default_factory=dict)
+
+
+def expected_ns(scenario: Scenario) -> int | None:
+    """How long a run takes, where the scenario says so."""
+    if scenario.duration_ns is not None:
+        return scenario.duration_ns
+    durations = [phase.duration_ns for phase in scenario.phases]
+    return None if None in durations else sum(ns for ns in durations if ns is not None)
+
+
+def simulate(
+    scenario: Scenario,
+    *,
+    reporting: bool = True,
+    progress: Progress = lambda _: None,
+    stopped: Stopped = lambda: False,
+) -> Outcome:
+    """Run a scenario, with the reporting that it asks for or, as its control, without any."""
+    tasks, owners = room_for(scenario)
+    with Machine(scenario, tasks=tasks, owners=owners) as machine:
+        run = _Run(machine, reporting=reporting and scenario.reporting.policy != "none")
+        run.go(progress, stopped)
+        return run.outcome()
+
+
+class _Run:
+    """The parts of a run, and the loop that drives them."""
+
+    def __init__(self, machine: Machine, *, reporting: bool) -> None:
+        self.machine = machine
+        self.queue = EventQueue()
+        self.conductor = Conductor(machine, self.queue)
+        self.sampler = Sampler(machine, self.queue)
+        self.worker = ReportingWorker(machine, self.queue) if reporting else None
+        self.now_ns = 0
+        self.complete = False
+
+    def go(self, progress: Progress, stopped: Stopped) -> None:
+        """Run to the end of the scenario, or until somebody stops it."""
+        if self.worker is not None:
+            self.worker.start(0)
+        self.conductor.start(0)
+        self.sampler.start(0)
+        end_ns = self.machine.scenario.duration_ns or NEVER_NS
+        while not self.complete and not stopped():
+            horizon_ns = min(self.queue.next_ns, end_ns)
+            stop = self.machine.vcpus.run(horizon_ns)
+            match stop.reason:
+                case StopReason.REFILL:
+                    self.conductor.refill(stop)
+                case StopReason.FAILED:
+                    self.conductor.failed(stop)
+                case StopReason.NOTIFY:
+                    assert self.worker is not None
+                    self.worker.notice(stop.cpu, stop.now_ns)
+                case _:
+                    self.now_ns = horizon_ns
+                    self.queue.run_until(horizon_ns)
+                    progress(self.now_ns)
+                    over = self.conductor.finished_ns is not None and end_ns == NEVER_NS
+                    self.complete = over or self.now_ns >= end_ns
+        self.conductor.cut_off(self.now_ns)
+        self.sampler.take(self.now_ns)
+
+    def outcome(self) -> Outcome:
+        """Collect what was found; every invariant of the allocator must hold."""
+        machine, worker = self.machine, self.worker
+        machine.allocator.validate()
+        counters = machine.allocator.counters
+        return Outcome(
+            complete=self.complete,
+            measured=machine.backing.measured,
+            end_ns=self.now_ns,
+            phases=self.conductor.phases,
+            host=machine.backing.counters(self.now_ns),
+            device=machine.device.counters(),
+            allocator={name: getattr(counters, name) for name in counters.__dataclass_fields__},
+            alloc_latency_ns=machine.latency.summary(),
+            fault_latency_ns=machine.backing.fault_latency().summary(),
+            worker_ns=worker.busy_ns if worker else 0,
+            worker_runs=worker.runs if worker else 0,
+            passes=worker.passes if worker else 0,
+            explain=explain(machine, worker.in_flight if worker else None),
+            series=self.sampler.arrays(),
+        )

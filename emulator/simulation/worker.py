@@ -1,0 +1,118 @@
+"""The guest's reporting worker in virtual time: timer, passes, batches, put-back.
+
+A batch takes: isolating its blocks, on the worker's vCPU; the kick; the host's discard; the
+interrupt; putting its blocks back, on the vCPU again. In between the vCPU does other things, and
+nobody can allocate the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from emulator.simulation.clock import EventQueue
+from emulator.simulation.machine import Machine
+from emulator.virtio.features import QueueRole
+from guest_model.reporting.mainline import Batch, MainlinePolicy
+from guest_model.reporting.timer_wheel import Jiffies
+
+
+class ReportingWorker:
+    """Runs a policy on a machine. `start` registers it as the driver's probe does."""
+
+    def __init__(self, machine: Machine, queue: EventQueue) -> None:
+        scenario = machine.scenario
+        self.runs = 0
+        """How often the worker ran, also where it found nothing to report."""
+        self.passes = 0
+        """Runs that reported at least one batch."""
+        self.batches = 0
+        self.busy_ns = 0
+        """Time that it took of its vCPU."""
+        self.in_flight: Batch | None = None
+        """Blocks that are with the device now."""
+        self._machine = machine
+        self._queue = queue
+        self._policy = MainlinePolicy(
+            machine.allocator,
+            order=scenario.reporting.order,
+            capacity=scenario.reporting.capacity,
+            budget_divisor=scenario.reporting.budget_divisor,
+        )
+        self._jiffies = Jiffies(scenario.guest.hz)
+        self._delay = self._jiffies.delay(scenario.reporting.delay_ns)
+        guest, host = machine.profile.guest, machine.profile.host
+        self._isolate_ns = guest.alloc_4k_ns.value
+        self._put_back_ns = guest.free_4k_ns.value
+        # A notification wakes a thread on the other side; the exit alone is its smallest cost.
+        self._kick_exit_ns = host.kick_ns.points[0]
+        self._interrupt_exit_ns = host.interrupt_ns.points[0]
+        self._cpu = 0
+        self._pass: Generator[Batch, bool, bool] | None = None
+        self._reported = False
+
+    def start(self, now_ns: int) -> None:
+        """Register: the first pass comes one delay later even if nothing is freed."""
+        self._policy.register()
+        self._set_timer(now_ns)
+
+    def notice(self, cpu: int, now_ns: int) -> None:
+        """The allocator's hook was raised on a vCPU: the work is queued there."""
+        if self._policy.take_notice():
+            self._cpu = cpu
+            self._set_timer(now_ns)
+
+    def _set_timer(self, now_ns: int) -> None:
+        self._queue.at(self._jiffies.fires_ns(now_ns, self._delay), self._run)
+
+    def _run(self, now_ns: int) -> None:
+        self.runs += 1
+        self._reported = False
+        self._pass = self._policy.run_pass()
+        self._go_on(now_ns, None)
+
+    def _go_on(self, now_ns: int, taken: bool | None) -> None:
+        """Let the policy go on until it has the next batch, or is done."""
+        assert self._pass is not None
+        back = 0 if self.in_flight is None else len(self.in_flight)
+        self.in_flight = None
+        try:
+            batch = next(self._pass) if taken is None else self._pass.send(taken)
+        except StopIteration as end:
+            self._pass = None
+            self.passes += self._reported
+            now_ns += self._charge(now_ns, back * self._put_back_ns)
+            if end.value:
+                self._set_timer(now_ns)
+            return
+        self._reported = True
+        self.batches += 1
+        self.in_flight = batch
+        cost_ns = back * self._put_back_ns + len(batch) * self._isolate_ns + self._kick_exit_ns
+        sent_ns = now_ns + self._charge(now_ns, cost_ns)
+        self._machine.driver.submit(batch.copy(), len(batch))
+        if self._machine.in_process.kicked is not None:
+            self._queue.at(sent_ns + self._machine.draw_kick_ns(), self._serve)
+
+    def _serve(self, now_ns: int) -> None:
+        """The kick has reached the device."""
+        machine = self._machine
+        index, machine.in_process.kicked = machine.in_process.kicked, None
+        assert index is not None
+        assert machine.device.role_of(index) is QueueRole.REPORTING
+        work = machine.device.process(index, now_ns)
+        if machine.in_process.failed is not None:
+            raise AssertionError(f"the ring broke: {machine.in_process.failed.sentence}")
+        if work.notify:
+            done_ns = now_ns + work.cost_ns + machine.draw_interrupt_ns()
+            self._queue.at(done_ns, self._complete)
+
+    def _complete(self, now_ns: int) -> None:
+        """The interrupt has reached the driver."""
+        taken = self._machine.driver.complete()
+        self._go_on(now_ns + self._charge(now_ns, self._interrupt_exit_ns), taken)
+
+    def _charge(self, now_ns: int, cost_ns: int) -> int:
+        if cost_ns:
+            self._machine.vcpus.charge(self._cpu, now_ns, cost_ns)
+            self.busy_ns += cost_ns
+        return cost_ns
