@@ -1,0 +1,118 @@
+"""The folder of results: written under a temporary name, then renamed, never over another one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emulator.scenario.model import Scenario
+from emulator.simulation.series import Series
+from emulator.simulation.summary import Summary
+
+SUMMARY = "summary.json"
+SERIES = "series.npz"
+MANIFEST = "manifest.json"
+
+
+class ResultsError(Exception):
+    """Results cannot be written; the sentence says why, and what to do."""
+
+    def __init__(self, sentence: str, exit_code: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+def default_folder(scenario: Scenario, now: datetime) -> Path:
+    """results/NAME-TIME below the working directory."""
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in scenario.name)
+    return Path("results") / f"{name.lstrip('.') or 'run'}-{now:%Y%m%dT%H%M%S}"
+
+
+def check_free(folder: Path) -> None:
+    """Before a run: raises `ResultsError` where its results could not be written afterwards."""
+    if folder.exists() or folder.is_symlink():
+        raise ResultsError(
+            f"{folder}: exists already, and results never replace others; name another one by -o",
+            2,
+        )
+    parent = next(each for each in folder.absolute().parents if each.exists())
+    if not parent.is_dir():
+        raise ResultsError(f"{folder}: {parent} is no folder; name another one by -o", 2)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ResultsError(f"{folder}: {parent} cannot be written to; name another one by -o", 2)
+
+
+def write(
+    folder: Path, summary: Summary, series: dict[str, Series], manifest: dict[str, Any]
+) -> None:
+    """Write all of it or nothing. `series` has a prefix for the columns of each run."""
+    check_free(folder)
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        _write_file(partial / SUMMARY, lambda file: file.write(as_json(summary)))
+        _write_file(partial / MANIFEST, lambda file: file.write(as_json(manifest)))
+        columns = {
+            prefix + name: values
+            for prefix, each in series.items()
+            for name, values in each.items()
+        }
+        _write_file(partial / SERIES, lambda file: np.savez_compressed(file, **columns))
+        partial.rename(folder)
+    except OSError as error:
+        raise _explained(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def as_json(document: object) -> bytes:
+    """Bytes of a document: the same for the same content."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def manifest_of(
+    scenario: Scenario, *, started: datetime, finished: datetime, arguments: list[str]
+) -> dict[str, Any]:
+    """What was run, where and when: all that summary.json must not depend on."""
+    return {
+        "schema": "fpr.manifest/1",
+        "version": version("fpr"),
+        "arguments": arguments,
+        "scenario": scenario.model_dump(mode="json", by_alias=True),
+        "started": started.astimezone(UTC).isoformat(),
+        "finished": finished.astimezone(UTC).isoformat(),
+        "wall_s": round((finished - started).total_seconds(), 3),
+        "machine": {
+            "kernel": platform.platform(),
+            "processor": platform.machine(),
+            "cpus": os.cpu_count(),
+            "python": sys.version.split()[0],
+        },
+    }
+
+
+def _write_file(path: Path, fill: Callable[[Any], object]) -> None:
+    with path.open("xb") as file:
+        fill(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _explained(folder: Path, error: OSError) -> ResultsError:
+    what = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "make room there, or name a folder on another disk by -o"
+        return ResultsError(f"{folder}: {what}; nothing was written: {remedy}", 3)
+    return ResultsError(f"{folder}: {what}; nothing was written: name another folder by -o", 2)

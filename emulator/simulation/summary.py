@@ -1,0 +1,218 @@
+"""summary.json: what a run and its control found, as integers whose unit is the key's last word.
+
+Nothing in it depends on the machine, the time or a path, unless costs were measured.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emulator.scenario.model import Scenario
+from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.simulate import Outcome
+
+SCHEMA = "fpr.summary/1"
+NS_PER_S = 1_000_000_000
+GIB = 1 << 30
+
+Summary = dict[str, Any]
+
+
+def summarize(scenario: Scenario, run: Outcome, control: Outcome | None) -> Summary:
+    """The whole document; `control` and `overhead` are null where no control was run."""
+    summary = {
+        "schema": SCHEMA,
+        "scenario": scenario.name,
+        "seed": scenario.seed,
+        "complete": run.complete and (control is None or control.complete),
+        "measured": run.measured,
+        **_side(scenario, run),
+        "control": None if control is None else _side(scenario, control),
+        "overhead": None if control is None else overhead(run, control),
+        "explain": run.explain,
+    }
+    summary["expect"] = check_expectations(scenario, summary)
+    return summary
+
+
+def _side(scenario: Scenario, outcome: Outcome) -> Summary:
+    host, device = outcome.host, dict(outcome.device)
+    reports = device.pop("reporting")
+    return {
+        "guest": _guest(scenario, outcome),
+        "reporting": {
+            "passes": outcome.passes,
+            "worker_runs": outcome.worker_runs,
+            "batches": reports["batches"],
+            "blocks": reports["blocks"],
+            "bytes": reports["reported_bytes"],
+            "blocks_by_size_bytes": reports["blocks_by_size_bytes"],
+        },
+        "device": {
+            **device,
+            "skipped_bytes": reports["skipped_bytes"],
+            "skipped_pieces": reports["skipped_pieces"],
+        },
+        "host": {
+            "rss_bytes_end": host.resident_bytes,
+            "rss_bytes_peak": host.resident_peak_bytes,
+            "footprint_byte_seconds": host.footprint_byte_seconds,
+            "discard_calls": host.discard_calls,
+            "discarded_bytes": host.discarded_bytes,
+            "ineffective_discard_bytes": host.ineffective_bytes,
+            "already_free_bytes": host.already_free_bytes,
+            "cannot_free_bytes": host.cannot_free_bytes,
+            "error_bytes": host.error_bytes,
+            "huge_page_splits": host.huge_splits,
+            "faults": host.faults,
+            "faults_4k": host.first_faults_4k + host.refaults_4k,
+            "faults_2m": host.first_faults_2m + host.refaults_2m,
+            "fault_bytes": host.fault_bytes,
+            "refault_bytes": host.refault_bytes,
+            "fault_latency_ns": outcome.fault_latency_ns,
+            "swap_in_bytes": 0,
+            "swap_out_bytes": 0,
+        },
+        "cost": {
+            "elapsed_ns": outcome.end_ns,
+            "runtime_ns": runtime_ns(outcome),
+            "fault_ns": host.fault_ns,
+            "discard_ns": host.discard_ns,
+            "worker_ns": outcome.worker_ns,
+            "alloc_latency_ns": outcome.alloc_latency_ns,
+        },
+    }
+
+
+def _guest(scenario: Scenario, outcome: Outcome) -> Summary:
+    work = [each for phase in outcome.phases for each in phase.workloads]
+    return {
+        "memory_bytes": scenario.guest.memory_bytes,
+        "vcpus": scenario.guest.vcpus,
+        "allocation_failures": sum(each.failures for each in work),
+        "oom_kills": sum(each.killed for each in work),
+        "huge_faults": sum(each.huge_faults for each in work),
+        "huge_fallbacks": sum(each.huge_fallbacks for each in work),
+        "allocator": outcome.allocator,
+        "phases": [_phase(phase) for phase in outcome.phases],
+    }
+
+
+def _phase(phase: PhaseResult) -> Summary:
+    return {
+        "name": phase.name,
+        "start_ns": phase.start_ns,
+        "end_ns": phase.end_ns,
+        "workloads": [_workload(each) for each in phase.workloads],
+    }
+
+
+def _workload(work: WorkloadResult) -> Summary:
+    duration_ns = work.end_ns - work.start_ns
+    return {
+        "kind": work.kind,
+        "tasks": work.tasks,
+        "start_ns": work.start_ns,
+        "end_ns": work.end_ns,
+        "unit": work.unit,
+        "units": work.units,
+        "units_per_second": work.units * NS_PER_S // duration_ns if duration_ns else 0,
+        "busy_ns": work.busy_ns,
+        "fault_ns": work.fault_ns,
+        "failures": work.failures,
+        "oom_kills": work.killed,
+        "huge_faults": work.huge_faults,
+        "huge_fallbacks": work.huge_fallbacks,
+    }
+
+
+def runtime_ns(outcome: Outcome) -> int:
+    """Time in which vCPUs were busy: all tasks, their host faults, and the reporting worker."""
+    work = sum(each.busy_ns for phase in outcome.phases for each in phase.workloads)
+    return work + outcome.worker_ns
+
+
+def comparable_runtime_ns(run: Outcome, control: Outcome) -> int:
+    """What the control would have needed for as much work as the run did.
+
+    A loop without an end does less work in the same time; a job with an end takes longer for the
+    same work. Each workload's time in the control is scaled by the ratio of the units done.
+    """
+    total = 0
+    pairs = zip(run.phases, control.phases, strict=False)
+    for mine, other in ((a, b) for x, y in pairs for a, b in zip(x.workloads, y.workloads)):  # noqa: B905
+        if other.units:
+            total += other.busy_ns * mine.units // other.units
+        else:
+            total += other.busy_ns
+    return total
+
+
+def overhead(run: Outcome, control: Outcome) -> Summary:
+    """What reporting cost and what it saved: the difference of the two runs.
+
+    `runtime_ns` is the vCPU time that the work took beyond what the control needs for it; faults
+    and worker are parts of it. Discards run on the host beside the guest. Footprints are compared
+    up to the last sample that both runs have.
+    """
+    expected = comparable_runtime_ns(run, control)
+    extra = runtime_ns(run) - expected
+    saved = _saved_byte_seconds(run, control)
+    fault_ns = run.host.fault_ns - control.host.fault_ns
+    return {
+        "runtime_pct": _percent(extra, expected),
+        "runtime_ns": extra,
+        "fault_ns": fault_ns,
+        "worker_ns": run.worker_ns - control.worker_ns,
+        "discard_ns": run.host.discard_ns - control.host.discard_ns,
+        "saved_byte_seconds": saved,
+        "fault_ns_per_saved_gib_second": fault_ns * GIB // saved if saved > 0 else None,
+    }
+
+
+def _saved_byte_seconds(run: Outcome, control: Outcome) -> int:
+    times = np.intersect1d(run.series["time_ns"], control.series["time_ns"])
+    if not len(times):
+        return 0
+    return _footprint_at(control, int(times[-1])) - _footprint_at(run, int(times[-1]))
+
+
+def _footprint_at(outcome: Outcome, time_ns: int) -> int:
+    index = int(np.searchsorted(outcome.series["time_ns"], time_ns))
+    return int(outcome.series["footprint_byte_seconds"][index])
+
+
+def _percent(part: int, whole: int) -> float | None:
+    """To a thousandth, rounded by integers: the same on every machine."""
+    if whole <= 0:
+        return None
+    return (part * 200_000 + whole) // (2 * whole) / 1000
+
+
+def lookup(summary: Summary, metric: str) -> int | float | None:
+    """The number at a path such as `guest.phases.0.workloads.0.units`; None where there is none."""
+    value: Any = summary
+    for step in metric.split("."):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value
+
+
+def check_expectations(scenario: Scenario, summary: Summary) -> list[Summary]:
+    """Each expectation with the value found and whether it holds; a missing number never does."""
+    results = []
+    for each in scenario.expect:
+        value = lookup(summary, each.metric)
+        low_ok = value is not None and (each.min is None or value >= each.min)
+        high_ok = value is not None and (each.max is None or value <= each.max)
+        bounds = {name: getattr(each, name) for name in ("min", "max")}
+        results.append({"metric": each.metric, **bounds, "value": value, "ok": low_ok and high_ok})
+    return results
