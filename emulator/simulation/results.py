@@ -63,7 +63,7 @@ def write(
         partial.mkdir(parents=True)
         _write_file(partial / SUMMARY, lambda file: file.write(as_json(summary)))
         _write_file(partial / MANIFEST, lambda file: file.write(as_json(manifest)))
-        columns = {
+        columns: dict[str, Any] = {
             prefix + name: values
             for prefix, each in series.items()
             for name, values in each.items()

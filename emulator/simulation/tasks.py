@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from emulator.native.random import Random
 from emulator.scenario import workloads as described
 from emulator.scenario.model import Phase, Scenario
+from emulator.simulation.recorded import recorded_tasks
 from guest_model.workload.churn import Churn
 from guest_model.workload.idle import Idle
 from guest_model.workload.memhog import Memhog
@@ -21,7 +22,7 @@ UNITS = {
     "memhog": "pages",
     "churn": "operations",
     "tmpfs": "pages",
-    "recording": "operations",
+    "recording": "pages",
 }
 """What a unit of work is, by kind of workload."""
 
@@ -71,8 +72,6 @@ def tasks_of(
                 )
             ]
         case described.Recording():
-            from emulator.simulation.recorded import recorded_tasks
-
             return recorded_tasks(workload.path)
 
 

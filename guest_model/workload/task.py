@@ -28,8 +28,10 @@ class Task(ABC):
 
     @abstractmethod
     def chunks(self, first_owner: int, start_ns: int) -> Iterator[Ops]:
-        """Its operations from `start_ns` on, a chunk at a time; no chunk is empty. The end of the iterator is its
-        exit, before which it has freed what it holds."""
+        """Its operations from `start_ns` on, a chunk at a time; no chunk is empty.
+
+        The end of the iterator is its exit, before which it has freed what it holds.
+        """
 
     def failed(self) -> None:
         """An allocation has failed, and the rest of that operation is skipped."""

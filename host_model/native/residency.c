@@ -10,11 +10,15 @@
 #define PPM 1000000u
 #define FIXED_BITS 16 /* of the factors below */
 
+/* Costs of each sort have random numbers of their own, so that a run and its control, which
+ * discards nothing, draw the same ones for the same faults. */
+enum draw { DRAW_FAULT_4K, DRAW_REFAULT_4K, DRAW_FAULT_2M, DRAW_REFAULT_2M, DRAW_DISCARD, DRAWS };
+
 struct fpr_residency {
     struct fpr_map map;
     struct fpr_host_costs costs;
     struct fpr_residency_config config;
-    struct fpr_random random;
+    struct fpr_random random[DRAWS];
     uint64_t fault_4k_factor, fault_2m_factor, discard_factor; /* growth, 2^16 = none */
 };
 
@@ -37,7 +41,8 @@ int fpr_residency_create(const struct fpr_residency_config *config,
     }
     residency->config = *config;
     residency->costs = *costs;
-    fpr_random_seed(&residency->random, config->seed, config->stream);
+    for (uint32_t i = 0; i < DRAWS; i++)
+        fpr_random_seed(&residency->random[i], config->seed, config->stream + ((uint64_t)i << 56));
     fpr_residency_set_active(residency, 1);
     *out = residency;
     return FPR_OK;
@@ -67,10 +72,10 @@ void fpr_residency_set_active(struct fpr_residency *residency, uint32_t vcpus)
     residency->discard_factor = factor(costs->discard_growth_ppm, vcpus);
 }
 
-static uint64_t draw(struct fpr_residency *residency, const struct fpr_cost *cost,
+static uint64_t draw(struct fpr_residency *residency, enum draw which, const struct fpr_cost *cost,
                      uint64_t grow_factor)
 {
-    uint64_t ns = fpr_cost_draw(cost, &residency->random);
+    uint64_t ns = fpr_cost_draw(cost, &residency->random[which]);
 
     return (uint64_t)((unsigned __int128)ns * grow_factor >> FIXED_BITS);
 }
@@ -79,17 +84,18 @@ static uint64_t draw_faults(struct fpr_residency *residency, struct fpr_chunk_fa
 {
     const struct fpr_host_costs *costs = &residency->costs;
     struct fpr_histogram *latency = &residency->map.fault_latency;
+    const uint64_t grown_4k = residency->fault_4k_factor, grown_2m = residency->fault_2m_factor;
     uint64_t sum = 0, ns;
 
     if (faults.huge) {
-        ns = draw(residency, faults.refaults != 0 ? &costs->refault_2m : &costs->fault_2m,
-                  residency->fault_2m_factor);
+        ns = faults.refaults ? draw(residency, DRAW_REFAULT_2M, &costs->refault_2m, grown_2m)
+                             : draw(residency, DRAW_FAULT_2M, &costs->fault_2m, grown_2m);
         fpr_histogram_record_inline(latency, ns);
         return ns;
     }
     for (uint32_t i = 0; i < faults.pages; i++) {
-        ns = draw(residency, i < faults.refaults ? &costs->refault_4k : &costs->fault_4k,
-                  residency->fault_4k_factor);
+        ns = i < faults.refaults ? draw(residency, DRAW_REFAULT_4K, &costs->refault_4k, grown_4k)
+                                 : draw(residency, DRAW_FAULT_4K, &costs->fault_4k, grown_4k);
         fpr_histogram_record_inline(latency, ns);
         sum += ns;
     }
@@ -164,14 +170,15 @@ static uint64_t draw_discard(struct fpr_residency *residency, struct fpr_chunk_r
     uint64_t grown = residency->discard_factor, sum = 0;
 
     if (found.pages == 0)
-        return draw(residency, &costs->discard_empty_2m, grown) * range.count / FPR_HUGE_PAGES;
+        return draw(residency, DRAW_DISCARD, &costs->discard_empty_2m, grown) * range.count /
+               FPR_HUGE_PAGES;
     if (found.huge && range.count == FPR_HUGE_PAGES)
-        return draw(residency, &costs->discard_huge_2m, grown);
+        return draw(residency, DRAW_DISCARD, &costs->discard_huge_2m, grown);
     if (found.huge) {
         residency->map.counters.huge_splits++;
-        sum = draw(residency, &costs->discard_split_2m, grown);
+        sum = draw(residency, DRAW_DISCARD, &costs->discard_split_2m, grown);
     }
-    return sum + draw(residency, &costs->discard_4k, grown) * found.pages;
+    return sum + draw(residency, DRAW_DISCARD, &costs->discard_4k, grown) * found.pages;
 }
 
 static void discard_call(struct fpr_residency *residency, const struct fpr_batch_call *call,
@@ -181,7 +188,8 @@ static void discard_call(struct fpr_residency *residency, const struct fpr_batch
     uint64_t page = call->gpa >> FPR_PAGE_SHIFT, left = call->bytes >> FPR_PAGE_SHIFT;
 
     out->calls++;
-    out->cost_ns += draw(residency, &residency->costs.discard_call, residency->discard_factor);
+    out->cost_ns += draw(residency, DRAW_DISCARD, &residency->costs.discard_call,
+                         residency->discard_factor);
     while (left > 0) {
         struct fpr_chunk_range range = fpr_map_cut(page, left);
         struct fpr_chunk_mapped found = fpr_map_look(map, range, NULL);
@@ -240,7 +248,8 @@ int fpr_residency_discard(struct fpr_residency *residency, const uint64_t *range
         if (residency->config.discard_without_effect) {
             out->calls++;
             out->cost_ns +=
-                draw(residency, &residency->costs.discard_call, residency->discard_factor);
+                draw(residency, DRAW_DISCARD, &residency->costs.discard_call,
+                     residency->discard_factor);
         } else {
             discard_call(residency, &call, now_ns, out);
         }
