@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from emulator.scenario.model import Scenario
+from emulator.scenario import model as described
 from guest_model.allocator.memory_map import PAGE_BYTES, MemoryMap
+from host_model.backing.anonymous import AnonymousBacking
 from host_model.backing.interface import Backing, MemoryRegion
+from host_model.backing.machine import thp_setting
+from host_model.backing.memfd import MemfdBacking
+from host_model.backing.real import ThpSetting
 from host_model.backing.simulated import SimulatedBacking
 from host_model.costs import CostProfile
 
 
 def create_backing(
-    scenario: Scenario, memory_map: MemoryMap, profile: CostProfile, stream: int
+    scenario: described.Scenario, memory_map: MemoryMap, profile: CostProfile, stream: int
 ) -> Backing:
     """Memory for the guest; `BackingUnavailableError` where this machine cannot provide it."""
     regions = [MemoryRegion(first * PAGE_BYTES, n * PAGE_BYTES) for first, n in memory_map.ram]
-    chosen = scenario.host.backing
-    return SimulatedBacking(regions, profile, seed=scenario.seed, stream=stream, thp=chosen.thp)
+    match scenario.host.backing:
+        case described.SimulatedBacking(thp=thp):
+            return SimulatedBacking(regions, profile, seed=scenario.seed, stream=stream, thp=thp)
+        case described.AnonymousBacking(thp=thp):
+            return AnonymousBacking(regions, thp=_huge_pages(thp, shared=False))
+        case described.MemfdBacking(thp=thp):
+            return MemfdBacking(regions, thp=_huge_pages(thp, shared=True))
+
+
+def _huge_pages(wanted: bool, *, shared: bool) -> ThpSetting:
+    """Huge pages where they are wanted and this machine has them on."""
+    if wanted and thp_setting(shared) not in ("never", "deny"):
+        return ThpSetting.ALWAYS
+    return ThpSetting.NEVER

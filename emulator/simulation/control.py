@@ -25,7 +25,9 @@ PROGRESS_INTERVAL_S = 0.1
 
 
 class ControlError(Exception):
-    """The process of the control run died without saying why."""
+    """The process of the control run died without saying why: killed, most likely."""
+
+    exit_code = 3
 
 
 class _Child:
@@ -71,7 +73,11 @@ class _Child:
                 self._process.stdin.close()
                 self._process.stdin = None
         if self._result is None:
-            raise ControlError(f"the control run ended with status {self._process.wait()}")
+            status = self._process.wait()
+            raise ControlError(
+                f"the process of the control run ended with status {status}; if memory is short, "
+                "use a smaller guest, or leave the control out with --no-control"
+            )
         kind, value = self._result
         if kind == "error":
             raise value

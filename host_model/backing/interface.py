@@ -28,6 +28,8 @@ __all__ = [
 class BackingUnavailableError(Exception):
     """This machine cannot provide the backing; the sentence says what to change."""
 
+    exit_code = 3
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryRegion:

@@ -1,0 +1,148 @@
+"""`fpr run`: what free page reporting gives back and costs, against the same run without it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from emulator.cli.main import Exit
+from emulator.cli.progress import Progress
+from emulator.report.sparkline import ASCII, BLOCKS
+from emulator.report.terminal import render
+from emulator.scenario.load import load
+from emulator.scenario.model import Scenario
+from emulator.simulation import results
+from emulator.simulation.control import run_with_control
+from emulator.simulation.simulate import Outcome, Stopped, expected_ns, simulate
+from emulator.simulation.summary import summarize
+
+
+@click.command("run")
+@click.argument("path", metavar="SCENARIO")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Replace a value, e.g. guest.memory=8GiB; may be repeated.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Replace the scenario's seed.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved scenario, and run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of text.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder of results, which must not exist. Default: results/NAME-TIME.",
+)
+@click.option("--no-control", is_flag=True, help="Leave the run without reporting out.")
+def command(
+    path: str,
+    sets: tuple[str, ...],
+    seed: int | None,
+    dry_run: bool,
+    as_json: bool,
+    output: Path | None,
+    no_control: bool,
+) -> int:
+    """Run a scenario twice, with reporting and without, and say what the difference is.
+
+    Exits with 1 if an expectation of the scenario fails. Ctrl-C ends both runs and keeps what they
+    found, marked as incomplete.
+    """
+    if seed is not None:
+        sets = (*sets, f"seed={seed}")
+    scenario = load(path, sets)
+    _check_expectations(scenario, no_control)
+    if dry_run:
+        resolved = scenario.model_dump(mode="json", by_alias=True)
+        click.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
+        return Exit.OK
+    started = datetime.now().astimezone()
+    folder = output or results.default_folder(scenario, started)
+    results.check_free(folder)
+    with _interruptible() as stopped:
+        run, control = _simulate(scenario, not no_control, stopped)
+        interrupted = stopped()
+    summary = summarize(scenario, run, control)
+    series = {"": run.series} if control is None else {"": run.series, "control_": control.series}
+    manifest = results.manifest_of(
+        scenario,
+        started=started,
+        finished=datetime.now().astimezone(),
+        arguments=sys.argv[1:],
+    )
+    results.write(folder, summary, series, manifest)
+    if as_json:
+        click.echo(results.as_json(summary).decode(), nl=False)
+    else:
+        click.echo(render(summary, run.series, levels=_levels()))
+    click.echo(f"results are in {folder}", err=True)
+    if interrupted:
+        click.echo("interrupted: the results are partial, `complete` is false", err=True)
+        return Exit.INTERRUPTED
+    return Exit.OK if all(each["ok"] for each in summary["expect"]) else Exit.FAILED
+
+
+def _check_expectations(scenario: Scenario, no_control: bool) -> None:
+    """What needs the control run cannot be expected without it."""
+    for each in scenario.expect:
+        if no_control and each.metric.split(".")[0] in ("control", "overhead"):
+            raise click.UsageError(
+                f"--no-control: the scenario expects something of {each.metric}, which needs the "
+                "control run; leave the option out"
+            )
+
+
+def _simulate(
+    scenario: Scenario, with_control: bool, stopped: Stopped
+) -> tuple[Outcome, Outcome | None]:
+    with Progress(expected_ns(scenario)) as progress:
+        run_progress = progress.task("with reporting")
+        if not with_control:
+            return simulate(scenario, progress=run_progress, stopped=stopped), None
+        return run_with_control(
+            scenario,
+            progress=run_progress,
+            control_progress=progress.task("without"),
+            stopped=stopped,
+        )
+
+
+@contextmanager
+def _interruptible() -> Iterator[Stopped]:
+    """Ctrl-C once: the run ends early; twice: everything ends."""
+    asked = threading.Event()
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _levels() -> str:
+    """Characters of the curve that standard output can show."""
+    try:
+        BLOCKS.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return ASCII
+    return BLOCKS

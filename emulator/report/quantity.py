@@ -1,0 +1,48 @@
+"""Quantities for people: three significant digits and a unit."""
+
+from __future__ import annotations
+
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_DURATIONS = ((60_000_000_000, "min"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"))
+GIB = 1 << 30
+
+
+def digits(value: float) -> str:
+    """Three significant digits, without an exponent; no decimals where there are none."""
+    if value == int(value):
+        return f"{int(value):,}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def size(size_bytes: int) -> str:
+    """A size in the largest binary unit that leaves a whole part."""
+    value, unit = float(size_bytes), 0
+    while abs(value) >= 1024 and unit < len(_SIZES) - 1:
+        value /= 1024
+        unit += 1
+    return f"{size_bytes} B" if unit == 0 else f"{digits(value)} {_SIZES[unit]}"
+
+
+def duration(duration_ns: int) -> str:
+    """A duration in the largest unit that leaves a whole part."""
+    for factor, unit in _DURATIONS:
+        if abs(duration_ns) >= factor:
+            return f"{digits(duration_ns / factor)} {unit}"
+    return f"{duration_ns} ns"
+
+
+def percent(value: float | None) -> str:
+    """A percentage."""
+    return "unknown" if value is None else f"{value:.3f} %"
+
+
+def gib_seconds(byte_seconds: int) -> str:
+    """Memory held over time."""
+    return f"{digits(byte_seconds / GIB)} GiB*s"
+
+
+def plural(count: int, noun: str, several: str = "") -> str:
+    """`1 batch`, `2 batches`."""
+    return f"{count:,} {noun if count == 1 else several or noun + 's'}"

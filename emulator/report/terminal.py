@@ -1,0 +1,165 @@
+"""A run's summary as plain text: what was given back, what it cost, what is still resident."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulator.report.quantity import duration, gib_seconds, percent, plural, size
+from emulator.report.sparkline import BLOCKS, sparkline
+from emulator.simulation.summary import Summary
+
+CURVE_COLUMNS = 60
+_LABEL = 12
+_PARTS = {
+    "reserved_bytes": "kernel image and page descriptors",
+    "used_bytes": "in use by the guest",
+    "free_on_cpu_lists_bytes": "free, on lists of single CPUs, which are not reported",
+    "free_below_order_bytes": "free, in blocks smaller than the reporting order",
+    "free_waiting_bytes": "free, waits for a pass",
+    "free_held_by_watermark_bytes": "free, in a zone too short of memory to report any",
+    "free_reported_bytes": "reported, and resident all the same",
+    "free_with_device_bytes": "reported, not handled yet",
+}
+
+
+def render(
+    summary: Summary, series: Mapping[str, NDArray[np.int64]], *, levels: str = BLOCKS
+) -> str:
+    """The text; `series` is the run's, with `time_ns` and `resident_bytes`."""
+    lines = [_headline(summary)]
+    lines += _given_back(summary)
+    lines += _curve(summary, series, levels)
+    lines += _overhead(summary)
+    lines += _work(summary)
+    lines += _resident(summary)
+    lines += _expectations(summary)
+    return "\n".join(lines)
+
+
+def _row(label: str, text: str) -> str:
+    return f"{label:<{_LABEL}}{text}"
+
+
+def _headline(summary: Summary) -> str:
+    guest = summary["guest"]
+    text = (
+        f"{summary['scenario']}: {duration(summary['cost']['elapsed_ns'])} of a guest with "
+        f"{size(guest['memory_bytes'])} and {plural(guest['vcpus'], 'vCPU')}, "
+        f"seed {summary['seed']}"
+    )
+    if summary["measured"]:
+        text += "; host costs measured on this machine"
+    if not summary["complete"]:
+        text += "; INTERRUPTED: these are partial results"
+    return text + "\n"
+
+
+def _given_back(summary: Summary) -> Iterator[str]:
+    reporting, host = summary["reporting"], summary["host"]
+    yield _row(
+        "reported",
+        f"{size(reporting['bytes'])} in {plural(reporting['blocks'], 'block')}, "
+        f"{plural(reporting['batches'], 'batch', 'batches')}, "
+        f"{plural(reporting['passes'], 'pass', 'passes')}",
+    )
+    yield _row(
+        "given back",
+        f"{size(host['discarded_bytes'])} that were resident "
+        f"({size(host['already_free_bytes'])} of what was reported were not)",
+    )
+    if host["ineffective_discard_bytes"]:
+        lost = size(host["ineffective_discard_bytes"])
+        yield _row("in vain", f"discards of {lost} succeeded and freed nothing")
+
+
+def _curve(summary: Summary, series: Mapping[str, NDArray[np.int64]], levels: str) -> Iterator[str]:
+    resident = series["resident_bytes"]
+    line = sparkline(series["time_ns"], resident, CURVE_COLUMNS, levels)
+    host, control = summary["host"], summary["control"]
+    yield _row("resident", f"{line}  0 to {size(int(resident.max()))}")
+    text = f"{size(host['rss_bytes_end'])} at the end"
+    if control is not None:
+        text += f", {size(control['host']['rss_bytes_end'])} without reporting"
+    yield _row("", text)
+
+
+def _overhead(summary: Summary) -> Iterator[str]:
+    overhead = summary["overhead"]
+    if overhead is None:
+        yield _row("overhead", "unknown: no control run was made")
+        return
+    yield _row(
+        "overhead",
+        f"{percent(overhead['runtime_pct'])} of the vCPUs' time, "
+        f"{duration(overhead['runtime_ns'])} ({overhead['runtime_ns']:,} ns), of which",
+    )
+    elsewhere = overhead["runtime_ns"] - overhead["fault_ns"] - overhead["worker_ns"]
+    for label, value in (
+        ("host faults", overhead["fault_ns"]),
+        ("reporting worker", overhead["worker_ns"]),
+        ("everything else", elsewhere),
+    ):
+        yield _row("", f"  {label:<18}{value:>16,} ns  {_share(value, summary)}")
+    yield _row("", f"on the host besides: discards {overhead['discard_ns']:,} ns")
+    price = overhead["fault_ns_per_saved_gib_second"]
+    text = f"{gib_seconds(overhead['saved_byte_seconds'])} of resident memory"
+    if price is not None:
+        text += f", for {duration(price)} of host faults each GiB*s"
+    yield _row("saved", text)
+
+
+def _share(value_ns: int, summary: Summary) -> str:
+    """A part of the overhead, in percent of what the control would have needed."""
+    overhead = summary["overhead"]
+    expected = summary["cost"]["runtime_ns"] - overhead["runtime_ns"]
+    return percent(100 * value_ns / expected) if expected > 0 else ""
+
+
+def _work(summary: Summary) -> Iterator[str]:
+    label = "work"
+    control = summary["control"]
+    for number, phase in enumerate(summary["guest"]["phases"]):
+        for index, work in enumerate(phase["workloads"]):
+            if not work["tasks"]:
+                continue
+            text = f"{phase['name']}: {work['kind']}, {work['units']:,} {work['unit']}"
+            text += f", {work['units_per_second']:,} a second"
+            if control is not None and number < len(control["guest"]["phases"]):
+                other = control["guest"]["phases"][number]["workloads"][index]
+                text += f" ({other['units_per_second']:,} without reporting)"
+            if work["oom_kills"]:
+                text += f", {plural(work['oom_kills'], 'process', 'processes')} killed: no memory"
+            elif work["failures"]:
+                text += f", {plural(work['failures'], 'allocation')} failed"
+            yield _row(label, text)
+            label = ""
+    latency = summary["cost"]["alloc_latency_ns"]
+    if latency["count"]:
+        points = ", ".join(
+            f"{name.replace('_', '.')} {duration(latency[name])}"
+            for name in ("p50", "p99", "p99_9", "max")
+        )
+        yield _row("allocation", points)
+
+
+def _resident(summary: Summary) -> Iterator[str]:
+    label = "still there"
+    for key, text in _PARTS.items():
+        if summary["explain"][key]:
+            yield _row(label, f"{size(summary['explain'][key]):>9}  {text}")
+            label = ""
+
+
+def _expectations(summary: Summary) -> Iterator[str]:
+    for each in summary["expect"]:
+        bounds = [
+            f"{word} {each[name]:g}" if abs(each[name]) < 1e6 else f"{word} {each[name]:,.0f}"
+            for name, word in (("min", "at least"), ("max", "at most"))
+            if each[name] is not None
+        ]
+        found = "no such number" if each["value"] is None else f"{each['value']:,}"
+        verdict = "ok" if each["ok"] else "FAILED"
+        yield _row(verdict, f"{each['metric']} is {found}, expected {' and '.join(bounds)}")
