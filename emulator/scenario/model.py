@@ -43,6 +43,7 @@ MAX_VCPUS = 1024
 """Far above any product's limit; each vCPU costs per-CPU lists in every zone."""
 MAX_PHASES = 1000
 MAX_PARALLEL = 256
+MIN_PCP_HIGH_FRACTION = 8
 TOP_ORDER = 10
 """The largest block of the buddy allocator on x86-64: 4 MiB."""
 _METRIC = re.compile(r"[a-z]+(\.[a-z0-9_]+)+")
@@ -99,8 +100,10 @@ AutoSize = Annotated[Size, BeforeValidator(_auto_size)]
 
 def _bound(value: Any, info: ValidationInfo) -> Any:
     """A bound of an expectation in the metric's unit; a size or a duration is written with its."""
-    if not isinstance(value, str):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return value
+    if not isinstance(value, str):
+        raise mistake(f"{shown(value)} where a number belongs", "write a number")
     words = re.split("[._]", info.data.get("metric", "bytes"))
     try:
         if "bytes" in words:
@@ -113,7 +116,7 @@ def _bound(value: Any, info: ValidationInfo) -> Any:
 
 
 Bound = Annotated[
-    float,
+    int | float,
     BeforeValidator(_bound),
     WithJsonSchema({"type": ["number", "string"]}),
 ]
@@ -184,6 +187,13 @@ class Guest(Part):
         default=written("auto"), alias="boot_used", ge=0, le=TIB, examples=["auto", "100MiB"]
     )
     """Memory in use before the workload starts. `auto`: a small server's, by memory."""
+
+    @field_validator("pcp_high_fraction")
+    @classmethod
+    def _as_the_kernel_takes_it(cls, fraction: int) -> int:
+        if 0 < fraction < MIN_PCP_HIGH_FRACTION:
+            raise mistake(f"the kernel refuses {fraction}", "write 8 or more, or 0")
+        return fraction
 
     @field_validator("boot_used_bytes")
     @classmethod

@@ -64,7 +64,7 @@ class Machine:
         guest = scenario.guest
         self.scenario = scenario
         self.memory_map = x86_64(guest.memory_bytes, guest.reserved_bytes)
-        self.profile: CostProfile = read_profile(scenario.host.costs or "default")
+        self.profile: CostProfile = read_profile(scenario.host.costs)
         self.latency = Histogram()
         self.in_process = InProcess()
         self._random = Random(scenario.seed, STREAM_NOTIFICATIONS)
@@ -157,6 +157,8 @@ def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
         pageblock_order=guest.pageblock_order,
         cpus=guest.vcpus,
         min_free_kib=None if guest.min_free_bytes is None else guest.min_free_bytes // 1024,
+        watermark_scale_factor=guest.watermark_scale_factor,
+        pcp_high_fraction=guest.pcp_high_fraction,
     )
     config = AllocatorConfig(
         frames=memory_map.frames,
@@ -165,6 +167,7 @@ def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
         pageblock_order=guest.pageblock_order,
         thp_order=HUGE_ORDER if guest.thp else 0,
         shuffle=guest.shuffle,
+        boost_factor=guest.watermark_boost_factor,
     )
     zones = with_watermarks(memory_map.zones, tunables)
     allocator = Allocator(config, zones)

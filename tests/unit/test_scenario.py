@@ -130,6 +130,7 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
         ("host.backing.kind=memfdd", "unknown kind 'memfdd'; did you mean `memfd`?"),
         ("host.costs=defualt", "no profile is called 'defualt'; did you mean `default`?"),
         ("host.costs=no.yaml", "cannot be used: No such file or directory; write a path"),
+        ("guest.pcp_high_fraction=7", "the kernel refuses 7; write 8 or more, or 0"),
         ("seed=-1", "-1 is too small; write 0 or more"),
         ("seed=[", "not YAML: "),
         ("name=5", "5 where text belongs; put it in quotes: '5'"),
@@ -140,6 +141,8 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
         ("expect=[{metric: host.faults}]", "nothing is expected of it; write `min:`, `max:`"),
         ("expect=[{metric: host.faults, min: 5, max: 1}]", "`max` is less than `min`; write 5"),
         ("expect=[{metric: host.faults, min: 5s}]", "'5s' where a number belongs; write a number"),
+        ("expect=[{metric: host.faults, min: [1]}]", "[1] where a number belongs; write a number"),
+        ("expect=[{metric: host.faults, min: true}]", "true where a number belongs; write a"),
         ("expect=[{metric: reporting.bytes, min: 5s}]", "'s' is no unit of a size; write one of"),
         ("memory=4GiB", "unknown key 'memory'; write it in `guest`"),
         ("phases[0].size=4GiB", "unknown key 'size'; write it in `run`"),
@@ -227,6 +230,7 @@ def test_expectations_are_in_the_unit_of_their_metric() -> None:
 """
     bounds = [(each.min, each.max) for each in read(text + SMALL).expect]
     assert bounds == [(1 << 30, None), (None, 2_000_000_000), (None, 2.5)]
+    assert [type(value) for value in (bounds[0][0], bounds[2][1])] == [int, float]
 
 
 def test_scenario_is_frozen() -> None:
