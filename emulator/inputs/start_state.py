@@ -16,6 +16,7 @@ from emulator.native import check, ffi, lib
 from guest_model.allocator.config import BLOCK_DTYPE, MigrateType
 
 NEVER = np.iinfo(np.int64).max
+_ANY_TYPE = 1 << MigrateType.UNMOVABLE | 1 << MigrateType.MOVABLE | 1 << MigrateType.RECLAIMABLE
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,41 @@ class GuestShape:
 
 
 @dataclass(frozen=True)
+class Moves:
+    """A trace with what each of its events does to the buddy lists (enum fpr_replay_action)."""
+
+    events: NDArray[np.void]
+    kinds: NDArray[np.uint8]
+
+    @property
+    def leaves(self) -> NDArray[np.bool_]:
+        """Which events take a block off the lists, if they move it."""
+        return np.isin(self.kinds, (lib.FPR_REPLAY_TAKE, lib.FPR_REPLAY_MAYBE))
+
+
+@dataclass(frozen=True)
+class _FreeBlocks:
+    """The blocks at the start: first frame, order, and the first event that touches each."""
+
+    pfns: NDArray[np.int64]
+    orders: NDArray[np.int64]
+    touched: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class StartState:
     """Free blocks in the order of their lists, head first, and the label of each page block.
 
-    `order_known` is the share of the blocks of page-block size and more whose place on their list
-    is determined; `types_guessed` counts blocks whose type nothing in the trace tells.
+    `order_known`: their places on the lists are determined, not inferred from what leaves when.
+    `types_guessed` counts blocks whose type nothing in the trace tells; `guesses` has, for each
+    page block, a bit for each type that such blocks could be of, 0 where the label is known.
     """
 
     blocks: NDArray[np.void]
     labels: NDArray[np.uint8]
     free_pages: int
     types_guessed: int
+    guesses: NDArray[np.uint8]
     order_known: bool
 
 
@@ -73,63 +98,46 @@ def runs_to_frames(runs: NDArray[np.uint64], frames: int) -> NDArray[np.uint8]:
 
 
 def infer_start(
-    events: NDArray[np.void],
-    actions: NDArray[np.uint8],
+    trace: Moves,
     free_map: NDArray[np.uint8],
     shape: GuestShape,
     *,
     boot: bool,
     first_pass_ns: int,
 ) -> StartState:
-    """The state before events[0]. `free_map`: one byte a frame, at any time of the trace.
+    """The state before the first event. `free_map`: one byte a frame, at any time of the trace.
 
     `boot`: the lists are in boot order, ascending; otherwise blocks that the trace shows leaving
     later are taken to have been last on their lists, and the others' order is not known.
     """
-    kind = actions & ~np.uint8(lib.FPR_REPLAY_BATCHED)
-    first = _first_event(events, kind, shape)
+    first = _first_event(trace, shape)
     known = first != NEVER
-    leaves = np.isin(kind, (lib.FPR_REPLAY_TAKE, lib.FPR_REPLAY_MAYBE))
     free = free_map.copy()
-    free[known] = leaves[first[known]]
-    pfns, orders = _cut_blocks(free, shape)
-    touched = np.array(
-        [first[p : p + (1 << o)].min() for p, o in zip(pfns, orders, strict=True)], np.int64
-    )
-    types, touched = _first_types(events, kind, leaves, pfns, orders, touched)
-    labels = _labels(events, kind, pfns, orders, types, shape)
+    free[known] = trace.leaves[first[known]]
+    blocks, types = _first_types(trace, _cut_blocks(free, first, shape))
+    labels, label_known = _labels(trace, blocks, types, shape)
     guessed = types < 0
-    types = np.where(guessed, labels[pfns >> shape.pageblock_order], types)
-    blocks = np.empty(len(pfns), BLOCK_DTYPE)
-    blocks["pfn"], blocks["order"], blocks["type"] = pfns, orders, types
-    times = np.where(
-        touched == NEVER, NEVER, events["time_ns"][np.minimum(touched, len(events) - 1)]
-    )
-    early = times < first_pass_ns
-    late = np.zeros(len(pfns), bool) if boot else (times != NEVER) & ~early
-    # Head first: what leaves before the first pass in the order in which it leaves, then what is
-    # never seen to leave or is in boot order, by address, then what leaves later.
-    rank = np.where(early, 0, np.where(late, 2, 1))
-    if boot:
-        rank = np.where(early & (orders >= shape.top_order), 1, rank)
-    key = np.where(rank == 1, pfns, touched)
+    result = np.empty(len(types), BLOCK_DTYPE)
+    result["pfn"], result["order"] = blocks.pfns, blocks.orders
+    result["type"] = np.where(guessed, labels[blocks.pfns >> shape.pageblock_order], types)
+    order = _list_order(trace, blocks, shape, boot=boot, first_pass_ns=first_pass_ns)
     return StartState(
-        blocks=blocks[np.lexsort((key, rank))],
+        blocks=result[order],
         labels=labels,
-        free_pages=int((1 << orders).sum()),
+        free_pages=int((1 << blocks.orders).sum()),
         types_guessed=int(guessed.sum()),
+        guesses=np.where(label_known, 0, _ANY_TYPE).astype(np.uint8),
         order_known=boot,
     )
 
 
-def _first_event(
-    events: NDArray[np.void], kind: NDArray[np.uint8], shape: GuestShape
-) -> NDArray[np.int64]:
+def _first_event(trace: Moves, shape: GuestShape) -> NDArray[np.int64]:
     """Index of the first event that moves each frame on or off the buddy lists."""
+    events, kinds = trace.events, trace.kinds
     first = np.full(shape.frames, NEVER, np.int64)
     per_cpu = (events["order"] <= 3) | (events["order"] == (shape.thp_order or 255))
-    moves = np.isin(kind, (lib.FPR_REPLAY_TAKE, lib.FPR_REPLAY_RETURN, lib.FPR_REPLAY_BOOT))
-    moves |= (kind == lib.FPR_REPLAY_MAYBE) & ~per_cpu
+    moves = np.isin(kinds, (lib.FPR_REPLAY_TAKE, lib.FPR_REPLAY_RETURN, lib.FPR_REPLAY_BOOT))
+    moves |= (kinds == lib.FPR_REPLAY_MAYBE) & ~per_cpu
     single = np.flatnonzero(moves & (events["order"] == 0))[::-1]
     first[events["pfn"][single]] = single
     for index in np.flatnonzero(moves & (events["order"] > 0)).tolist():
@@ -140,72 +148,93 @@ def _first_event(
 
 
 def _cut_blocks(
-    free: NDArray[np.uint8], shape: GuestShape
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    free: NDArray[np.uint8], first: NDArray[np.int64], shape: GuestShape
+) -> _FreeBlocks:
     """Free frames as the blocks that merging makes of them: aligned, within a zone, largest."""
     pfns: list[int] = []
     orders: list[int] = []
     for start, end in shape.zones:
         edges = np.flatnonzero(np.diff(np.concatenate(([0], free[start:end], [0])).astype(np.int8)))
-        for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            pfn = start + first
-            while pfn < start + last:
+        for begin, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            pfn = start + begin
+            while pfn < start + stop:
                 order = min((pfn & -pfn).bit_length() - 1 if pfn else 64, shape.top_order)
-                while pfn + (1 << order) > start + last:
+                while pfn + (1 << order) > start + stop:
                     order -= 1
                 pfns.append(pfn)
                 orders.append(order)
                 pfn += 1 << order
-    return np.array(pfns, np.int64), np.array(orders, np.int64)
+    touched = [first[p : p + (1 << o)].min() for p, o in zip(pfns, orders, strict=True)]
+    return _FreeBlocks(*(np.array(values, np.int64) for values in (pfns, orders, touched)))
 
 
-def _first_types(
-    events: NDArray[np.void],
-    kind: NDArray[np.uint8],
-    leaves: NDArray[np.bool_],
-    pfns: NDArray[np.int64],
-    orders: NDArray[np.int64],
-    touched: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Type of the list that each block is first seen on (-1: never), and by which event."""
+def _first_types(trace: Moves, blocks: _FreeBlocks) -> tuple[_FreeBlocks, NDArray[np.int64]]:
+    """Type of the list that each block is first seen on, -1 where it never is.
+
+    The blocks come back with the fallbacks that touch them first taken into account.
+    """
+    events, pfns, touched = trace.events, blocks.pfns, blocks.touched.copy()
     types = np.full(len(pfns), -1, np.int64)
-    touched = touched.copy()
     seen = np.flatnonzero(touched != NEVER)
-    by_take = seen[leaves[touched[seen]]]
+    by_take = seen[trace.leaves[touched[seen]]]
     types[by_take] = events["migratetype"][touched[by_take]]
-    for index in np.flatnonzero(kind == lib.FPR_REPLAY_STEAL).tolist():
+    for index in np.flatnonzero(trace.kinds == lib.FPR_REPLAY_STEAL).tolist():
         pfn = int(events["pfn"][index])
         block = int(np.searchsorted(pfns, pfn, side="right")) - 1
-        if block >= 0 and pfn < pfns[block] + (1 << orders[block]) and index < touched[block]:
+        inside = block >= 0 and pfn < pfns[block] + (1 << int(blocks.orders[block]))
+        if inside and index < touched[block]:
             types[block] = events["fallback_migratetype"][index]
             touched[block] = index
     types[(types < 0) | (types > MigrateType.ISOLATE)] = -1
-    return types, touched
+    return _FreeBlocks(pfns, blocks.orders, touched), types
 
 
 def _labels(
-    events: NDArray[np.void],
-    kind: NDArray[np.uint8],
-    pfns: NDArray[np.int64],
-    orders: NDArray[np.int64],
-    types: NDArray[np.int64],
-    shape: GuestShape,
-) -> NDArray[np.uint8]:
-    """Label of each page block: of its free blocks, else of what is first freed there, else M."""
+    trace: Moves, blocks: _FreeBlocks, types: NDArray[np.int64], shape: GuestShape
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Label of each page block: of its free blocks, else of what is first freed there, else M.
+
+    The second array says where it is known.
+    """
+    events, kinds = trace.events, trace.kinds
     labels = np.full((shape.frames >> shape.pageblock_order) + 1, MigrateType.MOVABLE, np.uint8)
-    freed = (kind == lib.FPR_REPLAY_RETURN) & (events["kind"] == lib.FPR_TRACE_PCPU_DRAIN)
+    known = np.zeros(len(labels), bool)
+    freed = (kinds == lib.FPR_REPLAY_RETURN) & (events["kind"] == lib.FPR_TRACE_PCPU_DRAIN)
     freed &= (events["migratetype"] >= 0) & (events["migratetype"] < MigrateType.ISOLATE)
     back = np.flatnonzero(freed)[::-1]
     labels[events["pfn"][back] >> shape.pageblock_order] = events["migratetype"][back]
-    for pfn, order, migratetype in zip(pfns, orders, types, strict=True):
+    known[events["pfn"][back] >> shape.pageblock_order] = True
+    for pfn, order, migratetype in zip(blocks.pfns, blocks.orders, types, strict=True):
         if migratetype >= 0:
             first = pfn >> shape.pageblock_order
-            labels[first : first + max(1, (1 << order) >> shape.pageblock_order)] = migratetype
-    handed_over = events["pfn"][kind == lib.FPR_REPLAY_BOOT]
+            end = first + max(1, (1 << order) >> shape.pageblock_order)
+            labels[first:end] = migratetype
+            known[first:end] = True
+    handed_over = events["pfn"][kinds == lib.FPR_REPLAY_BOOT]
     if len(handed_over):  # deferred initialization has not labelled these yet
         first = int(handed_over.min())
         end = next(end for start, end in shape.zones if start <= first < end)
-        labels[first >> shape.pageblock_order : -(-end >> shape.pageblock_order)] = (
-            MigrateType.UNMOVABLE
-        )
-    return labels
+        deferred = slice(first >> shape.pageblock_order, -(-end >> shape.pageblock_order))
+        labels[deferred] = MigrateType.UNMOVABLE
+        known[deferred] = True
+    return labels, known
+
+
+def _list_order(
+    trace: Moves, blocks: _FreeBlocks, shape: GuestShape, *, boot: bool, first_pass_ns: int
+) -> NDArray[np.intp]:
+    """Indices of the blocks, head of the lists first.
+
+    What leaves before the first pass comes in the order in which it leaves; then what is never seen
+    to leave or is in boot order, by address; then what leaves later. Of that, what leaves first was
+    not reported before it left, so it comes last.
+    """
+    touched = blocks.touched
+    seen = touched != NEVER
+    times = trace.events["time_ns"][np.where(seen, touched, 0)]
+    early = seen & (times < first_pass_ns)
+    late = seen & ~early & (not boot)
+    if boot:
+        early &= blocks.orders < shape.top_order
+    rank = np.where(early, 0, np.where(late, 2, 1))
+    return np.lexsort((np.choose(rank, (touched, blocks.pfns, -touched)), rank))

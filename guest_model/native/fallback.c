@@ -41,11 +41,8 @@ static void boost_watermark(const struct fpr_allocator *a, struct fpr_zone *zone
         zone->boost_pages = limit;
 }
 
-/* Move every free block of the page block of pfn to `type`; 0 where it crosses the zone's end. A
- * page block that begins before the zone is moved from pfn on. *movable: frames in use there that
- * were allocated movable. */
-static uint64_t move_pageblock(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
-                               uint32_t type, uint64_t *movable)
+uint64_t fpr_move_pageblock(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
+                            uint32_t type, uint64_t *movable)
 {
     uint64_t size = (uint64_t)1 << a->config.pageblock_order;
     uint64_t start = pfn & ~(size - 1), end = start + size, moved = 0;
@@ -95,7 +92,7 @@ void fpr_steal(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uin
         return;
     }
     boost_watermark(a, zone);
-    moved = whole ? move_pageblock(a, zone, pfn, type, &movable) : 0;
+    moved = whole ? fpr_move_pageblock(a, zone, pfn, type, &movable) : 0;
     if (!moved) {
         fpr_area_move(a, zone, pfn, type);
         return;
@@ -147,7 +144,7 @@ void fpr_reserve_highatomic(struct fpr_allocator *a, struct fpr_zone *zone, uint
         return;
     zone->highatomic_pages += pageblock;
     relabel(a, pfn, 0, FPR_HIGHATOMIC);
-    move_pageblock(a, zone, pfn, FPR_HIGHATOMIC, &movable);
+    fpr_move_pageblock(a, zone, pfn, FPR_HIGHATOMIC, &movable);
 }
 
 /* Give one reserved page block with free memory back to `type`. */
@@ -168,7 +165,7 @@ bool fpr_unreserve_highatomic(struct fpr_allocator *a, uint32_t type)
             if (fpr_label(a, pfn) == FPR_HIGHATOMIC)
                 zone->highatomic_pages -= pageblock;
             relabel(a, pfn, 0, type);
-            if (move_pageblock(a, zone, pfn, type, &movable))
+            if (fpr_move_pageblock(a, zone, pfn, type, &movable))
                 return true;
         }
     }

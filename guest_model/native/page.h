@@ -227,6 +227,11 @@ bool fpr_claimable(const struct fpr_allocator *a, uint32_t order, uint32_t type)
 /* Take free block pfn over for `type`, with its whole page block if `whole` and enough is alike. */
 void fpr_steal(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t type,
                bool whole);
+/* Move every free block of the page block of pfn to `type`: pages moved, 0 where it crosses the
+ * zone's end. A page block that begins before the zone is moved from pfn on. *movable: frames in use
+ * there that were allocated movable. */
+uint64_t fpr_move_pageblock(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
+                            uint32_t type, uint64_t *movable);
 void fpr_reserve_highatomic(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn);
 bool fpr_unreserve_highatomic(struct fpr_allocator *a, uint32_t type);
 

@@ -135,10 +135,43 @@ static bool predicted(const struct fpr_allocator *a, const struct fpr_zone *zone
     return false;
 }
 
-static void take(struct fpr_allocator *a, struct fpr_zone *zone, const struct fpr_trace_event *e,
-                 uint64_t index, struct fpr_replay_frames_stats *stats)
+/* The kernel took a block of a larger order: no block between was of this type. */
+static void refute(struct fpr_allocator *a, struct fpr_zone *zone, const struct fpr_trace_event *e,
+                   uint8_t *guesses, struct fpr_replay_frames_stats *stats)
 {
-    bool hit = e->migratetype >= 0 && e->migratetype < FPR_MIGRATETYPES && predicted(a, zone, e);
+    uint32_t type = (uint32_t)e->migratetype;
+    struct fpr_block block;
+
+    if (fpr_buddy_find(a, e->pfn, &block) || block.type != type)
+        return;
+    for (uint32_t order = e->order; order < block.order; order++) {
+        uint32_t next;
+
+        for (uint32_t pfn = zone->areas[order].lists[type].head; pfn != FPR_NIL; pfn = next) {
+            uint64_t pageblock = pfn >> a->config.pageblock_order, moved;
+
+            next = fpr_page(a, pfn)->next;
+            guesses[pageblock] &= (uint8_t)~(1u << type);
+            if (!guesses[pageblock])
+                continue;
+            a->labels[pageblock] = (uint8_t)__builtin_ctz(guesses[pageblock]);
+            fpr_move_pageblock(a, zone, pfn, a->labels[pageblock], &moved);
+            stats->relabelled++;
+            next = zone->areas[order].lists[type].head;
+        }
+    }
+}
+
+static void take(struct fpr_allocator *a, struct fpr_zone *zone, const struct fpr_trace_event *e,
+                 uint64_t index, uint8_t *guesses, struct fpr_replay_frames_stats *stats)
+{
+    bool typed = e->migratetype >= 0 && e->migratetype < FPR_MIGRATETYPES;
+    bool hit = typed && predicted(a, zone, e);
+
+    if (typed && !hit) {
+        refute(a, zone, e, guesses, stats);
+        hit = predicted(a, zone, e);
+    }
 
     stats->takes++;
     stats->takes_predicted += hit;
@@ -195,8 +228,8 @@ static void take_over(struct fpr_allocator *a, struct fpr_zone *zone,
 }
 
 int fpr_replay_frames(struct fpr_allocator *a, const struct fpr_trace_event *events,
-                      const uint8_t *actions, uint64_t n, int64_t until_ns, uint64_t *next,
-                      struct fpr_replay_frames_stats *stats)
+                      const uint8_t *actions, uint64_t n, int64_t until_ns, uint8_t *guesses,
+                      uint64_t *next, struct fpr_replay_frames_stats *stats)
 {
     uint64_t i = *next;
 
@@ -215,11 +248,11 @@ int fpr_replay_frames(struct fpr_allocator *a, const struct fpr_trace_event *eve
         }
         switch (action) {
         case FPR_REPLAY_TAKE:
-            take(a, zone, e, i, stats);
+            take(a, zone, e, i, guesses, stats);
             break;
         case FPR_REPLAY_MAYBE:
             if (!fpr_buddy_find(a, e->pfn, &block))
-                take(a, zone, e, i, stats);
+                take(a, zone, e, i, guesses, stats);
             break;
         case FPR_REPLAY_RETURN:
             give_back(a, zone, e, 0, stats);

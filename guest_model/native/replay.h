@@ -27,6 +27,7 @@ struct fpr_replay_frames_stats {
     uint64_t takes_missing;          /* taken, but not free in the model */
     uint64_t returns, returns_double; /* double: it was free in the model already */
     uint64_t steals, steals_predicted;
+    uint64_t relabelled;   /* page blocks whose guessed type a take refuted */
     uint64_t outside;      /* frames in no zone */
     uint64_t first_miss;   /* index of the first take that was not predicted, or UINT64_MAX */
 };
@@ -69,10 +70,12 @@ int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actio
                       uint64_t *found);
 
 /* Run events[*next..n) up to time until_ns (exclusive) with the recorded frames, or until the notify
- * hook is raised (the event that did it is done). */
+ * hook is raised (the event that did it is done). guesses: for each page block, a bit for each type
+ * that its free blocks could be of; 0 where the type is known. A smaller block that the kernel left
+ * alone was not of the type asked for: its page block gets the next type that is left. */
 int fpr_replay_frames(struct fpr_allocator *allocator, const struct fpr_trace_event *events,
-                      const uint8_t *actions, uint64_t n, int64_t until_ns, uint64_t *next,
-                      struct fpr_replay_frames_stats *stats);
+                      const uint8_t *actions, uint64_t n, int64_t until_ns, uint8_t *guesses,
+                      uint64_t *next, struct fpr_replay_frames_stats *stats);
 
 /* The same with only order, type and CPU of each event. `map`: for each recorded frame the model's
  * frame + 1, 0 where none. A free that is part of a batch is carried out at its
