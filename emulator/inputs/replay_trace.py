@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.inputs.errors import RecordingError, problem
+from emulator.inputs.errors import unusable
 from emulator.inputs.recording import Recording
 from emulator.inputs.start_state import (
     GuestShape,
@@ -73,7 +73,7 @@ def prepare(recording: Recording) -> ReplayTrace:
     if max(zone.end_pfn for zone in zones) > FRAME_LIMIT:
         what = f"zones reach beyond frame {FRAME_LIMIT:#x}"
         remedy = "a replay handles guests of up to 1 TiB"
-        raise RecordingError([problem(str(recording.path / "zoneinfo"), what, remedy)])
+        raise unusable(str(recording.path / "zoneinfo"), "zones", what, remedy)
     frames = -(-max(zone.end_pfn for zone in zones) >> TOP_ORDER) << TOP_ORDER
     config = AllocatorConfig(
         frames=frames,
