@@ -120,9 +120,9 @@ int fpr_alloc(struct fpr_allocator *a, uint32_t cpu, uint32_t order, uint32_t ty
     if (got == FPR_NIL)
         got = try_zones(a, &r, true, false);
     if (got == FPR_NIL && !r.nonblocking && !(flags & FPR_ALLOC_NO_RECLAIM)) {
-        /* direct reclaim empties the per-CPU lists first */
+        /* what direct reclaim does when it found nothing: pages that drain keep their old type */
+        fpr_unreserve_highatomic(a, r.zone_class, type);
         fpr_drain_pcp(a, UINT32_MAX);
-        fpr_unreserve_highatomic(a, type);
         got = try_zones(a, &r, true, false);
     }
     if (got == FPR_NIL) {

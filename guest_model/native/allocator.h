@@ -33,7 +33,7 @@ enum fpr_zone_class { FPR_ZONE_DMA = 0, FPR_ZONE_DMA32 = 1, FPR_ZONE_NORMAL = 2,
 #define FPR_ALLOC_DMA 1u         /* only the DMA zone */
 #define FPR_ALLOC_DMA32 2u       /* DMA32 and below */
 #define FPR_ALLOC_HIGH 4u        /* high priority: half of the minimum watermark */
-#define FPR_ALLOC_NONBLOCKING 8u /* another quarter of it; with order > 0 and HIGH: highatomic */
+#define FPR_ALLOC_NONBLOCKING 8u /* another quarter of it; with order > 0: highatomic */
 #define FPR_ALLOC_NO_RECLAIM 16u /* fails rather than empty per-CPU lists: a fault's huge page */
 
 /* Flags of a free into the buddy lists. */
@@ -84,9 +84,9 @@ struct fpr_counters {
     uint64_t allocs, frees;             /* requests served, blocks freed */
     uint64_t failures;                  /* requests that no zone could serve */
     uint64_t refills, drains;           /* blocks moved to and from the per-CPU lists */
-    uint64_t fallbacks, steals;         /* taken from another type; page blocks claimed by it */
+    uint64_t fallbacks, steals;         /* taken from another type; those that claimed a page block */
     uint64_t merges, splits;
-    uint64_t reported_allocs;           /* blocks that were flagged reported and left their list */
+    uint64_t reported_allocs;           /* blocks that were flagged reported when they were allocated */
 };
 
 /* The hook that tells a reporting policy of free blocks. While `armed`, a free that ends in a block

@@ -147,15 +147,15 @@ void fpr_reserve_highatomic(struct fpr_allocator *a, struct fpr_zone *zone, uint
     fpr_move_pageblock(a, zone, pfn, FPR_HIGHATOMIC, &movable);
 }
 
-/* Give one reserved page block with free memory back to `type`. */
-bool fpr_unreserve_highatomic(struct fpr_allocator *a, uint32_t type)
+/* Give one reserved page block with free memory back to `type`, out of the request's zones. */
+bool fpr_unreserve_highatomic(struct fpr_allocator *a, uint32_t zone_class, uint32_t type)
 {
     uint64_t pageblock = (uint64_t)1 << a->config.pageblock_order, movable;
 
     for (uint32_t z = a->config.zones; z-- > 0;) {
         struct fpr_zone *zone = &a->zones[z];
 
-        if (zone->highatomic_pages <= pageblock)
+        if (zone->config.zone_class > zone_class || zone->highatomic_pages <= pageblock)
             continue;
         for (uint32_t order = 0; order <= a->config.top_order; order++) {
             uint32_t pfn = zone->areas[order].lists[FPR_HIGHATOMIC].head;

@@ -233,7 +233,7 @@ void fpr_steal(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uin
 uint64_t fpr_move_pageblock(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
                             uint32_t type, uint64_t *movable);
 void fpr_reserve_highatomic(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn);
-bool fpr_unreserve_highatomic(struct fpr_allocator *a, uint32_t type);
+bool fpr_unreserve_highatomic(struct fpr_allocator *a, uint32_t zone_class, uint32_t type);
 
 /* per_cpu.c */
 bool fpr_pcp_order(const struct fpr_allocator *a, uint32_t order);

@@ -35,6 +35,7 @@ REQUEST_FLAGS = (
     AllocFlags.HIGH | AllocFlags.NONBLOCKING,
     AllocFlags.DMA,
     AllocFlags.DMA32,
+    AllocFlags.NO_RECLAIM,
 )
 
 
@@ -44,7 +45,7 @@ class Pair:
     def __init__(self, config: AllocatorConfig, zones: list[ZoneConfig]) -> None:
         self.config, self.zones = config, zones
         self.native, self.reference = Allocator(config, zones), ReferenceAllocator(config, zones)
-        self.setup: list[tuple[int, int, int]] = []
+        self.setup: list[tuple[Any, ...]] = []
         self.held: list[tuple[int, int]] = []
         self.isolated: list[np.ndarray] = []
 
@@ -58,6 +59,10 @@ class Pair:
         )
         assert native == reference, (name, arguments)
         return native[1] if native[0] == "result" else None
+
+    def set_up(self, name: str, *arguments: Any) -> None:
+        self.setup.append((name, *arguments))
+        self.call(name, *arguments)
 
     def compare(self) -> None:
         assert self.native.counters == self.reference.counters
@@ -242,7 +247,7 @@ def pairs(draw: st.DrawFn, orders: tuple[int, int, int]) -> Pair:
     pair = Pair(config, zones)
     for start, end in pairwise(edges):
         boot = draw(st.integers(max(start, end - 64), end))
-        pair.call("add_range", start, boot - start)
+        pair.set_up("add_range", start, boot - start)
         fill(pair, boot, end, draw(st.integers(0, 1 << 32)))
     return pair
 
@@ -256,12 +261,11 @@ def fill(pair: Pair, pfn: int, end: int, choices: int) -> None:
         while pfn % (1 << order) or pfn + (1 << order) > end:
             order -= 1
         block = (pfn, order, choice // 4 % 3)
-        pair.setup.append(block)
         buddy_is_free = is_free(pair.reference, pfn ^ (1 << order), order)
         if choice // 16 % 8 < 3 and not buddy_is_free:
-            pair.call("add_block", *block)
+            pair.set_up("add_block", *block)
         elif choice // 16 % 8 < 7:
-            pair.call("add_allocated", *block)
+            pair.set_up("add_allocated", *block)
             pair.held.append(block[:2])
         pfn += 1 << order
 

@@ -72,13 +72,13 @@ def _steal(zone: Zone, victim: FreeBlock, type_: int) -> None:
         zone.move(victim, type_)
         return
     boost(zone)
-    start = victim.pfn & -pageblock_pages
-    crosses = not (zone.spans(start) and zone.spans(start + pageblock_pages - 1))
-    if crosses or not _claimable(zone, victim.order, type_):
+    free = 0
+    if _claimable(zone, victim.order, type_):
+        free = move_page_block(zone, victim.pfn, type_)
+    if free == 0:
         zone.move(victim, type_)
         return
-    movable = movable_pages(zone, start)
-    free = move_page_block(zone, start, type_)
+    movable = movable_pages(zone, victim.pfn)
     if type_ == _M:
         alike = movable
     elif label == _M:
@@ -86,29 +86,39 @@ def _steal(zone: Zone, victim: FreeBlock, type_: int) -> None:
     else:
         alike = 0
     if free + alike >= pageblock_pages // 2:
-        pages.set_label(start, type_)
+        pages.set_label(victim.pfn, type_)
         pages.tally.steals += 1
 
 
-def move_page_block(zone: Zone, start: int, type_: int) -> int:
-    """Move a page block's free blocks to the tails of a type's lists; their pages."""
+def move_page_block(zone: Zone, pfn: int, type_: int) -> int:
+    """Move the free blocks of pfn's page block to the tails of a type's lists; their pages.
+
+    Nothing moves where the page block crosses the edge of the zone.
+    """
+    start, end = _page_block(zone, pfn)
     moved = 0
-    for pfn in range(start, start + (1 << zone.pageblock_order)):
-        block = zone.pages.free.get(pfn)
-        if block is not None and zone.spans(pfn):
-            zone.move(block, type_)
-            moved += 1 << block.order
+    if zone.spans(start) and zone.spans(end - 1):
+        for each in range(start, end):
+            block = zone.pages.free.get(each)
+            if block is not None:
+                zone.move(block, type_)
+                moved += 1 << block.order
     return moved
 
 
-def movable_pages(zone: Zone, start: int) -> int:
-    """Pages of a page block that are in use and could be migrated."""
-    end = start + (1 << zone.pageblock_order)
+def movable_pages(zone: Zone, pfn: int) -> int:
+    """Pages of pfn's page block that are in use and could be migrated."""
+    start, end = _page_block(zone, pfn)
     count = 0
-    for pfn, held in zone.pages.allocated.items():
+    for each, held in zone.pages.allocated.items():
         if held.type == _M:
-            count += max(0, min(end, pfn + (1 << held.order)) - max(start, pfn))
+            count += max(0, min(end, each + (1 << held.order)) - max(start, each))
     return count
+
+
+def _page_block(zone: Zone, pfn: int) -> tuple[int, int]:
+    start = pfn >> zone.pageblock_order << zone.pageblock_order
+    return start, start + (1 << zone.pageblock_order)
 
 
 def boost(zone: Zone) -> None:
@@ -128,9 +138,7 @@ def reserve_highatomic(zone: Zone, pfn: int) -> None:
     if zone.pages.label(pfn) in MERGEABLE:
         zone.highatomic_pages += pageblock_pages
         zone.pages.set_label(pfn, MigrateType.HIGHATOMIC)
-        start = pfn & -pageblock_pages
-        if zone.spans(start) and zone.spans(start + pageblock_pages - 1):
-            move_page_block(zone, start, MigrateType.HIGHATOMIC)
+        move_page_block(zone, pfn, MigrateType.HIGHATOMIC)
 
 
 def unreserve_highatomic(zone: Zone, type_: int) -> bool:
@@ -142,7 +150,7 @@ def unreserve_highatomic(zone: Zone, type_: int) -> bool:
         for block in lists[MigrateType.HIGHATOMIC][:1]:
             if zone.pages.label(block.pfn) == MigrateType.HIGHATOMIC:
                 zone.highatomic_pages -= pageblock_pages
-                zone.pages.set_label(block.pfn, type_)
-            if move_page_block(zone, block.pfn & -pageblock_pages, type_):
+            zone.pages.set_label(block.pfn, type_)
+            if move_page_block(zone, block.pfn, type_):
                 return True
     return False

@@ -88,13 +88,14 @@ class Pages:
     free: dict[int, FreeBlock] = field(default_factory=dict)
     allocated: dict[int, Held] = field(default_factory=dict)
     isolated: dict[int, int] = field(default_factory=dict)
-    known: set[int] = field(default_factory=set)
+    known: bytearray = field(init=False)
     labels: list[int] = field(init=False)
     coin: Coin = field(init=False)
 
     def __post_init__(self) -> None:
         blocks = (self.config.frames - 1 >> self.config.pageblock_order) + 1
         self.labels = [int(MigrateType.MOVABLE)] * blocks
+        self.known = bytearray(self.config.frames)
         self.coin = Coin(self.config.seed)
 
     def label(self, pfn: int) -> int:
@@ -113,10 +114,9 @@ class Pages:
 
     def hand_over(self, pfn: int, count: int) -> None:
         """Frames become known to the allocator: each may be handed over once."""
-        frames = set(range(pfn, pfn + count))
-        if self.known & frames:
+        if any(self.known[pfn : pfn + count]):
             fail(lib.FPR_BAD_ARGUMENT, f"frames from {pfn:#x} are already in use")
-        self.known |= frames
+        self.known[pfn : pfn + count] = b"\1" * count
 
     def take_allocated(self, pfn: int, order: int) -> Held:
         """The block at pfn stops being allocated."""

@@ -19,8 +19,9 @@ def broken(pages: Pages, zones: Sequence[Zone]) -> Iterator[str]:
             if frame in seen:
                 yield f"frame {frame:#x} is {where} and {seen[frame]}"
             seen[frame] = where
-    if set(seen) != pages.known:
-        yield f"{len(pages.known ^ set(seen))} frames are lost or unknown"
+    known = {frame for frame, handed_over in enumerate(pages.known) if handed_over}
+    if seen.keys() != known:
+        yield f"{len(known ^ seen.keys())} frames are lost or unknown"
     yield from _lists(pages, zones)
     for zone in zones:
         labelled = pages.labels.count(MigrateType.HIGHATOMIC) << zone.pageblock_order

@@ -53,7 +53,7 @@ def attempts(zones: Sequence[Zone], request: Request) -> Iterator[Attempt]:
         yield Attempt(low=True, nofragment=True)
     yield Attempt(low=True)
     yield Attempt(low=False)
-    if not request.flags & AllocFlags.NONBLOCKING:
+    if not request.flags & (AllocFlags.NONBLOCKING | AllocFlags.NO_RECLAIM):
         yield Attempt(low=False, reclaim=True)
 
 
