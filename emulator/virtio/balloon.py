@@ -104,6 +104,8 @@ class BalloonDevice:
         self._live = False
         self._slots = [_Slot() for _ in range(QUEUE_COUNT)]
         self._past_counters: dict[QueueRole, dict[str, int]] = {}
+        self._failures: dict[RingFault, int] = {}
+        self._by_text = False
 
     # Features and status.
 
@@ -142,8 +144,7 @@ class BalloonDevice:
         features = self.features
         set_up = [i for i, slot in enumerate(self._slots) if slot.layout is not None]
         roles = queue_roles(features, set_up)
-        if roles != compact_numbers(features):
-            structlog.get_logger().info("the driver numbers its queues as in the specification")
+        self._by_text = roles != compact_numbers(features)
         for index, slot in enumerate(self._slots):
             slot.role = roles.get(index)
             if slot.role is None and slot.layout is not None:
@@ -289,9 +290,13 @@ class BalloonDevice:
         if slot.queue is not None:
             self._keep_counters(slot)
             slot.queue = None
-        structlog.get_logger().warning(
-            "the driver broke a virtqueue", queue=index, fault=fault.sentence
-        )
+        if not self._failures:  # a hostile driver must not fill the log
+            structlog.get_logger().warning(
+                "the driver broke a virtqueue; further ones are only counted",
+                queue=index,
+                fault=fault.sentence,
+            )
+        self._failures[fault] = self._failures.get(fault, 0) + 1
         self._listener.queue_failed(index, fault)
         self._need_reset()
 
@@ -377,4 +382,6 @@ class BalloonDevice:
             "queues": {role.name.lower(): queues[role] for role in sorted(queues)},
             "reporting": self.reporting.counters(),
             "violations": self.monitor.counts,
+            "queue_failures": {fault.name.lower(): n for fault, n in self._failures.items()},
+            "specification_numbers": self._by_text,
         }

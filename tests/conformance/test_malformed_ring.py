@@ -33,6 +33,7 @@ def failed(rig: Rig, queue: RawQueue, fault: RingFault) -> None:
     before = len(rig.host.calls)
     rig.kick(queue)
     assert rig.listener.failures == [(queue.index, fault)]
+    assert rig.device.counters()["queue_failures"] == {fault.name.lower(): 1}
     assert rig.device.read_status() & Status.NEEDS_RESET
     assert rig.listener.config_changes == 1
     assert len(rig.host.calls) == before

@@ -65,6 +65,8 @@ def test_bal_vq_03_reporting_is_queue_4_where_the_driver_goes_by_the_text(
     rig = reporting_rig(mode, features, indices)
     assert rig.host.ranges == [(FREE + 4 * BLOCK, BLOCK)]
     assert rig.device.role_of(4) is QueueRole.REPORTING
+    differs = compact_index(features) != 4
+    assert rig.device.counters()["specification_numbers"] is differs
 
 
 @pytest.mark.parametrize(

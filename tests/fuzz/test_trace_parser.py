@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.fuzz.harness import build, run
 from tests.support import BOOT_TMPFS
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (
     "tests/fuzz/trace_parser_fuzz.c",
     "emulator/native/trace_parser.c",
@@ -20,24 +17,6 @@ SOURCES = (
     "emulator/native/random.c",
 )
 ROUNDS = 40_000
-
-
-def build(target: Path, *options: str) -> None:
-    compiler = os.environ.get("CC", "cc")
-    if shutil.which(compiler) is None:
-        pytest.skip(f"no C compiler {compiler}")
-    command = [compiler, "-g", "-O1", "-std=gnu11", "-fsanitize=address,undefined", "-I."]
-    command += ["-fno-sanitize-recover=all", "-D_GNU_SOURCE", *options, *SOURCES, "-o", str(target)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode and "cannot find" in done.stderr:
-        pytest.skip("this compiler has no sanitizers")
-    assert done.returncode == 0, done.stderr
-
-
-def run(target: Path, rounds: int, seed: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [target, str(rounds), seed], capture_output=True, text=True, check=False, timeout=120
-    )
 
 
 @pytest.fixture
@@ -53,14 +32,14 @@ def seed(tmp_path: Path) -> Path:
 
 def test_mutated_traces_break_no_rule_of_c(tmp_path: Path, seed: Path) -> None:
     """No read outside the text, no undefined behaviour, every line with exactly one outcome."""
-    build(tmp_path / "fuzz")
+    build(tmp_path / "fuzz", SOURCES)
     done = run(tmp_path / "fuzz", ROUNDS, seed)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_sanitizer_notices_a_read_past_the_end(tmp_path: Path, seed: Path) -> None:
     """A canary: told of 64 bytes that are not there, the same run has to fail."""
-    build(tmp_path / "canary", "-DFPR_CANARY")
+    build(tmp_path / "canary", SOURCES, "-DFPR_CANARY")
     done = run(tmp_path / "canary", 10, seed)
     assert done.returncode != 0
     assert "heap-buffer-overflow" in done.stderr
