@@ -16,6 +16,9 @@ ORDER_MAX = 13
 
 MIGRATETYPE_MAX = 5
 
+FRAMES_MAX = 1 << 28
+"""1 TiB of 4 KiB: the largest guest that is modelled. Tables by frame stay within 1 GiB."""
+
 
 def end_of_memory(
     zones: Sequence[Zone],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from emulator.inputs.errors import Note, unusable
 from emulator.inputs.files import read_text
 from emulator.inputs.meta import Meta, load_meta
-from emulator.inputs.plausible import end_of_memory, plausible_events, plausible_runs
+from emulator.inputs.plausible import FRAMES_MAX, end_of_memory, plausible_events, plausible_runs
 from emulator.inputs.procfs import (
     PageTypeInfo,
     Zone,
@@ -155,6 +155,10 @@ def load_recording(path: Path) -> Recording:
     )
     maps = [folder.optional(name, parse_freemap) for name in ("freemap.start", "freemap.end")]
     frames = end_of_memory(zones, iomem, maps, trace.events)
+    if frames > FRAMES_MAX:
+        what = f"memory ends at frame {frames}: what lies behind frame {FRAMES_MAX} is left out"
+        folder.notes.append(Note(path.name, what))
+        frames = FRAMES_MAX
     maps = [
         plausible_runs(runs, name, folder.notes, frames)
         for runs, name in zip(maps, ("freemap.start", "freemap.end"), strict=True)

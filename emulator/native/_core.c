@@ -582,6 +582,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/memory_port.h"
 #include "emulator/native/random.h"
 #include "emulator/native/trace_parser.h"
+#include "emulator/native/trace_pairing.h"
 #include "emulator/native/guest_memory.h"
 #include "emulator/native/ring.h"
 #include "emulator/native/split_ring.h"
@@ -602,25 +603,25 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 500), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 510), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 514), // struct fpr_allocator *
-/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 516), // struct fpr_block const *
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // struct fpr_allocator *
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 526), // struct fpr_block const *
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 10 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_trace_event const *
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 584), // uint8_t const *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct fpr_trace_event const *
+/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 596), // uint8_t const *
 /* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // uint32_t *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 17 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t *
-/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_replay_model_stats *
+/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct fpr_replay_model_stats *
 /* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 21 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -628,9 +629,9 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 584), // uint8_t *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 596), // uint8_t *
 /* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 28 */ _CFFI_OP(_CFFI_OP_POINTER, 541), // struct fpr_replay_frames_stats *
+/* 28 */ _CFFI_OP(_CFFI_OP_POINTER, 551), // struct fpr_replay_frames_stats *
 /* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 30 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -639,7 +640,7 @@ static void *_cffi_types[] = {
 /* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 35 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 37 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_zone_config const *
+/* 37 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_zone_config const *
 /* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -647,7 +648,7 @@ static void *_cffi_types[] = {
 /* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 44 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 516), // struct fpr_block *
+/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 526), // struct fpr_block *
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 47 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 48 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -696,14 +697,14 @@ static void *_cffi_types[] = {
 /* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 514), // struct fpr_allocator const *
-/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 499), // char *
+/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // struct fpr_allocator const *
+/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 509), // char *
 /* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
 /* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_zone_state *
+/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct fpr_zone_state *
 /* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 104 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
@@ -720,7 +721,7 @@ static void *_cffi_types[] = {
 /* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 45),
 /* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 118 */ _CFFI_OP(_CFFI_OP_POINTER, 515), // struct fpr_allocator_config const *
+/* 118 */ _CFFI_OP(_CFFI_OP_POINTER, 525), // struct fpr_allocator_config const *
 /* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 37),
 /* 120 */ _CFFI_OP(_CFFI_OP_POINTER, 4), // struct fpr_allocator * *
 /* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -728,18 +729,18 @@ static void *_cffi_types[] = {
 /* 123 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 124 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 125 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct fpr_segment *
+/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_segment *
 /* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 128 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // struct fpr_guest_memory const *
-/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 517), // struct fpr_chain const *
-/* 131 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_report_rules const *
-/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_report_cursor *
-/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_range *
+/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 534), // struct fpr_guest_memory const *
+/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_chain const *
+/* 131 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_report_rules const *
+/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_report_cursor *
+/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_range *
 /* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 135 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 137 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_report_account *
+/* 137 */ _CFFI_OP(_CFFI_OP_POINTER, 555), // struct fpr_report_account *
 /* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
 /* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
@@ -766,25 +767,25 @@ static void *_cffi_types[] = {
 /* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
 /* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 164 */ _CFFI_OP(_CFFI_OP_POINTER, 587), // void *
+/* 164 */ _CFFI_OP(_CFFI_OP_POINTER, 599), // void *
 /* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 167 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 168 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
 /* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 587), // void const *
+/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 599), // void const *
 /* 171 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 526), // struct fpr_host_costs const *
+/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_host_costs const *
 /* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_real_memory *
+/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_real_memory *
 /* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t const *
 /* 179 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 180 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 521), // struct fpr_discard_outcome *
+/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 531), // struct fpr_discard_outcome *
 /* 183 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
 /* 185 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
@@ -799,16 +800,16 @@ static void *_cffi_types[] = {
 /* 194 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_real_memory const *
+/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_real_memory const *
 /* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_real_memory_config const *
-/* 201 */ _CFFI_OP(_CFFI_OP_POINTER, 529), // struct fpr_memory_region const *
+/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_real_memory_config const *
+/* 201 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // struct fpr_memory_region const *
 /* 202 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 177), // struct fpr_real_memory * *
 /* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_residency *
+/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_residency *
 /* 207 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 209 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -822,33 +823,33 @@ static void *_cffi_types[] = {
 /* 217 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_residency const *
+/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_residency const *
 /* 221 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 222 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 224 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 549), // struct fpr_residency_config const *
+/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_residency_config const *
 /* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 201),
 /* 228 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 229 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
 /* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 206), // struct fpr_residency * *
 /* 231 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 233 */ _CFFI_OP(_CFFI_OP_POINTER, 553), // struct fpr_split_driver *
+/* 233 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_split_driver *
 /* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 235 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 236 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
 /* 237 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 551), // struct fpr_ring_layout const *
-/* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 522), // struct fpr_driver_slot *
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_ring_layout const *
+/* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 532), // struct fpr_driver_slot *
 /* 240 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 241 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 242 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 244 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 245 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
-/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct fpr_segment const *
+/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_segment const *
 /* 247 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 248 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -862,7 +863,7 @@ static void *_cffi_types[] = {
 /* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 258 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 260 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_split_ring *
+/* 260 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_split_ring *
 /* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 262 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 260),
@@ -871,7 +872,7 @@ static void *_cffi_types[] = {
 /* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 267 */ _CFFI_OP(_CFFI_OP_NOOP, 260),
 /* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 269 */ _CFFI_OP(_CFFI_OP_POINTER, 517), // struct fpr_chain *
+/* 269 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_chain *
 /* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
 /* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 260),
@@ -890,306 +891,318 @@ static void *_cffi_types[] = {
 /* 285 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 287 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 288 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_split_ring const *
+/* 288 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_split_ring const *
 /* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
+/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
 /* 291 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 292 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 293 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 295 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 297 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 298 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 295 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 297 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_trace_op *
+/* 298 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_trace_pairing *
 /* 299 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
 /* 301 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 303 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 306 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_replay_phase const *
-/* 307 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 544), // struct fpr_replay_unseen *
-/* 309 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 310 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_trace_state *
-/* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 316 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 317 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_trace_event *
-/* 318 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 319 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_trace_marker *
-/* 320 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 322 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 323 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_vcpus *
-/* 327 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 328 */ _CFFI_OP(_CFFI_OP_POINTER, 532), // struct fpr_op const *
-/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 330 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 333 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 334 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 339 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 340 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 341 */ _CFFI_OP(_CFFI_OP_NOOP, 328),
-/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 344 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 345 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 346 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 347 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 348 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 351 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 307 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 313 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 314 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 316 */ _CFFI_OP(_CFFI_OP_POINTER, 553), // struct fpr_replay_phase const *
+/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_replay_unseen *
+/* 319 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 321 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 570), // struct fpr_trace_state *
+/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 325 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 326 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 327 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct fpr_trace_event *
+/* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_trace_marker *
+/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 331 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 336 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_vcpus *
+/* 337 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 338 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_op const *
+/* 339 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 342 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
+/* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 345 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
+/* 349 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 351 */ _CFFI_OP(_CFFI_OP_NOOP, 338),
 /* 352 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 353 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_vcpu_stop *
-/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 355 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 356 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_vcpus const *
-/* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 358 */ _CFFI_OP(_CFFI_OP_POINTER, 533), // struct fpr_owner_view *
+/* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
+/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 358 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 361 */ _CFFI_OP(_CFFI_OP_NOOP, 356),
-/* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 363 */ _CFFI_OP(_CFFI_OP_POINTER, 555), // struct fpr_task_view *
+/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 361 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
+/* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 363 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_vcpu_stop *
 /* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 366 */ _CFFI_OP(_CFFI_OP_NOOP, 356),
+/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_vcpus const *
 /* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 369 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_vcpus_config const *
-/* 374 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 528), // struct fpr_memory_port const *
-/* 376 */ _CFFI_OP(_CFFI_OP_POINTER, 525), // struct fpr_histogram *
-/* 377 */ _CFFI_OP(_CFFI_OP_POINTER, 326), // struct fpr_vcpus * *
-/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 380 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 381 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 382 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 385 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 164),
-/* 387 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 388 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 389 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 368 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_owner_view *
+/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
+/* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_task_view *
+/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 376 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
+/* 377 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 378 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 379 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 383 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct fpr_vcpus_config const *
+/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 385 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_memory_port const *
+/* 386 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_histogram *
+/* 387 */ _CFFI_OP(_CFFI_OP_POINTER, 336), // struct fpr_vcpus * *
+/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
 /* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 519), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
-/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION, 424), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 398 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 400 */ _CFFI_OP(_CFFI_OP_FUNCTION, 424), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
-/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 530), // struct fpr_notify *()(struct fpr_allocator *)
-/* 404 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
-/* 408 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 393 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 164),
+/* 397 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 398 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 399 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 400 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 401 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 402 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 529), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
+/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 434), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(uint64_t)
-/* 411 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 434), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
 /* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_allocator const *)
-/* 414 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
+/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 540), // struct fpr_notify *()(struct fpr_allocator *)
+/* 414 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *)
-/* 417 */ _CFFI_OP(_CFFI_OP_POINTER, 518), // struct fpr_cost const *
-/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 420 */ _CFFI_OP(_CFFI_OP_NOOP, 417),
-/* 421 */ _CFFI_OP(_CFFI_OP_POINTER, 534), // struct fpr_random *
+/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 417 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
+/* 418 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(uint64_t)
+/* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 424 */ _CFFI_OP(_CFFI_OP_POINTER, 525), // struct fpr_histogram const *
-/* 425 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *)
-/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 421),
-/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *, uint64_t)
-/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 421),
-/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *)
-/* 435 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_allocator const *)
+/* 424 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
+/* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *)
+/* 427 */ _CFFI_OP(_CFFI_OP_POINTER, 528), // struct fpr_cost const *
+/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 427),
+/* 431 */ _CFFI_OP(_CFFI_OP_POINTER, 544), // struct fpr_random *
+/* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 434 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_histogram const *
+/* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 439 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_residency const *)
-/* 442 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
+/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *)
+/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
+/* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *, uint64_t)
+/* 441 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
+/* 442 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint32_t)
-/* 445 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *)
+/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 446 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *, uint32_t)
 /* 448 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 449 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_allocator *)
-/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_residency const *)
+/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
 /* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_histogram *)
-/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
+/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint32_t)
+/* 455 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
-/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 424),
+/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
-/* 463 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 464 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 467 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
-/* 468 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 469 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_allocator *)
+/* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_histogram *)
+/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
+/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 468 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
+/* 469 */ _CFFI_OP(_CFFI_OP_NOOP, 434),
 /* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 421),
-/* 473 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
+/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 474 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_real_memory *)
-/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
-/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 480 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 481 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 482 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_host_counters *
-/* 483 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 484 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_residency *)
-/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 206),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_residency *, uint32_t)
-/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 206),
-/* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 492 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
-/* 493 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 482),
-/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION, 587), // void()(struct fpr_vcpus *)
-/* 497 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 500 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 501 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 502 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_migratetype
-/* 503 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_op_kind
-/* 504 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_replay_action
-/* 505 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_ring_fault
-/* 506 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_status
-/* 507 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_stop_reason
-/* 508 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_take_stop
-/* 509 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_task_state
-/* 510 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_thp_setting
-/* 511 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
-/* 512 */ _CFFI_OP(_CFFI_OP_POINTER, 385), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 513 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 514 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 515 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 516 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 517 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 518 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 519 */ _CFFI_OP(_CFFI_OP_POINTER, 520), // struct fpr_counters const *
-/* 520 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 521 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 522 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 523 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 524 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 525 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 526 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 527 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 528 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 529 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 530 */ _CFFI_OP(_CFFI_OP_POINTER, 531), // struct fpr_notify *
-/* 531 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 532 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
-/* 533 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
-/* 534 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
-/* 535 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_range const *
-/* 536 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
-/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
-/* 538 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
-/* 539 */ _CFFI_OP(_CFFI_OP_POINTER, 540), // struct fpr_region *
-/* 540 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
-/* 541 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
-/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
-/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
-/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
-/* 545 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
-/* 546 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
-/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
-/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
-/* 549 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
-/* 550 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
-/* 551 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
-/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
-/* 553 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
-/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
-/* 555 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
-/* 556 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
-/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
-/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_state
-/* 559 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_vcpu_stop
-/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_vcpus
-/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpus_config
-/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_zone_config
-/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_zone_state
-/* 564 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct split_avail *
-/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct split_avail
-/* 566 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct split_desc *
-/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct split_desc
-/* 568 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct split_used *
-/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_used
-/* 570 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
-/* 571 */ (_cffi_opcode_t)(14),
-/* 572 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
-/* 573 */ (_cffi_opcode_t)(32),
-/* 574 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
-/* 575 */ (_cffi_opcode_t)(4),
-/* 576 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
-/* 577 */ (_cffi_opcode_t)(6),
-/* 578 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
-/* 579 */ (_cffi_opcode_t)(7424),
-/* 580 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
-/* 581 */ (_cffi_opcode_t)(7),
-/* 582 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
-/* 583 */ (_cffi_opcode_t)(9),
-/* 584 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 585 */ _CFFI_OP(_CFFI_OP_ARRAY, 584), // uint8_t[5]
-/* 586 */ (_cffi_opcode_t)(5),
-/* 587 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
+/* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 479 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 482 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
+/* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_real_memory *)
+/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
+/* 488 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 490 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 491 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 492 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_host_counters *
+/* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_residency *)
+/* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 206),
+/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_residency *, uint32_t)
+/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 206),
+/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
+/* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 492),
+/* 505 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 506 */ _CFFI_OP(_CFFI_OP_FUNCTION, 599), // void()(struct fpr_vcpus *)
+/* 507 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
+/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 509 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 510 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 511 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 512 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_migratetype
+/* 513 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_op_kind
+/* 514 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_replay_action
+/* 515 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_ring_fault
+/* 516 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_status
+/* 517 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_stop_reason
+/* 518 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_take_stop
+/* 519 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_task_state
+/* 520 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_thp_setting
+/* 521 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
+/* 522 */ _CFFI_OP(_CFFI_OP_POINTER, 395), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 523 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 524 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 525 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 526 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 527 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 528 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 530), // struct fpr_counters const *
+/* 530 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 531 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 532 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 533 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 534 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 535 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 536 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 538 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 539 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 540 */ _CFFI_OP(_CFFI_OP_POINTER, 541), // struct fpr_notify *
+/* 541 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
+/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
+/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
+/* 545 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_range const *
+/* 546 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
+/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
+/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
+/* 549 */ _CFFI_OP(_CFFI_OP_POINTER, 550), // struct fpr_region *
+/* 550 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
+/* 551 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
+/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
+/* 553 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
+/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
+/* 555 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
+/* 556 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
+/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
+/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
+/* 559 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
+/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
+/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
+/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
+/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
+/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
+/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
+/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
+/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
+/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_op
+/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_pairing
+/* 570 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_state
+/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpu_stop
+/* 572 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_vcpus
+/* 573 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpus_config
+/* 574 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_zone_config
+/* 575 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_zone_state
+/* 576 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct split_avail *
+/* 577 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_avail
+/* 578 */ _CFFI_OP(_CFFI_OP_POINTER, 579), // struct split_desc *
+/* 579 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct split_desc
+/* 580 */ _CFFI_OP(_CFFI_OP_POINTER, 581), // struct split_used *
+/* 581 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_used
+/* 582 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
+/* 583 */ (_cffi_opcode_t)(14),
+/* 584 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
+/* 585 */ (_cffi_opcode_t)(32),
+/* 586 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
+/* 587 */ (_cffi_opcode_t)(4),
+/* 588 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
+/* 589 */ (_cffi_opcode_t)(6),
+/* 590 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
+/* 591 */ (_cffi_opcode_t)(7424),
+/* 592 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
+/* 593 */ (_cffi_opcode_t)(7),
+/* 594 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
+/* 595 */ (_cffi_opcode_t)(9),
+/* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 597 */ _CFFI_OP(_CFFI_OP_ARRAY, 596), // uint8_t[5]
+/* 598 */ (_cffi_opcode_t)(5),
+/* 599 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1970,7 +1983,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(519));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(529));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2194,7 +2207,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(530));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(540));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2704,19 +2717,19 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(417), arg0, (char **)&x0);
+      _cffi_type(427), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(417), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(427), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(421), arg1, (char **)&x1);
+      _cffi_type(431), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(421), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(431), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2751,10 +2764,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(417), arg0, (char **)&x0);
+      _cffi_type(427), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(417), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(427), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2797,7 +2810,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(500));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(510));
   return pyresult;
 }
 #else
@@ -3228,19 +3241,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg0, (char **)&x0);
+      _cffi_type(386), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(386), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(424), arg1, (char **)&x1);
+      _cffi_type(434), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(424), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(434), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3281,10 +3294,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(424), arg0, (char **)&x0);
+      _cffi_type(434), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(424), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(434), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3329,10 +3342,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg0, (char **)&x0);
+      _cffi_type(386), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(386), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3381,10 +3394,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg0, (char **)&x0);
+      _cffi_type(386), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(386), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3430,10 +3443,10 @@ _cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg0, (char **)&x0);
+      _cffi_type(386), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(386), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3852,10 +3865,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(421), arg0, (char **)&x0);
+      _cffi_type(431), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(421), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3894,10 +3907,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(421), arg0, (char **)&x0);
+      _cffi_type(431), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(421), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3938,10 +3951,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(421), arg0, (char **)&x0);
+      _cffi_type(431), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(421), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4003,10 +4016,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(482), arg2, (char **)&x2);
+      _cffi_type(492), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(482), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(492), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4249,7 +4262,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(424));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(434));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -5092,10 +5105,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(306), arg5, (char **)&x5);
+      _cffi_type(316), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(306), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(316), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5105,10 +5118,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg7, (char **)&x7);
+      _cffi_type(318), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(318), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5365,10 +5378,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(482), arg2, (char **)&x2);
+      _cffi_type(492), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(482), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(492), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5622,7 +5635,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(424));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(434));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -6830,6 +6843,115 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_split_ring_start _cffi_d_fpr_split_ring_start
 #endif
 
+static int _cffi_d_fpr_trace_pair(struct fpr_trace_event const * x0, uint64_t x1, uint32_t * x2, uint64_t x3, uint32_t * x4, uint32_t * x5, struct fpr_trace_op * x6, struct fpr_trace_pairing * x7)
+{
+  return fpr_trace_pair(x0, x1, x2, x3, x4, x5, x6, x7);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
+{
+  struct fpr_trace_event const * x0;
+  uint64_t x1;
+  uint32_t * x2;
+  uint64_t x3;
+  uint32_t * x4;
+  uint32_t * x5;
+  struct fpr_trace_op * x6;
+  struct fpr_trace_pairing * x7;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+  PyObject *arg7;
+
+  if (!PyArg_UnpackTuple(args, "fpr_trace_pair", 8, 8, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(15), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(15), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(15), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(15), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(15), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(15), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(297), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(297), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(298), arg7, (char **)&x7);
+  if (datasize != 0) {
+    x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(298), arg7, (char **)&x7,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_trace_pair(x0, x1, x2, x3, x4, x5, x6, x7); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_trace_pair _cffi_d_fpr_trace_pair
+#endif
+
 static int _cffi_d_fpr_trace_parse(struct fpr_trace_state * x0, uint8_t const * x1, uint64_t x2, int x3, struct fpr_trace_event * x4, uint64_t x5, struct fpr_trace_marker * x6, uint64_t x7, uint64_t * x8, uint64_t * x9, uint64_t * x10)
 {
   return fpr_trace_parse(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10);
@@ -6869,10 +6991,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg0, (char **)&x0);
+      _cffi_type(323), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6895,10 +7017,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(317), arg4, (char **)&x4);
+      _cffi_type(327), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(317), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(327), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6908,10 +7030,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg6, (char **)&x6);
+      _cffi_type(329), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(329), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7063,10 +7185,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(336), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7125,10 +7247,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(373), arg0, (char **)&x0);
+      _cffi_type(383), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(383), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7143,28 +7265,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(375), arg2, (char **)&x2);
+      _cffi_type(385), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(375), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(385), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg3, (char **)&x3);
+      _cffi_type(386), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(386), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(377), arg4, (char **)&x4);
+      _cffi_type(387), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(377), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(387), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7197,10 +7319,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(336), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7247,10 +7369,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(336), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7264,10 +7386,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(328), arg3, (char **)&x3);
+      _cffi_type(338), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(328), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(338), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7314,10 +7436,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(356), arg0, (char **)&x0);
+      _cffi_type(366), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(356), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(366), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7327,10 +7449,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(358), arg2, (char **)&x2);
+      _cffi_type(368), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(358), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(368), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7377,10 +7499,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(356), arg0, (char **)&x0);
+      _cffi_type(366), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(356), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(366), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7451,10 +7573,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(336), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7464,10 +7586,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(328), arg2, (char **)&x2);
+      _cffi_type(338), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(328), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(338), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7514,10 +7636,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(336), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7527,10 +7649,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(353), arg2, (char **)&x2);
+      _cffi_type(363), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(353), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(363), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7575,10 +7697,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(336), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7633,10 +7755,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(356), arg0, (char **)&x0);
+      _cffi_type(366), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(356), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(366), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7646,10 +7768,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(363), arg2, (char **)&x2);
+      _cffi_type(373), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(363), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8879,6 +9001,35 @@ static void _cffi_checkfld_struct_fpr_trace_marker(struct fpr_trace_marker *p)
 struct _cffi_align_struct_fpr_trace_marker { char x; struct fpr_trace_marker y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_trace_op(struct fpr_trace_op *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->event) | 0);  /* check that 'struct fpr_trace_op.event' is an integer */
+  (void)((p->owner) | 0);  /* check that 'struct fpr_trace_op.owner' is an integer */
+  (void)((p->frees) | 0);  /* check that 'struct fpr_trace_op.frees' is an integer */
+}
+struct _cffi_align_struct_fpr_trace_op { char x; struct fpr_trace_op y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_trace_pairing(struct fpr_trace_pairing *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->ops) | 0);  /* check that 'struct fpr_trace_pairing.ops' is an integer */
+  (void)((p->owners) | 0);  /* check that 'struct fpr_trace_pairing.owners' is an integer */
+  (void)((p->allocations) | 0);  /* check that 'struct fpr_trace_pairing.allocations' is an integer */
+  (void)((p->frees) | 0);  /* check that 'struct fpr_trace_pairing.frees' is an integer */
+  (void)((p->held_pages) | 0);  /* check that 'struct fpr_trace_pairing.held_pages' is an integer */
+  (void)((p->failed) | 0);  /* check that 'struct fpr_trace_pairing.failed' is an integer */
+  (void)((p->unknown_frees) | 0);  /* check that 'struct fpr_trace_pairing.unknown_frees' is an integer */
+  (void)((p->unknown_pages) | 0);  /* check that 'struct fpr_trace_pairing.unknown_pages' is an integer */
+  (void)((p->partial_frees) | 0);  /* check that 'struct fpr_trace_pairing.partial_frees' is an integer */
+  (void)((p->implied_frees) | 0);  /* check that 'struct fpr_trace_pairing.implied_frees' is an integer */
+}
+struct _cffi_align_struct_fpr_trace_pairing { char x; struct fpr_trace_pairing y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_trace_state(struct fpr_trace_state *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -9102,12 +9253,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 75), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 75), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 394), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 404), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 117), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 406), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 413), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 403), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 461), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 416), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 423), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 413), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 34), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 93), (void *)_cffi_d_fpr_allocator_validate },
@@ -9116,8 +9267,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 112), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 81), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 416), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 429), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 426), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 30), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_fpr_free },
@@ -9125,58 +9276,58 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 161), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 167), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 410), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 444), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 457), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 423), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 466), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 461), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 454), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 420), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 454), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 467), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 433), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 476), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 471), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 464), (void *)_cffi_d_fpr_histogram_reset },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 173), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 103), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 39), (void *)_cffi_d_fpr_list_take },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 103), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 427), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 471), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 479), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 440), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 437), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 481), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 489), (void *)_cffi_d_fpr_real_memory_counters },
   { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 199), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 476), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 486), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 176), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 397), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 407), (void *)_cffi_d_fpr_real_memory_fault_latency },
   { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 196), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 437), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 447), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 447), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 457), (void *)_cffi_d_fpr_real_memory_pointer },
   { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 184), (void *)_cffi_d_fpr_real_memory_populate },
   { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 434), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 385), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 444), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 395), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 290), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 300), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 20), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 9), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 300), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 128), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 122), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 491), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 501), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 225), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 484), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 494), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 205), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 400), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 441), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 410), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 213), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 219), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 441), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 487), (void *)_cffi_d_fpr_residency_set_active },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 385), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 497), (void *)_cffi_d_fpr_residency_set_active },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 395), (void *)_cffi_d_fpr_residency_touch },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 244), (void *)_cffi_d_fpr_split_driver_add },
   { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 232), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
   { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 250), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
   { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 254), (void *)_cffi_d_fpr_split_driver_get },
   { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 250), (void *)_cffi_d_fpr_split_driver_should_kick },
   { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 235), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 379), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 389), (void *)_cffi_d_fpr_split_part_bytes },
   { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 259), (void *)_cffi_d_fpr_split_ring_disable_kicks },
   { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_split_ring_enable_kicks },
   { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 287), (void *)_cffi_d_fpr_split_ring_overlaps },
@@ -9185,18 +9336,19 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 262), (void *)_cffi_d_fpr_split_ring_remap },
   { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_split_ring_should_notify },
   { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 271), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 312), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 290), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 322), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 344), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 496), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 337), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 355), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 365), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 325), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 350), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 360), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 354), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 506), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 347), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 365), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 375), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 335), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 360), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 341), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 370), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -9214,16 +9366,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 584) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 584) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 584) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 584) },
+               _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9259,7 +9411,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 576) },
+          _CFFI_OP(_CFFI_OP_NOOP, 588) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9364,7 +9516,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 539) },
+               _CFFI_OP(_CFFI_OP_NOOP, 549) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9379,40 +9531,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 578) },
+               _CFFI_OP(_CFFI_OP_NOOP, 590) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 518) },
+                _CFFI_OP(_CFFI_OP_NOOP, 528) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 518) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 528) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 518) },
+                _CFFI_OP(_CFFI_OP_NOOP, 528) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 518) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 528) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 518) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 528) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 518) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 528) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 518) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 528) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 518) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 528) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 518) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 528) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 518) },
+            _CFFI_OP(_CFFI_OP_NOOP, 528) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 518) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 528) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9493,7 +9645,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 164) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 512) },
+             _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9517,16 +9669,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 584) },
+            _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 584) },
+             _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 584) },
+            _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 584) },
+             _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9538,7 +9690,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 574) },
+             _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9649,13 +9801,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 580) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 580) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 572) },
+             _CFFI_OP(_CFFI_OP_NOOP, 584) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9667,7 +9819,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 535) },
+              _CFFI_OP(_CFFI_OP_NOOP, 545) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9748,19 +9900,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 551) },
+              _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 566) },
+             _CFFI_OP(_CFFI_OP_NOOP, 578) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 564) },
+             _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 568) },
+            _CFFI_OP(_CFFI_OP_NOOP, 580) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 566) },
+              _CFFI_OP(_CFFI_OP_NOOP, 578) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 239) },
@@ -9799,16 +9951,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 275) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 551) },
+              _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 566) },
+             _CFFI_OP(_CFFI_OP_NOOP, 578) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 564) },
+             _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 568) },
+            _CFFI_OP(_CFFI_OP_NOOP, 580) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 17) },
@@ -9832,7 +9984,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 550) },
+                _CFFI_OP(_CFFI_OP_NOOP, 560) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9880,28 +10032,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 275) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 584) },
+            _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 584) },
+             _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 513) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 523) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 584) },
+             _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 584) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 513) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 523) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 584) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 585) },
+                _CFFI_OP(_CFFI_OP_NOOP, 597) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 14) },
@@ -9914,15 +10066,54 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "line", offsetof(struct fpr_trace_marker, line),
             sizeof(((struct fpr_trace_marker *)0)->line),
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
+  { "event", offsetof(struct fpr_trace_op, event),
+             sizeof(((struct fpr_trace_op *)0)->event),
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
+  { "owner", offsetof(struct fpr_trace_op, owner),
+             sizeof(((struct fpr_trace_op *)0)->owner),
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
+  { "frees", offsetof(struct fpr_trace_op, frees),
+             sizeof(((struct fpr_trace_op *)0)->frees),
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
+  { "ops", offsetof(struct fpr_trace_pairing, ops),
+           sizeof(((struct fpr_trace_pairing *)0)->ops),
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "owners", offsetof(struct fpr_trace_pairing, owners),
+              sizeof(((struct fpr_trace_pairing *)0)->owners),
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "allocations", offsetof(struct fpr_trace_pairing, allocations),
+                   sizeof(((struct fpr_trace_pairing *)0)->allocations),
+                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "frees", offsetof(struct fpr_trace_pairing, frees),
+             sizeof(((struct fpr_trace_pairing *)0)->frees),
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "held_pages", offsetof(struct fpr_trace_pairing, held_pages),
+                  sizeof(((struct fpr_trace_pairing *)0)->held_pages),
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "failed", offsetof(struct fpr_trace_pairing, failed),
+              sizeof(((struct fpr_trace_pairing *)0)->failed),
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "unknown_frees", offsetof(struct fpr_trace_pairing, unknown_frees),
+                     sizeof(((struct fpr_trace_pairing *)0)->unknown_frees),
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "unknown_pages", offsetof(struct fpr_trace_pairing, unknown_pages),
+                     sizeof(((struct fpr_trace_pairing *)0)->unknown_pages),
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "partial_frees", offsetof(struct fpr_trace_pairing, partial_frees),
+                     sizeof(((struct fpr_trace_pairing *)0)->partial_frees),
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "implied_frees", offsetof(struct fpr_trace_pairing, implied_frees),
+                     sizeof(((struct fpr_trace_pairing *)0)->implied_frees),
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "lines", offsetof(struct fpr_trace_state, lines),
              sizeof(((struct fpr_trace_state *)0)->lines),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 582) },
+              _CFFI_OP(_CFFI_OP_NOOP, 594) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 594) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9964,7 +10155,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 523) },
+             _CFFI_OP(_CFFI_OP_NOOP, 533) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9985,7 +10176,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 574) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9997,7 +10188,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 562) },
+              _CFFI_OP(_CFFI_OP_NOOP, 574) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10012,142 +10203,146 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 570) },
+               _CFFI_OP(_CFFI_OP_NOOP, 582) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 514, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 524, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 515, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 525, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 516, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 526, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 517, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 527, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 518, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 528, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 520, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 530, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 521, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 531, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 522, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 532, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 523, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 533, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 524, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 534, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 525, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 535, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 526, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 536, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 14 },
-  { "fpr_host_counters", 527, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 537, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 74, 22 },
-  { "fpr_memory_port", 528, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 538, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 96, 2 },
-  { "fpr_memory_region", 529, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 539, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 98, 2 },
-  { "fpr_notify", 531, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 541, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 100, 3 },
-  { "fpr_op", 532, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 542, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 103, 6 },
-  { "fpr_owner_view", 533, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 543, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 109, 3 },
-  { "fpr_random", 534, _CFFI_F_CHECK_FIELDS,
+  { "fpr_random", 544, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 112, 1 },
-  { "fpr_range", 536, _CFFI_F_CHECK_FIELDS,
+  { "fpr_range", 546, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 113, 2 },
-  { "fpr_real_memory", 537, _CFFI_F_OPAQUE,
+  { "fpr_real_memory", 547, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 538, _CFFI_F_CHECK_FIELDS,
+  { "fpr_real_memory_config", 548, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 115, 4 },
-  { "fpr_region", 540, _CFFI_F_CHECK_FIELDS,
+  { "fpr_region", 550, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 119, 5 },
-  { "fpr_replay_frames_stats", 541, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_frames_stats", 551, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 124, 10 },
-  { "fpr_replay_model_stats", 542, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_model_stats", 552, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 134, 6 },
-  { "fpr_replay_phase", 543, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_phase", 553, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 140, 2 },
-  { "fpr_replay_unseen", 544, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_unseen", 554, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 142, 4 },
-  { "fpr_report_account", 545, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_account", 555, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 146, 6 },
-  { "fpr_report_cursor", 546, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_cursor", 556, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 152, 3 },
-  { "fpr_report_rules", 547, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_rules", 557, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 155, 3 },
-  { "fpr_residency", 548, _CFFI_F_OPAQUE,
+  { "fpr_residency", 558, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 549, _CFFI_F_CHECK_FIELDS,
+  { "fpr_residency_config", 559, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 158, 5 },
-  { "fpr_ring_counters", 550, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_counters", 560, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 163, 11 },
-  { "fpr_ring_layout", 551, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_layout", 561, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 174, 5 },
-  { "fpr_segment", 552, _CFFI_F_CHECK_FIELDS,
+  { "fpr_segment", 562, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 179, 3 },
-  { "fpr_split_driver", 553, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_driver", 563, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 182, 17 },
-  { "fpr_split_ring", 554, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_ring", 564, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 199, 12 },
-  { "fpr_task_view", 555, _CFFI_F_CHECK_FIELDS,
+  { "fpr_task_view", 565, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 211, 9 },
-  { "fpr_trace_event", 556, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_event", 566, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 220, 14 },
-  { "fpr_trace_marker", 557, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_marker", 567, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 234, 4 },
-  { "fpr_trace_state", 558, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 238, 8 },
-  { "fpr_vcpu_stop", 559, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 246, 4 },
-  { "fpr_vcpus", 560, _CFFI_F_OPAQUE,
+  { "fpr_trace_op", 568, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 238, 3 },
+  { "fpr_trace_pairing", 569, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 241, 10 },
+  { "fpr_trace_state", 570, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 251, 8 },
+  { "fpr_vcpu_stop", 571, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 259, 4 },
+  { "fpr_vcpus", 572, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 561, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 250, 5 },
-  { "fpr_zone_config", 562, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 255, 10 },
-  { "fpr_zone_state", 563, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 265, 6 },
-  { "split_avail", 565, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 573, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 263, 5 },
+  { "fpr_zone_config", 574, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 268, 10 },
+  { "fpr_zone_state", 575, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 278, 6 },
+  { "split_avail", 577, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 567, _CFFI_F_OPAQUE,
+  { "split_desc", 579, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 569, _CFFI_F_OPAQUE,
+  { "split_used", 581, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 500, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 510, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 501, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 511, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_migratetype", 502, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 512, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 503, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 513, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 504, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 514, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE" },
-  { "fpr_ring_fault", 505, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 515, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 506, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 516, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 507, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 517, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 508, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 518, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 509, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 519, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_thp_setting", 510, _cffi_prim_int(sizeof(enum fpr_thp_setting), ((enum fpr_thp_setting)-1) <= 0),
+  { "fpr_thp_setting", 520, _cffi_prim_int(sizeof(enum fpr_thp_setting), ((enum fpr_thp_setting)-1) <= 0),
     "FPR_THP_NEVER,FPR_THP_ALWAYS,FPR_THP_SYSTEM" },
-  { "fpr_zone_class", 511, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 521, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 512 },
+  { "fpr_touch_fn", 522 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -10157,12 +10352,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  245,  /* num_globals */
-  49,  /* num_struct_unions */
+  246,  /* num_globals */
+  51,  /* num_struct_unions */
   12,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  588,  /* num_types */
+  600,  /* num_types */
   0,  /* flags */
 };
 

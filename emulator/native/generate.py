@@ -20,6 +20,7 @@ HEADERS = (
     "emulator/native/memory_port.h",
     "emulator/native/random.h",
     "emulator/native/trace_parser.h",
+    "emulator/native/trace_pairing.h",
     "emulator/native/guest_memory.h",
     "emulator/native/ring.h",
     "emulator/native/split_ring.h",
