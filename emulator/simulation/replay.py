@@ -162,13 +162,13 @@ def replay(
     recording: Recording,
     trace: ReplayTrace,
     placement: Placement,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int], None] = lambda elapsed_ns: None,
 ) -> ReplayResult:
     """Run the trace and the reporting worker over it.
 
     `recorded`: blocks leave and enter the free lists as the trace says. `model`: the allocator
-    chooses the frames. `progress` is told events done, of how many; Ctrl-C ends the replay early
-    with what is there.
+    chooses the frames. `progress` is told the time since the trace began, in ns; Ctrl-C ends the
+    replay early with what is there.
     """
     guest = _Guest(trace, placement)
     meta = recording.meta
@@ -205,14 +205,14 @@ def _advance(
     policy: MainlinePolicy,
     worker: _Worker,
     until_ns: int,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int], None],
 ) -> bool:
     """Events up to a time; False where a free started the worker's timer before it."""
-    total = len(guest.trace.events)
+    begin_ns = int(guest.trace.events["time_ns"][0])
     while not guest.finished:
         step_ns = int(guest.trace.events["time_ns"][guest.events_done]) + STEP_NS
         raised = guest.run(min(step_ns, until_ns))
-        progress(guest.events_done, total)
+        progress(min(step_ns, until_ns) - begin_ns)
         if raised:
             event = guest.last_event()
             if policy.take_notice():

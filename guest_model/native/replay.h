@@ -37,6 +37,18 @@ struct fpr_replay_model_stats {
     uint64_t allocs_failed;        /* the model had no frame */
     uint64_t frees, frees_unknown; /* unknown: allocated before the trace, and not known where */
     uint64_t first_miss;           /* index of the first allocation with another frame */
+    uint64_t miss_model_pfn;       /* which the model gave instead */
+    uint64_t miss_state;           /* where the model had the kernel's frame: fpr_frame_state */
+    uint64_t miss_order, miss_type; /* of the block that holds it there */
+};
+
+/* Where a frame is, as far as the model knows. */
+enum fpr_frame_state {
+    FPR_FRAME_UNKNOWN = 0, /* in use since before the trace, or not the allocator's */
+    FPR_FRAME_FREE = 1,
+    FPR_FRAME_PER_CPU = 2,
+    FPR_FRAME_IN_USE = 3,
+    FPR_FRAME_WITH_DEVICE = 4,
 };
 
 /* Say of each of n events what it does to the buddy lists, reading the trace backwards: a free whose

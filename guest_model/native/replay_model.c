@@ -63,6 +63,21 @@ static void release(const struct run *r, const struct fpr_trace_event *e, uint32
         r->stats->frees_unknown++;
 }
 
+/* The first time that the model's choice is not the kernel's: where was the frame that it took? */
+static void note_miss(const struct run *r, uint64_t pfn, uint64_t index, uint64_t model)
+{
+    uint64_t head;
+    const struct fpr_page *page = covering(r->a, pfn, &head);
+
+    if (r->stats->first_miss != UINT64_MAX)
+        return;
+    r->stats->first_miss = index;
+    r->stats->miss_model_pfn = model;
+    r->stats->miss_state = page ? page->state : FPR_FRAME_UNKNOWN;
+    r->stats->miss_order = page ? page->order : 0;
+    r->stats->miss_type = page ? page->type : 0;
+}
+
 static void allocate(const struct run *r, const struct fpr_trace_event *e, uint64_t index,
                      uint32_t cpu)
 {
@@ -83,8 +98,8 @@ static void allocate(const struct run *r, const struct fpr_trace_event *e, uint6
     }
     if (model == e->pfn)
         r->stats->allocs_equal++;
-    else if (r->stats->first_miss == UINT64_MAX)
-        r->stats->first_miss = index;
+    else
+        note_miss(r, e->pfn, index, model);
     set_map(r, e->pfn, e->order, model + 1);
 }
 

@@ -1,0 +1,1 @@
+"""What runs mean: comparison with what really happened, and where they first differ."""
