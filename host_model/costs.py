@@ -110,6 +110,7 @@ class HostCosts(_Strict):
     fault_2m_ns: Distribution
     refault_2m_ns: Distribution
     discard_call_ns: Distribution = Field(description="the call, once for adjacent ranges")
+    discard_flush_ns: Distribution = Field(description="once for a call that unmaps anything")
     discard_huge_2m_ns: Distribution = Field(description="for each huge page freed whole")
     discard_4k_ns: Distribution = Field(description="for each page mapped by itself")
     discard_empty_2m_ns: Distribution = Field(description="for 2 MiB with nothing resident")

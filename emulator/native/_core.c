@@ -603,25 +603,25 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 510), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 506), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 525), // struct fpr_allocator *
-/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_block const *
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 520), // struct fpr_allocator *
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 522), // struct fpr_block const *
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 10 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_trace_event const *
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 597), // uint8_t const *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_trace_event const *
+/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // uint8_t const *
 /* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // uint32_t *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 17 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t *
-/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 553), // struct fpr_replay_model_stats *
+/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_replay_model_stats *
 /* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 21 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -629,9 +629,9 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 597), // uint8_t *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // uint8_t *
 /* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 28 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct fpr_replay_frames_stats *
+/* 28 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_replay_frames_stats *
 /* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 30 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -640,7 +640,7 @@ static void *_cffi_types[] = {
 /* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 35 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 37 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct fpr_zone_config const *
+/* 37 */ _CFFI_OP(_CFFI_OP_POINTER, 570), // struct fpr_zone_config const *
 /* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -648,7 +648,7 @@ static void *_cffi_types[] = {
 /* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 44 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_block *
+/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 522), // struct fpr_block *
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 47 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 48 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -697,14 +697,14 @@ static void *_cffi_types[] = {
 /* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 525), // struct fpr_allocator const *
-/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 509), // char *
+/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 520), // struct fpr_allocator const *
+/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 505), // char *
 /* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
 /* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_zone_state *
+/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_zone_state *
 /* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 104 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
@@ -721,7 +721,7 @@ static void *_cffi_types[] = {
 /* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 45),
 /* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 118 */ _CFFI_OP(_CFFI_OP_POINTER, 526), // struct fpr_allocator_config const *
+/* 118 */ _CFFI_OP(_CFFI_OP_POINTER, 521), // struct fpr_allocator_config const *
 /* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 37),
 /* 120 */ _CFFI_OP(_CFFI_OP_POINTER, 4), // struct fpr_allocator * *
 /* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -729,18 +729,18 @@ static void *_cffi_types[] = {
 /* 123 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 124 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 125 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_segment *
+/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_segment *
 /* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 128 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_guest_memory const *
-/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 528), // struct fpr_chain const *
-/* 131 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_report_rules const *
-/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_report_cursor *
-/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_range *
+/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 530), // struct fpr_guest_memory const *
+/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 523), // struct fpr_chain const *
+/* 131 */ _CFFI_OP(_CFFI_OP_POINTER, 553), // struct fpr_report_rules const *
+/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct fpr_report_cursor *
+/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_range *
 /* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 135 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 137 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_report_account *
+/* 137 */ _CFFI_OP(_CFFI_OP_POINTER, 551), // struct fpr_report_account *
 /* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
 /* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
@@ -767,25 +767,25 @@ static void *_cffi_types[] = {
 /* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
 /* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 164 */ _CFFI_OP(_CFFI_OP_POINTER, 600), // void *
+/* 164 */ _CFFI_OP(_CFFI_OP_POINTER, 595), // void *
 /* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 167 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 168 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
 /* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 600), // void const *
+/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 595), // void const *
 /* 171 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_host_costs const *
+/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 532), // struct fpr_host_costs const *
 /* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_real_memory *
+/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_real_memory *
 /* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t const *
 /* 179 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 180 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 532), // struct fpr_discard_outcome *
+/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_discard_outcome *
 /* 183 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
 /* 185 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
@@ -800,16 +800,16 @@ static void *_cffi_types[] = {
 /* 194 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_real_memory const *
+/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_real_memory const *
 /* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 549), // struct fpr_real_memory_config const *
-/* 201 */ _CFFI_OP(_CFFI_OP_POINTER, 540), // struct fpr_memory_region const *
+/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 544), // struct fpr_real_memory_config const *
+/* 201 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_memory_region const *
 /* 202 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 177), // struct fpr_real_memory * *
 /* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_residency *
+/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_residency *
 /* 207 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 209 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -823,33 +823,33 @@ static void *_cffi_types[] = {
 /* 217 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_residency const *
+/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_residency const *
 /* 221 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 222 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 224 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_residency_config const *
+/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 555), // struct fpr_residency_config const *
 /* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 201),
 /* 228 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 229 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
 /* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 206), // struct fpr_residency * *
 /* 231 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 233 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_split_driver *
+/* 233 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_split_driver *
 /* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 235 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 236 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
 /* 237 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_ring_layout const *
-/* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 533), // struct fpr_driver_slot *
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_ring_layout const *
+/* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 528), // struct fpr_driver_slot *
 /* 240 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 241 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 242 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 244 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 245 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
-/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_segment const *
+/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_segment const *
 /* 247 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 248 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -863,7 +863,7 @@ static void *_cffi_types[] = {
 /* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 258 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 260 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_split_ring *
+/* 260 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_split_ring *
 /* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 262 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 260),
@@ -872,7 +872,7 @@ static void *_cffi_types[] = {
 /* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 267 */ _CFFI_OP(_CFFI_OP_NOOP, 260),
 /* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 269 */ _CFFI_OP(_CFFI_OP_POINTER, 528), // struct fpr_chain *
+/* 269 */ _CFFI_OP(_CFFI_OP_POINTER, 523), // struct fpr_chain *
 /* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
 /* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 260),
@@ -891,7 +891,7 @@ static void *_cffi_types[] = {
 /* 285 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 287 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 288 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_split_ring const *
+/* 288 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_split_ring const *
 /* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
 /* 291 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -900,8 +900,8 @@ static void *_cffi_types[] = {
 /* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 295 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 297 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_trace_op *
-/* 298 */ _CFFI_OP(_CFFI_OP_POINTER, 570), // struct fpr_trace_pairing *
+/* 297 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_trace_op *
+/* 298 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_trace_pairing *
 /* 299 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
 /* 301 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -919,29 +919,29 @@ static void *_cffi_types[] = {
 /* 313 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 314 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 316 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_replay_phase const *
+/* 316 */ _CFFI_OP(_CFFI_OP_POINTER, 549), // struct fpr_replay_phase const *
 /* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 555), // struct fpr_replay_unseen *
+/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 550), // struct fpr_replay_unseen *
 /* 319 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
 /* 321 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_trace_state *
+/* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct fpr_trace_state *
 /* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 325 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 326 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 327 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_trace_event *
+/* 327 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_trace_event *
 /* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_trace_marker *
+/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_trace_marker *
 /* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 331 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
 /* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
 /* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
 /* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 336 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct fpr_vcpus *
+/* 336 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_vcpus *
 /* 337 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 338 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_op const *
+/* 338 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_op const *
 /* 339 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
@@ -966,17 +966,17 @@ static void *_cffi_types[] = {
 /* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
 /* 361 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
 /* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 363 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_vcpu_stop *
+/* 363 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_vcpu_stop *
 /* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct fpr_vcpus const *
+/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_vcpus const *
 /* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 368 */ _CFFI_OP(_CFFI_OP_POINTER, 544), // struct fpr_owner_view *
+/* 368 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // struct fpr_owner_view *
 /* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
 /* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
 /* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct fpr_task_view *
+/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_task_view *
 /* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 376 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
@@ -986,10 +986,10 @@ static void *_cffi_types[] = {
 /* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
 /* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 383 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_vcpus_config const *
+/* 383 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_vcpus_config const *
 /* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 385 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // struct fpr_memory_port const *
-/* 386 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_histogram *
+/* 385 */ _CFFI_OP(_CFFI_OP_POINTER, 534), // struct fpr_memory_port const *
+/* 386 */ _CFFI_OP(_CFFI_OP_POINTER, 531), // struct fpr_histogram *
 /* 387 */ _CFFI_OP(_CFFI_OP_POINTER, 336), // struct fpr_vcpus * *
 /* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
@@ -1007,7 +1007,7 @@ static void *_cffi_types[] = {
 /* 401 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 402 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
 /* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 530), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 525), // struct fpr_counters const *()(struct fpr_allocator const *)
 /* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
 /* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 434), // struct fpr_histogram const *()(struct fpr_real_memory const *)
@@ -1016,7 +1016,7 @@ static void *_cffi_types[] = {
 /* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 434), // struct fpr_histogram const *()(struct fpr_residency const *)
 /* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
 /* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 541), // struct fpr_notify *()(struct fpr_allocator *)
+/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 536), // struct fpr_notify *()(struct fpr_allocator *)
 /* 414 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
@@ -1030,14 +1030,14 @@ static void *_cffi_types[] = {
 /* 424 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
 /* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *)
-/* 427 */ _CFFI_OP(_CFFI_OP_POINTER, 529), // struct fpr_cost const *
+/* 427 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // struct fpr_cost const *
 /* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
 /* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 427),
-/* 431 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_random *
+/* 431 */ _CFFI_OP(_CFFI_OP_POINTER, 540), // struct fpr_random *
 /* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 434 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_histogram const *
+/* 434 */ _CFFI_OP(_CFFI_OP_POINTER, 531), // struct fpr_histogram const *
 /* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *)
@@ -1064,146 +1064,141 @@ static void *_cffi_types[] = {
 /* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_allocator *)
+/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_allocator *)
 /* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_histogram *)
+/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_histogram *)
 /* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
 /* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_histogram *, struct fpr_histogram const *)
 /* 468 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
 /* 469 */ _CFFI_OP(_CFFI_OP_NOOP, 434),
 /* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
 /* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
 /* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 474 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_histogram *, uint64_t, uint64_t)
 /* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
 /* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 479 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_random *, uint64_t, uint64_t)
 /* 482 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
 /* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_real_memory *)
+/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_real_memory *)
 /* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
 /* 488 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
 /* 490 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 491 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 492 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_host_counters *
+/* 492 */ _CFFI_OP(_CFFI_OP_POINTER, 533), // struct fpr_host_counters *
 /* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_residency *)
+/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_residency *)
 /* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 206),
 /* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_residency *, uint32_t)
-/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 206),
-/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
-/* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 492),
-/* 505 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 506 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // void()(struct fpr_vcpus *)
-/* 507 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
-/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 509 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 510 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 511 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 512 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
-/* 513 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
-/* 514 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
-/* 515 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
-/* 516 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
-/* 517 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
-/* 518 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
-/* 519 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
-/* 520 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
-/* 521 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_thp_setting
-/* 522 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_zone_class
-/* 523 */ _CFFI_OP(_CFFI_OP_POINTER, 395), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 524 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 525 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 526 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 527 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 528 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 529 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 530 */ _CFFI_OP(_CFFI_OP_POINTER, 531), // struct fpr_counters const *
-/* 531 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 532 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 533 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 534 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 535 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 536 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 538 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 539 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 540 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 541 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_notify *
-/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
-/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
-/* 545 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
-/* 546 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_range const *
-/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
-/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
-/* 549 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
-/* 550 */ _CFFI_OP(_CFFI_OP_POINTER, 551), // struct fpr_region *
-/* 551 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
-/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
-/* 553 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
-/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
-/* 555 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
-/* 556 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
-/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
-/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
-/* 559 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
-/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
-/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
-/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
-/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
-/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
-/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
-/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
-/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
-/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
-/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_op
-/* 570 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_pairing
-/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_state
-/* 572 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpu_stop
-/* 573 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_vcpus
-/* 574 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpus_config
-/* 575 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_zone_config
-/* 576 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_zone_state
-/* 577 */ _CFFI_OP(_CFFI_OP_POINTER, 578), // struct split_avail *
-/* 578 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_avail
-/* 579 */ _CFFI_OP(_CFFI_OP_POINTER, 580), // struct split_desc *
-/* 580 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct split_desc
-/* 581 */ _CFFI_OP(_CFFI_OP_POINTER, 582), // struct split_used *
-/* 582 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_used
-/* 583 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
-/* 584 */ (_cffi_opcode_t)(14),
-/* 585 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
-/* 586 */ (_cffi_opcode_t)(32),
-/* 587 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
-/* 588 */ (_cffi_opcode_t)(4),
-/* 589 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
-/* 590 */ (_cffi_opcode_t)(6),
-/* 591 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
-/* 592 */ (_cffi_opcode_t)(7424),
-/* 593 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
-/* 594 */ (_cffi_opcode_t)(7),
-/* 595 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
-/* 596 */ (_cffi_opcode_t)(9),
-/* 597 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 598 */ _CFFI_OP(_CFFI_OP_ARRAY, 597), // uint8_t[5]
-/* 599 */ (_cffi_opcode_t)(5),
-/* 600 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
+/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 500 */ _CFFI_OP(_CFFI_OP_NOOP, 492),
+/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_vcpus *)
+/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
+/* 504 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 506 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 507 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 508 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
+/* 509 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
+/* 510 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
+/* 511 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
+/* 512 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
+/* 513 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
+/* 514 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
+/* 515 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
+/* 516 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
+/* 517 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
+/* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 395), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 519 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 520 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 521 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 522 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 523 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 524 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 525 */ _CFFI_OP(_CFFI_OP_POINTER, 526), // struct fpr_counters const *
+/* 526 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 527 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 528 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 529 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 530 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 531 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 532 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 533 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 534 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 535 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 536 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_notify *
+/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 538 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
+/* 539 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
+/* 540 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
+/* 541 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_range const *
+/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
+/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
+/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
+/* 545 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_region *
+/* 546 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
+/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
+/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
+/* 549 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
+/* 550 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
+/* 551 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
+/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
+/* 553 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
+/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
+/* 555 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
+/* 556 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
+/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
+/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
+/* 559 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
+/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
+/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
+/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
+/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
+/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_op
+/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_pairing
+/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_state
+/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpu_stop
+/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_vcpus
+/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpus_config
+/* 570 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_zone_config
+/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_zone_state
+/* 572 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct split_avail *
+/* 573 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_avail
+/* 574 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct split_desc *
+/* 575 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct split_desc
+/* 576 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct split_used *
+/* 577 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_used
+/* 578 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
+/* 579 */ (_cffi_opcode_t)(14),
+/* 580 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
+/* 581 */ (_cffi_opcode_t)(32),
+/* 582 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
+/* 583 */ (_cffi_opcode_t)(4),
+/* 584 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
+/* 585 */ (_cffi_opcode_t)(6),
+/* 586 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
+/* 587 */ (_cffi_opcode_t)(7424),
+/* 588 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
+/* 589 */ (_cffi_opcode_t)(7),
+/* 590 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
+/* 591 */ (_cffi_opcode_t)(9),
+/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 593 */ _CFFI_OP(_CFFI_OP_ARRAY, 592), // uint8_t[5]
+/* 594 */ (_cffi_opcode_t)(5),
+/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1689,27 +1684,6 @@ static int _cffi_const_FPR_TASK_DONE(unsigned long long *o)
   return n;
 }
 
-static int _cffi_const_FPR_THP_NEVER(unsigned long long *o)
-{
-  int n = (FPR_THP_NEVER) <= 0;
-  *o = (unsigned long long)((FPR_THP_NEVER) | 0);  /* check that FPR_THP_NEVER is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_THP_ALWAYS(unsigned long long *o)
-{
-  int n = (FPR_THP_ALWAYS) <= 0;
-  *o = (unsigned long long)((FPR_THP_ALWAYS) | 0);  /* check that FPR_THP_ALWAYS is an integer */
-  return n;
-}
-
-static int _cffi_const_FPR_THP_SYSTEM(unsigned long long *o)
-{
-  int n = (FPR_THP_SYSTEM) <= 0;
-  *o = (unsigned long long)((FPR_THP_SYSTEM) | 0);  /* check that FPR_THP_SYSTEM is an integer */
-  return n;
-}
-
 static int _cffi_const_FPR_ZONE_DMA(unsigned long long *o)
 {
   int n = (FPR_ZONE_DMA) <= 0;
@@ -2019,7 +1993,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(530));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(525));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2243,7 +2217,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(541));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(536));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2846,7 +2820,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(510));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(506));
   return pyresult;
 }
 #else
@@ -5880,52 +5854,6 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
 #  define _cffi_f_fpr_residency_resident_bytes _cffi_d_fpr_residency_resident_bytes
 #endif
 
-static void _cffi_d_fpr_residency_set_active(struct fpr_residency * x0, uint32_t x1)
-{
-  fpr_residency_set_active(x0, x1);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_residency_set_active(PyObject *self, PyObject *args)
-{
-  struct fpr_residency * x0;
-  uint32_t x1;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  PyObject *arg0;
-  PyObject *arg1;
-
-  if (!PyArg_UnpackTuple(args, "fpr_residency_set_active", 2, 2, &arg0, &arg1))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(206), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(206), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  x1 = _cffi_to_c_int(arg1, uint32_t);
-  if (x1 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { fpr_residency_set_active(x0, x1); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  Py_INCREF(Py_None);
-  return Py_None;
-}
-#else
-#  define _cffi_f_fpr_residency_set_active _cffi_d_fpr_residency_set_active
-#endif
-
 static int _cffi_d_fpr_residency_touch(void * x0, uint64_t x1, uint64_t x2, int x3, uint64_t x4, uint32_t x5, uint64_t * x6)
 {
   return fpr_residency_touch(x0, x1, x2, x3, x4, x5, x6);
@@ -8052,6 +7980,15 @@ static int _cffi_const_FPR_HOST_MAX_REGIONS(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_HOST_MAX_VCPUS(unsigned long long *o)
+{
+  int n = (FPR_HOST_MAX_VCPUS) <= 0;
+  *o = (unsigned long long)((FPR_HOST_MAX_VCPUS) | 0);  /* check that FPR_HOST_MAX_VCPUS is an integer */
+  if (!_cffi_check_int(*o, n, 4096U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_MAX_CPUS(unsigned long long *o)
 {
   int n = (FPR_MAX_CPUS) <= 0;
@@ -8652,6 +8589,7 @@ static void _cffi_checkfld_struct_fpr_host_costs(struct fpr_host_costs *p)
   { struct fpr_cost *tmp = &p->fault_2m; (void)tmp; }
   { struct fpr_cost *tmp = &p->refault_2m; (void)tmp; }
   { struct fpr_cost *tmp = &p->discard_call; (void)tmp; }
+  { struct fpr_cost *tmp = &p->discard_flush; (void)tmp; }
   { struct fpr_cost *tmp = &p->discard_huge_2m; (void)tmp; }
   { struct fpr_cost *tmp = &p->discard_4k; (void)tmp; }
   { struct fpr_cost *tmp = &p->discard_empty_2m; (void)tmp; }
@@ -9198,6 +9136,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_HISTOGRAM_BUCKETS", (void *)_cffi_const_FPR_HISTOGRAM_BUCKETS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_HOST_MAX_GPA", (void *)_cffi_const_FPR_HOST_MAX_GPA, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_HOST_MAX_REGIONS", (void *)_cffi_const_FPR_HOST_MAX_REGIONS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_HOST_MAX_VCPUS", (void *)_cffi_const_FPR_HOST_MAX_VCPUS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_HOST_MEMORY", (void *)_cffi_const_FPR_HOST_MEMORY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_INVALID", (void *)_cffi_const_FPR_INVALID, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ISOLATE", (void *)_cffi_const_FPR_ISOLATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -9260,9 +9199,6 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_TASK_DONE", (void *)_cffi_const_FPR_TASK_DONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TASK_LIVE", (void *)_cffi_const_FPR_TASK_LIVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TASK_NONE", (void *)_cffi_const_FPR_TASK_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_THP_ALWAYS", (void *)_cffi_const_FPR_THP_ALWAYS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_THP_NEVER", (void *)_cffi_const_FPR_THP_NEVER, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "FPR_THP_SYSTEM", (void *)_cffi_const_FPR_THP_SYSTEM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TIME_LIMIT_NS", (void *)_cffi_const_FPR_TIME_LIMIT_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_ALLOC", (void *)_cffi_const_FPR_TRACE_ALLOC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_BAD_NUMBER", (void *)_cffi_const_FPR_TRACE_BAD_NUMBER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -9355,7 +9291,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 128), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 122), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 501), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 497), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 225), (void *)_cffi_d_fpr_residency_create },
   { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 494), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 205), (void *)_cffi_d_fpr_residency_discard },
@@ -9364,7 +9300,6 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 213), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 219), (void *)_cffi_d_fpr_residency_read },
   { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_set_active", (void *)_cffi_f_fpr_residency_set_active, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 497), (void *)_cffi_d_fpr_residency_set_active },
   { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 395), (void *)_cffi_d_fpr_residency_touch },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 244), (void *)_cffi_d_fpr_split_driver_add },
   { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 232), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
@@ -9386,7 +9321,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_translate },
   { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 354), (void *)_cffi_d_fpr_vcpus_charge },
   { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 506), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 502), (void *)_cffi_d_fpr_vcpus_destroy },
   { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 347), (void *)_cffi_d_fpr_vcpus_interrupt },
   { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 365), (void *)_cffi_d_fpr_vcpus_owner },
   { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 375), (void *)_cffi_d_fpr_vcpus_owner_read },
@@ -9411,16 +9346,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 597) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 597) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 597) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 597) },
+               _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9456,7 +9391,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 589) },
+          _CFFI_OP(_CFFI_OP_NOOP, 584) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9561,7 +9496,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 550) },
+               _CFFI_OP(_CFFI_OP_NOOP, 545) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9576,40 +9511,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 591) },
+               _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 529) },
+                _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 529) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 529) },
+                _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 529) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 529) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 524) },
+  { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
+                     sizeof(((struct fpr_host_costs *)0)->discard_flush),
+                     _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 529) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 529) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 529) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 529) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 529) },
+            _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 529) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 524) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9690,7 +9628,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 164) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 523) },
+             _CFFI_OP(_CFFI_OP_NOOP, 518) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9714,16 +9652,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 597) },
+            _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 597) },
+             _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 597) },
+            _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 597) },
+             _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9735,7 +9673,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 587) },
+             _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9858,13 +9796,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 593) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 588) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 593) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 588) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 585) },
+             _CFFI_OP(_CFFI_OP_NOOP, 580) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9876,7 +9814,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 546) },
+              _CFFI_OP(_CFFI_OP_NOOP, 541) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9957,19 +9895,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 562) },
+              _CFFI_OP(_CFFI_OP_NOOP, 557) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 579) },
+             _CFFI_OP(_CFFI_OP_NOOP, 574) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 577) },
+             _CFFI_OP(_CFFI_OP_NOOP, 572) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 581) },
+            _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 579) },
+              _CFFI_OP(_CFFI_OP_NOOP, 574) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 239) },
@@ -10008,16 +9946,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 275) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 562) },
+              _CFFI_OP(_CFFI_OP_NOOP, 557) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 579) },
+             _CFFI_OP(_CFFI_OP_NOOP, 574) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 577) },
+             _CFFI_OP(_CFFI_OP_NOOP, 572) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 581) },
+            _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 17) },
@@ -10041,7 +9979,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                _CFFI_OP(_CFFI_OP_NOOP, 556) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10089,28 +10027,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 275) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 597) },
+            _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 597) },
+             _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 519) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 597) },
+             _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 597) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 519) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 597) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 592) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 598) },
+                _CFFI_OP(_CFFI_OP_NOOP, 593) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 14) },
@@ -10167,10 +10105,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 595) },
+              _CFFI_OP(_CFFI_OP_NOOP, 590) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 595) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 590) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10212,7 +10150,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 534) },
+             _CFFI_OP(_CFFI_OP_NOOP, 529) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10233,7 +10171,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 587) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10245,7 +10183,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 575) },
+              _CFFI_OP(_CFFI_OP_NOOP, 570) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10260,148 +10198,146 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 583) },
+               _CFFI_OP(_CFFI_OP_NOOP, 578) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 525, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 520, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 526, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 521, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 527, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 522, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 528, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 523, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 529, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 524, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 531, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 526, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 532, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 527, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 533, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 528, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 534, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 529, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 535, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 530, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 536, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 531, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 537, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 14 },
-  { "fpr_host_counters", 538, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 74, 22 },
-  { "fpr_memory_port", 539, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 96, 2 },
-  { "fpr_memory_region", 540, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 98, 2 },
-  { "fpr_notify", 542, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 100, 3 },
-  { "fpr_op", 543, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 103, 6 },
-  { "fpr_owner_view", 544, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 109, 3 },
-  { "fpr_random", 545, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 112, 1 },
-  { "fpr_range", 547, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 113, 2 },
-  { "fpr_real_memory", 548, _CFFI_F_OPAQUE,
+  { "fpr_host_costs", 532, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 15 },
+  { "fpr_host_counters", 533, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 75, 22 },
+  { "fpr_memory_port", 534, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 97, 2 },
+  { "fpr_memory_region", 535, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 99, 2 },
+  { "fpr_notify", 537, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 101, 3 },
+  { "fpr_op", 538, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 104, 6 },
+  { "fpr_owner_view", 539, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 110, 3 },
+  { "fpr_random", 540, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 113, 1 },
+  { "fpr_range", 542, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 114, 2 },
+  { "fpr_real_memory", 543, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 549, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 115, 4 },
-  { "fpr_region", 551, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 119, 5 },
-  { "fpr_replay_frames_stats", 552, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 124, 10 },
-  { "fpr_replay_model_stats", 553, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 134, 10 },
-  { "fpr_replay_phase", 554, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 144, 2 },
-  { "fpr_replay_unseen", 555, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 146, 4 },
-  { "fpr_report_account", 556, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 150, 6 },
-  { "fpr_report_cursor", 557, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 156, 3 },
-  { "fpr_report_rules", 558, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 159, 3 },
-  { "fpr_residency", 559, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 544, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 116, 4 },
+  { "fpr_region", 546, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 120, 5 },
+  { "fpr_replay_frames_stats", 547, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 125, 10 },
+  { "fpr_replay_model_stats", 548, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 135, 10 },
+  { "fpr_replay_phase", 549, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 145, 2 },
+  { "fpr_replay_unseen", 550, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 147, 4 },
+  { "fpr_report_account", 551, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 151, 6 },
+  { "fpr_report_cursor", 552, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 157, 3 },
+  { "fpr_report_rules", 553, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 160, 3 },
+  { "fpr_residency", 554, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 560, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 162, 5 },
-  { "fpr_ring_counters", 561, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 167, 11 },
-  { "fpr_ring_layout", 562, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 178, 5 },
-  { "fpr_segment", 563, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 183, 3 },
-  { "fpr_split_driver", 564, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 186, 17 },
-  { "fpr_split_ring", 565, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 203, 12 },
-  { "fpr_task_view", 566, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 215, 9 },
-  { "fpr_trace_event", 567, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 224, 14 },
-  { "fpr_trace_marker", 568, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 238, 4 },
-  { "fpr_trace_op", 569, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 242, 3 },
-  { "fpr_trace_pairing", 570, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 245, 10 },
-  { "fpr_trace_state", 571, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 255, 8 },
-  { "fpr_vcpu_stop", 572, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 263, 4 },
-  { "fpr_vcpus", 573, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 555, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 163, 5 },
+  { "fpr_ring_counters", 556, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 168, 11 },
+  { "fpr_ring_layout", 557, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 179, 5 },
+  { "fpr_segment", 558, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 184, 3 },
+  { "fpr_split_driver", 559, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 187, 17 },
+  { "fpr_split_ring", 560, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 204, 12 },
+  { "fpr_task_view", 561, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 216, 9 },
+  { "fpr_trace_event", 562, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 225, 14 },
+  { "fpr_trace_marker", 563, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 239, 4 },
+  { "fpr_trace_op", 564, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 243, 3 },
+  { "fpr_trace_pairing", 565, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 246, 10 },
+  { "fpr_trace_state", 566, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 256, 8 },
+  { "fpr_vcpu_stop", 567, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 264, 4 },
+  { "fpr_vcpus", 568, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 574, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 267, 5 },
-  { "fpr_zone_config", 575, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 272, 10 },
-  { "fpr_zone_state", 576, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 282, 6 },
-  { "split_avail", 578, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 569, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 268, 5 },
+  { "fpr_zone_config", 570, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 273, 10 },
+  { "fpr_zone_state", 571, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 283, 6 },
+  { "split_avail", 573, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 580, _CFFI_F_OPAQUE,
+  { "split_desc", 575, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 582, _CFFI_F_OPAQUE,
+  { "split_used", 577, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 510, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 506, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 511, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 507, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_frame_state", 512, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 508, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 513, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 509, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 514, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 510, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 515, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 511, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE" },
-  { "fpr_ring_fault", 516, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 512, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 517, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 513, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 518, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 514, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 519, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 515, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 520, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 516, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_thp_setting", 521, _cffi_prim_int(sizeof(enum fpr_thp_setting), ((enum fpr_thp_setting)-1) <= 0),
-    "FPR_THP_NEVER,FPR_THP_ALWAYS,FPR_THP_SYSTEM" },
-  { "fpr_zone_class", 522, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 517, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 523 },
+  { "fpr_touch_fn", 518 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -10411,12 +10347,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  251,  /* num_globals */
+  248,  /* num_globals */
   51,  /* num_struct_unions */
-  13,  /* num_enums */
+  12,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  601,  /* num_types */
+  596,  /* num_types */
   0,  /* flags */
 };
 

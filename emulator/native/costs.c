@@ -41,10 +41,10 @@ uint64_t fpr_cost_mean(const struct fpr_cost *cost)
 int fpr_host_costs_check(const struct fpr_host_costs *costs)
 {
     const struct fpr_cost *all[] = {
-        &costs->fault_4k,   &costs->refault_4k,       &costs->fault_2m,
-        &costs->refault_2m, &costs->discard_call,     &costs->discard_huge_2m,
-        &costs->discard_4k, &costs->discard_empty_2m, &costs->discard_split_2m,
-        &costs->kick,       &costs->interrupt,
+        &costs->fault_4k,         &costs->refault_4k,   &costs->fault_2m,
+        &costs->refault_2m,       &costs->discard_call, &costs->discard_flush,
+        &costs->discard_huge_2m,  &costs->discard_4k,   &costs->discard_empty_2m,
+        &costs->discard_split_2m, &costs->kick,         &costs->interrupt,
     };
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

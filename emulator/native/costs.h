@@ -1,6 +1,7 @@
 /* What things cost, in nanoseconds: distributions on the host's side, plain numbers on the
- * guest's. Growth is in millionths for every additional vCPU that is busy at the same time: a cost
- * of c becomes c * (1 + growth_ppm * (active - 1) / 10^6). */
+ * guest's. Growth is in millionths for every other vCPU that does the same at the same time (a
+ * host's fault: that is in a host fault; a discard: the same; guest costs: that runs): a cost of c
+ * becomes c * (1 + growth_ppm * others / 10^6). */
 #ifndef FPR_COSTS_H
 #define FPR_COSTS_H
 
@@ -23,6 +24,7 @@ struct fpr_host_costs {
     struct fpr_cost fault_2m;
     struct fpr_cost refault_2m;
     struct fpr_cost discard_call;     /* the system call itself, once for adjacent ranges */
+    struct fpr_cost discard_flush;    /* plus: once for a call that unmaps anything */
     struct fpr_cost discard_huge_2m;  /* plus: a huge page freed whole */
     struct fpr_cost discard_4k;       /* plus: each page that was mapped by itself */
     struct fpr_cost discard_empty_2m; /* plus: 2 MiB with nothing in them */

@@ -6,9 +6,7 @@ from emulator.scenario import model as described
 from guest_model.allocator.memory_map import PAGE_BYTES, MemoryMap
 from host_model.backing.anonymous import AnonymousBacking
 from host_model.backing.interface import Backing, MemoryRegion
-from host_model.backing.machine import thp_setting
 from host_model.backing.memfd import MemfdBacking
-from host_model.backing.real import ThpSetting
 from host_model.backing.simulated import SimulatedBacking
 from host_model.costs import CostProfile
 
@@ -22,13 +20,6 @@ def create_backing(
         case described.SimulatedBacking(thp=thp):
             return SimulatedBacking(regions, profile, seed=scenario.seed, stream=stream, thp=thp)
         case described.AnonymousBacking(thp=thp):
-            return AnonymousBacking(regions, thp=_huge_pages(thp, shared=False))
+            return AnonymousBacking(regions, thp=thp)
         case described.MemfdBacking(thp=thp):
-            return MemfdBacking(regions, thp=_huge_pages(thp, shared=True))
-
-
-def _huge_pages(wanted: bool, *, shared: bool) -> ThpSetting:
-    """Huge pages where they are wanted and this machine has them on."""
-    if wanted and thp_setting(shared) not in ("never", "deny"):
-        return ThpSetting.ALWAYS
-    return ThpSetting.NEVER
+            return MemfdBacking(regions, thp=thp)

@@ -94,7 +94,6 @@ class Conductor:
         if phase.duration_ns is not None:
             self._held_until_ns = now_ns + phase.duration_ns
             self._queue.at(self._held_until_ns, lambda at: self._end_of(number, None, at))
-        self._tell_host()
         self._end_if_over(now_ns)
 
     def refill(self, stop: Stop) -> None:
@@ -107,7 +106,6 @@ class Conductor:
         self._machine.vcpus.refill(stop.task, _NO_MORE)
         running.live = False
         self._add_result(stop.task, running, stop.now_ns)
-        self._tell_host()
         self._end_if_over(stop.now_ns)
 
     def failed(self, stop: Stop) -> None:
@@ -173,9 +171,3 @@ class Conductor:
         for result in self.phases[-1].workloads:
             result.end_ns = result.end_ns or now_ns
         self._queue.at(now_ns, self.start)
-
-    def _tell_host(self) -> None:
-        """Host costs grow with the vCPUs that are busy."""
-        vcpus = self._scenario.guest.vcpus
-        live = sum(1 for running in self._running if running.live)
-        self._machine.backing.set_active_vcpus(max(1, min(live, vcpus)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from host_model.backing.interface import BackingUnavailableError, MemoryRegion
-from host_model.backing.real import DiscardMethod, RealBacking, ThpSetting
+from host_model.backing.real import DiscardMethod, RealBacking
 
 __all__ = ["AnonymousBacking"]
 
@@ -21,13 +21,12 @@ class AnonymousBacking(RealBacking):
         self,
         regions: Sequence[MemoryRegion],
         *,
-        thp: ThpSetting = ThpSetting.SYSTEM,
+        thp: bool = True,
         touch_limit_bytes: int | None = None,
     ) -> None:
-        """`touch_limit_bytes`: what the guest may have resident at once; all of it where None.
-
-        `BackingUnavailableError` where that does not fit into this machine, or where huge pages
-        are asked for and switched off.
+        """`thp`: huge pages wherever this machine gives them (`machine.thp_setting` says whether
+        it does), else none. `touch_limit_bytes`: what the guest may have resident at once; all of
+        it where None. `BackingUnavailableError` where that does not fit into this machine.
         """
         super().__init__(
             regions, method=DiscardMethod.DONTNEED, thp=thp, touch_limit_bytes=touch_limit_bytes

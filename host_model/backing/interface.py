@@ -125,10 +125,6 @@ class Backing(Protocol):
         """The same, with the freed bytes of each range, shape (n,)."""
         ...
 
-    def set_active_vcpus(self, vcpus: int) -> None:
-        """How many vCPUs are busy from now on: modelled costs grow with it."""
-        ...
-
     def resident_bytes(self) -> int:
         """Bytes that the host holds for the guest now."""
         ...

@@ -18,6 +18,10 @@ def _read(path: Path) -> str:
         return ""
 
 
+def _own_cgroup() -> str:
+    return _read(Path("/proc/self/cgroup"))
+
+
 def _cgroup_room(cgroup: str) -> int | None:
     """Bytes that this process's cgroup may still take; None where nothing limits it."""
     found = re.search(r"^0::(/.*)$", cgroup, re.MULTILINE)
@@ -36,7 +40,7 @@ def available_bytes() -> int:
     """Memory that this process can still take without swapping, or dying of it."""
     found = re.search(r"^MemAvailable:\s+(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE)
     available = int(found[1]) * 1024 if found else 0
-    room = _cgroup_room(_read(Path("/proc/self/cgroup")))
+    room = _cgroup_room(_own_cgroup())
     return available if room is None else min(available, room)
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from emulator.native import lib
 from host_model.backing.interface import BackingUnavailableError, MemoryRegion
-from host_model.backing.real import DiscardMethod, RealBacking, ThpSetting
+from host_model.backing.real import DiscardMethod, RealBacking
 
 __all__ = ["MemfdBacking"]
 
@@ -23,7 +23,7 @@ class MemfdBacking(RealBacking):
         self,
         regions: Sequence[MemoryRegion],
         *,
-        thp: ThpSetting = ThpSetting.SYSTEM,
+        thp: bool = True,
         method: DiscardMethod = DiscardMethod.PUNCH_HOLE,
         touch_limit_bytes: int | None = None,
     ) -> None:

@@ -15,10 +15,10 @@ from host_model.backing.interface import (
     MemoryRegion,
     native_regions,
 )
-from host_model.backing.machine import available_bytes, thp_setting
+from host_model.backing.machine import available_bytes
 from host_model.backing.native import NativeBacking
 
-__all__ = ["DiscardMethod", "RealBacking", "ThpSetting"]
+__all__ = ["DiscardMethod", "RealBacking"]
 
 _PAGE = 4096
 _SPARE_BYTES = 256 << 20
@@ -31,14 +31,6 @@ class DiscardMethod(IntEnum):
     DONTNEED = lib.FPR_DISCARD_DONTNEED
     REMOVE = lib.FPR_DISCARD_REMOVE
     PUNCH_HOLE = lib.FPR_DISCARD_PUNCH_HOLE
-
-
-class ThpSetting(IntEnum):
-    """Huge pages for guest memory."""
-
-    NEVER = lib.FPR_THP_NEVER
-    ALWAYS = lib.FPR_THP_ALWAYS
-    SYSTEM = lib.FPR_THP_SYSTEM
 
 
 def _mebibytes(size: int) -> str:
@@ -62,14 +54,14 @@ class RealBacking(NativeBacking):
         regions: Sequence[MemoryRegion],
         *,
         method: DiscardMethod,
-        thp: ThpSetting,
+        thp: bool,
         touch_limit_bytes: int | None,
     ) -> None:
         self._regions = tuple(regions)
-        self._check_machine(thp, touch_limit_bytes)
+        self._check_machine(touch_limit_bytes)
         super().__init__(self._create(regions, method, thp, touch_limit_bytes))
 
-    def _check_machine(self, thp: ThpSetting, touch_limit_bytes: int | None) -> None:
+    def _check_machine(self, touch_limit_bytes: int | None) -> None:
         size = sum(region.size for region in self._regions)
         wanted = size if touch_limit_bytes is None else min(size, touch_limit_bytes)
         available = max(0, available_bytes() - _SPARE_BYTES)
@@ -78,21 +70,13 @@ class RealBacking(NativeBacking):
                 f"the guest may touch {_mebibytes(wanted)} of {self.kind} memory, and this machine "
                 f"can spare {_mebibytes(available)}: make the guest smaller, or simulate the host"
             )
-        setting = thp_setting(self.shared)
-        if thp is ThpSetting.ALWAYS and setting in ("never", "deny"):
-            name = "shmem_enabled" if self.shared else "enabled"
-            value = "advise" if self.shared else "madvise"
-            raise BackingUnavailableError(
-                f"huge pages for {self.kind} memory are switched off on this machine: "
-                f"echo {value} > /sys/kernel/mm/transparent_hugepage/{name}, or set huge pages off"
-            )
 
     @classmethod
     def _create(
         cls,
         regions: Sequence[MemoryRegion],
         method: DiscardMethod,
-        thp: ThpSetting,
+        thp: bool,
         touch_limit_bytes: int | None,
     ) -> Any:
         size = sum(region.size for region in regions)
@@ -117,8 +101,8 @@ class RealBacking(NativeBacking):
 
         Tried on two pages of their own: the first must be gone afterwards, the second must not.
         """
-        scratch = NativeProbe(cls._create([MemoryRegion(0, 2 * _PAGE)], method, ThpSetting.NEVER,
-                                          None))  # fmt: skip
+        regions = [MemoryRegion(0, 2 * _PAGE)]
+        scratch = _Scratch(cls._create(regions, method, False, None))
         with scratch:
             scratch.touch(0, 2, 0)
             result = scratch.discard(np.array([[0, _PAGE]], dtype=np.uint64), 0)
@@ -138,12 +122,9 @@ class RealBacking(NativeBacking):
             for i, region in enumerate(self._regions)
         ]
 
-    def set_active_vcpus(self, vcpus: int) -> None:
-        """Nothing: what is measured already holds what it holds."""
 
-
-class NativeProbe(NativeBacking):
-    """Scratch memory."""
+class _Scratch(NativeBacking):
+    """Two pages to try things on."""
 
     prefix: ClassVar[str] = "fpr_real_memory"
     measured: ClassVar[bool] = True

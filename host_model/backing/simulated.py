@@ -51,10 +51,6 @@ class SimulatedBacking(NativeBacking):
         """Nothing is mapped."""
         return ()
 
-    def set_active_vcpus(self, vcpus: int) -> None:
-        """How many vCPUs are busy from now on: costs grow with it."""
-        lib.fpr_residency_set_active(self._host, vcpus)
-
     def metadata_bytes(self) -> int:
         """Bytes of this process that the map could ever take; most are never written."""
         return int(lib.fpr_residency_metadata_bytes(self._host))

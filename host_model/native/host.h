@@ -7,6 +7,7 @@
 
 #define FPR_HOST_MAX_REGIONS 16          /* RAM of a guest lies in few pieces: x86 has two */
 #define FPR_HOST_MAX_GPA 0x1000000000000 /* 2^48: four-level page tables reach no further */
+#define FPR_HOST_MAX_VCPUS 4096          /* beyond what any VMM runs */
 
 /* A piece of guest memory. Both are multiples of 4096. */
 struct fpr_memory_region {

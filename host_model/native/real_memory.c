@@ -39,13 +39,12 @@ static int map_region(struct fpr_real_memory *memory, const struct fpr_memory_re
                          memory->fd, (off_t)mapping->offset);
     if (mapping->base == MAP_FAILED)
         return FPR_SYSTEM;
-    if (memory->config.thp == FPR_THP_SYSTEM)
-        return FPR_OK;
+    /* EINVAL: a kernel that knows no huge pages gives none, which is fine with both. */
     if (madvise(mapping->base, region->bytes,
-                memory->config.thp == FPR_THP_ALWAYS ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) == 0)
-        return FPR_OK;
-    /* A kernel without huge pages has no need to be told to use none. */
-    return memory->config.thp == FPR_THP_NEVER && errno == EINVAL ? FPR_OK : FPR_SYSTEM;
+                memory->config.thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) < 0 &&
+        errno != EINVAL)
+        return FPR_SYSTEM;
+    return FPR_OK;
 }
 
 static int map_all(struct fpr_real_memory *memory)
@@ -74,7 +73,7 @@ int fpr_real_memory_create(const struct fpr_real_memory_config *config,
     int status, error;
 
     *out = NULL;
-    if (config->thp > FPR_THP_SYSTEM || config->method > FPR_DISCARD_PUNCH_HOLE ||
+    if (config->method > FPR_DISCARD_PUNCH_HOLE ||
         (!config->memfd && config->method != FPR_DISCARD_DONTNEED))
         return FPR_BAD_ARGUMENT;
     memory = calloc(1, sizeof *memory);
@@ -129,7 +128,7 @@ static int came_huge(struct fpr_real_memory *memory, const uint8_t *chunk, bool 
 
 static bool may_come_huge(const struct fpr_real_memory *memory, uint64_t chunk)
 {
-    return memory->config.thp != FPR_THP_NEVER && !(memory->map.state[chunk] & FPR_MAP_SOME) &&
+    return memory->config.thp && !(memory->map.state[chunk] & FPR_MAP_SOME) &&
            fpr_map_whole(&memory->map, chunk);
 }
 

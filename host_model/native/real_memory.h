@@ -20,12 +20,6 @@ enum fpr_discard_method {
     FPR_DISCARD_PUNCH_HOLE = 2, /* fallocate: memfd only */
 };
 
-enum fpr_thp_setting {
-    FPR_THP_NEVER = 0,  /* MADV_NOHUGEPAGE */
-    FPR_THP_ALWAYS = 1, /* MADV_HUGEPAGE */
-    FPR_THP_SYSTEM = 2, /* as the machine is set */
-};
-
 /* What a failed discard call means. */
 enum fpr_discard_failure {
     FPR_DISCARD_RETRY = 0,       /* may work a second time */
@@ -34,9 +28,9 @@ enum fpr_discard_failure {
 };
 
 struct fpr_real_memory_config {
-    uint32_t memfd; /* a shared file without a name; else private anonymous memory */
-    uint32_t thp;
-    uint32_t method;
+    uint32_t memfd;  /* a shared file without a name; else private anonymous memory */
+    uint32_t thp;    /* huge pages wherever this machine gives them; else none */
+    uint32_t method; /* an enum fpr_discard_method */
     /* A touch that would make more than this resident is refused with FPR_HOST_MEMORY. */
     uint64_t touch_limit_bytes;
 };

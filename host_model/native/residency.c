@@ -19,7 +19,8 @@ struct fpr_residency {
     struct fpr_host_costs costs;
     struct fpr_residency_config config;
     struct fpr_random random[DRAWS];
-    uint64_t fault_4k_factor, fault_2m_factor, discard_factor; /* growth, 2^16 = none */
+    uint32_t vcpus; /* that ever faulted: the highest, plus 1 */
+    uint64_t fault_until_ns[FPR_HOST_MAX_VCPUS];
 };
 
 int fpr_residency_create(const struct fpr_residency_config *config,
@@ -43,7 +44,6 @@ int fpr_residency_create(const struct fpr_residency_config *config,
     residency->costs = *costs;
     for (uint32_t i = 0; i < DRAWS; i++)
         fpr_random_seed(&residency->random[i], config->seed, config->stream + ((uint64_t)i << 56));
-    fpr_residency_set_active(residency, 1);
     *out = residency;
     return FPR_OK;
 }
@@ -56,20 +56,22 @@ void fpr_residency_destroy(struct fpr_residency *residency)
     free(residency);
 }
 
-static uint64_t factor(uint32_t growth_ppm, uint32_t vcpus)
+/* vCPUs in a fault at now_ns besides `self`. */
+static uint32_t faulting(const struct fpr_residency *residency, uint32_t self, uint64_t now_ns)
 {
-    uint64_t additional = vcpus > 1 ? vcpus - 1 : 0;
+    uint32_t others = 0;
 
-    return ((PPM + growth_ppm * additional) << FIXED_BITS) / PPM;
+    for (uint32_t i = 0; i < residency->vcpus; i++)
+        others += residency->fault_until_ns[i] > now_ns;
+    if (self < residency->vcpus)
+        others -= residency->fault_until_ns[self] > now_ns;
+    return others;
 }
 
-void fpr_residency_set_active(struct fpr_residency *residency, uint32_t vcpus)
+/* What a cost grows by next to `others`, 2^16 being 1. */
+static uint64_t factor(uint32_t growth_ppm, uint32_t others)
 {
-    const struct fpr_host_costs *costs = &residency->costs;
-
-    residency->fault_4k_factor = factor(costs->fault_4k_growth_ppm, vcpus);
-    residency->fault_2m_factor = factor(costs->fault_2m_growth_ppm, vcpus);
-    residency->discard_factor = factor(costs->discard_growth_ppm, vcpus);
+    return ((PPM + (uint64_t)growth_ppm * others) << FIXED_BITS) / PPM;
 }
 
 static uint64_t draw(struct fpr_residency *residency, enum draw which, const struct fpr_cost *cost,
@@ -80,22 +82,24 @@ static uint64_t draw(struct fpr_residency *residency, enum draw which, const str
     return (uint64_t)((unsigned __int128)ns * grow_factor >> FIXED_BITS);
 }
 
-static uint64_t draw_faults(struct fpr_residency *residency, struct fpr_chunk_faults faults)
+static uint64_t draw_faults(struct fpr_residency *residency, struct fpr_chunk_faults faults,
+                            uint32_t others)
 {
     const struct fpr_host_costs *costs = &residency->costs;
     struct fpr_histogram *latency = &residency->map.fault_latency;
-    const uint64_t grown_4k = residency->fault_4k_factor, grown_2m = residency->fault_2m_factor;
-    uint64_t sum = 0, ns;
+    uint64_t sum = 0, ns, grown;
 
     if (faults.huge) {
-        ns = faults.refaults ? draw(residency, DRAW_REFAULT_2M, &costs->refault_2m, grown_2m)
-                             : draw(residency, DRAW_FAULT_2M, &costs->fault_2m, grown_2m);
+        grown = factor(costs->fault_2m_growth_ppm, others);
+        ns = faults.refaults ? draw(residency, DRAW_REFAULT_2M, &costs->refault_2m, grown)
+                             : draw(residency, DRAW_FAULT_2M, &costs->fault_2m, grown);
         fpr_histogram_record_inline(latency, ns);
         return ns;
     }
+    grown = factor(costs->fault_4k_growth_ppm, others);
     for (uint32_t i = 0; i < faults.pages; i++) {
-        ns = i < faults.refaults ? draw(residency, DRAW_REFAULT_4K, &costs->refault_4k, grown_4k)
-                                 : draw(residency, DRAW_FAULT_4K, &costs->fault_4k, grown_4k);
+        ns = i < faults.refaults ? draw(residency, DRAW_REFAULT_4K, &costs->refault_4k, grown)
+                                 : draw(residency, DRAW_FAULT_4K, &costs->fault_4k, grown);
         fpr_histogram_record_inline(latency, ns);
         sum += ns;
     }
@@ -116,13 +120,15 @@ int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, int write, uin
     struct fpr_residency *residency = host;
     struct fpr_map *map = &residency->map;
     uint64_t limit = FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT;
+    uint32_t others = UINT32_MAX; /* not counted yet */
 
     (void)write;
-    (void)vcpu;
     *cost_ns = 0;
     if (pfn > limit || count > limit ||
         fpr_map_region(map, pfn << FPR_PAGE_SHIFT, count << FPR_PAGE_SHIFT) == NULL)
         return FPR_OUTSIDE;
+    if (vcpu >= FPR_HOST_MAX_VCPUS)
+        return FPR_BAD_ARGUMENT;
     while (count > 0) {
         struct fpr_chunk_range range = fpr_map_cut(pfn, count);
         struct fpr_chunk_faults faults;
@@ -135,9 +141,16 @@ int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, int write, uin
         faults = fpr_map_populate(map, range, comes_back_huge(residency, range.chunk), now_ns);
         if (faults.pages == 0)
             continue;
-        ns = draw_faults(residency, faults);
+        if (others == UINT32_MAX)
+            others = faulting(residency, vcpu, now_ns);
+        ns = draw_faults(residency, faults, others);
         fpr_map_count_faults(map, faults, ns);
         *cost_ns += ns;
+    }
+    if (others != UINT32_MAX) {
+        if (vcpu >= residency->vcpus)
+            residency->vcpus = vcpu + 1;
+        residency->fault_until_ns[vcpu] = now_ns + *cost_ns;
     }
     return FPR_OK;
 }
@@ -164,10 +177,10 @@ int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64
 
 /* What a call adds for what it finds in one chunk. */
 static uint64_t draw_discard(struct fpr_residency *residency, struct fpr_chunk_range range,
-                             struct fpr_chunk_mapped found)
+                             struct fpr_chunk_mapped found, uint64_t grown)
 {
     const struct fpr_host_costs *costs = &residency->costs;
-    uint64_t grown = residency->discard_factor, sum = 0;
+    uint64_t sum = 0;
 
     if (found.pages == 0)
         return draw(residency, DRAW_DISCARD, &costs->discard_empty_2m, grown) * range.count /
@@ -182,14 +195,16 @@ static uint64_t draw_discard(struct fpr_residency *residency, struct fpr_chunk_r
 }
 
 static void discard_call(struct fpr_residency *residency, const struct fpr_batch_call *call,
-                         uint64_t now_ns, struct fpr_discard_outcome *out)
+                         uint64_t grown, uint64_t now_ns, struct fpr_discard_outcome *out)
 {
     struct fpr_map *map = &residency->map;
     uint64_t page = call->gpa >> FPR_PAGE_SHIFT, left = call->bytes >> FPR_PAGE_SHIFT;
+    bool unmapped = false;
 
     out->calls++;
-    out->cost_ns += draw(residency, DRAW_DISCARD, &residency->costs.discard_call,
-                         residency->discard_factor);
+    out->cost_ns += draw(residency, DRAW_DISCARD, &residency->costs.discard_call, grown);
+    if (residency->config.discard_without_effect)
+        return;
     while (left > 0) {
         struct fpr_chunk_range range = fpr_map_cut(page, left);
         struct fpr_chunk_mapped found = fpr_map_look(map, range, NULL);
@@ -197,12 +212,15 @@ static void discard_call(struct fpr_residency *residency, const struct fpr_batch
 
         page += range.count;
         left -= range.count;
-        out->cost_ns += draw_discard(residency, range, found);
+        unmapped |= found.pages != 0;
+        out->cost_ns += draw_discard(residency, range, found, grown);
         fpr_map_mask(range, gone);
         fpr_map_remove(map, range.chunk, gone,
                        residency->config.page_table_reclaim && range.count == FPR_HUGE_PAGES,
                        now_ns);
     }
+    if (unmapped)
+        out->cost_ns += draw(residency, DRAW_DISCARD, &residency->costs.discard_flush, grown);
 }
 
 static uint64_t resident_bytes_in(const struct fpr_map *map, uint64_t gpa, uint64_t bytes)
@@ -223,6 +241,8 @@ int fpr_residency_discard(struct fpr_residency *residency, const uint64_t *range
                           uint64_t now_ns, uint64_t *freed, struct fpr_discard_outcome *out)
 {
     struct fpr_map *map = &residency->map;
+    uint64_t grown =
+        factor(residency->costs.discard_growth_ppm, faulting(residency, UINT32_MAX, now_ns));
     struct fpr_batch_call call;
 
     memset(out, 0, sizeof *out);
@@ -245,14 +265,7 @@ int fpr_residency_discard(struct fpr_residency *residency, const uint64_t *range
         }
         if (call.bytes == 0)
             continue;
-        if (residency->config.discard_without_effect) {
-            out->calls++;
-            out->cost_ns +=
-                draw(residency, DRAW_DISCARD, &residency->costs.discard_call,
-                     residency->discard_factor);
-        } else {
-            discard_call(residency, &call, now_ns, out);
-        }
+        discard_call(residency, &call, grown, now_ns, out);
     }
     fpr_map_count_discard(map, count, out);
     return FPR_OK;

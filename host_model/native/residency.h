@@ -30,8 +30,10 @@ int fpr_residency_create(const struct fpr_residency_config *config,
                          const struct fpr_host_costs *costs, struct fpr_residency **out);
 void fpr_residency_destroy(struct fpr_residency *residency);
 
-/* An fpr_touch_fn; `host` is a struct fpr_residency. FPR_OUTSIDE: some frame is not guest memory,
- * and nothing was touched. Reads and writes cost the same: a guest writes to what it allocates. */
+/* An fpr_touch_fn; `host` is a struct fpr_residency, `vcpu` below FPR_HOST_MAX_VCPUS. FPR_OUTSIDE:
+ * some frame is not guest memory, and nothing was touched. A vCPU is in a fault from now_ns until
+ * its cost has passed; costs grow with the vCPUs that are in one at the same time. Reads and writes
+ * cost the same: a guest writes to what it allocates. */
 int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
                         uint32_t vcpu, uint64_t *cost_ns);
 /* Make frames resident as small pages without a fault: memory touched before the run began. */
@@ -42,8 +44,6 @@ int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64
 int fpr_residency_discard(struct fpr_residency *residency, const uint64_t *ranges, uint32_t count,
                           uint64_t now_ns, uint64_t *freed, struct fpr_discard_outcome *out);
 
-/* How many vCPUs are busy in the guest from now on, at least 1: what costs grow with. */
-void fpr_residency_set_active(struct fpr_residency *residency, uint32_t vcpus);
 /* Counters as of now_ns, which is no earlier than any change so far. */
 void fpr_residency_counters(const struct fpr_residency *residency, uint64_t now_ns,
                             struct fpr_host_counters *out);

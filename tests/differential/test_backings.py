@@ -16,7 +16,7 @@ from host_model.backing.interface import MemoryRegion
 from host_model.backing.machine import thp_setting
 from host_model.backing.memfd import MemfdBacking
 from host_model.backing.native import NativeBacking
-from host_model.backing.real import DiscardMethod, ThpSetting
+from host_model.backing.real import DiscardMethod
 from host_model.backing.simulated import SimulatedBacking
 from host_model.costs import read_profile
 
@@ -48,7 +48,7 @@ def fallen_back() -> int:
 def reclaims_tables() -> bool:
     """Whether this kernel frees an empty page table with what it mapped (6.14 and later)."""
     whole = np.array([[0, 512 * PAGE]], dtype=np.uint64)
-    with AnonymousBacking([MemoryRegion(0, 512 * PAGE)], thp=ThpSetting.ALWAYS) as memory:
+    with AnonymousBacking([MemoryRegion(0, 512 * PAGE)], thp=True) as memory:
         memory.touch(0, 1, 0)
         memory.discard(whole // 2, 0)
         memory.discard(whole, 0)
@@ -95,8 +95,8 @@ def test_small_pages_on_three_backings(steps: list[tuple[str, object]]) -> None:
     """Without huge pages, simulated, anonymous and memfd memory free the same and keep the same."""
     with (
         simulated(thp=False) as model,
-        AnonymousBacking(REGIONS, thp=ThpSetting.NEVER) as anonymous,
-        MemfdBacking(REGIONS, thp=ThpSetting.NEVER) as memfd,
+        AnonymousBacking(REGIONS, thp=False) as anonymous,
+        MemfdBacking(REGIONS, thp=False) as memfd,
     ):
         expected = run(model, steps)
         assert run(anonymous, steps) == expected
@@ -118,7 +118,7 @@ def test_huge_pages_on_two_backings(steps: list[tuple[str, object]]) -> None:
     fallbacks = fallen_back()
     with (
         simulated(thp=True, page_table_reclaim=reclaims_tables()) as model,
-        AnonymousBacking(REGIONS, thp=ThpSetting.ALWAYS) as real,
+        AnonymousBacking(REGIONS, thp=True) as real,
     ):
         expected, found = run(model, steps), run(real, steps)
         assume(fallen_back() == fallbacks)  # this machine had no huge page to spare
@@ -135,7 +135,7 @@ def test_discard_without_effect(steps: list[tuple[str, object]]) -> None:
     """MADV_DONTNEED on a memfd succeeds and frees nothing; so does the model of such a host."""
     with (
         simulated(thp=False, discard_without_effect=True) as model,
-        MemfdBacking(REGIONS, thp=ThpSetting.NEVER, method=DiscardMethod.DONTNEED) as memfd,
+        MemfdBacking(REGIONS, thp=False, method=DiscardMethod.DONTNEED) as memfd,
     ):
         assert run(model, steps) == run(memfd, steps)
         ineffective = model.counters(0).ineffective_bytes
