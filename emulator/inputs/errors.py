@@ -37,6 +37,10 @@ class RecordingError(Exception):
         self.mistakes: Sequence[Mistake] = tuple(mistakes)
         super().__init__("\n".join(map(str, self.mistakes)))
 
+    def __reduce__(self) -> tuple[type[RecordingError], tuple[Sequence[Mistake]]]:
+        """Pickled as its mistakes: a control run hands it over from another process."""
+        return RecordingError, (self.mistakes,)
+
 
 def unusable(file: str, part: str, what: str, instead: str) -> RecordingError:
     """The error of a single mistake that concerns `part` of a recording, not one line of it."""

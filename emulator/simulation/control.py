@@ -7,6 +7,8 @@ early when its standard input is closed, so that it never outlives its parent.
 
 from __future__ import annotations
 
+import logging
+import os
 import pickle
 import select
 import subprocess
@@ -17,6 +19,8 @@ import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
+
+import structlog
 
 from emulator.scenario.model import Scenario
 from emulator.simulation.simulate import Outcome, Progress, Stopped, simulate
@@ -130,7 +134,12 @@ def _throttled(send: Callable[[int], None]) -> Progress:
 
 def main() -> None:
     """The child's end."""
-    out = sys.stdout.buffer
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anyone prints is no message
+    structlog.configure(  # the parent logs the same
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     scenario: Scenario = pickle.load(sys.stdin.buffer)
 
     def send(kind: str, value: object) -> None:

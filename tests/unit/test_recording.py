@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -252,3 +253,4 @@ def test_what_is_not_a_recording_is_an_error(tmp_path: Path) -> None:
         assert str(mistake).startswith(str(path))
         assert mistake.instead
         assert caught.value.exit_code == 2
+        assert pickle.loads(pickle.dumps(caught.value)).mistakes == caught.value.mistakes
