@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 import click
+import structlog
 
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
@@ -71,7 +72,9 @@ def command(
     started = datetime.now().astimezone()
     folder = output or results.default_folder(scenario, started)
     results.check_free(folder)
+    log = structlog.get_logger()
     with _interruptible() as stopped:
+        log.info("running", scenario=scenario.name, seed=scenario.seed, results=str(folder))
         run, control = _simulate(scenario, not no_control, stopped)
         interrupted = stopped()
     summary = summarize(scenario, run, control)

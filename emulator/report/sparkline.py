@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +23,7 @@ def sparkline(
     top = max(int(values.max()), 1)
     edges = np.linspace(int(times[0]), int(times[-1]), width + 1)
     line = []
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in pairwise(edges):
         first = max(int(np.searchsorted(times, left, side="right")) - 1, 0)
         last = max(int(np.searchsorted(times, right, side="left")), first + 1)
         height = int(values[first:last].max()) * len(levels) // top

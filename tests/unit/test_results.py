@@ -1,0 +1,69 @@
+"""The folder of results: all of it or nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emulator.scenario.load import parse
+from emulator.simulation import results
+
+SERIES = {"": {"time_ns": np.arange(3)}, "control_": {"time_ns": np.arange(4)}}
+
+
+def test_a_folder_is_written_whole(tmp_path: Path) -> None:
+    """Missing parents are made; the columns of the control have their prefix."""
+    folder = tmp_path / "a" / "b"
+    results.write(folder, {"x": 1}, SERIES, {"y": 2})
+    assert json.loads((folder / "summary.json").read_text()) == {"x": 1}
+    with np.load(folder / "series.npz") as series:
+        assert len(series["control_time_ns"]) == 4
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "remedy"),
+    [(errno.ENOSPC, 3, "make room"), (errno.EDQUOT, 3, "make room"), (errno.EACCES, 2, "-o")],
+)
+def test_a_failure_in_the_middle_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int, remedy: str
+) -> None:
+    """Whatever the operating system says, when the last file is written."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(results.np, "savez_compressed", fail)
+    with pytest.raises(results.ResultsError, match="nothing was written") as caught:
+        results.write(tmp_path / "out", {}, SERIES, {})
+    assert caught.value.exit_code == code
+    assert remedy in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_json_does_not_have_is_a_defect(tmp_path: Path) -> None:
+    """Not-a-number never reaches a file."""
+    with pytest.raises(ValueError, match="JSON"):
+        results.as_json({"x": float("nan")})
+
+
+def test_the_default_folder_is_named_by_scenario_and_time() -> None:
+    """A name from a file is no path."""
+    text = b"name: ../../etc/x y\nphases: [{run: [{kind: idle, duration: 1s}]}]"
+    scenario = parse(text, "test.yaml", Path.cwd())
+    folder = results.default_folder(scenario, datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC))
+    assert folder.parent == Path("results")
+    assert folder.name == "-..-etc-x-y-20310203T040506"
+
+
+def test_a_place_below_a_file_is_refused_before_the_run(tmp_path: Path) -> None:
+    """The run would be in vain."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(results.ResultsError, match="no folder") as caught:
+        results.check_free(tmp_path / "file" / "out")
+    assert caught.value.exit_code == 2

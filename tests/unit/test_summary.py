@@ -1,0 +1,123 @@
+"""The arithmetic of overhead and expectations."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emulator.scenario.load import parse
+from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.simulate import Outcome
+from emulator.simulation.summary import (
+    check_expectations,
+    comparable_runtime_ns,
+    lookup,
+    overhead,
+    runtime_ns,
+)
+from host_model.backing.interface import HostCounters
+
+GIB = 1 << 30
+
+
+def outcome(
+    *work: tuple[int, int], worker_ns: int = 0, samples: Any = ((0, 0), (10, 0)), **host: int
+) -> Outcome:
+    """A run of one phase; `work` is (units, busy ns) of each workload, `samples` the footprint."""
+    counters = {field.name: host.get(field.name, 0) for field in fields(HostCounters)}
+    workloads = [WorkloadResult("any", "pages", units=n, busy_ns=ns) for n, ns in work]
+    times, footprints = zip(*samples, strict=True)
+    return Outcome(
+        complete=True,
+        measured=False,
+        end_ns=times[-1],
+        phases=[PhaseResult("1", 0, times[-1], workloads)],
+        host=HostCounters(**counters),
+        device={},
+        allocator={},
+        alloc_latency_ns={},
+        fault_latency_ns={},
+        worker_ns=worker_ns,
+        series={
+            "time_ns": np.array(times, np.int64),
+            "footprint_byte_seconds": np.array(footprints, np.int64),
+        },
+    )
+
+
+def test_a_job_with_an_end_takes_longer() -> None:
+    """The same work in 110 instead of 100 ns, and a worker of 5 ns: 15 %."""
+    run, control = outcome((7, 110), worker_ns=5), outcome((7, 100))
+    assert runtime_ns(run) == 115
+    assert overhead(run, control)["runtime_pct"] == 15.0
+    assert overhead(run, control)["worker_ns"] == 5
+
+
+def test_a_loop_without_an_end_does_less() -> None:
+    """90 units in the time of 100: the control needs 90 % of its time for them."""
+    run, control = outcome((90, 1000)), outcome((100, 1000))
+    assert comparable_runtime_ns(run, control) == 900
+    assert overhead(run, control)["runtime_pct"] == 11.111
+
+
+def test_each_workload_is_scaled_by_its_own_units() -> None:
+    """Pages of one and operations of another are never added up."""
+    run = outcome((50, 500), (1000, 80), (0, 3))
+    control = outcome((100, 1000), (1000, 70), (0, 2))
+    assert comparable_runtime_ns(run, control) == 500 + 70 + 2
+    assert overhead(run, control)["runtime_ns"] == 11
+
+
+def test_a_guest_that_does_nothing_has_no_percentage() -> None:
+    """There is nothing that the worker's time could be a share of."""
+    assert overhead(outcome(worker_ns=9), outcome())["runtime_pct"] is None
+
+
+def test_footprints_are_compared_up_to_the_last_common_sample() -> None:
+    """The longer run is not charged for its length."""
+    run = outcome(samples=((0, 0), (10, 2 * GIB), (17, 5 * GIB)), fault_ns=300)
+    control = outcome(samples=((0, 0), (10, 4 * GIB), (15, 9 * GIB)), fault_ns=100)
+    result = overhead(run, control)
+    assert result["saved_byte_seconds"] == 2 * GIB
+    assert result["fault_ns_per_saved_gib_second"] == 100
+
+
+def test_nothing_saved_has_no_price() -> None:
+    """A division by nothing, or by a loss, says nothing."""
+    assert overhead(outcome(), outcome())["fault_ns_per_saved_gib_second"] is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ("a.b", 3),
+        ("a.list.1.c", 2.5),
+        ("a.list.2.c", None),
+        ("a.missing", None),
+        ("a.text", None),
+        ("a.flag", None),
+        ("a", None),
+        ("a.b.c", None),
+    ],
+)
+def test_a_metric_is_a_path_to_a_number(metric: str, value: float | None) -> None:
+    """Anything else is no number, and no error."""
+    summary = {"a": {"b": 3, "list": [{}, {"c": 2.5}], "text": "7", "flag": True}}
+    assert lookup(summary, metric) == value
+
+
+def test_bounds_hold_at_their_values() -> None:
+    """`min` and `max` are the smallest and the largest value that passes."""
+    text = (
+        "phases: [{run: [{kind: idle, duration: 1s}]}]\n"
+        "expect: [{metric: host.x, min: 3, max: 3}, {metric: host.x, min: 4}, {metric: host.x, max: 2},"
+        " {metric: host.y, max: 9}]"
+    )
+    scenario = parse(text.encode(), "test.yaml", Path.cwd())
+    results = check_expectations(scenario, {"host": {"x": 3}})
+    assert [each["ok"] for each in results] == [True, False, False, False]
+    assert [each["value"] for each in results] == [3, 3, 3, None]
