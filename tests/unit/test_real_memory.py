@@ -267,3 +267,14 @@ def test_available_memory_heeds_cgroup_limits(
     assert machine.available_bytes() == 4096
     (tmp_path / "a" / "memory.max").unlink()
     assert machine.available_bytes() > mmap.PAGESIZE
+
+
+def test_warming_up_leaves_nothing_behind() -> None:
+    """Memory used once is the machine's again: this process does not stay larger."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+    before = resident()
+    machine.warm_up(64 << 20)
+    assert resident() - before < 8 << 20
