@@ -64,10 +64,11 @@ def test_mal_03_head_outside_the_table(mode: Mode, head: int) -> None:
     failed(rig, queue, RingFault.HEAD)
 
 
-@pytest.mark.parametrize("following", [16, 0xFFFF])
-def test_mal_04_next_outside_the_table(mode: Mode, following: int) -> None:
-    """2.7.5: next is the index of a descriptor of the same table."""
+@pytest.mark.parametrize("following", [None, 17, 0xFFFF])
+def test_mal_04_next_outside_the_table(mode: Mode, following: int | None) -> None:
+    """2.7.5: next is the index of a descriptor of the same table; None is the first beyond."""
     rig, queue = mode.rig()
+    following = following or (2 if mode.indirect else queue.size)
     mode.place(queue, writable((FREE, BLOCK), (FREE + BLOCK, BLOCK)))
     table = queue.tables if mode.indirect else 0
     queue.describe(0, FREE, BLOCK, WRITE | NEXT, following=following, table=table)

@@ -193,15 +193,17 @@ def test_bal_rep_12_adjacent_regions_are_two_ranges(mode: Mode) -> None:
     assert rig.host.ranges == [(second.gpa - BLOCK, BLOCK), (second.gpa, BLOCK)]
 
 
-def test_bal_rep_13_the_chains_own_table_is_not_discarded() -> None:
-    """A report that names its own indirect table keeps that page, and the chain comes back."""
+@pytest.mark.parametrize(("into", "pages"), [(0, 1), (0x7F0, 1), (0xFF0, 1), (0xFF8, 2)])
+def test_bal_rep_13_the_chains_own_table_is_not_discarded(into: int, pages: int) -> None:
+    """A report that names its own indirect table keeps its pages, and the chain comes back."""
     mode = Mode(True, True)
     rig, queue = mode.rig()
-    table = FREE + BLOCK
-    queue.indirect(writable((FREE, 4 * BLOCK)), table=table)
+    page = FREE + BLOCK
+    queue.indirect(writable((FREE, 4 * BLOCK)), table=page + into)
     queue.offer(0)
     rig.kick(queue)
-    assert rig.host.ranges == [(FREE, BLOCK), (table + 0x1000, 3 * BLOCK - 0x1000)]
+    after = page + pages * 0x1000
+    assert rig.host.ranges == [(FREE, BLOCK), (after, FREE + 4 * BLOCK - after)]
     assert queue.used(0) == (0, 0)
 
 

@@ -160,13 +160,16 @@ kib = st.integers(0, SPAN_BYTES // 1024).map(lambda n: n * 1024)
     ranges=st.lists(
         st.tuples(kib, st.integers(1, 1024).map(lambda n: n * 1024)), min_size=1, max_size=8
     ),
-    guards=st.lists(st.tuples(st.integers(0, SPAN_BYTES), st.integers(1, 0x3000)), max_size=4),
+    near=st.lists(
+        st.tuples(st.integers(0, 7), st.integers(-0x2000, 0x10_0000), st.integers(1, 0x3000)),
+        max_size=4,
+    ),
 )
 def test_judging_equals_the_obvious_reference(
     pages: tuple[int, int],
     offsets: tuple[int, int],
     ranges: list[tuple[int, int]],
-    guards: list[tuple[int, int]],
+    near: list[tuple[int, int, int]],
 ) -> None:
     """Which bytes are passed on, and the reason for all others, chunk by chunk."""
     rig = Rig()
@@ -177,6 +180,7 @@ def test_judging_equals_the_obvious_reference(
     ]
     rig.memory.set_regions(table)
     reporting = rig.device.reporting
+    guards = [(max(0, ranges[i % len(ranges)][0] + at), size) for i, at, size in near]
     reporting.guard(guards)
     items = [(gpa, size, 1) for gpa, size in ranges]
     native = ffi.new("struct fpr_segment[]", items)
