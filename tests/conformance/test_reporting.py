@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from emulator.native import ffi
 from emulator.virtio.discard import DiscardResult, SkipReason
 from emulator.virtio.features import Feature
 from emulator.virtio.guest_memory import Region
@@ -344,3 +345,16 @@ def test_hst_08_a_host_that_loses_bytes_is_a_defect_of_ours(mode: Mode) -> None:
     rig.host.answer = lambda total: DiscardResult(1, total - 1)
     with pytest.raises(AssertionError, match="accounts for"):
         mode.report(rig, queue, writable((FREE, BLOCK)))
+
+
+def test_a_batch_of_more_ranges_than_one_call_takes() -> None:
+    """Memory is bounded: 5000 ranges reach the host in three calls, each counted once."""
+    rig = Rig()
+    items = [(FREE + i % 256 * 4096, 4096, 1) for i in range(5000)]
+    native = ffi.new("struct fpr_segment[]", items)
+    chain = ffi.new("struct fpr_chain *", {"segments": native, "count": len(items)})
+    assert rig.device.reporting.handle(chain, 10) == 3 * rig.host.cost_ns
+    assert [len(call) for call in rig.host.calls] == [2048, 2048, 904]
+    assert rig.host.times == [10, 10 + rig.host.cost_ns, 10 + 2 * rig.host.cost_ns]
+    assert rig.device.reporting.blocks == 5000
+    assert rig.balanced()
