@@ -47,6 +47,14 @@ class Meta:
         assert match is not None, "checked when the file was read"
         return int(match[1]), int(match[2])
 
+    @property
+    def top_order(self) -> int:
+        """The largest order of the buddy allocator, which follows from the page size."""
+        return _TOP_ORDERS[self.page_size]
+
+
+# The largest order of the buddy allocator by page size: x86-64 and arm64, linux v6.1.
+_TOP_ORDERS = {4096: 10, 16384: 11, 65536: 13}
 
 _RELEASE = re.compile(r"(\d{1,3})\.(\d{1,3})")
 
@@ -99,10 +107,9 @@ def _kernel(value: Any) -> str:
 
 
 def _page_size(value: Any) -> int:
-    size = _whole(4096, 65536)(value)
-    if size & (size - 1):
-        raise _WrongValue("write a power of two from 4096 to 65536")
-    return size
+    if not isinstance(value, int) or value not in _TOP_ORDERS:
+        raise _WrongValue("write 4096, 16384 or 65536")
+    return int(value)
 
 
 _KEYS: dict[str, Callable[[Any], Any]] = {
@@ -164,6 +171,8 @@ def load_meta(path: Path, notes: list[Note]) -> Meta:
         for name in _REQUIRED
         if name not in values
     ]
+    if not mistakes:
+        mistakes = _impossible_orders(root, values)
     if mistakes:
         raise RecordingError(mistakes)
     for name, (value, stands) in _DEFAULTS.items():
@@ -173,17 +182,29 @@ def load_meta(path: Path, notes: list[Note]) -> Meta:
     return Meta(**values)
 
 
+def _impossible_orders(root: Node, values: dict[str, Any]) -> list[Mistake]:
+    """Orders that pages of this size do not have."""
+    assert isinstance(root.value, dict)
+    top = _TOP_ORDERS[values["page_size"]]
+    what = f"above {top}, the largest order of pages of {values['page_size']} bytes"
+    return [
+        Mistake(root.value[name].place, (name,), what, "write the order that was in force")
+        for name in ("pageblock_order", "page_reporting_order")
+        if values[name] > top
+    ]
+
+
 def _read(path: Path) -> tuple[Node, list[Mistake]]:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
-        raise unusable(str(path), path.name, what, "name a folder that holds one") from None
+        raise unusable(str(path), "recording", what, "name a folder that holds one") from None
     try:
         root, mistakes = read(raw, str(path))
     except SourceError as error:
         raise RecordingError([error.mistake]) from None
     if not isinstance(root.value, dict):
-        raise unusable(str(path), path.name, "holds no keys", "write lines such as `hz: 250`")
+        raise unusable(str(path), "recording", "holds no keys", "write lines such as `hz: 250`")
     return root, mistakes

@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.inputs.errors import Note
+from emulator.inputs.meta import Meta
 from emulator.inputs.procfs import Zone
 from emulator.native import lib
-
-ORDER_MAX = 13
-"""The top order of arm64 with 64 KiB pages, the largest of any configuration."""
 
 MIGRATETYPE_MAX = 5
 
@@ -25,6 +23,7 @@ def end_of_memory(
     iomem: NDArray[np.uint64] | None,
     maps: Iterable[NDArray[np.uint64] | None],
     events: NDArray[np.void],
+    top_order: int,
 ) -> int:
     """The frame behind the last one: from the zones, else iomem, else what the trace mentions."""
     if end := max((zone.start_pfn + zone.spanned for zone in zones if zone.managed), default=0):
@@ -32,7 +31,7 @@ def end_of_memory(
     if iomem is not None and len(iomem):
         return int(iomem.sum(axis=1).max())
     ends = [int(runs.sum(axis=1).max()) for runs in maps if runs is not None and len(runs)]
-    good = events[events["order"] <= ORDER_MAX]
+    good = events[events["order"] <= top_order]
     if len(good):
         ends.append(int((good["pfn"] + (np.uint64(1) << good["order"].astype(np.uint64))).max()))
     return max(ends, default=0)
@@ -52,10 +51,11 @@ def plausible_runs(
 
 
 def plausible_events(
-    events: NDArray[np.void], name: str, notes: list[Note], frames: int, cpus: int
+    events: NDArray[np.void], name: str, notes: list[Note], frames: int, meta: Meta
 ) -> NDArray[np.void]:
-    """The events that a guest of `cpus` CPUs and `frames` frames can have had."""
-    order = np.minimum(events["order"], ORDER_MAX).astype(np.uint64)
+    """The events that a guest with the CPUs and orders of `meta` and `frames` frames can have."""
+    cpus, top_order = meta.cpus, meta.top_order
+    order = np.minimum(events["order"], top_order).astype(np.uint64)
     pages = np.uint64(1) << order
     typed = np.isin(
         events["kind"],
@@ -69,7 +69,7 @@ def plausible_events(
     types = events["migratetype"]
     rules = (
         (events["cpu"] < cpus, f"on a CPU that meta.yaml does not have (cpus: {cpus})"),
-        (events["order"] <= ORDER_MAX, f"of an order above {ORDER_MAX}"),
+        (events["order"] <= top_order, f"of an order above {top_order}"),
         (events["pfn"] + pages <= frames, f"of a frame outside memory (frames: {frames})"),
         (events["pfn"] & (pages - np.uint64(1)) == 0, "of a frame that its order does not allow"),
         (

@@ -112,8 +112,8 @@ class _Folder:
         """The trace and its file's name."""
         paths = [self.path / name for name in TRACE_NAMES if (self.path / name).is_file()]
         if not paths:
-            what = "missing"
-            raise unusable(str(self.path), TRACE_NAMES[0], what, "add it, or trace.txt")
+            what = f"{TRACE_NAMES[0]} is missing"
+            raise unusable(str(self.path), "recording", what, f"add it, or {TRACE_NAMES[1]}")
         self.notes += [Note(path.name, f"ignored beside {paths[0].name}") for path in paths[1:]]
         before = len(self.notes)
         trace = load_trace(paths[0], self.notes)
@@ -121,7 +121,7 @@ class _Folder:
             reasons = "".join(f" ({note})" for note in self.notes[before:])
             raise unusable(
                 str(paths[0]),
-                paths[0].name,
+                "recording",
                 f"no page-allocator event in {trace.lines} lines{reasons}",
                 "record the events kmem:mm_page_* with tracefs, trace-cmd or perf",
             )
@@ -154,7 +154,7 @@ def load_recording(path: Path) -> Recording:
         "iomem", lambda text, name, notes: parse_iomem(text, name, notes, meta.page_size)
     )
     maps = [folder.optional(name, parse_freemap) for name in ("freemap.start", "freemap.end")]
-    frames = end_of_memory(zones, iomem, maps, trace.events)
+    frames = end_of_memory(zones, iomem, maps, trace.events, meta.top_order)
     if frames > FRAMES_MAX:
         what = f"memory ends at frame {frames}: what lies behind frame {FRAMES_MAX} is left out"
         folder.notes.append(Note(path.name, what))
@@ -163,11 +163,11 @@ def load_recording(path: Path) -> Recording:
         plausible_runs(runs, name, folder.notes, frames)
         for runs, name in zip(maps, ("freemap.start", "freemap.end"), strict=True)
     ]
-    events = plausible_events(trace.events, trace_name, folder.notes, frames, meta.cpus)
+    events = plausible_events(trace.events, trace_name, folder.notes, frames, meta)
     if not len(events):
         what = "no event fits meta.yaml and zoneinfo"
         raise unusable(
-            str(path / trace_name), trace_name, what, "keep a recording's files together"
+            str(path / trace_name), "recording", what, "keep a recording's files together"
         )
     return Recording(
         path=path,

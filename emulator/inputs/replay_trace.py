@@ -31,7 +31,6 @@ _ZONE_CLASSES = {
     "Normal": ZoneClass.NORMAL,
     "Movable": ZoneClass.MOVABLE,
 }
-TOP_ORDER = 10
 FRAME_LIMIT = 1 << 28
 """A replay keeps some 30 bytes for each frame: guests up to 1 TiB of 4 KiB pages."""
 
@@ -74,13 +73,13 @@ def prepare(recording: Recording) -> ReplayTrace:
         what = f"zones reach beyond frame {FRAME_LIMIT:#x}"
         remedy = "a replay handles guests of up to 1 TiB"
         raise unusable(str(recording.path / "zoneinfo"), "zones", what, remedy)
-    frames = -(-max(zone.end_pfn for zone in zones) >> TOP_ORDER) << TOP_ORDER
+    frames = -(-max(zone.end_pfn for zone in zones) >> meta.top_order) << meta.top_order
     config = AllocatorConfig(
         frames=frames,
         cpus=meta.cpus,
-        top_order=TOP_ORDER,
+        top_order=meta.top_order,
         pageblock_order=meta.pageblock_order,
-        thp_order=meta.pageblock_order if meta.pageblock_order < TOP_ORDER else 0,
+        thp_order=meta.pageblock_order if meta.pageblock_order < meta.top_order else 0,
         shuffle=shuffled(recording),
     )
     shape = GuestShape(
@@ -88,7 +87,7 @@ def prepare(recording: Recording) -> ReplayTrace:
         zones=tuple((zone.start_pfn, zone.end_pfn) for zone in zones),
         pageblock_order=config.pageblock_order,
         thp_order=config.thp_order,
-        top_order=TOP_ORDER,
+        top_order=meta.top_order,
     )
     none = np.zeros((0, 2), np.uint64)
     at_start = recording.freemap_start if recording.freemap_start is not None else none

@@ -204,7 +204,7 @@ FREE = "dd-1 [000] d..3. 99.0: mm_page_free: page=0x1 "
             FREE.replace("[000]", "[007]") + "pfn=0x100 order=0",
             "on a CPU that meta.yaml does not have (cpus: 1)",
         ),
-        (FREE + "pfn=0x100 order=20", "of an order above 13"),
+        (FREE + "pfn=0x100 order=20", "of an order above 10"),
         (FREE + "pfn=0xfffffff order=0", "of a frame outside memory (frames: 786397)"),
         (FREE + "pfn=0x101 order=4", "of a frame that its order does not allow"),
         (

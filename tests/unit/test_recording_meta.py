@@ -48,7 +48,7 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
         "meta.yaml:1:9: kernel: ",
         "meta.yaml:2:7: cpus: 'two' does not belong here; write a whole number from 1 to 8192",
         "meta.yaml:3:5: hz: 0 does not",
-        "meta.yaml:4:12: page_size: 5000 does not belong here; write a power of two",
+        "meta.yaml:4:12: page_size: 5000 does not belong here; write 4096",
         "meta.yaml:5:19: free_map_taken_s: [9, 2] does not belong here; write the earlier",
         "meta.yaml:6:1: hz: this key is already on line 3",
         "meta.yaml:1:1: pageblock_order: missing",
@@ -72,6 +72,7 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
         ("first_pass_s", "1e300"),
         ("workload_s", "[1, 2, 3]"),
         ("workload_s", "{a: 1}"),
+        ("page_size", "[4096]"),
         ("trace_from_boot", "yes"),
         ("trace_from_boot", "1"),
         ("managed_memory_kib", "99999999999999999999"),
@@ -81,6 +82,16 @@ def test_a_wrong_value_says_what_to_write(tmp_path: Path, key: str, value: str) 
     """The message names the key and has a remedy."""
     with pytest.raises(RecordingError, match=rf"{key}: .*; write "):
         load(tmp_path, replaced(key, value))
+
+
+@pytest.mark.parametrize("key", ["pageblock_order", "page_reporting_order"])
+def test_no_order_is_above_that_of_the_largest_block(tmp_path: Path, key: str) -> None:
+    """4 KiB pages come in blocks of up to order 10, 64 KiB pages of up to order 13."""
+    text = replaced(key, "13")
+    with pytest.raises(RecordingError, match=rf"{key}: above 10, the largest order"):
+        load(tmp_path, text)
+    meta, _ = load(tmp_path, text.replace("page_size: 4096", "page_size: 65536"))
+    assert meta.top_order == 13
 
 
 def test_what_can_be_found_elsewhere_is_taken_from_there(tmp_path: Path) -> None:
