@@ -591,6 +591,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "guest_model/native/block.h"
 #include "guest_model/native/allocator.h"
 #include "guest_model/native/replay.h"
+#include "guest_model/native/bench.h"
 #include "guest_model/native/report_batch.h"
 #include "emulator/native/histogram.h"
 #include "emulator/native/costs.h"
@@ -603,602 +604,616 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 506), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 520), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 520), // struct fpr_allocator *
-/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 522), // struct fpr_block const *
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 534), // struct fpr_allocator *
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_block const *
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
+/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 10 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_trace_event const *
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // uint8_t const *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_random *
+/* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // uint32_t *
-/* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 17 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t *
-/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_replay_model_stats *
-/* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
-/* 21 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 22 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t *
+/* 15 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
+/* 18 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 19 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_trace_event const *
+/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 606), // uint8_t const *
+/* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 23 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // uint32_t *
 /* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // uint8_t *
-/* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 28 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_replay_frames_stats *
-/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 30 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
-/* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
-/* 35 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 37 */ _CFFI_OP(_CFFI_OP_POINTER, 570), // struct fpr_zone_config const *
-/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
-/* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 41 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_replay_model_stats *
+/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
+/* 29 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
+/* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 33 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 606), // uint8_t *
+/* 35 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_replay_frames_stats *
+/* 37 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
+/* 39 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 41 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
+/* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 44 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 522), // struct fpr_block *
-/* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 47 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 48 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 49 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
-/* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 584), // struct fpr_zone_config const *
+/* 46 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
+/* 48 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 51 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 53 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_block *
+/* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
 /* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 62 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 64 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t)
-/* 65 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 62 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 64 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 65 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 66 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 68 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t)
-/* 71 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 75 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
-/* 76 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 77 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 78 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 80 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
-/* 82 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 83 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint64_t)
-/* 89 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 69 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 70 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint64_t)
+/* 73 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 75 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t)
+/* 79 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 82 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t)
+/* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 87 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
+/* 90 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 520), // struct fpr_allocator const *
-/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 505), // char *
-/* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
-/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
-/* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
+/* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 93 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 95 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
+/* 96 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 97 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 98 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_zone_state *
-/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 104 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
-/* 105 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 106 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 107 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 108 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 109 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 110 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint64_t)
+/* 103 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 105 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
+/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 534), // struct fpr_allocator const *
+/* 109 */ _CFFI_OP(_CFFI_OP_POINTER, 519), // char *
+/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
-/* 113 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
-/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 45),
+/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
+/* 113 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 115 */ _CFFI_OP(_CFFI_OP_POINTER, 585), // struct fpr_zone_state *
 /* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 118 */ _CFFI_OP(_CFFI_OP_POINTER, 521), // struct fpr_allocator_config const *
-/* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 37),
-/* 120 */ _CFFI_OP(_CFFI_OP_POINTER, 4), // struct fpr_allocator * *
-/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
-/* 123 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 124 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 125 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_segment *
-/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 128 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 530), // struct fpr_guest_memory const *
-/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 523), // struct fpr_chain const *
-/* 131 */ _CFFI_OP(_CFFI_OP_POINTER, 553), // struct fpr_report_rules const *
-/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct fpr_report_cursor *
-/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_range *
-/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 135 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 137 */ _CFFI_OP(_CFFI_OP_POINTER, 551), // struct fpr_report_account *
-/* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
-/* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 141 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 143 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
-/* 144 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 147 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
-/* 150 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 152 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 154 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
-/* 155 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 158 */ _CFFI_OP(_CFFI_OP_POINTER, 26), // uint8_t * *
-/* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
-/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 164 */ _CFFI_OP(_CFFI_OP_POINTER, 595), // void *
+/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 118 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 119 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 120 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 123 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 124 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
+/* 127 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 129 */ _CFFI_OP(_CFFI_OP_NOOP, 53),
+/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 131 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
+/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_allocator_config const *
+/* 133 */ _CFFI_OP(_CFFI_OP_NOOP, 45),
+/* 134 */ _CFFI_OP(_CFFI_OP_POINTER, 4), // struct fpr_allocator * *
+/* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
+/* 137 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 138 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_segment *
+/* 141 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
+/* 143 */ _CFFI_OP(_CFFI_OP_POINTER, 544), // struct fpr_guest_memory const *
+/* 144 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_chain const *
+/* 145 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_report_rules const *
+/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct fpr_report_cursor *
+/* 147 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_range *
+/* 148 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 149 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 150 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 151 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_report_account *
+/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
+/* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
+/* 155 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 156 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
+/* 158 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
+/* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 160 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 161 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 162 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 163 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
+/* 164 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
 /* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 167 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
-/* 168 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 170 */ _CFFI_OP(_CFFI_OP_POINTER, 595), // void const *
+/* 166 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 167 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
+/* 169 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
+/* 170 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 171 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 532), // struct fpr_host_costs const *
-/* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_real_memory *
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t const *
-/* 179 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 180 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_discard_outcome *
-/* 183 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
-/* 185 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
-/* 186 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 187 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 34), // uint8_t * *
+/* 173 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
+/* 176 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
+/* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 609), // void *
+/* 179 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 181 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
+/* 182 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
+/* 183 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 184 */ _CFFI_OP(_CFFI_OP_POINTER, 609), // void const *
+/* 185 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 186 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 187 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
+/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_host_costs const *
 /* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
-/* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 194 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_real_memory const *
-/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 544), // struct fpr_real_memory_config const *
-/* 201 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_memory_region const *
-/* 202 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 177), // struct fpr_real_memory * *
-/* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_residency *
-/* 207 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 209 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 210 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 211 */ _CFFI_OP(_CFFI_OP_NOOP, 182),
+/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 191 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_real_memory *
+/* 192 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t const *
+/* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 194 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 195 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 196 */ _CFFI_OP(_CFFI_OP_POINTER, 541), // struct fpr_discard_outcome *
+/* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 199 */ _CFFI_OP(_CFFI_OP_NOOP, 191),
+/* 200 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 202 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 205 */ _CFFI_OP(_CFFI_OP_NOOP, 191),
+/* 206 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 208 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 209 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 210 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 211 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_real_memory const *
 /* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 214 */ _CFFI_OP(_CFFI_OP_NOOP, 206),
-/* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 217 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_real_memory_config const *
+/* 215 */ _CFFI_OP(_CFFI_OP_POINTER, 549), // struct fpr_memory_region const *
+/* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 217 */ _CFFI_OP(_CFFI_OP_POINTER, 191), // struct fpr_real_memory * *
 /* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_residency const *
-/* 221 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 222 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 224 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 555), // struct fpr_residency_config const *
-/* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 201),
-/* 228 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 229 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
-/* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 206), // struct fpr_residency * *
-/* 231 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 233 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_split_driver *
-/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 235 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 236 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
-/* 237 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_ring_layout const *
-/* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 528), // struct fpr_driver_slot *
-/* 240 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 241 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_residency *
+/* 221 */ _CFFI_OP(_CFFI_OP_NOOP, 192),
+/* 222 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 223 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 225 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
+/* 226 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 227 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 228 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
+/* 229 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 230 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 234 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_residency const *
+/* 235 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 236 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 237 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 238 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 239 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 240 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_residency_config const *
+/* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
 /* 242 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 244 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 245 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
-/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_segment const *
-/* 247 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 248 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 250 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
-/* 252 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 255 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
-/* 256 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 258 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 260 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_split_ring *
-/* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 262 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 260),
-/* 264 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 267 */ _CFFI_OP(_CFFI_OP_NOOP, 260),
-/* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 269 */ _CFFI_OP(_CFFI_OP_POINTER, 523), // struct fpr_chain *
-/* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 260),
-/* 273 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 274 */ _CFFI_OP(_CFFI_OP_NOOP, 238),
-/* 275 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 276 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 279 */ _CFFI_OP(_CFFI_OP_NOOP, 260),
-/* 280 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 281 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 282 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 283 */ _CFFI_OP(_CFFI_OP_NOOP, 260),
-/* 284 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 285 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 287 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 288 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_split_ring const *
-/* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 291 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 292 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 295 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 297 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_trace_op *
-/* 298 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_trace_pairing *
-/* 299 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
-/* 301 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 303 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 307 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 313 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 314 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 316 */ _CFFI_OP(_CFFI_OP_POINTER, 549), // struct fpr_replay_phase const *
-/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 550), // struct fpr_replay_unseen *
-/* 319 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 321 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct fpr_trace_state *
-/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 325 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 326 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 327 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_trace_event *
+/* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 188),
+/* 244 */ _CFFI_OP(_CFFI_OP_POINTER, 220), // struct fpr_residency * *
+/* 245 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 246 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct fpr_split_driver *
+/* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 247),
+/* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
+/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_ring_layout const *
+/* 253 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_driver_slot *
+/* 254 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 255 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 256 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 257 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 258 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 259 */ _CFFI_OP(_CFFI_OP_NOOP, 247),
+/* 260 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_segment const *
+/* 261 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 263 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 264 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 265 */ _CFFI_OP(_CFFI_OP_NOOP, 247),
+/* 266 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 247),
+/* 270 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 271 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 272 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 274 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_split_ring *
+/* 275 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 276 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 277 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
+/* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
+/* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
+/* 282 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
+/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_chain *
+/* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 286 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
+/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
+/* 288 */ _CFFI_OP(_CFFI_OP_NOOP, 252),
+/* 289 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 290 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
+/* 294 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 296 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 297 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
+/* 298 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 302 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_split_ring const *
+/* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 307 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 310 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 578), // struct fpr_trace_op *
+/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 579), // struct fpr_trace_pairing *
+/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
+/* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 316 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 318 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 319 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 320 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 322 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 326 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
+/* 327 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_trace_marker *
-/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 331 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 336 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_vcpus *
-/* 337 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 338 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_op const *
+/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_replay_phase const *
+/* 331 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_replay_unseen *
+/* 333 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 334 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 337 */ _CFFI_OP(_CFFI_OP_POINTER, 580), // struct fpr_trace_state *
+/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
 /* 339 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 342 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
-/* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 345 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
-/* 349 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 351 */ _CFFI_OP(_CFFI_OP_NOOP, 338),
-/* 352 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
-/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 358 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 361 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
-/* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 363 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_vcpu_stop *
-/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_vcpus const *
-/* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 368 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // struct fpr_owner_view *
-/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
-/* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_task_view *
-/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 376 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
-/* 377 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 378 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 379 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 383 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_vcpus_config const *
-/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 385 */ _CFFI_OP(_CFFI_OP_POINTER, 534), // struct fpr_memory_port const *
-/* 386 */ _CFFI_OP(_CFFI_OP_POINTER, 531), // struct fpr_histogram *
-/* 387 */ _CFFI_OP(_CFFI_OP_POINTER, 336), // struct fpr_vcpus * *
+/* 340 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 341 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_trace_event *
+/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 343 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_trace_marker *
+/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 345 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 346 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 350 */ _CFFI_OP(_CFFI_OP_POINTER, 582), // struct fpr_vcpus *
+/* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 352 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct fpr_op const *
+/* 353 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 355 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 358 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 359 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 362 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 363 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 364 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 352),
+/* 366 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 369 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 370 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 371 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 375 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 377 */ _CFFI_OP(_CFFI_OP_POINTER, 581), // struct fpr_vcpu_stop *
+/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 380 */ _CFFI_OP(_CFFI_OP_POINTER, 582), // struct fpr_vcpus const *
+/* 381 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 553), // struct fpr_owner_view *
+/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 386 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 387 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct fpr_task_view *
 /* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 393 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 164),
-/* 397 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 398 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 399 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 400 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 401 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 402 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 525), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
-/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 434), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 434), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
-/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 536), // struct fpr_notify *()(struct fpr_allocator *)
-/* 414 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 417 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
-/* 418 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(uint64_t)
-/* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_allocator const *)
-/* 424 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
-/* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *)
-/* 427 */ _CFFI_OP(_CFFI_OP_POINTER, 524), // struct fpr_cost const *
-/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 427),
-/* 431 */ _CFFI_OP(_CFFI_OP_POINTER, 540), // struct fpr_random *
-/* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 434 */ _CFFI_OP(_CFFI_OP_POINTER, 531), // struct fpr_histogram const *
-/* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 390 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 393 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 394 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 397 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // struct fpr_vcpus_config const *
+/* 398 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 399 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_memory_port const *
+/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_histogram *
+/* 401 */ _CFFI_OP(_CFFI_OP_POINTER, 350), // struct fpr_vcpus * *
+/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 404 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 406 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 410 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 411 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 413 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 414 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 415 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 416 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION, 539), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 419 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION, 448), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
+/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 448), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
+/* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION, 550), // struct fpr_notify *()(struct fpr_allocator *)
+/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(uint64_t)
+/* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *)
-/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
+/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_allocator const *)
+/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
 /* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *, uint64_t)
-/* 441 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
-/* 442 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *)
-/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *)
+/* 441 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_cost const *
+/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 444 */ _CFFI_OP(_CFFI_OP_NOOP, 441),
+/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 446 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 448 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 448 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_histogram const *
 /* 449 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_residency const *)
-/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
+/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *)
+/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint32_t)
-/* 455 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *, uint64_t)
+/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 456 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 458 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *)
+/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
 /* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_allocator *)
-/* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_histogram *)
-/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
-/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 468 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
-/* 469 */ _CFFI_OP(_CFFI_OP_NOOP, 434),
+/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
+/* 463 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_residency const *)
+/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
+/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint32_t)
+/* 469 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
-/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 474 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 386),
-/* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 479 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 178), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
+/* 473 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_allocator *)
+/* 476 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 477 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_histogram *)
+/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
 /* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 482 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
-/* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_real_memory *)
-/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
-/* 488 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 490 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 491 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 492 */ _CFFI_OP(_CFFI_OP_POINTER, 533), // struct fpr_host_counters *
-/* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_residency *)
-/* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 206),
-/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
-/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 500 */ _CFFI_OP(_CFFI_OP_NOOP, 492),
-/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION, 595), // void()(struct fpr_vcpus *)
-/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
-/* 504 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 506 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 507 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 508 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
-/* 509 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
-/* 510 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
-/* 511 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
-/* 512 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
-/* 513 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
-/* 514 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
-/* 515 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
-/* 516 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
-/* 517 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
-/* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 395), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 519 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 520 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 521 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 522 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 523 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 524 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 525 */ _CFFI_OP(_CFFI_OP_POINTER, 526), // struct fpr_counters const *
-/* 526 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 527 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 528 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 529 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 530 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 531 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 532 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 533 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 534 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 535 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 536 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_notify *
-/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 538 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
-/* 539 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
-/* 540 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
-/* 541 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_range const *
-/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
-/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
-/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
-/* 545 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_region *
-/* 546 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
-/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
-/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
-/* 549 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
-/* 550 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
-/* 551 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
-/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
-/* 553 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
-/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
-/* 555 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
-/* 556 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
-/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
-/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
-/* 559 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
-/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
-/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
-/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
-/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
-/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_op
-/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_pairing
-/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_state
-/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpu_stop
-/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_vcpus
-/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpus_config
-/* 570 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_zone_config
-/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_zone_state
-/* 572 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct split_avail *
-/* 573 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_avail
-/* 574 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct split_desc *
-/* 575 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct split_desc
-/* 576 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct split_used *
-/* 577 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_used
-/* 578 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
-/* 579 */ (_cffi_opcode_t)(14),
-/* 580 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
-/* 581 */ (_cffi_opcode_t)(32),
-/* 582 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
-/* 583 */ (_cffi_opcode_t)(4),
-/* 584 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
-/* 585 */ (_cffi_opcode_t)(6),
-/* 586 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
-/* 587 */ (_cffi_opcode_t)(7424),
-/* 588 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
-/* 589 */ (_cffi_opcode_t)(7),
-/* 590 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
-/* 591 */ (_cffi_opcode_t)(9),
-/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 593 */ _CFFI_OP(_CFFI_OP_ARRAY, 592), // uint8_t[5]
-/* 594 */ (_cffi_opcode_t)(5),
-/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 482 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
+/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 448),
+/* 484 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 486 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
+/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 192),
+/* 488 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
+/* 492 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 493 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 498 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_real_memory *)
+/* 501 */ _CFFI_OP(_CFFI_OP_NOOP, 191),
+/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
+/* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 506 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_host_counters *
+/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_residency *)
+/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
+/* 510 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
+/* 513 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 506),
+/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 516 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_vcpus *)
+/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 519 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 520 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 521 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 522 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
+/* 523 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
+/* 524 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
+/* 525 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
+/* 526 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
+/* 527 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
+/* 528 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
+/* 529 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
+/* 530 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
+/* 531 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
+/* 532 */ _CFFI_OP(_CFFI_OP_POINTER, 409), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 533 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 534 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 535 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 536 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 538 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 539 */ _CFFI_OP(_CFFI_OP_POINTER, 540), // struct fpr_counters const *
+/* 540 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 541 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 545 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 546 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 549 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 550 */ _CFFI_OP(_CFFI_OP_POINTER, 551), // struct fpr_notify *
+/* 551 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
+/* 553 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
+/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
+/* 555 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_range const *
+/* 556 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
+/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
+/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
+/* 559 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_region *
+/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
+/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
+/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
+/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
+/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
+/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
+/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
+/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
+/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
+/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
+/* 570 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
+/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
+/* 572 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
+/* 573 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
+/* 574 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
+/* 575 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
+/* 576 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
+/* 577 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
+/* 578 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_op
+/* 579 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_pairing
+/* 580 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_state
+/* 581 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpu_stop
+/* 582 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_vcpus
+/* 583 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpus_config
+/* 584 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_zone_config
+/* 585 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_zone_state
+/* 586 */ _CFFI_OP(_CFFI_OP_POINTER, 587), // struct split_avail *
+/* 587 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_avail
+/* 588 */ _CFFI_OP(_CFFI_OP_POINTER, 589), // struct split_desc *
+/* 589 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct split_desc
+/* 590 */ _CFFI_OP(_CFFI_OP_POINTER, 591), // struct split_used *
+/* 591 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_used
+/* 592 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
+/* 593 */ (_cffi_opcode_t)(14),
+/* 594 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
+/* 595 */ (_cffi_opcode_t)(32),
+/* 596 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
+/* 597 */ (_cffi_opcode_t)(4),
+/* 598 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
+/* 599 */ (_cffi_opcode_t)(6),
+/* 600 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
+/* 601 */ (_cffi_opcode_t)(7424),
+/* 602 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
+/* 603 */ (_cffi_opcode_t)(7),
+/* 604 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
+/* 605 */ (_cffi_opcode_t)(9),
+/* 606 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 607 */ _CFFI_OP(_CFFI_OP_ARRAY, 606), // uint8_t[5]
+/* 608 */ (_cffi_opcode_t)(5),
+/* 609 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1766,10 +1781,10 @@ _cffi_f_fpr_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg5, (char **)&x5);
+      _cffi_type(14), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1978,10 +1993,10 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1993,7 +2008,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(525));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(539));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2024,28 +2039,28 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(118), arg0, (char **)&x0);
+      _cffi_type(132), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(118), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(132), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(37), arg1, (char **)&x1);
+      _cffi_type(45), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(37), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(45), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(120), arg2, (char **)&x2);
+      _cffi_type(134), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(120), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(134), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2122,10 +2137,10 @@ _cffi_f_fpr_allocator_label(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2164,10 +2179,10 @@ _cffi_f_fpr_allocator_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2217,7 +2232,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(536));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(550));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2315,10 +2330,10 @@ _cffi_f_fpr_allocator_set_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(37), arg2, (char **)&x2);
+      _cffi_type(45), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(37), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(45), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2361,19 +2376,19 @@ _cffi_f_fpr_allocator_validate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(95), arg1, (char **)&x1);
+      _cffi_type(109), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (char *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(95), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(109), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2420,10 +2435,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2433,10 +2448,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(101), arg2, (char **)&x2);
+      _cffi_type(115), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(101), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(115), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2454,6 +2469,148 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_allocator_zone _cffi_d_fpr_allocator_zone
+#endif
+
+static int _cffi_d_fpr_bench_mixed(struct fpr_allocator * x0, struct fpr_random * x1, uint32_t x2, uint64_t x3, uint64_t * x4, uint64_t x5)
+{
+  return fpr_bench_mixed(x0, x1, x2, x3, x4, x5);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_bench_mixed(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  struct fpr_random * x1;
+  uint32_t x2;
+  uint64_t x3;
+  uint64_t * x4;
+  uint64_t x5;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+
+  if (!PyArg_UnpackTuple(args, "fpr_bench_mixed", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(4), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(14), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x5 = _cffi_to_c_int(arg5, uint64_t);
+  if (x5 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_bench_mixed(x0, x1, x2, x3, x4, x5); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_bench_mixed _cffi_d_fpr_bench_mixed
+#endif
+
+static int _cffi_d_fpr_bench_pairs(struct fpr_allocator * x0, uint32_t x1, uint32_t x2, uint64_t x3)
+{
+  return fpr_bench_pairs(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_bench_pairs(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  uint32_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_bench_pairs", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(4), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_bench_pairs(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_bench_pairs _cffi_d_fpr_bench_pairs
 #endif
 
 static int _cffi_d_fpr_buddy_alloc(struct fpr_allocator * x0, uint32_t x1, uint32_t x2, uint32_t x3, uint64_t * x4)
@@ -2504,10 +2661,10 @@ _cffi_f_fpr_buddy_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2550,10 +2707,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2563,10 +2720,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(45), arg2, (char **)&x2);
+      _cffi_type(53), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(45), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(53), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2727,19 +2884,19 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(427), arg0, (char **)&x0);
+      _cffi_type(441), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(427), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(441), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(431), arg1, (char **)&x1);
+      _cffi_type(11), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(431), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(11), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2774,10 +2931,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(427), arg0, (char **)&x0);
+      _cffi_type(441), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(427), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(441), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2820,7 +2977,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(506));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(520));
   return pyresult;
 }
 #else
@@ -2958,10 +3115,10 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(143), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3010,19 +3167,19 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(143), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg1, (char **)&x1);
+      _cffi_type(23), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3067,10 +3224,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(143), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3080,10 +3237,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(164), arg2, (char **)&x2);
+      _cffi_type(178), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(164), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3132,10 +3289,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(143), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3145,10 +3302,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(170), arg2, (char **)&x2);
+      _cffi_type(184), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(170), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(184), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3251,19 +3408,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(386), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(386), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(434), arg1, (char **)&x1);
+      _cffi_type(448), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(434), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(448), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3304,10 +3461,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(434), arg0, (char **)&x0);
+      _cffi_type(448), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(434), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(448), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3352,10 +3509,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(386), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(386), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3404,19 +3561,19 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(386), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(386), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(178), arg1, (char **)&x1);
+      _cffi_type(192), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(178), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(192), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3453,10 +3610,10 @@ _cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(386), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(386), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3491,10 +3648,10 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(174), arg0, (char **)&x0);
+      _cffi_type(188), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(174), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(188), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3610,10 +3767,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3631,10 +3788,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3644,10 +3801,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg6, (char **)&x6);
+      _cffi_type(14), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3725,28 +3882,28 @@ _cffi_f_fpr_list_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(45), arg5, (char **)&x5);
+      _cffi_type(53), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(45), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(53), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg6, (char **)&x6);
+      _cffi_type(23), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg7, (char **)&x7);
+      _cffi_type(23), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3797,10 +3954,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3818,10 +3975,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3831,10 +3988,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg6, (char **)&x6);
+      _cffi_type(14), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3875,10 +4032,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(431), arg0, (char **)&x0);
+      _cffi_type(11), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3917,10 +4074,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(431), arg0, (char **)&x0);
+      _cffi_type(11), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3961,10 +4118,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(431), arg0, (char **)&x0);
+      _cffi_type(11), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4013,10 +4170,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(197), arg0, (char **)&x0);
+      _cffi_type(211), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4026,10 +4183,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(492), arg2, (char **)&x2);
+      _cffi_type(506), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(492), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(506), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4074,19 +4231,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(200), arg0, (char **)&x0);
+      _cffi_type(214), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(214), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(201), arg1, (char **)&x1);
+      _cffi_type(215), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(201), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4096,10 +4253,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(203), arg3, (char **)&x3);
+      _cffi_type(217), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(203), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(217), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4132,10 +4289,10 @@ _cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg0, (char **)&x0);
+      _cffi_type(191), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(191), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4184,19 +4341,19 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg0, (char **)&x0);
+      _cffi_type(191), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(191), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(178), arg1, (char **)&x1);
+      _cffi_type(192), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(178), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(192), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4210,19 +4367,19 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(182), arg5, (char **)&x5);
+      _cffi_type(196), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(182), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(196), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4257,10 +4414,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(197), arg0, (char **)&x0);
+      _cffi_type(211), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4272,7 +4429,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(434));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(448));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4295,10 +4452,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(197), arg0, (char **)&x0);
+      _cffi_type(211), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4339,10 +4496,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(197), arg0, (char **)&x0);
+      _cffi_type(211), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4387,10 +4544,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(197), arg0, (char **)&x0);
+      _cffi_type(211), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4406,7 +4563,7 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(164));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(178));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4439,10 +4596,10 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg0, (char **)&x0);
+      _cffi_type(191), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(191), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4499,10 +4656,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(177), arg0, (char **)&x0);
+      _cffi_type(191), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(177), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(191), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4516,10 +4673,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg3, (char **)&x3);
+      _cffi_type(34), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4554,10 +4711,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(197), arg0, (char **)&x0);
+      _cffi_type(211), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4608,10 +4765,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(164), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(164), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4637,10 +4794,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg6, (char **)&x6);
+      _cffi_type(14), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4685,10 +4842,10 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(143), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4698,19 +4855,19 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg2, (char **)&x2);
+      _cffi_type(23), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg3, (char **)&x3);
+      _cffi_type(14), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4763,10 +4920,10 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(11), arg0, (char **)&x0);
+      _cffi_type(19), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4792,19 +4949,19 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg6, (char **)&x6);
+      _cffi_type(34), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg7, (char **)&x7);
+      _cffi_type(34), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4866,19 +5023,19 @@ _cffi_f_fpr_replay_frames(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(11), arg1, (char **)&x1);
+      _cffi_type(19), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(11), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg2, (char **)&x2);
+      _cffi_type(20), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(20), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4892,28 +5049,28 @@ _cffi_f_fpr_replay_frames(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg5, (char **)&x5);
+      _cffi_type(34), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg6, (char **)&x6);
+      _cffi_type(14), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(28), arg7, (char **)&x7);
+      _cffi_type(36), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_replay_frames_stats *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(28), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(36), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4977,19 +5134,19 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(11), arg1, (char **)&x1);
+      _cffi_type(19), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(11), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg2, (char **)&x2);
+      _cffi_type(20), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(20), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5003,10 +5160,10 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg5, (char **)&x5);
+      _cffi_type(23), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5016,19 +5173,19 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg7, (char **)&x7);
+      _cffi_type(14), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(18), arg8, (char **)&x8);
+      _cffi_type(26), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_model_stats *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(18), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(26), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5085,19 +5242,19 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(11), arg0, (char **)&x0);
+      _cffi_type(19), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg1, (char **)&x1);
+      _cffi_type(20), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(20), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5115,10 +5272,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(316), arg5, (char **)&x5);
+      _cffi_type(330), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(316), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(330), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5128,10 +5285,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(318), arg7, (char **)&x7);
+      _cffi_type(332), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(318), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(332), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5141,10 +5298,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg9, (char **)&x9);
+      _cffi_type(14), arg9, (char **)&x9);
   if (datasize != 0) {
     x9 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg9, (char **)&x9,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg9, (char **)&x9,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5199,46 +5356,46 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(143), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(130), arg1, (char **)&x1);
+      _cffi_type(144), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(130), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(144), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(131), arg2, (char **)&x2);
+      _cffi_type(145), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(131), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(145), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(132), arg3, (char **)&x3);
+      _cffi_type(146), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(132), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(146), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(133), arg4, (char **)&x4);
+      _cffi_type(147), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(133), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(147), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5248,28 +5405,28 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg6, (char **)&x6);
+      _cffi_type(23), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg7, (char **)&x7);
+      _cffi_type(23), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(137), arg8, (char **)&x8);
+      _cffi_type(151), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(137), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(151), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5331,10 +5488,10 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(126), arg3, (char **)&x3);
+      _cffi_type(140), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(126), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(140), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5375,10 +5532,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(220), arg0, (char **)&x0);
+      _cffi_type(234), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(234), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5388,10 +5545,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(492), arg2, (char **)&x2);
+      _cffi_type(506), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(492), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(506), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5438,19 +5595,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(226), arg0, (char **)&x0);
+      _cffi_type(240), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(226), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(240), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(201), arg1, (char **)&x1);
+      _cffi_type(215), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(201), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5460,19 +5617,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(174), arg3, (char **)&x3);
+      _cffi_type(188), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(174), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(188), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(230), arg4, (char **)&x4);
+      _cffi_type(244), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(230), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(244), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5505,10 +5662,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(206), arg0, (char **)&x0);
+      _cffi_type(220), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(206), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5557,19 +5714,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(206), arg0, (char **)&x0);
+      _cffi_type(220), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(206), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(178), arg1, (char **)&x1);
+      _cffi_type(192), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(178), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(192), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5583,19 +5740,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(182), arg5, (char **)&x5);
+      _cffi_type(196), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(182), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(196), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5630,10 +5787,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(220), arg0, (char **)&x0);
+      _cffi_type(234), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(234), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5645,7 +5802,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(434));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(448));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -5668,10 +5825,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(220), arg0, (char **)&x0);
+      _cffi_type(234), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(234), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5716,10 +5873,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(206), arg0, (char **)&x0);
+      _cffi_type(220), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(206), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5776,10 +5933,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(220), arg0, (char **)&x0);
+      _cffi_type(234), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(234), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5793,10 +5950,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg3, (char **)&x3);
+      _cffi_type(34), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5831,10 +5988,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(220), arg0, (char **)&x0);
+      _cffi_type(234), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(234), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5885,10 +6042,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(164), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(164), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5914,10 +6071,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg6, (char **)&x6);
+      _cffi_type(14), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5962,19 +6119,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(233), arg0, (char **)&x0);
+      _cffi_type(247), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(246), arg1, (char **)&x1);
+      _cffi_type(260), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(246), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(260), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6017,10 +6174,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(233), arg0, (char **)&x0);
+      _cffi_type(247), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6061,19 +6218,19 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(233), arg0, (char **)&x0);
+      _cffi_type(247), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg1, (char **)&x1);
+      _cffi_type(23), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6116,28 +6273,28 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(233), arg0, (char **)&x0);
+      _cffi_type(247), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg1, (char **)&x1);
+      _cffi_type(14), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg2, (char **)&x2);
+      _cffi_type(23), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6178,19 +6335,19 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(233), arg0, (char **)&x0);
+      _cffi_type(247), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg1, (char **)&x1);
+      _cffi_type(23), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6241,37 +6398,37 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(233), arg0, (char **)&x0);
+      _cffi_type(247), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg1, (char **)&x1);
+      _cffi_type(143), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(238), arg2, (char **)&x2);
+      _cffi_type(252), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(238), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(252), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(239), arg3, (char **)&x3);
+      _cffi_type(253), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(239), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(253), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6332,28 +6489,28 @@ _cffi_f_fpr_split_part_bytes(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg1, (char **)&x1);
+      _cffi_type(14), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg2, (char **)&x2);
+      _cffi_type(14), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg3, (char **)&x3);
+      _cffi_type(14), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6388,10 +6545,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(260), arg0, (char **)&x0);
+      _cffi_type(274), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(260), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6432,19 +6589,19 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(260), arg0, (char **)&x0);
+      _cffi_type(274), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(260), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg1, (char **)&x1);
+      _cffi_type(23), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6479,10 +6636,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(288), arg0, (char **)&x0);
+      _cffi_type(302), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(288), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6525,28 +6682,28 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(260), arg0, (char **)&x0);
+      _cffi_type(274), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(260), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg1, (char **)&x1);
+      _cffi_type(143), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(269), arg2, (char **)&x2);
+      _cffi_type(283), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(269), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(283), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6589,10 +6746,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(260), arg0, (char **)&x0);
+      _cffi_type(274), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(260), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6641,19 +6798,19 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(260), arg0, (char **)&x0);
+      _cffi_type(274), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(260), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg1, (char **)&x1);
+      _cffi_type(143), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6694,19 +6851,19 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(260), arg0, (char **)&x0);
+      _cffi_type(274), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(260), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg1, (char **)&x1);
+      _cffi_type(23), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6753,28 +6910,28 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(260), arg0, (char **)&x0);
+      _cffi_type(274), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(260), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg1, (char **)&x1);
+      _cffi_type(143), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(238), arg2, (char **)&x2);
+      _cffi_type(252), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(238), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(252), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6784,10 +6941,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6840,10 +6997,10 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(11), arg0, (char **)&x0);
+      _cffi_type(19), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6853,10 +7010,10 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg2, (char **)&x2);
+      _cffi_type(23), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6866,37 +7023,37 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg4, (char **)&x4);
+      _cffi_type(23), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg5, (char **)&x5);
+      _cffi_type(23), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(297), arg6, (char **)&x6);
+      _cffi_type(311), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(297), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(311), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(298), arg7, (char **)&x7);
+      _cffi_type(312), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(298), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(312), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6955,19 +7112,19 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(323), arg0, (char **)&x0);
+      _cffi_type(337), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(337), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg1, (char **)&x1);
+      _cffi_type(20), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(20), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6981,10 +7138,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(327), arg4, (char **)&x4);
+      _cffi_type(341), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(327), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6994,10 +7151,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(329), arg6, (char **)&x6);
+      _cffi_type(343), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(329), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7007,28 +7164,28 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg8, (char **)&x8);
+      _cffi_type(14), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg9, (char **)&x9);
+      _cffi_type(14), arg9, (char **)&x9);
   if (datasize != 0) {
     x9 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg9, (char **)&x9,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg9, (char **)&x9,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg10, (char **)&x10);
+      _cffi_type(14), arg10, (char **)&x10);
   if (datasize != 0) {
     x10 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg10, (char **)&x10,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg10, (char **)&x10,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7075,10 +7232,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(143), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7092,19 +7249,19 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(158), arg3, (char **)&x3);
+      _cffi_type(172), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(158), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7149,10 +7306,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(336), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7211,10 +7368,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(383), arg0, (char **)&x0);
+      _cffi_type(397), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(383), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(397), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7229,28 +7386,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(385), arg2, (char **)&x2);
+      _cffi_type(399), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(385), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(399), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(386), arg3, (char **)&x3);
+      _cffi_type(400), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(386), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(387), arg4, (char **)&x4);
+      _cffi_type(401), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(387), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(401), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7283,10 +7440,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(336), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7333,10 +7490,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(336), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7350,10 +7507,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(338), arg3, (char **)&x3);
+      _cffi_type(352), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(338), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(352), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7400,10 +7557,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(366), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(366), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7413,10 +7570,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(368), arg2, (char **)&x2);
+      _cffi_type(382), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(368), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7463,10 +7620,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(366), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(366), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7476,10 +7633,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg2, (char **)&x2);
+      _cffi_type(14), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7489,10 +7646,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg4, (char **)&x4);
+      _cffi_type(14), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7537,10 +7694,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(336), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7550,10 +7707,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(338), arg2, (char **)&x2);
+      _cffi_type(352), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(338), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(352), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7600,10 +7757,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(336), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7613,10 +7770,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(363), arg2, (char **)&x2);
+      _cffi_type(377), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(363), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(377), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7661,10 +7818,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(336), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7719,10 +7876,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(366), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(366), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7732,10 +7889,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(373), arg2, (char **)&x2);
+      _cffi_type(387), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(373), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(387), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9230,105 +9387,107 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ZONE_DMA32", (void *)_cffi_const_FPR_ZONE_DMA32, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_MOVABLE", (void *)_cffi_const_FPR_ZONE_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_NORMAL", (void *)_cffi_const_FPR_ZONE_NORMAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 49), (void *)_cffi_d_fpr_alloc },
-  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 75), (void *)_cffi_d_fpr_allocator_add_allocated },
-  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 75), (void *)_cffi_d_fpr_allocator_add_block },
-  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 404), (void *)_cffi_d_fpr_allocator_counters },
-  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 117), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 461), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 416), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 423), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 413), (void *)_cffi_d_fpr_allocator_notify },
-  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_fpr_allocator_set_label },
-  { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 34), (void *)_cffi_d_fpr_allocator_set_zone },
-  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 93), (void *)_cffi_d_fpr_allocator_validate },
-  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_fpr_allocator_zone },
-  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_buddy_alloc },
-  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 112), (void *)_cffi_d_fpr_buddy_find },
-  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 81), (void *)_cffi_d_fpr_buddy_free },
-  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 429), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 426), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_alloc },
+  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_fpr_allocator_add_allocated },
+  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_fpr_allocator_add_block },
+  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_fpr_allocator_add_range },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 418), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 131), (void *)_cffi_d_fpr_allocator_create },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 475), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 437), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 427), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_fpr_allocator_set_label },
+  { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 42), (void *)_cffi_d_fpr_allocator_set_zone },
+  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_fpr_allocator_validate },
+  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 112), (void *)_cffi_d_fpr_allocator_zone },
+  { "fpr_bench_mixed", (void *)_cffi_f_fpr_bench_mixed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 9), (void *)_cffi_d_fpr_bench_mixed },
+  { "fpr_bench_pairs", (void *)_cffi_f_fpr_bench_pairs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 72), (void *)_cffi_d_fpr_bench_pairs },
+  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 65), (void *)_cffi_d_fpr_buddy_alloc },
+  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 126), (void *)_cffi_d_fpr_buddy_find },
+  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 95), (void *)_cffi_d_fpr_buddy_free },
+  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_fpr_buddy_take },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 443), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 440), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
-  { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 30), (void *)_cffi_d_fpr_drain_pcp },
-  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_fpr_free },
-  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 149), (void *)_cffi_d_fpr_guest_inside },
-  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_fpr_guest_memory_check },
-  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 161), (void *)_cffi_d_fpr_guest_read },
-  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 167), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 420), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 454), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 467), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 433), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 476), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 471), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 464), (void *)_cffi_d_fpr_histogram_reset },
-  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 173), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 38), (void *)_cffi_d_fpr_drain_pcp },
+  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_fpr_free },
+  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 163), (void *)_cffi_d_fpr_guest_inside },
+  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_guest_memory_check },
+  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 175), (void *)_cffi_d_fpr_guest_read },
+  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 181), (void *)_cffi_d_fpr_guest_write },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 434), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 468), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 481), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 447), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 490), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 485), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 478), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 187), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_list_put_back },
-  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 103), (void *)_cffi_d_fpr_list_read },
-  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 39), (void *)_cffi_d_fpr_list_take },
-  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 103), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 440), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 437), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 481), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 489), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 199), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 486), (void *)_cffi_d_fpr_real_memory_destroy },
-  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 176), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 407), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 196), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 447), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 457), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 184), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 444), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 395), (void *)_cffi_d_fpr_real_memory_touch },
-  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 300), (void *)_cffi_d_fpr_replay_actions },
-  { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 20), (void *)_cffi_d_fpr_replay_frames },
-  { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 9), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_replay_unseen },
-  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 128), (void *)_cffi_d_fpr_report_judge },
-  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 122), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 497), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 225), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 494), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 205), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 410), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 213), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 219), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 395), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 244), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 232), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 250), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 254), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 250), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 235), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 389), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 259), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 287), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 266), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 282), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 262), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 271), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 290), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 322), (void *)_cffi_d_fpr_trace_parse },
-  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 354), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 502), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 347), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 365), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 375), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 335), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 360), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 341), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 370), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 117), (void *)_cffi_d_fpr_list_read },
+  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_fpr_list_take },
+  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 117), (void *)_cffi_d_fpr_pcp_read },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 454), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 495), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 503), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 213), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 500), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 421), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 210), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 461), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 471), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 458), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 409), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 157), (void *)_cffi_d_fpr_region_find },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 314), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 28), (void *)_cffi_d_fpr_replay_frames },
+  { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 17), (void *)_cffi_d_fpr_replay_model },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 324), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 142), (void *)_cffi_d_fpr_report_judge },
+  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_fpr_report_segments },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 511), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 239), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 508), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 219), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 424), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 465), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 227), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 233), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 465), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 409), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 258), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 246), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 264), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 268), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 264), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 403), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 273), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 301), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 296), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 276), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 285), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 336), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 168), (void *)_cffi_d_fpr_translate },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 368), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 396), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 516), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 361), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 379), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 389), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 349), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 374), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 355), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -9346,16 +9505,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 592) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 592) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 592) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 592) },
+               _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9370,7 +9529,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "segments", offsetof(struct fpr_chain, segments),
                 sizeof(((struct fpr_chain *)0)->segments),
-                _CFFI_OP(_CFFI_OP_NOOP, 126) },
+                _CFFI_OP(_CFFI_OP_NOOP, 140) },
   { "capacity", offsetof(struct fpr_chain, capacity),
                 sizeof(((struct fpr_chain *)0)->capacity),
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9391,7 +9550,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 584) },
+          _CFFI_OP(_CFFI_OP_NOOP, 598) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9457,10 +9616,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 275) },
+            _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 275) },
+             _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9496,7 +9655,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 545) },
+               _CFFI_OP(_CFFI_OP_NOOP, 559) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9511,43 +9670,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 586) },
+               _CFFI_OP(_CFFI_OP_NOOP, 600) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 524) },
+            _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 524) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 538) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9625,10 +9784,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                               _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 164) },
+            _CFFI_OP(_CFFI_OP_NOOP, 178) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 518) },
+             _CFFI_OP(_CFFI_OP_NOOP, 532) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9652,16 +9811,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 592) },
+            _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 592) },
+             _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 592) },
+            _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 592) },
+             _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9673,7 +9832,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 582) },
+             _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9700,7 +9859,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "pointer", offsetof(struct fpr_region, pointer),
                sizeof(((struct fpr_region *)0)->pointer),
-               _CFFI_OP(_CFFI_OP_NOOP, 26) },
+               _CFFI_OP(_CFFI_OP_NOOP, 34) },
   { "offset", offsetof(struct fpr_region, offset),
               sizeof(((struct fpr_region *)0)->offset),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9796,13 +9955,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 588) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 602) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 588) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 602) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 580) },
+             _CFFI_OP(_CFFI_OP_NOOP, 594) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9814,7 +9973,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 541) },
+              _CFFI_OP(_CFFI_OP_NOOP, 555) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9895,22 +10054,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 557) },
+              _CFFI_OP(_CFFI_OP_NOOP, 571) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 574) },
+             _CFFI_OP(_CFFI_OP_NOOP, 588) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 572) },
+             _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 576) },
+            _CFFI_OP(_CFFI_OP_NOOP, 590) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 574) },
+              _CFFI_OP(_CFFI_OP_NOOP, 588) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 239) },
+             _CFFI_OP(_CFFI_OP_NOOP, 253) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9928,58 +10087,58 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 275) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 275) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 275) },
+              _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 275) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 275) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 275) },
+                _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 557) },
+              _CFFI_OP(_CFFI_OP_NOOP, 571) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 574) },
+             _CFFI_OP(_CFFI_OP_NOOP, 588) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 572) },
+             _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 576) },
+            _CFFI_OP(_CFFI_OP_NOOP, 590) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
-             _CFFI_OP(_CFFI_OP_NOOP, 17) },
+             _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "position", offsetof(struct fpr_split_ring, position),
                 sizeof(((struct fpr_split_ring *)0)->position),
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 275) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 275) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 275) },
+                _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 275) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 556) },
+                _CFFI_OP(_CFFI_OP_NOOP, 570) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10009,7 +10168,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "time_ns", offsetof(struct fpr_trace_event, time_ns),
                sizeof(((struct fpr_trace_event *)0)->time_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 14) },
+               _CFFI_OP(_CFFI_OP_NOOP, 22) },
   { "pfn", offsetof(struct fpr_trace_event, pfn),
            sizeof(((struct fpr_trace_event *)0)->pfn),
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10021,37 +10180,37 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 275) },
+           _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 275) },
+           _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 592) },
+            _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 592) },
+             _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 519) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 533) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 592) },
+             _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 592) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 519) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 533) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 592) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 593) },
+                _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 14) },
+               _CFFI_OP(_CFFI_OP_NOOP, 22) },
   { "offset", offsetof(struct fpr_trace_marker, offset),
               sizeof(((struct fpr_trace_marker *)0)->offset),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10105,10 +10264,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 590) },
+              _CFFI_OP(_CFFI_OP_NOOP, 604) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 590) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 604) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10150,7 +10309,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 529) },
+             _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10171,7 +10330,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 596) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10183,7 +10342,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 570) },
+              _CFFI_OP(_CFFI_OP_NOOP, 584) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10198,146 +10357,146 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 578) },
+               _CFFI_OP(_CFFI_OP_NOOP, 592) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 520, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 534, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 521, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 535, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 522, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 536, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 523, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 537, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 524, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 538, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 526, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 540, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 527, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 541, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 528, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 542, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 529, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 543, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 530, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 544, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 531, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 545, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 532, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 546, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 15 },
-  { "fpr_host_counters", 533, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 547, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 75, 22 },
-  { "fpr_memory_port", 534, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 548, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 97, 2 },
-  { "fpr_memory_region", 535, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 549, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 99, 2 },
-  { "fpr_notify", 537, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 551, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 101, 3 },
-  { "fpr_op", 538, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 552, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 104, 6 },
-  { "fpr_owner_view", 539, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 553, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 110, 3 },
-  { "fpr_random", 540, _CFFI_F_CHECK_FIELDS,
+  { "fpr_random", 554, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 113, 1 },
-  { "fpr_range", 542, _CFFI_F_CHECK_FIELDS,
+  { "fpr_range", 556, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 114, 2 },
-  { "fpr_real_memory", 543, _CFFI_F_OPAQUE,
+  { "fpr_real_memory", 557, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 544, _CFFI_F_CHECK_FIELDS,
+  { "fpr_real_memory_config", 558, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 116, 4 },
-  { "fpr_region", 546, _CFFI_F_CHECK_FIELDS,
+  { "fpr_region", 560, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 120, 5 },
-  { "fpr_replay_frames_stats", 547, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_frames_stats", 561, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 125, 10 },
-  { "fpr_replay_model_stats", 548, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_model_stats", 562, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 135, 10 },
-  { "fpr_replay_phase", 549, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_phase", 563, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 145, 2 },
-  { "fpr_replay_unseen", 550, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_unseen", 564, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 147, 4 },
-  { "fpr_report_account", 551, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_account", 565, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 151, 6 },
-  { "fpr_report_cursor", 552, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_cursor", 566, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 157, 3 },
-  { "fpr_report_rules", 553, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_rules", 567, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 160, 3 },
-  { "fpr_residency", 554, _CFFI_F_OPAQUE,
+  { "fpr_residency", 568, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 555, _CFFI_F_CHECK_FIELDS,
+  { "fpr_residency_config", 569, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 163, 5 },
-  { "fpr_ring_counters", 556, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_counters", 570, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 168, 11 },
-  { "fpr_ring_layout", 557, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_layout", 571, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 179, 5 },
-  { "fpr_segment", 558, _CFFI_F_CHECK_FIELDS,
+  { "fpr_segment", 572, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 184, 3 },
-  { "fpr_split_driver", 559, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_driver", 573, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 187, 17 },
-  { "fpr_split_ring", 560, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_ring", 574, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 204, 12 },
-  { "fpr_task_view", 561, _CFFI_F_CHECK_FIELDS,
+  { "fpr_task_view", 575, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 216, 9 },
-  { "fpr_trace_event", 562, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_event", 576, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 225, 14 },
-  { "fpr_trace_marker", 563, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_marker", 577, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 239, 4 },
-  { "fpr_trace_op", 564, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_op", 578, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 243, 3 },
-  { "fpr_trace_pairing", 565, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_pairing", 579, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 246, 10 },
-  { "fpr_trace_state", 566, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_state", 580, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 256, 8 },
-  { "fpr_vcpu_stop", 567, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpu_stop", 581, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 264, 4 },
-  { "fpr_vcpus", 568, _CFFI_F_OPAQUE,
+  { "fpr_vcpus", 582, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 569, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpus_config", 583, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 268, 5 },
-  { "fpr_zone_config", 570, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_config", 584, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 273, 10 },
-  { "fpr_zone_state", 571, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_state", 585, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 283, 6 },
-  { "split_avail", 573, _CFFI_F_OPAQUE,
+  { "split_avail", 587, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 575, _CFFI_F_OPAQUE,
+  { "split_desc", 589, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 577, _CFFI_F_OPAQUE,
+  { "split_used", 591, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 506, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 520, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 507, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 521, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_frame_state", 508, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 522, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 509, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 523, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 510, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 524, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 511, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 525, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE" },
-  { "fpr_ring_fault", 512, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 526, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 513, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 527, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 514, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 528, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 515, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 529, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 516, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 530, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 517, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 531, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 518 },
+  { "fpr_touch_fn", 532 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -10347,12 +10506,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  248,  /* num_globals */
+  250,  /* num_globals */
   51,  /* num_struct_unions */
   12,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  596,  /* num_types */
+  610,  /* num_types */
   0,  /* flags */
 };
 

@@ -29,6 +29,7 @@ HEADERS = (
     "guest_model/native/block.h",
     "guest_model/native/allocator.h",
     "guest_model/native/replay.h",
+    "guest_model/native/bench.h",
     "guest_model/native/report_batch.h",
     "emulator/native/histogram.h",
     "emulator/native/costs.h",

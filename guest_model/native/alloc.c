@@ -83,48 +83,56 @@ static uint64_t try_zones(struct fpr_allocator *a, const struct request *r, bool
 }
 
 /* Fragmentation is avoided at first where the preferred zone is Normal and DMA32 exists. */
-static bool avoids_fragmentation(const struct fpr_allocator *a, uint32_t zone_class)
+void fpr_prefer_zones(struct fpr_allocator *a)
 {
     bool dma32 = false;
-    uint32_t preferred = FPR_ZONE_DMA;
 
-    for (uint32_t z = 0; z < a->config.zones; z++) {
-        uint32_t class = a->zones[z].config.zone_class;
+    for (uint32_t z = 0; z < a->config.zones; z++)
+        dma32 |= a->zones[z].config.zone_class == FPR_ZONE_DMA32;
+    for (uint32_t request = 0; request < FPR_MAX_ZONES; request++) {
+        uint32_t preferred = FPR_ZONE_DMA;
 
-        dma32 |= class == FPR_ZONE_DMA32;
-        if (class <= zone_class && a->zones[z].config.managed_pages)
-            preferred = class;
+        for (uint32_t z = 0; z < a->config.zones; z++)
+            if (a->zones[z].config.zone_class <= request && a->zones[z].config.managed_pages)
+                preferred = a->zones[z].config.zone_class;
+        a->avoids_fragmentation[request] = dma32 && preferred == FPR_ZONE_NORMAL;
     }
-    return dma32 && preferred == FPR_ZONE_NORMAL;
+}
+
+/* What the first try, from the low watermark, has left: the minimum, then the per-CPU lists. */
+static uint64_t allocate_slowly(struct fpr_allocator *a, struct request *r, uint32_t flags)
+{
+    uint64_t pfn = FPR_NIL;
+
+    if (a->avoids_fragmentation[r->zone_class])
+        pfn = try_zones(a, r, false, false);
+    r->high = flags & FPR_ALLOC_HIGH;
+    r->nonblocking = flags & FPR_ALLOC_NONBLOCKING;
+    if (pfn == FPR_NIL)
+        pfn = try_zones(a, r, true, false);
+    if (pfn == FPR_NIL && !r->nonblocking && !(flags & FPR_ALLOC_NO_RECLAIM)) {
+        /* what direct reclaim does when it found nothing: pages that drain keep their old type */
+        fpr_unreserve_highatomic(a, r->zone_class, r->type);
+        fpr_drain_pcp(a, UINT32_MAX);
+        pfn = try_zones(a, r, true, false);
+    }
+    return pfn;
 }
 
 int fpr_alloc(struct fpr_allocator *a, uint32_t cpu, uint32_t order, uint32_t type, uint32_t flags,
               uint64_t *pfn)
 {
     struct request r = {.cpu = cpu, .order = order, .type = type};
-    struct request first;
-    uint64_t got = FPR_NIL;
+    uint64_t got;
 
     if (cpu >= a->config.cpus || order > a->config.top_order || !fpr_mergeable(type))
         return FPR_BAD_ARGUMENT;
     r.zone_class = type == FPR_MOVABLE ? FPR_ZONE_MOVABLE : FPR_ZONE_NORMAL;
     if (flags & (FPR_ALLOC_DMA | FPR_ALLOC_DMA32))
         r.zone_class = flags & FPR_ALLOC_DMA ? FPR_ZONE_DMA : FPR_ZONE_DMA32;
-    first = r; /* the first try knows no priorities */
-    if (avoids_fragmentation(a, r.zone_class))
-        got = try_zones(a, &first, false, true);
+    got = try_zones(a, &r, false, a->avoids_fragmentation[r.zone_class]);
     if (got == FPR_NIL)
-        got = try_zones(a, &first, false, false);
-    r.high = flags & FPR_ALLOC_HIGH;
-    r.nonblocking = flags & FPR_ALLOC_NONBLOCKING;
-    if (got == FPR_NIL)
-        got = try_zones(a, &r, true, false);
-    if (got == FPR_NIL && !r.nonblocking && !(flags & FPR_ALLOC_NO_RECLAIM)) {
-        /* what direct reclaim does when it found nothing: pages that drain keep their old type */
-        fpr_unreserve_highatomic(a, r.zone_class, type);
-        fpr_drain_pcp(a, UINT32_MAX);
-        got = try_zones(a, &r, true, false);
-    }
+        got = allocate_slowly(a, &r, flags);
     if (got == FPR_NIL) {
         a->counters.failures++;
         return FPR_NO_MEMORY;

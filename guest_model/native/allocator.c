@@ -83,6 +83,7 @@ int fpr_allocator_create(const struct fpr_allocator_config *config,
     memset(a->labels, FPR_MOVABLE, a->labels_bytes);
     for (uint32_t z = 0; z < config->zones; z++)
         init_zone(a, &a->zones[z]);
+    fpr_prefer_zones(a);
     return FPR_OK;
 }
 
@@ -234,5 +235,6 @@ int fpr_allocator_set_zone(struct fpr_allocator *a, uint32_t index,
         return FPR_BAD_ARGUMENT;
     zone->config = *config;
     zone->boost_pages = 0;
+    fpr_prefer_zones(a);
     return FPR_OK;
 }

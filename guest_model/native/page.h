@@ -60,6 +60,7 @@ struct fpr_allocator {
     uint64_t shuffle_bits;
     uint32_t shuffle_bits_left;
     uint32_t top_mask;
+    bool avoids_fragmentation[FPR_MAX_ZONES]; /* by the class of the request */
     /* Heads of top-order blocks live densely in `tops`, all others in `pages`: an idle guest touches
      * 12 bytes for each 4 MiB, and `pages` grows with what is split. */
     struct fpr_page *tops, *pages;
@@ -234,6 +235,9 @@ uint64_t fpr_move_pageblock(struct fpr_allocator *a, struct fpr_zone *zone, uint
                             uint32_t type, uint64_t *movable);
 void fpr_reserve_highatomic(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn);
 bool fpr_unreserve_highatomic(struct fpr_allocator *a, uint32_t zone_class, uint32_t type);
+
+/* alloc.c: work out what requests of each class prefer, after zones have changed. */
+void fpr_prefer_zones(struct fpr_allocator *a);
 
 /* per_cpu.c */
 bool fpr_pcp_order(const struct fpr_allocator *a, uint32_t order);
