@@ -7,6 +7,7 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,8 +192,10 @@ def test_locked_memory_is_an_error_and_stays() -> None:
         backing.touch(gpa // PAGE, 8, 0)
         memory(backing, 0)[0] = b"\x42"
         address = ctypes.c_void_p(int(ffi.cast("uintptr_t", backing.regions()[0].pointer)))
-        if libc.mlock(address, ctypes.c_size_t(PAGE)) != 0:
-            pytest.skip("this machine lets no memory be locked")
+        libc.mlock(address, ctypes.c_size_t(PAGE))
+        # Sanitizers answer mlock themselves, and lock nothing.
+        if re.search(r"^VmLck:\s+0 kB$", Path("/proc/self/status").read_text(), re.MULTILINE):
+            pytest.skip("no memory can be locked here")
         result = backing.discard(ranges((gpa, PAGE), (gpa + 4 * PAGE, PAGE)), 0)
         assert result.skipped_bytes == {SkipReason.ERROR: PAGE}
         assert (result.freed_bytes, result.errno) == (PAGE, errno.EINVAL)
