@@ -13,7 +13,6 @@ from emulator.simulation.machine import Machine
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.config import PCP_LISTS, MigrateType
 from guest_model.reporting.mainline import Batch
-from guest_model.workload.task import HUGE_ORDER
 
 CHUNK_FRAMES = 1 << 22
 """Residency is read in pieces of 16 GiB of guest memory."""
@@ -102,7 +101,8 @@ def _add_zone(machine: Machine, zone: int, blocks: _Blocks) -> None:
     for cpu in range(machine.scenario.guest.vcpus):
         for index in range(PCP_LISTS):
             pfns = np.array(allocator.pcp_read(zone, cpu, index), np.uint64)
-            blocks.add(pfns, index // 3 if index < PCP_LISTS - 2 else HUGE_ORDER, Why.CPU_LISTS)
+            order = index // 3 if index < PCP_LISTS - 2 else allocator.config.thp_order
+            blocks.add(pfns, order, Why.CPU_LISTS)
 
 
 def _free_list(

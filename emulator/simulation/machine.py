@@ -23,7 +23,7 @@ from guest_model.allocator.watermarks import Tunables, with_watermarks
 from guest_model.driver import BalloonDriver, DriverProfile
 from guest_model.vcpus import StopReason, Vcpus
 from guest_model.workload.op import Op, alloc, chunk
-from guest_model.workload.task import HUGE_ORDER, PAGE_BYTES
+from guest_model.workload.task import PAGE_BYTES
 from host_model.backing.interface import Backing
 from host_model.costs import CostProfile, read_profile
 
@@ -165,7 +165,7 @@ def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
         seed=seed,
         cpus=guest.vcpus,
         pageblock_order=guest.pageblock_order,
-        thp_order=HUGE_ORDER if guest.thp else 0,
+        thp_order=guest.pageblock_order if guest.thp else 0,  # so in Linux 6.1
         shuffle=guest.shuffle,
         boost_factor=guest.watermark_boost_factor,
     )

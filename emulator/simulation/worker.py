@@ -90,8 +90,8 @@ class ReportingWorker:
         cost_ns = back * self._put_back_ns + len(batch) * self._isolate_ns + self._kick_exit_ns
         sent_ns = now_ns + self._charge(now_ns, cost_ns)
         self._machine.driver.submit(batch.copy(), len(batch))
-        if self._machine.in_process.kicked is not None:
-            self._queue.at(sent_ns + self._machine.draw_kick_ns(), self._serve)
+        assert self._machine.in_process.kicked is not None, "an idle device wants a kick"
+        self._queue.at(sent_ns + self._machine.draw_kick_ns(), self._serve)
 
     def _serve(self, now_ns: int) -> None:
         """The kick has reached the device."""
@@ -102,9 +102,8 @@ class ReportingWorker:
         work = machine.device.process(index, now_ns)
         if machine.in_process.failed is not None:
             raise AssertionError(f"the ring broke: {machine.in_process.failed.sentence}")
-        if work.notify:
-            done_ns = now_ns + work.cost_ns + machine.draw_interrupt_ns()
-            self._queue.at(done_ns, self._complete)
+        assert work.notify, "a driver that sleeps wants an interrupt"
+        self._queue.at(now_ns + work.cost_ns + machine.draw_interrupt_ns(), self._complete)
 
     def _complete(self, now_ns: int) -> None:
         """The interrupt has reached the driver."""

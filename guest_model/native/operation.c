@@ -127,6 +127,7 @@ static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_inde
     if (owner->head == FPR_NIL)
         owner->tail = FPR_NIL;
     owner->blocks--;
+    owner->freed++;
     owner->pages -= (uint64_t)1 << order;
     status = fpr_free(v->allocator, cpu_index, pfn, order);
     if (status)
@@ -204,9 +205,11 @@ int fpr_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint3
             return free_step(v, cpu, cpu_index, task, owner);
         break;
     case FPR_OP_TOUCH:
-        if (!task->done)
+        if (!task->done) {
             task->cursor = owner->head;
-        if (!owner_done(task, op, task->cursor))
+            task->freed = owner->freed;
+        }
+        if (task->freed == owner->freed && !owner_done(task, op, task->cursor))
             return touch_step(v, cpu, cpu_index, task);
         break;
     default:

@@ -19,7 +19,8 @@
 
 enum fpr_op_kind {
     FPR_OP_ALLOC = 0, /* `count` blocks of (order, type) to the tail of `owner` */
-    FPR_OP_TOUCH = 1, /* write the blocks of `owner` from its head on: `count` of them, 0: all */
+    FPR_OP_TOUCH = 1, /* write the blocks of `owner` from its head on: `count` of them, 0: all;
+                         ends early where another task frees some of them */
     FPR_OP_FREE = 2,  /* free the blocks of `owner` from its head on: `count` of them, 0: all */
     FPR_OP_WAIT = 3,  /* sleep `count` nanoseconds */
     FPR_OP_UNTIL = 4, /* sleep until the instant `count` */

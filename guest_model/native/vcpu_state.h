@@ -15,6 +15,7 @@ _Static_assert(sizeof(struct fpr_op) == 16, "guest_model/workload/op.py states t
 struct fpr_owner {
     uint32_t head, tail;
     uint64_t blocks, pages;
+    uint64_t freed; /* blocks so far */
 };
 
 struct fpr_task {
@@ -23,6 +24,7 @@ struct fpr_task {
     uint64_t done;    /* of the current operation's count */
     uint32_t pieces;  /* single pages still to come in place of a huge block */
     uint32_t cursor;  /* next block of an FPR_OP_TOUCH under way */
+    uint64_t freed;   /* of its owner when that began: another task may free blocks meanwhile */
     uint32_t next;    /* task after this one on its vCPU, circular */
     uint64_t wake_ns; /* not runnable before */
     struct fpr_task_view view;

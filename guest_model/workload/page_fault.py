@@ -14,8 +14,9 @@ import numpy as np
 from guest_model.workload.op import OpFlags, Ops, alloc, chunk, free
 from guest_model.workload.task import Task, anonymous, pages_of
 
-ROUNDS = 32
-"""Rounds of the loop in one chunk: Python is asked this much less often."""
+CHUNK_PAGES = 1 << 20
+MAX_ROUNDS = 4096
+"""A chunk is as many rounds as write CHUNK_PAGES: Python is asked for one now and then only."""
 
 
 class PageFault(Task):
@@ -41,10 +42,11 @@ class PageFault(Task):
             flags = OpFlags.FAULTED | OpFlags.COPIED | OpFlags.COUNTED
             rows = [alloc(mapping, self.pages, flags=flags)]
         rows.append(free(mapping))
-        rounds = np.tile(chunk(rows), ROUNDS)
+        most = max(1, min(CHUNK_PAGES // self.pages, MAX_ROUNDS))
+        rounds = np.tile(chunk(rows), most)
         left = self.iterations
         while left is None or left > 0:
-            now = ROUNDS if left is None else min(left, ROUNDS)
+            now = most if left is None else min(left, most)
             yield rounds[: now * len(rows)]
             left = None if left is None else left - now
         yield self.exit(first_owner)

@@ -114,7 +114,8 @@ def test_bounds_hold_at_their_values() -> None:
     """`min` and `max` are the smallest and the largest value that passes."""
     text = (
         "phases: [{run: [{kind: idle, duration: 1s}]}]\n"
-        "expect: [{metric: host.x, min: 3, max: 3}, {metric: host.x, min: 4}, {metric: host.x, max: 2},"
+        "expect: [{metric: host.x, min: 3, max: 3}, {metric: host.x, min: 4},"
+        " {metric: host.x, max: 2},"
         " {metric: host.y, max: 9}]"
     )
     scenario = parse(text.encode(), "test.yaml", Path.cwd())
