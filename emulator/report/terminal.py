@@ -91,11 +91,10 @@ def _overhead(summary: Summary) -> Iterator[str]:
     if overhead is None:
         yield _row("overhead", "unknown: no control run was made")
         return
-    yield _row(
-        "overhead",
-        f"{percent(overhead['runtime_pct'])} of the vCPUs' time, "
-        f"{duration(overhead['runtime_ns'])} ({overhead['runtime_ns']:,} ns), of which",
-    )
+    text = f"{duration(overhead['runtime_ns'])} ({overhead['runtime_ns']:,} ns), of which"
+    if overhead["runtime_pct"] is not None:
+        text = f"{percent(overhead['runtime_pct'])} of the vCPUs' time, {text}"
+    yield _row("overhead", text)
     elsewhere = overhead["runtime_ns"] - overhead["fault_ns"] - overhead["worker_ns"]
     for label, value in (
         ("host faults", overhead["fault_ns"]),
