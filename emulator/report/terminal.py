@@ -40,7 +40,7 @@ def render(
 
 
 def _row(label: str, text: str) -> str:
-    return f"{label:<{_LABEL}}{text}"
+    return f"{label:<{_LABEL}}{text}".rstrip()
 
 
 def _headline(summary: Summary) -> str:
