@@ -88,6 +88,35 @@ static void mark_batches(const struct scan *s)
     }
 }
 
+/* An allocation of an exact size takes a whole block, and frees the pages beyond its size at once, one
+ * by one, past the per-CPU lists and to the tails (linux v6.1, make_alloc_exact). */
+static void mark_trims(const struct scan *s)
+{
+    for (uint64_t i = 0; i < s->n; i++) {
+        const struct fpr_trace_event *e = &s->events[i];
+        uint64_t end, first = 0, expected = 0, last = i;
+
+        if (e->kind != FPR_TRACE_ALLOC || !e->order || !inside(s, e))
+            continue;
+        end = e->pfn + ((uint64_t)1 << e->order);
+        for (uint64_t j = i + 1; j < s->n && j <= last + 64 && (!first || expected < end); j++) {
+            const struct fpr_trace_event *f = &s->events[j];
+
+            if (f->pid != e->pid || f->cpu != e->cpu)
+                continue;
+            if (f->kind != FPR_TRACE_FREE || f->order || f->pfn <= e->pfn || f->pfn >= end ||
+                (first && f->pfn != expected))
+                break;
+            first = first ? first : j;
+            expected = f->pfn + 1;
+            last = j;
+        }
+        for (uint64_t j = first; first && expected == end && j <= last; j++)
+            if (s->events[j].pid == e->pid && s->events[j].cpu == e->cpu)
+                s->actions[j] = FPR_REPLAY_TRIM;
+    }
+}
+
 /* Memory that the boot allocator hands over late (deferred initialization): whole page blocks never
  * seen allocated, and single pages never seen that the same thread frees. */
 static void recognize_boot(const struct scan *s)
@@ -117,6 +146,7 @@ int fpr_replay_actions(const struct fpr_trace_event *events, uint64_t n, uint64_
 
     backwards(&s);
     mark_batches(&s);
+    mark_trims(&s);
     if (boot)
         recognize_boot(&s);
     return FPR_OK;
@@ -256,6 +286,9 @@ int fpr_replay_frames(struct fpr_allocator *a, const struct fpr_trace_event *eve
             break;
         case FPR_REPLAY_RETURN:
             give_back(a, zone, e, 0, stats);
+            break;
+        case FPR_REPLAY_TRIM:
+            give_back(a, zone, e, FPR_FREE_TO_TAIL, stats);
             break;
         case FPR_REPLAY_BOOT:
             fpr_boot_label(a, e->pfn);

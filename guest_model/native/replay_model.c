@@ -45,9 +45,10 @@ static void set_map(const struct run *r, uint64_t pfn, uint32_t order, uint64_t 
         r->map[pfn + i] = model_plus_1 ? (uint32_t)(model_plus_1 + i) : 0;
 }
 
-static void release(const struct run *r, const struct fpr_trace_event *e, uint32_t cpu)
+static void release(const struct run *r, const struct fpr_trace_event *e, uint32_t cpu, bool trim)
 {
     uint64_t model = r->map[e->pfn], head;
+    int status;
 
     r->stats->frees++;
     if (!model) { /* in use since before the trace: then in the model it is the same frame */
@@ -59,8 +60,12 @@ static void release(const struct run *r, const struct fpr_trace_event *e, uint32
         model = e->pfn + 1;
     }
     set_map(r, e->pfn, e->order, 0);
-    if (!cut_allocated(r->a, model - 1, e->order) || fpr_free(r->a, cpu, model - 1, e->order))
-        r->stats->frees_unknown++;
+    status = FPR_NOT_ALLOCATED;
+    if (cut_allocated(r->a, model - 1, e->order))
+        status = trim ? fpr_buddy_free(r->a, model - 1, e->order, fpr_label(r->a, model - 1),
+                                       FPR_FREE_TO_TAIL)
+                      : fpr_free(r->a, cpu, model - 1, e->order);
+    r->stats->frees_unknown += status != FPR_OK;
 }
 
 /* The first time that the model's choice is not the kernel's: where was the frame that it took? */
@@ -90,7 +95,7 @@ static void allocate(const struct run *r, const struct fpr_trace_event *e, uint6
     flags |= e->gfp & FPR_GFP_HIGH ? FPR_ALLOC_HIGH : 0;
     flags |= e->gfp & FPR_GFP_ATOMIC ? FPR_ALLOC_NONBLOCKING : 0;
     if (r->map[e->pfn]) /* its free is missing from the trace */
-        release(r, e, cpu);
+        release(r, e, cpu, false);
     r->stats->allocs++;
     if (fpr_alloc(r->a, cpu, e->order, type, flags, &model)) {
         r->stats->allocs_failed++;
@@ -123,6 +128,8 @@ int fpr_replay_model(struct fpr_allocator *a, const struct fpr_trace_event *even
 
     for (; i < n && events[i].time_ns < until_ns && !a->notify.raised; i++) {
         const struct fpr_trace_event *e = &events[i];
+        bool batched = actions[i] & FPR_REPLAY_BATCHED;
+        uint8_t action = actions[i] & ~FPR_REPLAY_BATCHED;
         uint32_t cpu = e->cpu < a->config.cpus ? e->cpu : 0;
 
         if (e->flags & FPR_TRACE_FAILED || e->order > a->config.top_order || e->pfn >= frames ||
@@ -130,12 +137,12 @@ int fpr_replay_model(struct fpr_allocator *a, const struct fpr_trace_event *even
             continue;
         if (e->kind == FPR_TRACE_ALLOC && e->migratetype >= 0)
             allocate(&r, e, i, cpu);
-        else if (e->kind == FPR_TRACE_FREE && (actions[i] & ~FPR_REPLAY_BATCHED) == FPR_REPLAY_BOOT)
+        else if (e->kind == FPR_TRACE_FREE && action == FPR_REPLAY_BOOT)
             hand_over(&r, e);
-        else if (e->kind == FPR_TRACE_FREE && !(actions[i] & FPR_REPLAY_BATCHED))
-            release(&r, e, cpu);
-        else if (e->kind == FPR_TRACE_FREE_BATCHED && actions[i] & FPR_REPLAY_BATCHED)
-            release(&r, e, cpu);
+        else if (e->kind == FPR_TRACE_FREE && !batched)
+            release(&r, e, cpu, action == FPR_REPLAY_TRIM);
+        else if (e->kind == FPR_TRACE_FREE_BATCHED && batched)
+            release(&r, e, cpu, false);
     }
     *next = i;
     return FPR_OK;

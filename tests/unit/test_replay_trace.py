@@ -168,3 +168,15 @@ def test_frames_outside_the_guest_are_left_alone(hostile):
     trace = events((LOCKED, hostile, 3), (FREE, hostile, 13), (ALLOC, hostile, 255))
     assert actions(trace) == [lib.FPR_REPLAY_NONE] * 3
     assert unseen(trace) == []
+
+
+def test_the_unwanted_end_of_an_exact_allocation_goes_to_the_tail_past_the_per_cpu_lists():
+    """alloc_pages_exact frees the pages beyond its size at once, ascending, up to the end."""
+    trimmed = events((ALLOC, 8, 3), (FREE, 13), (FREE, 14), (FREE, 15), (FREE, 20))
+    trim, none = lib.FPR_REPLAY_TRIM, lib.FPR_REPLAY_NONE
+    assert actions(trimmed)[1:] == [trim, trim, trim, none]
+    stops_short = events((ALLOC, 8, 3), (FREE, 13), (FREE, 14), (FREE, 20))
+    assert actions(stops_short)[1:] == [none, none, none]
+    by_another = trimmed.copy()
+    by_another["pid"] = [1, 2, 2, 2, 2]
+    assert actions(by_another)[1:] == [none] * 4
