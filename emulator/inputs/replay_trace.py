@@ -217,6 +217,7 @@ def _insert_unseen(
         len(events),
         config.frames,
         config.cpus,
+        config.pageblock_order,
         c_phases,
         len(phases),
         ffi.cast("struct fpr_replay_unseen *", unseen.ctypes.data),

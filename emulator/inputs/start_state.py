@@ -200,6 +200,7 @@ def _labels(
     labels = np.full((shape.frames >> shape.pageblock_order) + 1, MigrateType.MOVABLE, np.uint8)
     known = np.zeros(len(labels), bool)
     freed = (kinds == lib.FPR_REPLAY_RETURN) & (events["kind"] == lib.FPR_TRACE_PCPU_DRAIN)
+    freed |= _handed_out_again(trace)
     freed &= (events["migratetype"] >= 0) & (events["migratetype"] < MigrateType.ISOLATE)
     back = np.flatnonzero(freed)[::-1]
     labels[events["pfn"][back] >> shape.pageblock_order] = events["migratetype"][back]
@@ -218,6 +219,27 @@ def _labels(
         labels[deferred] = MigrateType.UNMOVABLE
         known[deferred] = True
     return labels, known
+
+
+def _handed_out_again(trace: Moves) -> NDArray[np.bool_]:
+    """Which allocations take a block off the per-CPU list that its free put it on.
+
+    The list is that of the page block's label, so the type asked for is the label.
+    """
+    events, kinds = trace.events, trace.kinds
+    moves = np.flatnonzero(
+        (events["kind"] != lib.FPR_TRACE_EXTFRAG) & (events["kind"] != lib.FPR_TRACE_FREE_BATCHED)
+    )
+    moves = moves[np.argsort(events["pfn"][moves], kind="stable")]
+    first, then = moves[:-1], moves[1:]
+    again = (events["pfn"][first] == events["pfn"][then]) & (
+        events["order"][first] == events["order"][then]
+    )
+    again &= (events["kind"][first] == lib.FPR_TRACE_FREE) & (kinds[first] == lib.FPR_REPLAY_NONE)
+    again &= events["kind"][then] == lib.FPR_TRACE_ALLOC
+    found = np.zeros(len(events), bool)
+    found[then[again]] = True
+    return found
 
 
 def _list_order(

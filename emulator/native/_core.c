@@ -604,18 +604,18 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 520), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 521), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 534), // struct fpr_allocator *
-/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_block const *
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_allocator *
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_block const *
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 10 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_random *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 555), // struct fpr_random *
 /* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t *
@@ -623,14 +623,14 @@ static void *_cffi_types[] = {
 /* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 18 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 19 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_trace_event const *
-/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 606), // uint8_t const *
+/* 19 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_trace_event const *
+/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 607), // uint8_t const *
 /* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 23 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // uint32_t *
 /* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_replay_model_stats *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_replay_model_stats *
 /* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 29 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -638,9 +638,9 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
 /* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 33 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 606), // uint8_t *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 607), // uint8_t *
 /* 35 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_replay_frames_stats *
+/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_replay_frames_stats *
 /* 37 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 39 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -649,7 +649,7 @@ static void *_cffi_types[] = {
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 44 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 584), // struct fpr_zone_config const *
+/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 585), // struct fpr_zone_config const *
 /* 46 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
 /* 48 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -657,7 +657,7 @@ static void *_cffi_types[] = {
 /* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 51 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 53 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_block *
+/* 53 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_block *
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
 /* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
 /* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -712,14 +712,14 @@ static void *_cffi_types[] = {
 /* 105 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 534), // struct fpr_allocator const *
-/* 109 */ _CFFI_OP(_CFFI_OP_POINTER, 519), // char *
+/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_allocator const *
+/* 109 */ _CFFI_OP(_CFFI_OP_POINTER, 520), // char *
 /* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 113 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
 /* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 115 */ _CFFI_OP(_CFFI_OP_POINTER, 585), // struct fpr_zone_state *
+/* 115 */ _CFFI_OP(_CFFI_OP_POINTER, 586), // struct fpr_zone_state *
 /* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 118 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
@@ -736,7 +736,7 @@ static void *_cffi_types[] = {
 /* 129 */ _CFFI_OP(_CFFI_OP_NOOP, 53),
 /* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 131 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_allocator_config const *
+/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_allocator_config const *
 /* 133 */ _CFFI_OP(_CFFI_OP_NOOP, 45),
 /* 134 */ _CFFI_OP(_CFFI_OP_POINTER, 4), // struct fpr_allocator * *
 /* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -744,18 +744,18 @@ static void *_cffi_types[] = {
 /* 137 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 138 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_segment *
+/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct fpr_segment *
 /* 141 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 143 */ _CFFI_OP(_CFFI_OP_POINTER, 544), // struct fpr_guest_memory const *
-/* 144 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_chain const *
-/* 145 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_report_rules const *
-/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct fpr_report_cursor *
-/* 147 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_range *
+/* 143 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_guest_memory const *
+/* 144 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_chain const *
+/* 145 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_report_rules const *
+/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_report_cursor *
+/* 147 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_range *
 /* 148 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 149 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
 /* 150 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 151 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_report_account *
+/* 151 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct fpr_report_account *
 /* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
 /* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
@@ -782,25 +782,25 @@ static void *_cffi_types[] = {
 /* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 176 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
 /* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 609), // void *
+/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 610), // void *
 /* 179 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 181 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 182 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
 /* 183 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 184 */ _CFFI_OP(_CFFI_OP_POINTER, 609), // void const *
+/* 184 */ _CFFI_OP(_CFFI_OP_POINTER, 610), // void const *
 /* 185 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 186 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 187 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_host_costs const *
+/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_host_costs const *
 /* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 191 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_real_memory *
+/* 191 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_real_memory *
 /* 192 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t const *
 /* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 194 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 195 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 196 */ _CFFI_OP(_CFFI_OP_POINTER, 541), // struct fpr_discard_outcome *
+/* 196 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_discard_outcome *
 /* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
 /* 199 */ _CFFI_OP(_CFFI_OP_NOOP, 191),
@@ -815,16 +815,16 @@ static void *_cffi_types[] = {
 /* 208 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
 /* 209 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 210 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 211 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_real_memory const *
+/* 211 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_real_memory const *
 /* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_real_memory_config const *
-/* 215 */ _CFFI_OP(_CFFI_OP_POINTER, 549), // struct fpr_memory_region const *
+/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_real_memory_config const *
+/* 215 */ _CFFI_OP(_CFFI_OP_POINTER, 550), // struct fpr_memory_region const *
 /* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 217 */ _CFFI_OP(_CFFI_OP_POINTER, 191), // struct fpr_real_memory * *
 /* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_residency *
+/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_residency *
 /* 221 */ _CFFI_OP(_CFFI_OP_NOOP, 192),
 /* 222 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 223 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -838,33 +838,33 @@ static void *_cffi_types[] = {
 /* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 234 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_residency const *
+/* 234 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_residency const *
 /* 235 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 236 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 237 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
 /* 238 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 239 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 240 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_residency_config const *
+/* 240 */ _CFFI_OP(_CFFI_OP_POINTER, 570), // struct fpr_residency_config const *
 /* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
 /* 242 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 188),
 /* 244 */ _CFFI_OP(_CFFI_OP_POINTER, 220), // struct fpr_residency * *
 /* 245 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 246 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct fpr_split_driver *
+/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_split_driver *
 /* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 247),
 /* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
-/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_ring_layout const *
-/* 253 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_driver_slot *
+/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_ring_layout const *
+/* 253 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_driver_slot *
 /* 254 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 255 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 256 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 257 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 258 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 259 */ _CFFI_OP(_CFFI_OP_NOOP, 247),
-/* 260 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_segment const *
+/* 260 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct fpr_segment const *
 /* 261 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 263 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -878,7 +878,7 @@ static void *_cffi_types[] = {
 /* 271 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
 /* 272 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 274 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_split_ring *
+/* 274 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct fpr_split_ring *
 /* 275 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 276 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 277 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
@@ -887,7 +887,7 @@ static void *_cffi_types[] = {
 /* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
 /* 282 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
-/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_chain *
+/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_chain *
 /* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
 /* 286 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
@@ -906,7 +906,7 @@ static void *_cffi_types[] = {
 /* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 302 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_split_ring const *
+/* 302 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct fpr_split_ring const *
 /* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
 /* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
@@ -915,8 +915,8 @@ static void *_cffi_types[] = {
 /* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
 /* 310 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 578), // struct fpr_trace_op *
-/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 579), // struct fpr_trace_pairing *
+/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 579), // struct fpr_trace_op *
+/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 580), // struct fpr_trace_pairing *
 /* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
 /* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
@@ -928,292 +928,293 @@ static void *_cffi_types[] = {
 /* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
 /* 322 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
 /* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
 /* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
 /* 326 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
 /* 327 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_replay_phase const *
-/* 331 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_replay_unseen *
-/* 333 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 334 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 337 */ _CFFI_OP(_CFFI_OP_POINTER, 580), // struct fpr_trace_state *
-/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
-/* 339 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 340 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 341 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_trace_event *
-/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 343 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_trace_marker *
-/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 345 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 331 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_replay_phase const *
+/* 332 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 333 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_replay_unseen *
+/* 334 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 335 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 338 */ _CFFI_OP(_CFFI_OP_POINTER, 581), // struct fpr_trace_state *
+/* 339 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
+/* 340 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 342 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_trace_event *
+/* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 578), // struct fpr_trace_marker *
+/* 345 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 346 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
 /* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 350 */ _CFFI_OP(_CFFI_OP_POINTER, 582), // struct fpr_vcpus *
-/* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 352 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct fpr_op const *
-/* 353 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 355 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
-/* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // struct fpr_vcpus *
+/* 352 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 353 */ _CFFI_OP(_CFFI_OP_POINTER, 553), // struct fpr_op const *
+/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 355 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 356 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 357 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
 /* 358 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 359 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 362 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
-/* 363 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 364 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 352),
-/* 366 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 369 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
-/* 370 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 371 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 359 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 360 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 363 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 364 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 365 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 366 */ _CFFI_OP(_CFFI_OP_NOOP, 353),
+/* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 371 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 375 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
-/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 377 */ _CFFI_OP(_CFFI_OP_POINTER, 581), // struct fpr_vcpu_stop *
-/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 380 */ _CFFI_OP(_CFFI_OP_POINTER, 582), // struct fpr_vcpus const *
-/* 381 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 553), // struct fpr_owner_view *
-/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
-/* 386 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 387 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct fpr_task_view *
-/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 390 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
-/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 393 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 394 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 397 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // struct fpr_vcpus_config const *
-/* 398 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 399 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_memory_port const *
-/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_histogram *
-/* 401 */ _CFFI_OP(_CFFI_OP_POINTER, 350), // struct fpr_vcpus * *
-/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 404 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 373 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 376 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 377 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 378 */ _CFFI_OP(_CFFI_OP_POINTER, 582), // struct fpr_vcpu_stop *
+/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 381 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // struct fpr_vcpus const *
+/* 382 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 383 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_owner_view *
+/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 385 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 381),
+/* 387 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_task_view *
+/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 381),
+/* 392 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 393 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 394 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 398 */ _CFFI_OP(_CFFI_OP_POINTER, 584), // struct fpr_vcpus_config const *
+/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 549), // struct fpr_memory_port const *
+/* 401 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_histogram *
+/* 402 */ _CFFI_OP(_CFFI_OP_POINTER, 351), // struct fpr_vcpus * *
+/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 405 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 406 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
 /* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 410 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 411 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 413 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 414 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 415 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 416 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION, 539), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 419 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
-/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION, 448), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
-/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 448), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
-/* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION, 550), // struct fpr_notify *()(struct fpr_allocator *)
-/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
-/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(uint64_t)
-/* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_allocator const *)
-/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
-/* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *)
-/* 441 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_cost const *
-/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 444 */ _CFFI_OP(_CFFI_OP_NOOP, 441),
-/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 446 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 448 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_histogram const *
-/* 449 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *)
-/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *, uint64_t)
-/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 456 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 458 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *)
-/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
-/* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
-/* 463 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_residency const *)
-/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
-/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint32_t)
-/* 469 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 178), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
-/* 473 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_allocator *)
-/* 476 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 477 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_histogram *)
-/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
-/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 482 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
-/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 448),
-/* 484 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 486 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
-/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 192),
-/* 488 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
-/* 492 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 413 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 414 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 415 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 416 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 417 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 540), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 420 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION, 449), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 423 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION, 449), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 426 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
+/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION, 551), // struct fpr_notify *()(struct fpr_allocator *)
+/* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 432 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 433 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(uint64_t)
+/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 438 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_allocator const *)
+/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *)
+/* 442 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // struct fpr_cost const *
+/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 442),
+/* 446 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 448 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_histogram const *
+/* 450 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 452 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *)
+/* 453 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *, uint64_t)
+/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 457 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 458 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 459 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *)
+/* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
+/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 463 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
+/* 464 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_residency const *)
+/* 467 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
+/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint32_t)
+/* 470 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 472 */ _CFFI_OP(_CFFI_OP_FUNCTION, 178), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
+/* 474 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_allocator *)
+/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_histogram *)
+/* 480 */ _CFFI_OP(_CFFI_OP_NOOP, 401),
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 401),
+/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 449),
+/* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 401),
+/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 192),
+/* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 492 */ _CFFI_OP(_CFFI_OP_NOOP, 401),
 /* 493 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 494 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 497 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 498 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_real_memory *)
-/* 501 */ _CFFI_OP(_CFFI_OP_NOOP, 191),
-/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
-/* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 506 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_host_counters *
-/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_residency *)
-/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
-/* 510 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
-/* 513 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 506),
-/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 516 */ _CFFI_OP(_CFFI_OP_FUNCTION, 609), // void()(struct fpr_vcpus *)
-/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
-/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 519 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 520 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 521 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 522 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
-/* 523 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
-/* 524 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
-/* 525 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
-/* 526 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
-/* 527 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
-/* 528 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
-/* 529 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
-/* 530 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
-/* 531 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
-/* 532 */ _CFFI_OP(_CFFI_OP_POINTER, 409), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 533 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 534 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 535 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 536 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 538 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 539 */ _CFFI_OP(_CFFI_OP_POINTER, 540), // struct fpr_counters const *
-/* 540 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 541 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 545 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 546 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 549 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 550 */ _CFFI_OP(_CFFI_OP_POINTER, 551), // struct fpr_notify *
-/* 551 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
-/* 553 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
-/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
-/* 555 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_range const *
-/* 556 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
-/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
-/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
-/* 559 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_region *
-/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
-/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
-/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
-/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
-/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
-/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
-/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
-/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
-/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
-/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
-/* 570 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
-/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
-/* 572 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
-/* 573 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
-/* 574 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
-/* 575 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
-/* 576 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
-/* 577 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
-/* 578 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_op
-/* 579 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_pairing
-/* 580 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_state
-/* 581 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpu_stop
-/* 582 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_vcpus
-/* 583 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpus_config
-/* 584 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_zone_config
-/* 585 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_zone_state
-/* 586 */ _CFFI_OP(_CFFI_OP_POINTER, 587), // struct split_avail *
-/* 587 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_avail
-/* 588 */ _CFFI_OP(_CFFI_OP_POINTER, 589), // struct split_desc *
-/* 589 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct split_desc
-/* 590 */ _CFFI_OP(_CFFI_OP_POINTER, 591), // struct split_used *
-/* 591 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_used
-/* 592 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
-/* 593 */ (_cffi_opcode_t)(14),
-/* 594 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
-/* 595 */ (_cffi_opcode_t)(32),
-/* 596 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
-/* 597 */ (_cffi_opcode_t)(4),
-/* 598 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
-/* 599 */ (_cffi_opcode_t)(6),
-/* 600 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
-/* 601 */ (_cffi_opcode_t)(7424),
-/* 602 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
-/* 603 */ (_cffi_opcode_t)(7),
-/* 604 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
-/* 605 */ (_cffi_opcode_t)(9),
-/* 606 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 607 */ _CFFI_OP(_CFFI_OP_ARRAY, 606), // uint8_t[5]
-/* 608 */ (_cffi_opcode_t)(5),
-/* 609 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_real_memory *)
+/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 191),
+/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 504 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
+/* 506 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 507 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_host_counters *
+/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 509 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_residency *)
+/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
+/* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 513 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
+/* 514 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 507),
+/* 516 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_vcpus *)
+/* 518 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 519 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 520 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 521 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 522 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 523 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
+/* 524 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
+/* 525 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
+/* 526 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
+/* 527 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
+/* 528 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
+/* 529 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
+/* 530 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
+/* 531 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
+/* 532 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
+/* 533 */ _CFFI_OP(_CFFI_OP_POINTER, 410), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 535 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 536 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 538 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 539 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 540 */ _CFFI_OP(_CFFI_OP_POINTER, 541), // struct fpr_counters const *
+/* 541 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 545 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 546 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 549 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 550 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 551 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct fpr_notify *
+/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 553 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
+/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
+/* 555 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
+/* 556 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_range const *
+/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
+/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
+/* 559 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
+/* 560 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_region *
+/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
+/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
+/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
+/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
+/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
+/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
+/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
+/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
+/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
+/* 570 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
+/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
+/* 572 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
+/* 573 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
+/* 574 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
+/* 575 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
+/* 576 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
+/* 577 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
+/* 578 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
+/* 579 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_op
+/* 580 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_pairing
+/* 581 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_state
+/* 582 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpu_stop
+/* 583 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_vcpus
+/* 584 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpus_config
+/* 585 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_zone_config
+/* 586 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_zone_state
+/* 587 */ _CFFI_OP(_CFFI_OP_POINTER, 588), // struct split_avail *
+/* 588 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_avail
+/* 589 */ _CFFI_OP(_CFFI_OP_POINTER, 590), // struct split_desc *
+/* 590 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct split_desc
+/* 591 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // struct split_used *
+/* 592 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_used
+/* 593 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
+/* 594 */ (_cffi_opcode_t)(14),
+/* 595 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
+/* 596 */ (_cffi_opcode_t)(32),
+/* 597 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
+/* 598 */ (_cffi_opcode_t)(4),
+/* 599 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
+/* 600 */ (_cffi_opcode_t)(6),
+/* 601 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
+/* 602 */ (_cffi_opcode_t)(7424),
+/* 603 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
+/* 604 */ (_cffi_opcode_t)(7),
+/* 605 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
+/* 606 */ (_cffi_opcode_t)(9),
+/* 607 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 608 */ _CFFI_OP(_CFFI_OP_ARRAY, 607), // uint8_t[5]
+/* 609 */ (_cffi_opcode_t)(5),
+/* 610 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -2015,7 +2016,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(539));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(540));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2239,7 +2240,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(550));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(551));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2891,10 +2892,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(441), arg0, (char **)&x0);
+      _cffi_type(442), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(441), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(442), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2938,10 +2939,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(441), arg0, (char **)&x0);
+      _cffi_type(442), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(441), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(442), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2984,7 +2985,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(520));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(521));
   return pyresult;
 }
 #else
@@ -3415,19 +3416,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(400), arg0, (char **)&x0);
+      _cffi_type(401), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(448), arg1, (char **)&x1);
+      _cffi_type(449), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(448), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(449), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3468,10 +3469,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(448), arg0, (char **)&x0);
+      _cffi_type(449), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(448), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(449), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3516,10 +3517,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(400), arg0, (char **)&x0);
+      _cffi_type(401), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3568,10 +3569,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(400), arg0, (char **)&x0);
+      _cffi_type(401), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3617,10 +3618,10 @@ _cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(400), arg0, (char **)&x0);
+      _cffi_type(401), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4190,10 +4191,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(506), arg2, (char **)&x2);
+      _cffi_type(507), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(506), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4436,7 +4437,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(448));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(449));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -5212,9 +5213,9 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_replay_model _cffi_d_fpr_replay_model
 #endif
 
-static int _cffi_d_fpr_replay_unseen(struct fpr_trace_event const * x0, uint8_t const * x1, uint64_t x2, uint64_t x3, uint32_t x4, struct fpr_replay_phase const * x5, uint32_t x6, struct fpr_replay_unseen * x7, uint64_t x8, uint64_t * x9)
+static int _cffi_d_fpr_replay_unseen(struct fpr_trace_event const * x0, uint8_t const * x1, uint64_t x2, uint64_t x3, uint32_t x4, uint32_t x5, struct fpr_replay_phase const * x6, uint32_t x7, struct fpr_replay_unseen * x8, uint64_t x9, uint64_t * x10)
 {
-  return fpr_replay_unseen(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9);
+  return fpr_replay_unseen(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10);
 }
 #ifndef PYPY_VERSION
 static PyObject *
@@ -5225,11 +5226,12 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
   uint64_t x2;
   uint64_t x3;
   uint32_t x4;
-  struct fpr_replay_phase const * x5;
-  uint32_t x6;
-  struct fpr_replay_unseen * x7;
-  uint64_t x8;
-  uint64_t * x9;
+  uint32_t x5;
+  struct fpr_replay_phase const * x6;
+  uint32_t x7;
+  struct fpr_replay_unseen * x8;
+  uint64_t x9;
+  uint64_t * x10;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -5244,8 +5246,9 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
   PyObject *arg7;
   PyObject *arg8;
   PyObject *arg9;
+  PyObject *arg10;
 
-  if (!PyArg_UnpackTuple(args, "fpr_replay_unseen", 10, 10, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7, &arg8, &arg9))
+  if (!PyArg_UnpackTuple(args, "fpr_replay_unseen", 11, 11, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7, &arg8, &arg9, &arg10))
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
@@ -5278,44 +5281,48 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
   if (x4 == (uint32_t)-1 && PyErr_Occurred())
     return NULL;
 
+  x5 = _cffi_to_c_int(arg5, uint32_t);
+  if (x5 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(330), arg5, (char **)&x5);
+      _cffi_type(331), arg6, (char **)&x6);
   if (datasize != 0) {
-    x5 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(330), arg5, (char **)&x5,
+    x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(331), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
-  x6 = _cffi_to_c_int(arg6, uint32_t);
-  if (x6 == (uint32_t)-1 && PyErr_Occurred())
+  x7 = _cffi_to_c_int(arg7, uint32_t);
+  if (x7 == (uint32_t)-1 && PyErr_Occurred())
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(332), arg7, (char **)&x7);
+      _cffi_type(333), arg8, (char **)&x8);
   if (datasize != 0) {
-    x7 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(332), arg7, (char **)&x7,
+    x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(333), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
-  x8 = _cffi_to_c_int(arg8, uint64_t);
-  if (x8 == (uint64_t)-1 && PyErr_Occurred())
+  x9 = _cffi_to_c_int(arg9, uint64_t);
+  if (x9 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg9, (char **)&x9);
+      _cffi_type(14), arg10, (char **)&x10);
   if (datasize != 0) {
-    x9 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg9, (char **)&x9,
+    x10 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(14), arg10, (char **)&x10,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
-  { result = fpr_replay_unseen(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9); }
+  { result = fpr_replay_unseen(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10); }
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
@@ -5552,10 +5559,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(506), arg2, (char **)&x2);
+      _cffi_type(507), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(506), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5809,7 +5816,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(448));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(449));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7119,10 +7126,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(337), arg0, (char **)&x0);
+      _cffi_type(338), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(337), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(338), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7145,10 +7152,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(341), arg4, (char **)&x4);
+      _cffi_type(342), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(341), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(342), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7158,10 +7165,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(343), arg6, (char **)&x6);
+      _cffi_type(344), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(344), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7313,10 +7320,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(350), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7375,10 +7382,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(397), arg0, (char **)&x0);
+      _cffi_type(398), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(397), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(398), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7393,28 +7400,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(399), arg2, (char **)&x2);
+      _cffi_type(400), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(399), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(400), arg3, (char **)&x3);
+      _cffi_type(401), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(400), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(401), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(401), arg4, (char **)&x4);
+      _cffi_type(402), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(401), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(402), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7447,10 +7454,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(350), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7497,10 +7504,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(350), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7514,10 +7521,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(352), arg3, (char **)&x3);
+      _cffi_type(353), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(352), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(353), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7564,10 +7571,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(380), arg0, (char **)&x0);
+      _cffi_type(381), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7577,10 +7584,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg2, (char **)&x2);
+      _cffi_type(383), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(383), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7627,10 +7634,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(380), arg0, (char **)&x0);
+      _cffi_type(381), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7701,10 +7708,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(350), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7714,10 +7721,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(352), arg2, (char **)&x2);
+      _cffi_type(353), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(352), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(353), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7764,10 +7771,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(350), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7777,10 +7784,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(377), arg2, (char **)&x2);
+      _cffi_type(378), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(377), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(378), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7825,10 +7832,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(350), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7883,10 +7890,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(380), arg0, (char **)&x0);
+      _cffi_type(381), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7896,10 +7903,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(387), arg2, (char **)&x2);
+      _cffi_type(388), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(387), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9399,12 +9406,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 418), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 419), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 131), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 475), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 437), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 427), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 476), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 431), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 438), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 428), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 42), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_fpr_allocator_validate },
@@ -9415,8 +9422,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 126), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 95), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 443), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 440), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 444), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 441), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 38), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_fpr_free },
@@ -9424,33 +9431,33 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 175), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 181), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 434), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 468), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 481), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 447), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 490), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 485), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 478), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 435), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 469), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 448), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 491), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 486), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 479), (void *)_cffi_d_fpr_histogram_reset },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 187), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 117), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_fpr_list_take },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 117), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 454), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 495), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 503), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 455), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 452), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 496), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 504), (void *)_cffi_d_fpr_real_memory_counters },
   { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 213), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 500), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 501), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 421), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 422), (void *)_cffi_d_fpr_real_memory_fault_latency },
   { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 210), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 461), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 471), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 462), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 472), (void *)_cffi_d_fpr_real_memory_pointer },
   { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_real_memory_populate },
   { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 458), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 409), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 459), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 157), (void *)_cffi_d_fpr_region_find },
   { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 314), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 28), (void *)_cffi_d_fpr_replay_frames },
@@ -9458,23 +9465,23 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 324), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 142), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 511), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 512), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 239), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 508), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 509), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 219), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 424), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 465), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 425), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 466), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 227), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 233), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 465), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 409), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 466), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_residency_touch },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 258), (void *)_cffi_d_fpr_split_driver_add },
   { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 246), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
   { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 264), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
   { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 268), (void *)_cffi_d_fpr_split_driver_get },
   { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 264), (void *)_cffi_d_fpr_split_driver_should_kick },
   { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 403), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 404), (void *)_cffi_d_fpr_split_part_bytes },
   { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 273), (void *)_cffi_d_fpr_split_ring_disable_kicks },
   { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_split_ring_enable_kicks },
   { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 301), (void *)_cffi_d_fpr_split_ring_overlaps },
@@ -9484,18 +9491,18 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_split_ring_should_notify },
   { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 285), (void *)_cffi_d_fpr_split_ring_start },
   { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 336), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 337), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 168), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 368), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 396), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 516), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 361), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 379), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 389), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 349), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 374), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 355), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 369), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 397), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 517), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 362), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 380), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 390), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 350), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 375), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 356), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 385), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -9513,16 +9520,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 606) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 606) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 606) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 606) },
+               _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9558,7 +9565,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 598) },
+          _CFFI_OP(_CFFI_OP_NOOP, 599) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9663,7 +9670,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 559) },
+               _CFFI_OP(_CFFI_OP_NOOP, 560) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9678,43 +9685,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 600) },
+               _CFFI_OP(_CFFI_OP_NOOP, 601) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 538) },
+                _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 538) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 538) },
+                _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 538) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 538) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 538) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 538) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 538) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 538) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 538) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 538) },
+            _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 538) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 539) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9795,7 +9802,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 178) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 532) },
+             _CFFI_OP(_CFFI_OP_NOOP, 533) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9819,16 +9826,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 606) },
+            _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 606) },
+             _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 606) },
+            _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 606) },
+             _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9840,7 +9847,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 596) },
+             _CFFI_OP(_CFFI_OP_NOOP, 597) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9963,13 +9970,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 602) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 603) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 602) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 603) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 594) },
+             _CFFI_OP(_CFFI_OP_NOOP, 595) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9981,7 +9988,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 555) },
+              _CFFI_OP(_CFFI_OP_NOOP, 556) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10062,19 +10069,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 571) },
+              _CFFI_OP(_CFFI_OP_NOOP, 572) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 588) },
+             _CFFI_OP(_CFFI_OP_NOOP, 589) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 586) },
+             _CFFI_OP(_CFFI_OP_NOOP, 587) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 590) },
+            _CFFI_OP(_CFFI_OP_NOOP, 591) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 588) },
+              _CFFI_OP(_CFFI_OP_NOOP, 589) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 253) },
@@ -10113,16 +10120,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 571) },
+              _CFFI_OP(_CFFI_OP_NOOP, 572) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 588) },
+             _CFFI_OP(_CFFI_OP_NOOP, 589) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 586) },
+             _CFFI_OP(_CFFI_OP_NOOP, 587) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 590) },
+            _CFFI_OP(_CFFI_OP_NOOP, 591) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 14) },
@@ -10146,7 +10153,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 570) },
+                _CFFI_OP(_CFFI_OP_NOOP, 571) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10194,28 +10201,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 606) },
+            _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 606) },
+             _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 533) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 534) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 606) },
+             _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 606) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 533) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 534) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 606) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 607) },
+                _CFFI_OP(_CFFI_OP_NOOP, 608) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 22) },
@@ -10272,10 +10279,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 604) },
+              _CFFI_OP(_CFFI_OP_NOOP, 605) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 604) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 605) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10317,7 +10324,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 543) },
+             _CFFI_OP(_CFFI_OP_NOOP, 544) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10338,7 +10345,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 596) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 597) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10350,7 +10357,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 584) },
+              _CFFI_OP(_CFFI_OP_NOOP, 585) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10365,146 +10372,146 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 592) },
+               _CFFI_OP(_CFFI_OP_NOOP, 593) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 534, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 535, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 535, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 536, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 536, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 537, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 537, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 538, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 538, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 539, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 540, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 541, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 541, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 542, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 542, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 543, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 543, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 544, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 544, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 545, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 545, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 546, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 546, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 547, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 15 },
-  { "fpr_host_counters", 547, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 548, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 75, 22 },
-  { "fpr_memory_port", 548, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 549, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 97, 2 },
-  { "fpr_memory_region", 549, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 550, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 99, 2 },
-  { "fpr_notify", 551, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 552, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 101, 3 },
-  { "fpr_op", 552, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 553, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 104, 6 },
-  { "fpr_owner_view", 553, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 554, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 110, 3 },
-  { "fpr_random", 554, _CFFI_F_CHECK_FIELDS,
+  { "fpr_random", 555, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 113, 1 },
-  { "fpr_range", 556, _CFFI_F_CHECK_FIELDS,
+  { "fpr_range", 557, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 114, 2 },
-  { "fpr_real_memory", 557, _CFFI_F_OPAQUE,
+  { "fpr_real_memory", 558, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 558, _CFFI_F_CHECK_FIELDS,
+  { "fpr_real_memory_config", 559, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 116, 4 },
-  { "fpr_region", 560, _CFFI_F_CHECK_FIELDS,
+  { "fpr_region", 561, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 120, 5 },
-  { "fpr_replay_frames_stats", 561, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_frames_stats", 562, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 125, 10 },
-  { "fpr_replay_model_stats", 562, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_model_stats", 563, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 135, 10 },
-  { "fpr_replay_phase", 563, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_phase", 564, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 145, 2 },
-  { "fpr_replay_unseen", 564, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_unseen", 565, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 147, 4 },
-  { "fpr_report_account", 565, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_account", 566, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 151, 6 },
-  { "fpr_report_cursor", 566, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_cursor", 567, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 157, 3 },
-  { "fpr_report_rules", 567, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_rules", 568, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 160, 3 },
-  { "fpr_residency", 568, _CFFI_F_OPAQUE,
+  { "fpr_residency", 569, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 569, _CFFI_F_CHECK_FIELDS,
+  { "fpr_residency_config", 570, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 163, 5 },
-  { "fpr_ring_counters", 570, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_counters", 571, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 168, 11 },
-  { "fpr_ring_layout", 571, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_layout", 572, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 179, 5 },
-  { "fpr_segment", 572, _CFFI_F_CHECK_FIELDS,
+  { "fpr_segment", 573, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 184, 3 },
-  { "fpr_split_driver", 573, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_driver", 574, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 187, 17 },
-  { "fpr_split_ring", 574, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_ring", 575, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 204, 12 },
-  { "fpr_task_view", 575, _CFFI_F_CHECK_FIELDS,
+  { "fpr_task_view", 576, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 216, 9 },
-  { "fpr_trace_event", 576, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_event", 577, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 225, 14 },
-  { "fpr_trace_marker", 577, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_marker", 578, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 239, 4 },
-  { "fpr_trace_op", 578, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_op", 579, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 243, 3 },
-  { "fpr_trace_pairing", 579, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_pairing", 580, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 246, 10 },
-  { "fpr_trace_state", 580, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_state", 581, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 256, 8 },
-  { "fpr_vcpu_stop", 581, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpu_stop", 582, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 264, 4 },
-  { "fpr_vcpus", 582, _CFFI_F_OPAQUE,
+  { "fpr_vcpus", 583, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 583, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpus_config", 584, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 268, 5 },
-  { "fpr_zone_config", 584, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_config", 585, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 273, 10 },
-  { "fpr_zone_state", 585, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_state", 586, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 283, 6 },
-  { "split_avail", 587, _CFFI_F_OPAQUE,
+  { "split_avail", 588, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 589, _CFFI_F_OPAQUE,
+  { "split_desc", 590, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 591, _CFFI_F_OPAQUE,
+  { "split_used", 592, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 520, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 521, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 521, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 522, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_frame_state", 522, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 523, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 523, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 524, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 524, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 525, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 525, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 526, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM" },
-  { "fpr_ring_fault", 526, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 527, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 527, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 528, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 528, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 529, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 529, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 530, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 530, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 531, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 531, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 532, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 532 },
+  { "fpr_touch_fn", 533 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -10519,7 +10526,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   12,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  610,  /* num_types */
+  611,  /* num_types */
   0,  /* flags */
 };
 

@@ -78,9 +78,9 @@ struct fpr_replay_phase {
  * begins with event 0. Up to `capacity` records go to `out`; *found counts all. Takes memory for its
  * own time. */
 int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actions, uint64_t n,
-                      uint64_t frames, uint32_t cpus, const struct fpr_replay_phase *phases,
-                      uint32_t phase_count, struct fpr_replay_unseen *out, uint64_t capacity,
-                      uint64_t *found);
+                      uint64_t frames, uint32_t cpus, uint32_t pageblock_order,
+                      const struct fpr_replay_phase *phases, uint32_t phase_count,
+                      struct fpr_replay_unseen *out, uint64_t capacity, uint64_t *found);
 
 /* Run events[*next..n) up to time until_ns (exclusive) with the recorded frames, or until the notify
  * hook is raised (the event that did it is done). guesses: for each page block, a bit for each type

@@ -24,6 +24,7 @@ struct shadow {
     struct fpr_list lists[TYPES];
     uint64_t run;         /* event that began the last refill */
     uint64_t last_refill; /* the last event of it */
+    uint64_t frees_until; /* end of the run of frees that was looked at */
     uint32_t refilled;    /* pages of it */
     uint8_t type;
 };
@@ -38,6 +39,8 @@ struct search {
     uint64_t batch; /* of the phase */
     struct fpr_replay_unseen *out;
     uint64_t capacity, found;
+    uint8_t *types; /* of each page block: the first that the trace tells */
+    uint32_t pageblock_order;
 };
 
 static void list_remove(struct search *s, struct fpr_list *list, uint32_t pfn)
@@ -119,6 +122,33 @@ static void refill(struct search *s, const struct fpr_trace_event *e, uint64_t i
     list_add(s, &shadow->lists[e->migratetype], pfn, cpu, true);
 }
 
+/* Event i begins a run of frees of one task. Whatever of it the copy still lists was handed out
+ * unseen before the run, and so was what was in front of it. */
+static void begin_frees(struct search *s, uint64_t i, uint32_t cpu)
+{
+    uint64_t j;
+
+    for (j = i; j < s->n; j++) {
+        const struct fpr_trace_event *e = &s->events[j];
+        struct frame *f;
+
+        if (e->cpu != cpu)
+            continue;
+        if (e->pid != s->events[i].pid ||
+            (e->kind != FPR_TRACE_FREE && e->kind != FPR_TRACE_FREE_BATCHED &&
+             e->kind != FPR_TRACE_PCPU_DRAIN))
+            break;
+        if (e->kind != FPR_TRACE_FREE || e->order || e->pfn >= s->frames)
+            continue;
+        f = &s->map[e->pfn];
+        if (f->listed == NO_LIST)
+            continue;
+        pop_front(s, &s->cpus[f->listed].lists[f->type], (uint32_t)e->pfn, f->listed, i);
+        unseen(s, (uint32_t)e->pfn, f->listed, i);
+    }
+    s->cpus[cpu].frees_until = j;
+}
+
 static void push(struct search *s, const struct fpr_trace_event *e, uint32_t cpu)
 {
     struct frame *f = &s->map[e->pfn];
@@ -141,6 +171,8 @@ static void step(struct search *s, uint64_t i)
     if (e->order || e->pfn >= s->frames || cpu >= s->cpu_count || e->flags & FPR_TRACE_FAILED)
         return;
     f = &s->map[e->pfn];
+    if (e->kind == FPR_TRACE_FREE && i >= s->cpus[cpu].frees_until)
+        begin_frees(s, i, cpu);
     if (e->kind == FPR_TRACE_ZONE_LOCKED && e->migratetype >= 0 && e->migratetype < TYPES) {
         refill(s, e, i, cpu);
     } else if (e->kind == FPR_TRACE_PCPU_DRAIN && f->listed != NO_LIST) {
@@ -168,9 +200,13 @@ static void look_ahead(struct search *s, uint8_t *after)
             continue;
         f = &s->map[e->pfn];
         after[i] = (uint8_t)(f->after | f->type << 4);
+        if (e->migratetype >= 0 && e->migratetype < TYPES)
+            s->types[e->pfn >> s->pageblock_order] = (uint8_t)e->migratetype;
         if (e->kind == FPR_TRACE_ALLOC || e->kind == FPR_TRACE_PCPU_DRAIN) {
             f->after = AFTER_KEPT;
-            f->type = e->migratetype >= 0 && e->migratetype < TYPES ? (uint8_t)e->migratetype : UNKNOWN;
+            f->type = UNKNOWN;
+            if (e->migratetype >= 0 && e->migratetype < TYPES)
+                f->type = (uint8_t)e->migratetype;
         } else if (e->kind == FPR_TRACE_FREE) {
             f->after = AFTER_FREED;
             f->type = UNKNOWN;
@@ -179,32 +215,39 @@ static void look_ahead(struct search *s, uint8_t *after)
 }
 
 /* A frame that is not on a list: what comes next, and the type it would be listed as. Where the trace
- * does not say, it is the type it was last handed out as. */
-static void expect(struct frame *f, const struct fpr_trace_event *e, uint8_t after)
+ * does not say, it is the type it was last handed out as, or that of others in its page block. */
+static void expect(const struct search *s, const struct fpr_trace_event *e, uint8_t after)
 {
-    f->after = after & UNKNOWN;
+    struct frame *f = &s->map[e->pfn];
+
+    f->after = after & 15;
     if (after >> 4 < TYPES)
         f->type = after >> 4;
     else if (e->kind == FPR_TRACE_ALLOC && e->migratetype >= 0 && e->migratetype < TYPES)
         f->type = (uint8_t)e->migratetype;
+    else if (f->type == UNKNOWN)
+        f->type = s->types[e->pfn >> s->pageblock_order];
 }
 
 int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actions, uint64_t n,
-                      uint64_t frames, uint32_t cpus, const struct fpr_replay_phase *phases,
-                      uint32_t phase_count, struct fpr_replay_unseen *out, uint64_t capacity,
-                      uint64_t *found)
+                      uint64_t frames, uint32_t cpus, uint32_t pageblock_order,
+                      const struct fpr_replay_phase *phases, uint32_t phase_count,
+                      struct fpr_replay_unseen *out, uint64_t capacity, uint64_t *found)
 {
     struct search s = {.events = events, .n = n, .frames = frames, .actions = actions,
-                       .cpu_count = cpus, .out = out, .capacity = capacity};
+                       .cpu_count = cpus, .pageblock_order = pageblock_order, .out = out,
+                       .capacity = capacity};
     uint32_t phase = 0;
     uint8_t *after = calloc(n + 1, 1);
 
     s.map = calloc(frames, sizeof *s.map);
     s.cpus = calloc(cpus, sizeof *s.cpus);
-    if (!after || !s.map || !s.cpus || cpus >= NO_LIST) {
+    s.types = malloc((frames >> pageblock_order) + 1);
+    if (!after || !s.map || !s.cpus || !s.types || cpus >= NO_LIST) {
         free(after);
         free(s.map);
         free(s.cpus);
+        free(s.types);
         return cpus >= NO_LIST ? FPR_BAD_ARGUMENT : FPR_HOST_MEMORY;
     }
     for (uint64_t pfn = 0; pfn < frames; pfn++) {
@@ -216,6 +259,7 @@ int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actio
         for (uint32_t type = 0; type < TYPES; type++)
             fpr_list_init(&s.cpus[cpu].lists[type]);
     }
+    memset(s.types, UNKNOWN, (frames >> pageblock_order) + 1);
     look_ahead(&s, after);
     for (uint64_t pfn = 0; pfn < frames; pfn++)
         s.map[pfn].type = UNKNOWN;
@@ -223,12 +267,13 @@ int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actio
         while (phase < phase_count && phases[phase].from <= i)
             s.batch = phases[phase++].batch;
         if (!events[i].order && events[i].pfn < frames && s.map[events[i].pfn].listed == NO_LIST)
-            expect(&s.map[events[i].pfn], &events[i], after[i]);
+            expect(&s, &events[i], after[i]);
         step(&s, i);
     }
     *found = s.found;
     free(after);
     free(s.map);
     free(s.cpus);
+    free(s.types);
     return FPR_OK;
 }

@@ -83,6 +83,7 @@ def unseen(trace, batch=3):
         len(trace),
         SHAPE.frames,
         1,
+        SHAPE.pageblock_order,
         phases,
         1,
         out,
