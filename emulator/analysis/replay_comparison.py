@@ -73,6 +73,7 @@ class PassComparison:
 class ReplayComparison:
     """All passes, and the blocks as a multiset of (first frame, pages) over all of them.
 
+    `real_after_end`: real passes after the trace ended, which are not compared.
     `curve_error_bytes` is the largest difference of the bytes reported until any moment, a pass's
     bytes counted where the first of the two has it and the other is not later than `ON_TIME_NS`.
     """
@@ -84,6 +85,7 @@ class ReplayComparison:
     predicted_bytes: int
     real_bytes: int
     curve_error_bytes: int
+    real_after_end: int
 
     @property
     def recall(self) -> float:
@@ -111,10 +113,14 @@ def real_passes(reports: NDArray[np.void]) -> tuple[RealPass, ...]:
 
 
 def compare_replay(
-    predicted: tuple[Pass, ...], reports: NDArray[np.void], page_size: int
+    predicted: tuple[Pass, ...], reports: NDArray[np.void], page_size: int, end_ns: int
 ) -> ReplayComparison:
-    """Match passes by time and compare them; passes that handed over nothing do not count."""
-    real = real_passes(reports)
+    """Match passes by time and compare them; passes that handed over nothing do not count.
+
+    `end_ns`: when the trace ends.
+    """
+    every = real_passes(reports)
+    real = tuple(each for each in every if each.time_ns <= end_ns + ON_TIME_NS)
     mine = tuple(each for each in predicted if each.batches)
     pairs = _match(mine, real)
     ours, theirs = (Counter(b for each in side for b in each.blocks) for side in (mine, real))
@@ -127,6 +133,7 @@ def compare_replay(
         predicted_bytes=_bytes(mine, page_size),
         real_bytes=_bytes(real, page_size),
         curve_error_bytes=_curve_error(pairs, page_size),
+        real_after_end=len(every) - len(real),
     )
 
 

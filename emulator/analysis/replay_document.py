@@ -43,7 +43,7 @@ def report_replay(recording: Recording, trace: ReplayTrace, result: ReplayResult
     comparison: ReplayComparison | None = None
     found: tuple[Difference, ...] = ()
     if recording.reports is not None and len(recording.reports):
-        comparison = compare_replay(result.passes, recording.reports, page_size)
+        comparison = compare_replay(result.passes, recording.reports, page_size, trace.end_ns)
         found = differences(comparison, trace, page_size)
     miss = allocation_miss(result, trace)
     return ReplayReport(recording, trace, result, comparison, found, miss)
@@ -92,6 +92,7 @@ def _comparison(
         "passes_on_time": sum(each.on_time for each in passes),
         "passes_with_equal_sizes": sum(each.sizes_equal for each in passes),
         "passes_equal": sum(each.equal for each in passes),
+        "passes_real_after_trace": comparison.real_after_end,
         "blocks_in_both": comparison.blocks_in_both,
         "blocks_only_predicted": comparison.blocks_only_predicted,
         "blocks_only_real": comparison.blocks_only_real,

@@ -63,6 +63,11 @@ class ReplayTrace:
     unseen: int
     first_pass_ns: int | None
 
+    @property
+    def end_ns(self) -> int:
+        """Time of the last event."""
+        return int(self.events["time_ns"][-1])
+
 
 def prepare(recording: Recording) -> ReplayTrace:
     """Read the start state out of a recording and find the allocations that it does not show."""

@@ -102,6 +102,9 @@ def _totals(comparison: ReplayComparison) -> Iterator[str]:
     yield (
         f"passes    {on_time} of {real} within 20 ms, {equal} equal block for block in ring order"
     )
+    if comparison.real_after_end:
+        count = plural(comparison.real_after_end, "pass", "passes")
+        yield f"          {count} after the end of the trace not compared"
     yield (
         f"blocks    {comparison.blocks_in_both:,} in both, "
         f"{comparison.blocks_only_predicted:,} only predicted, "

@@ -21,8 +21,6 @@ Placement = Literal["recorded", "model"]
 
 BATCH_NS = 400_000
 """One batch with a software-emulated device, kick to interrupt, seen in recordings."""
-TAIL_NS = 3_000_000_000
-"""How long after the last event passes are still predicted: one delay and its rounding."""
 STEP_NS = 250_000_000
 """Virtual time between two looks at the progress."""
 
@@ -167,7 +165,8 @@ def replay(
     """Run the trace and the reporting worker over it.
 
     `recorded`: blocks leave and enter the free lists as the trace says. `model`: the allocator
-    chooses the frames. `progress` is told the time since the trace began, in ns; Ctrl-C ends the
+    chooses the frames. Passes are predicted up to the last event: what the guest frees later is not
+    known. `progress` is told the time since the trace began, in ns; Ctrl-C ends the
     replay early with what is there.
     """
     guest = _Guest(trace, placement)
@@ -183,7 +182,7 @@ def replay(
     complete = False
     policy.register()
     try:
-        end_ns = int(trace.events["time_ns"][-1]) + TAIL_NS
+        end_ns = trace.end_ns + 1
         while True:
             until_ns = min(end_ns, worker.runs_ns if worker.runs_ns is not None else end_ns)
             if not _advance(guest, policy, worker, until_ns, progress):

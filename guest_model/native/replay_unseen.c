@@ -16,7 +16,8 @@ enum { AFTER_NONE = 0, AFTER_FREED = 1, AFTER_KEPT = 2 };
 /* A frame on the copy of a per-CPU list. `after`: what the trace shows of it next. */
 struct frame {
     uint32_t next, prev;
-    uint64_t run; /* event that began the refill which brought it */
+    uint64_t run;    /* event that began the refill which brought it, or UINT64_MAX */
+    uint64_t pushed; /* event that freed it, or UINT64_MAX */
     uint8_t listed, after, type;
 };
 
@@ -88,17 +89,24 @@ static void unseen(struct search *s, uint32_t pfn, uint32_t cpu, uint64_t at)
     list_remove(s, &s->cpus[cpu].lists[f->type], pfn);
 }
 
-/* Whatever is in front of pfn on its list and is not seen there again went unseen. */
-static void pop_front(struct search *s, struct fpr_list *list, uint32_t until, uint32_t cpu,
-                      uint64_t at)
+/* Whatever is in front of `until` on its list and is not seen there again went unseen, before event
+ * `at`; and before the frames that stay in front of it came. Returns the event before which `until`
+ * went, if it went unseen. */
+static uint64_t pop_front(struct search *s, struct fpr_list *list, uint32_t until, uint32_t cpu,
+                          uint64_t at)
 {
     uint32_t next;
 
     for (uint32_t pfn = list->head; pfn != FPR_NIL && pfn != until; pfn = next) {
-        next = s->map[pfn].next;
-        if (s->map[pfn].after != AFTER_KEPT)
+        const struct frame *f = &s->map[pfn];
+
+        next = f->next;
+        if (f->after != AFTER_KEPT)
             unseen(s, pfn, cpu, at);
+        else if (f->pushed < at)
+            at = f->pushed;
     }
+    return at;
 }
 
 static void refill(struct search *s, const struct fpr_trace_event *e, uint64_t i, uint32_t cpu)
@@ -118,6 +126,7 @@ static void refill(struct search *s, const struct fpr_trace_event *e, uint64_t i
     if (s->map[pfn].listed != NO_LIST)
         return;
     s->map[pfn].run = shadow->run;
+    s->map[pfn].pushed = UINT64_MAX;
     s->map[pfn].type = (uint8_t)e->migratetype;
     list_add(s, &shadow->lists[e->migratetype], pfn, cpu, true);
 }
@@ -143,19 +152,20 @@ static void begin_frees(struct search *s, uint64_t i, uint32_t cpu)
         f = &s->map[e->pfn];
         if (f->listed == NO_LIST)
             continue;
-        pop_front(s, &s->cpus[f->listed].lists[f->type], (uint32_t)e->pfn, f->listed, i);
-        unseen(s, (uint32_t)e->pfn, f->listed, i);
+        unseen(s, (uint32_t)e->pfn, f->listed,
+               pop_front(s, &s->cpus[f->listed].lists[f->type], (uint32_t)e->pfn, f->listed, i));
     }
     s->cpus[cpu].frees_until = j;
 }
 
-static void push(struct search *s, const struct fpr_trace_event *e, uint32_t cpu)
+static void push(struct search *s, const struct fpr_trace_event *e, uint64_t i, uint32_t cpu)
 {
     struct frame *f = &s->map[e->pfn];
 
     if (f->listed != NO_LIST || f->type >= TYPES)
         return;
     f->run = UINT64_MAX;
+    f->pushed = i;
     list_add(s, &s->cpus[cpu].lists[f->type], (uint32_t)e->pfn, cpu, false);
 }
 
@@ -184,7 +194,7 @@ static void step(struct search *s, uint64_t i)
         list_remove(s, list, (uint32_t)e->pfn);
     } else if ((e->kind == FPR_TRACE_FREE && action == FPR_REPLAY_NONE) ||
                (e->kind == FPR_TRACE_FREE_BATCHED && action == FPR_REPLAY_BATCHED)) {
-        push(s, e, cpu);
+        push(s, e, i, cpu);
     }
 }
 
