@@ -1,10 +1,12 @@
-# Every target prepares what it needs; a fresh machine wants Python >= 3.11 with venv, a C compiler, git.
+# Every target prepares what it needs. The machine brings Python 3.11 or newer, a C compiler and git;
+# the virtual environment holds the rest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE_SOURCES := $(wildcard emulator/native/*.[ch] guest_model/native/*.[ch] host_model/native/*.[ch])
+export CC
 
-BUILD_NATIVE = $(BIN)/python -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
+NATIVE_SOURCES := $(wildcard emulator/native/*.[ch] guest_model/native/*.[ch] host_model/native/*.[ch])
+BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint native bench clean
@@ -12,17 +14,17 @@ BUILD_NATIVE = $(BIN)/python -c 'import setuptools; setuptools.setup()' --quiet 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/ready: pyproject.toml
+$(VENV)/ready: pyproject.toml emulator/native/toolchain.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 3; }
-	@command -v $${CC:-cc} >/dev/null || { echo "no C compiler: apt-get install gcc" >&2; exit 3; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
-	  { echo "no venv module: apt-get install python3-venv" >&2; exit 3; }
+	@$(PYTHON) -I emulator/native/toolchain.py $(VENV)
+	@rm -f emulator/native/_core*.so
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/built
 
+# What made the environment anew has built the C core as well.
 $(VENV)/built: $(VENV)/ready $(NATIVE_SOURCES)
-	$(BUILD_NATIVE)
+	$(if $(filter $(VENV)/ready,$?),,$(BUILD_NATIVE))
 	@touch $@
 
 setup: $(VENV)/built ## prepare everything, run nothing

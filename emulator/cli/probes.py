@@ -59,7 +59,8 @@ def python() -> Finding:
 def compiler() -> Finding:
     """A C compiler and Python's headers."""
     name = next(filter(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")), None)
-    header = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    folders = (sysconfig.get_path("include"), sys.prefix + "/include")
+    header = any(Path(folder, "Python.h").is_file() for folder in folders)
     found = f"{shutil.which(name)}" if name else "no compiler"
     return Finding(
         "compiler",
