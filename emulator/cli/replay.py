@@ -8,11 +8,14 @@ from typing import get_args
 
 import click
 
+from emulator.analysis.golden_document import golden_document, report_golden
 from emulator.analysis.replay_document import document, report_replay
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
+from emulator.inputs.golden import load_golden
 from emulator.inputs.recording import load_recording
 from emulator.inputs.replay_trace import prepare
+from emulator.report.golden_text import render_golden
 from emulator.report.replay_text import render_replay
 from emulator.simulation.replay import Placement, replay
 
@@ -30,9 +33,15 @@ from emulator.simulation.replay import Placement, replay
 def command(path: Path, placement: Placement, as_json: bool) -> int:
     """Replay a recording and predict which blocks are reported, in which batches, when.
 
-    RECORDING is a folder with meta.yaml and a page-allocator trace; docs/replay.md says what is in
-    it. Where it holds what really happened, prediction and reality are compared.
+    RECORDING is a folder with meta.yaml and a page-allocator trace, or the JSON file of a golden
+    run; docs/replay.md says what is in them. Where what really happened is known, prediction and
+    reality are compared.
     """
+    if path.suffix == ".json" and not path.is_dir():
+        golden = report_golden(load_golden(path))
+        text = json.dumps(golden_document(golden), indent=1) if as_json else render_golden(golden)
+        click.echo(text)
+        return Exit.OK
     recording = load_recording(path)
     trace = prepare(recording)
     times = trace.events["time_ns"]

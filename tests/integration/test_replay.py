@@ -153,3 +153,15 @@ def test_what_is_no_recording_is_a_mistake_of_the_user(tmp_path):
     result = CliRunner().invoke(command, [str(tmp_path)], standalone_mode=False)
     assert result.exception.exit_code == 2
     assert "meta.yaml" in str(result.exception)
+
+
+@pytest.mark.parametrize("name", ["uml-1.json", "uml-7.json", "x86-a.json"])
+def test_a_golden_run_is_replayed_from_the_command_line(name):
+    """The JSON file of a golden run is recognized, predicted and compared."""
+    path = str(shared("data", "golden", name))
+    result = CliRunner().invoke(command, [path], standalone_mode=False)
+    assert result.exception is None
+    assert result.stdout.endswith("every batch equal, block for block in ring order\n")
+    doc = json.loads(CliRunner().invoke(command, [path, "--json"], standalone_mode=False).stdout)
+    assert doc["comparison"] == {"equal": True}
+    assert [p["passes"] for p in doc["phases"]] == [p["real_passes"] for p in doc["phases"]]
