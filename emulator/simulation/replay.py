@@ -14,6 +14,7 @@ from emulator.inputs.replay_trace import ReplayTrace
 from emulator.native import check, ffi, lib
 from emulator.simulation.wakeup import SWITCH_NS, WORKER_NS, Wakeup
 from guest_model.allocator.allocator import Allocator
+from guest_model.allocator.kswapd import end_boosts
 from guest_model.reporting.mainline import Batch, MainlinePolicy
 from guest_model.reporting.timer_wheel import Jiffies
 
@@ -230,6 +231,7 @@ def _run_pass(guest: _Guest, policy: MainlinePolicy, worker: _Worker) -> Pass:
     begins_ns = now_ns + SWITCH_NS
     events_done = guest.events_done
     batches: list[Batch] = []
+    end_boosts(guest.allocator)
     running = policy.run_pass()
     try:
         batch = next(running)

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
 from emulator.virtio.features import QueueRole
+from guest_model.allocator.kswapd import end_boosts
 from guest_model.reporting.mainline import Batch, MainlinePolicy
 from guest_model.reporting.timer_wheel import Jiffies
 
@@ -67,6 +68,7 @@ class ReportingWorker:
     def _run(self, now_ns: int) -> None:
         self.runs += 1
         self._reported = False
+        end_boosts(self._machine.allocator)
         self._pass = self._policy.run_pass()
         self._go_on(now_ns, None)
 
