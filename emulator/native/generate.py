@@ -22,6 +22,7 @@ HEADERS = (
     "emulator/native/trace_parser.h",
     "emulator/native/trace_pairing.h",
     "emulator/native/guest_memory.h",
+    "emulator/native/shared_map.h",
     "emulator/native/ring.h",
     "emulator/native/split_ring.h",
     "emulator/native/split_driver.h",
@@ -37,6 +38,7 @@ HEADERS = (
     "host_model/native/residency.h",
     "guest_model/native/vcpu.h",
     "host_model/native/real_memory.h",
+    "host_model/native/shared_discard.h",
 )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from emulator.native import check, ffi, lib
 from emulator.virtio.discard import Discarder, Ranges, SkipReason
 from emulator.virtio.guest_memory import GuestMemory
 
-__all__ = ["ReportingQueue"]
+__all__ = ["Batch", "ReportingQueue"]
 
 _RANGES_MAX = 2048
 """Ranges in one call to the host. A chain of a real driver is far below; a hostile one, cut up by
@@ -29,6 +30,22 @@ _DEVICE_REASONS = {
     lib.FPR_SKIP_INHIBITED: SkipReason.INHIBITED,
 }
 _REASON_NUMBERS = {reason: number for number, reason in _DEVICE_REASONS.items()}
+
+
+_SEGMENT = np.dtype([("gpa", np.uint64), ("bytes", np.uint32), ("writable", np.uint32)])
+assert _SEGMENT.itemsize == ffi.sizeof("struct fpr_segment")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One buffer of the reporting queue, as the driver gave it, and what became of it."""
+
+    time_ns: int
+    """When it was processed, on the clock of whoever runs the device."""
+    blocks: Ranges
+    """Every descriptor in ring order, judged good or not."""
+    freed_bytes: int
+    cost_ns: int
 
 
 class ReportingQueue:
@@ -47,6 +64,8 @@ class ReportingQueue:
         self._finished = ffi.new("uint32_t *")
         self._skipped_by_host = {reason: 0 for reason in SkipReason if reason.by_host}
         self._error_logged = False
+        self.observer: Callable[[Batch], None] | None = None
+        """Hears of each batch after its discards, before it is handed back."""
         self.batches = 0
         self.discard_calls = 0
         self.discard_ns = 0
@@ -69,6 +88,7 @@ class ReportingQueue:
         self._cursor.segment = 0
         self._cursor.done_bytes = 0
         self.batches += 1
+        freed_before = self.freed_bytes
         cost_ns = 0
         finished = False
         while not finished:
@@ -91,6 +111,9 @@ class ReportingQueue:
             if count:
                 size_bytes = self._account.passed_bytes - before
                 cost_ns += self._discard(self._ranges[:count], size_bytes, now_ns + cost_ns)
+        if self.observer is not None:
+            freed_bytes = self.freed_bytes - freed_before
+            self.observer(Batch(now_ns, _blocks(chain), freed_bytes, cost_ns))
         return cost_ns
 
     def _discard(self, ranges: Ranges, size_bytes: int, now_ns: int) -> int:
@@ -157,3 +180,9 @@ class ReportingQueue:
             "discard_calls": self.discard_calls,
             "discard_ns": self.discard_ns,
         }
+
+
+def _blocks(chain: Any) -> Ranges:
+    size_bytes = int(chain.count) * _SEGMENT.itemsize
+    segments = np.frombuffer(ffi.buffer(chain.segments, size_bytes), dtype=_SEGMENT)
+    return np.stack((segments["gpa"], segments["bytes"].astype(np.uint64)), axis=1)

@@ -1,0 +1,1 @@
+"""The balloon device served to a real kernel over a UNIX socket (vhost-user)."""
