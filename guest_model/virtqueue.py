@@ -1,4 +1,4 @@
-"""The driver's side of a split virtqueue: a thin face of `split_driver.c`."""
+"""The driver's side of a virtqueue: a thin face of `split_driver.c` and `packed_driver.c`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from emulator.native import check, ffi, lib
 from emulator.virtio.guest_memory import GuestMemory
-from emulator.virtio.split import layout_to_native, split_part_bytes
+from emulator.virtio.native_queue import layout_to_native
+from emulator.virtio.packed import packed_part_bytes
+from emulator.virtio.split import split_part_bytes
 from emulator.virtio.virtqueue import RingBroken, RingFault, RingLayout
 
 __all__ = ["DriverQueue", "RingAllocator"]
@@ -32,24 +34,32 @@ class DriverQueue:
         event_idx: bool,
         table_entries: int = 0,
         used_alignment: int = 4096,
+        packed: bool = False,
     ) -> None:
         """Allocate and lay out a ring of `size` descriptors.
 
         `table_entries`: length of the one indirect table that this queue has; 0 where the feature
         was not negotiated. The used ring begins at a multiple of `used_alignment`, as the
-        transport demands. Raises NativeError where the allocated memory does not hold the ring.
+        transport demands, in a split ring. Raises NativeError where the allocated memory does not
+        hold the ring.
         """
-        descriptors, avail, used = split_part_bytes(size)
-        used_at = _align(descriptors + avail, used_alignment)
+        descriptors, avail, used = packed_part_bytes(size) if packed else split_part_bytes(size)
+        used_at = _align(descriptors + avail, 4 if packed else used_alignment)
         table_at = _align(used_at + used, 16)
         base = allocate_ring(table_at + 16 * table_entries)
         self.layout = RingLayout(size, base, base + descriptors, base + used_at)
         self._slots = ffi.new("struct fpr_driver_slot[]", size)
-        self._native: Any = ffi.new("struct fpr_split_driver *")
+        name = "fpr_packed_driver" if packed else "fpr_split_driver"
+        self._native: Any = ffi.new(f"struct {name} *")
+        self._add = getattr(lib, f"{name}_add")
+        self._should_kick = getattr(lib, f"{name}_should_kick")
+        self._get = getattr(lib, f"{name}_get")
+        self._disable_interrupts = getattr(lib, f"{name}_disable_interrupts")
+        self._enable_interrupts = getattr(lib, f"{name}_enable_interrupts")
         self._flag = ffi.new("uint32_t *")
         self._token = ffi.new("uint64_t *")
         check(
-            lib.fpr_split_driver_start(
+            getattr(lib, f"{name}_start")(
                 self._native,
                 memory.native,
                 layout_to_native(self.layout, event_idx=event_idx, indirect=table_entries > 0),
@@ -71,11 +81,11 @@ class DriverQueue:
 
         Raises NativeError (FPR_FULL) where there is no room.
         """
-        self._check(lib.fpr_split_driver_add(self._native, segments, count, token))
+        self._check(self._add(self._native, segments, count, token))
 
     def should_kick(self) -> bool:
         """Whether the device wants to hear of what was added since this was last asked."""
-        self._check(lib.fpr_split_driver_should_kick(self._native, self._flag))
+        self._check(self._should_kick(self._native, self._flag))
         return bool(self._flag[0])
 
     def get_used(self) -> tuple[int, int] | None:
@@ -83,7 +93,7 @@ class DriverQueue:
 
         Raises RingBroken where the device used what it does not have.
         """
-        status = lib.fpr_split_driver_get(self._native, self._token, self._flag)
+        status = self._get(self._native, self._token, self._flag)
         if status == lib.FPR_EMPTY:
             return None
         self._check(status)
@@ -91,11 +101,11 @@ class DriverQueue:
 
     def disable_interrupts(self) -> None:
         """Tell the device that interrupts are not needed for now."""
-        self._check(lib.fpr_split_driver_disable_interrupts(self._native))
+        self._check(self._disable_interrupts(self._native))
 
     def enable_interrupts(self) -> bool:
         """Ask for them again; True where buffers were used meanwhile."""
-        self._check(lib.fpr_split_driver_enable_interrupts(self._native, self._flag))
+        self._check(self._enable_interrupts(self._native, self._flag))
         return bool(self._flag[0])
 
     @property

@@ -588,7 +588,10 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/ring.h"
 #include "emulator/native/split_ring.h"
 #include "emulator/native/split_driver.h"
+#include "emulator/native/packed_ring.h"
+#include "emulator/native/packed_driver.h"
 #include "emulator/native/report.h"
+#include "emulator/native/balloon.h"
 #include "guest_model/native/block.h"
 #include "guest_model/native/allocator.h"
 #include "guest_model/native/replay.h"
@@ -606,7 +609,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 541), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 627), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -614,17 +617,17 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 595), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 686), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_allocator *
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_block const *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 642), // struct fpr_allocator *
+/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 645), // struct fpr_block const *
 /* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 17 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_random *
+/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 667), // struct fpr_random *
 /* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -632,14 +635,14 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 600), // struct fpr_trace_event const *
-/* 27 */ _CFFI_OP(_CFFI_OP_POINTER, 630), // uint8_t const *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 691), // struct fpr_trace_event const *
+/* 27 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // uint8_t const *
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 30 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint32_t *
 /* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 32 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 33 */ _CFFI_OP(_CFFI_OP_POINTER, 584), // struct fpr_replay_model_stats *
+/* 33 */ _CFFI_OP(_CFFI_OP_POINTER, 675), // struct fpr_replay_model_stats *
 /* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -647,9 +650,9 @@ static void *_cffi_types[] = {
 /* 38 */ _CFFI_OP(_CFFI_OP_NOOP, 27),
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 630), // uint8_t *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // uint8_t *
 /* 42 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 43 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // struct fpr_replay_frames_stats *
+/* 43 */ _CFFI_OP(_CFFI_OP_POINTER, 674), // struct fpr_replay_frames_stats *
 /* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -658,7 +661,7 @@ static void *_cffi_types[] = {
 /* 49 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 51 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 52 */ _CFFI_OP(_CFFI_OP_POINTER, 608), // struct fpr_zone_config const *
+/* 52 */ _CFFI_OP(_CFFI_OP_POINTER, 699), // struct fpr_zone_config const *
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
 /* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -666,7 +669,7 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 58 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_block *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 645), // struct fpr_block *
 /* 61 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
 /* 62 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
 /* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -721,14 +724,14 @@ static void *_cffi_types[] = {
 /* 112 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 115 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_allocator const *
-/* 116 */ _CFFI_OP(_CFFI_OP_POINTER, 540), // char *
+/* 115 */ _CFFI_OP(_CFFI_OP_POINTER, 642), // struct fpr_allocator const *
+/* 116 */ _CFFI_OP(_CFFI_OP_POINTER, 626), // char *
 /* 117 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 119 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 120 */ _CFFI_OP(_CFFI_OP_NOOP, 115),
 /* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 122 */ _CFFI_OP(_CFFI_OP_POINTER, 609), // struct fpr_zone_state *
+/* 122 */ _CFFI_OP(_CFFI_OP_POINTER, 700), // struct fpr_zone_state *
 /* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 125 */ _CFFI_OP(_CFFI_OP_NOOP, 115),
@@ -745,7 +748,7 @@ static void *_cffi_types[] = {
 /* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 139 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_allocator_config const *
+/* 139 */ _CFFI_OP(_CFFI_OP_POINTER, 643), // struct fpr_allocator_config const *
 /* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 52),
 /* 141 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -753,493 +756,588 @@ static void *_cffi_types[] = {
 /* 144 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 146 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 147 */ _CFFI_OP(_CFFI_OP_POINTER, 594), // struct fpr_segment *
+/* 147 */ _CFFI_OP(_CFFI_OP_POINTER, 685), // struct fpr_segment *
 /* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct fpr_guest_memory const *
-/* 151 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_chain const *
-/* 152 */ _CFFI_OP(_CFFI_OP_POINTER, 589), // struct fpr_report_rules const *
-/* 153 */ _CFFI_OP(_CFFI_OP_POINTER, 588), // struct fpr_report_cursor *
-/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 578), // struct fpr_range *
-/* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 156 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
-/* 157 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
-/* 158 */ _CFFI_OP(_CFFI_OP_POINTER, 587), // struct fpr_report_account *
-/* 159 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
-/* 161 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
-/* 163 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 164 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
-/* 165 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 166 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 167 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
-/* 168 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
-/* 171 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 172 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 173 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
-/* 176 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 178 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 179 */ _CFFI_OP(_CFFI_OP_POINTER, 41), // uint8_t * *
-/* 180 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 181 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 182 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
-/* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 184 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 185 */ _CFFI_OP(_CFFI_OP_POINTER, 633), // void *
-/* 186 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 187 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 188 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
-/* 189 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 190 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 191 */ _CFFI_OP(_CFFI_OP_POINTER, 633), // void const *
-/* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 193 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 194 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 195 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_host_costs const *
-/* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 198 */ _CFFI_OP(_CFFI_OP_POINTER, 579), // struct fpr_real_memory *
-/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
-/* 200 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 202 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_discard_outcome *
-/* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
-/* 206 */ _CFFI_OP(_CFFI_OP_NOOP, 198),
-/* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
+/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 653), // struct fpr_guest_memory const *
+/* 151 */ _CFFI_OP(_CFFI_OP_POINTER, 646), // struct fpr_chain const *
+/* 152 */ _CFFI_OP(_CFFI_OP_POINTER, 679), // struct fpr_report_cursor *
+/* 153 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 154 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 155 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 659), // struct fpr_message_account *
+/* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
+/* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 160 */ _CFFI_OP(_CFFI_OP_NOOP, 151),
+/* 161 */ _CFFI_OP(_CFFI_OP_POINTER, 680), // struct fpr_report_rules const *
+/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 152),
+/* 163 */ _CFFI_OP(_CFFI_OP_POINTER, 669), // struct fpr_range *
+/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 165 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 166 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 678), // struct fpr_report_account *
+/* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
+/* 170 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 171 */ _CFFI_OP(_CFFI_OP_POINTER, 666), // struct fpr_page_set *
+/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint32_t const *
+/* 173 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 644), // struct fpr_balloon_account *
+/* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
+/* 177 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 178 */ _CFFI_OP(_CFFI_OP_NOOP, 171),
+/* 179 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 180 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 147),
+/* 182 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
+/* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
+/* 186 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 188 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
+/* 190 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 191 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 193 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 194 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
+/* 196 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 197 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 198 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 200 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
+/* 201 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 202 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 203 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 204 */ _CFFI_OP(_CFFI_OP_POINTER, 41), // uint8_t * *
+/* 205 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 206 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 207 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
+/* 208 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
 /* 209 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 210 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 212 */ _CFFI_OP(_CFFI_OP_NOOP, 198),
-/* 213 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 214 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 215 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
-/* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 579), // struct fpr_real_memory const *
-/* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 220 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 580), // struct fpr_real_memory_config const *
-/* 222 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_memory_region const *
-/* 223 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 224 */ _CFFI_OP(_CFFI_OP_POINTER, 198), // struct fpr_real_memory * *
-/* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 226 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 227 */ _CFFI_OP(_CFFI_OP_POINTER, 590), // struct fpr_residency *
-/* 228 */ _CFFI_OP(_CFFI_OP_NOOP, 199),
-/* 229 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 728), // void *
+/* 211 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
+/* 214 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 216 */ _CFFI_OP(_CFFI_OP_POINTER, 728), // void const *
+/* 217 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
+/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 655), // struct fpr_host_costs const *
+/* 221 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
+/* 223 */ _CFFI_OP(_CFFI_OP_POINTER, 664), // struct fpr_packed_driver *
+/* 224 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 226 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 228 */ _CFFI_OP(_CFFI_OP_POINTER, 684), // struct fpr_ring_layout const *
+/* 229 */ _CFFI_OP(_CFFI_OP_POINTER, 651), // struct fpr_driver_slot *
 /* 230 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 231 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 232 */ _CFFI_OP(_CFFI_OP_NOOP, 203),
+/* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 232 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
-/* 236 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 237 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 685), // struct fpr_segment const *
+/* 237 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 238 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 239 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 590), // struct fpr_residency const *
-/* 242 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 243 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
-/* 245 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 246 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 591), // struct fpr_residency_config const *
-/* 248 */ _CFFI_OP(_CFFI_OP_NOOP, 222),
-/* 249 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 195),
-/* 251 */ _CFFI_OP(_CFFI_OP_POINTER, 227), // struct fpr_residency * *
-/* 252 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 254 */ _CFFI_OP(_CFFI_OP_POINTER, 595), // struct fpr_shared_map const *
+/* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
+/* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 242 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 244 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
+/* 245 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 247 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
+/* 250 */ _CFFI_OP(_CFFI_OP_POINTER, 665), // struct fpr_packed_ring *
+/* 251 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 252 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
+/* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
+/* 254 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
 /* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 597), // struct fpr_split_driver *
-/* 258 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 260 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
-/* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 593), // struct fpr_ring_layout const *
-/* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_driver_slot *
-/* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
+/* 258 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 259 */ _CFFI_OP(_CFFI_OP_POINTER, 646), // struct fpr_chain *
+/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
+/* 262 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
+/* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 264 */ _CFFI_OP(_CFFI_OP_NOOP, 228),
 /* 265 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 266 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
-/* 270 */ _CFFI_OP(_CFFI_OP_POINTER, 594), // struct fpr_segment const *
-/* 271 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 272 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
-/* 276 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
-/* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 279 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
-/* 280 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
+/* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
+/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
+/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
+/* 273 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 274 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 275 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 276 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
+/* 277 */ _CFFI_OP(_CFFI_OP_POINTER, 665), // struct fpr_packed_ring const *
+/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
+/* 280 */ _CFFI_OP(_CFFI_OP_NOOP, 277),
 /* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
 /* 282 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 598), // struct fpr_split_ring *
-/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 288 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 291 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 292 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 293 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_chain *
-/* 294 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 297 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
-/* 298 */ _CFFI_OP(_CFFI_OP_NOOP, 262),
-/* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 300 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 302 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 303 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 304 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 670), // struct fpr_real_memory *
+/* 285 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
+/* 286 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 287 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 288 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 289 */ _CFFI_OP(_CFFI_OP_POINTER, 650), // struct fpr_discard_outcome *
+/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 292 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 293 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 295 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 296 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 298 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 301 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 302 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 304 */ _CFFI_OP(_CFFI_OP_POINTER, 670), // struct fpr_real_memory const *
 /* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 307 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 671), // struct fpr_real_memory_config const *
+/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 658), // struct fpr_memory_region const *
 /* 309 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 598), // struct fpr_split_ring const *
-/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 310 */ _CFFI_OP(_CFFI_OP_POINTER, 284), // struct fpr_real_memory * *
+/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 681), // struct fpr_residency *
+/* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 285),
+/* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 316 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 317 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
-/* 318 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 319 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
-/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
-/* 321 */ _CFFI_OP(_CFFI_OP_POINTER, 602), // struct fpr_trace_op *
-/* 322 */ _CFFI_OP(_CFFI_OP_POINTER, 603), // struct fpr_trace_pairing *
-/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
-/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 326 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 327 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 331 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
-/* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
-/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 335 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 27),
-/* 337 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 338 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 339 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 340 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 341 */ _CFFI_OP(_CFFI_OP_POINTER, 585), // struct fpr_replay_phase const *
-/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 343 */ _CFFI_OP(_CFFI_OP_POINTER, 586), // struct fpr_replay_unseen *
-/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 345 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 348 */ _CFFI_OP(_CFFI_OP_POINTER, 604), // struct fpr_trace_state *
-/* 349 */ _CFFI_OP(_CFFI_OP_NOOP, 27),
+/* 317 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 318 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
+/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 322 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 323 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 324 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 327 */ _CFFI_OP(_CFFI_OP_POINTER, 681), // struct fpr_residency const *
+/* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 330 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 333 */ _CFFI_OP(_CFFI_OP_POINTER, 682), // struct fpr_residency_config const *
+/* 334 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
+/* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
+/* 337 */ _CFFI_OP(_CFFI_OP_POINTER, 313), // struct fpr_residency * *
+/* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
+/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 686), // struct fpr_shared_map const *
+/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 343 */ _CFFI_OP(_CFFI_OP_POINTER, 688), // struct fpr_split_driver *
+/* 344 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 346 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
+/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 228),
+/* 349 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
 /* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 352 */ _CFFI_OP(_CFFI_OP_POINTER, 600), // struct fpr_trace_event *
-/* 353 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 354 */ _CFFI_OP(_CFFI_OP_POINTER, 601), // struct fpr_trace_marker *
-/* 355 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 357 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 352 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
+/* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 236),
+/* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 358 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 361 */ _CFFI_OP(_CFFI_OP_POINTER, 606), // struct fpr_vcpus *
-/* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 363 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_op const *
-/* 364 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 367 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
-/* 368 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 369 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 370 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 361 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
+/* 362 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
+/* 366 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 367 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 370 */ _CFFI_OP(_CFFI_OP_POINTER, 689), // struct fpr_split_ring *
 /* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
-/* 374 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 376 */ _CFFI_OP(_CFFI_OP_NOOP, 363),
-/* 377 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
-/* 381 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 382 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 383 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 385 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
-/* 387 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 605), // struct fpr_vcpu_stop *
-/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 391 */ _CFFI_OP(_CFFI_OP_POINTER, 606), // struct fpr_vcpus const *
-/* 392 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 393 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct fpr_owner_view *
-/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 391),
-/* 397 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 398 */ _CFFI_OP(_CFFI_OP_POINTER, 599), // struct fpr_task_view *
+/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 370),
+/* 374 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 370),
+/* 378 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 259),
+/* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 382 */ _CFFI_OP(_CFFI_OP_NOOP, 370),
+/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 150),
+/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 228),
+/* 385 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 370),
+/* 390 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 393 */ _CFFI_OP(_CFFI_OP_NOOP, 370),
+/* 394 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 398 */ _CFFI_OP(_CFFI_OP_POINTER, 689), // struct fpr_split_ring const *
 /* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 400 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 391),
-/* 402 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 400 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 402 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
 /* 404 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 408 */ _CFFI_OP(_CFFI_OP_POINTER, 607), // struct fpr_vcpus_config const *
-/* 409 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 410 */ _CFFI_OP(_CFFI_OP_POINTER, 570), // struct fpr_memory_port const *
-/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_histogram *
-/* 412 */ _CFFI_OP(_CFFI_OP_POINTER, 361), // struct fpr_vcpus * *
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 406 */ _CFFI_OP(_CFFI_OP_NOOP, 30),
+/* 407 */ _CFFI_OP(_CFFI_OP_POINTER, 693), // struct fpr_trace_op *
+/* 408 */ _CFFI_OP(_CFFI_OP_POINTER, 694), // struct fpr_trace_pairing *
+/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
+/* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 413 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 414 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 415 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 416 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 417 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 416 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 417 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
 /* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 421 */ _CFFI_OP(_CFFI_OP_NOOP, 185),
-/* 422 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 421 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 27),
 /* 423 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 424 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 425 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 424 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 425 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 427 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
-/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION, 561), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 115),
-/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION, 459), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
-/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION, 459), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 436 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 438 */ _CFFI_OP(_CFFI_OP_FUNCTION, 572), // struct fpr_notify *()(struct fpr_allocator *)
-/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 442 */ _CFFI_OP(_CFFI_OP_NOOP, 115),
-/* 443 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint32_t()(uint64_t)
-/* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 448 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 449 */ _CFFI_OP(_CFFI_OP_NOOP, 115),
-/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 452 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_cost const *
-/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 427 */ _CFFI_OP(_CFFI_OP_POINTER, 676), // struct fpr_replay_phase const *
+/* 428 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 677), // struct fpr_replay_unseen *
+/* 430 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 434 */ _CFFI_OP(_CFFI_OP_POINTER, 695), // struct fpr_trace_state *
+/* 435 */ _CFFI_OP(_CFFI_OP_NOOP, 27),
+/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 437 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 438 */ _CFFI_OP(_CFFI_OP_POINTER, 691), // struct fpr_trace_event *
+/* 439 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 440 */ _CFFI_OP(_CFFI_OP_POINTER, 692), // struct fpr_trace_marker *
+/* 441 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 442 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 443 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 444 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 446 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 447 */ _CFFI_OP(_CFFI_OP_POINTER, 697), // struct fpr_vcpus *
+/* 448 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 662), // struct fpr_op const *
+/* 450 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 452 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 453 */ _CFFI_OP(_CFFI_OP_NOOP, 447),
+/* 454 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 455 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 456 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 458 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 459 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_histogram const *
+/* 458 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 447),
 /* 460 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 463 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 461 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 449),
+/* 463 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
-/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 470 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
-/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 472 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
-/* 474 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 447),
+/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 468 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 469 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 447),
+/* 473 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 474 */ _CFFI_OP(_CFFI_OP_POINTER, 696), // struct fpr_vcpu_stop *
 /* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 480 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 185), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
-/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 477 */ _CFFI_OP(_CFFI_OP_POINTER, 697), // struct fpr_vcpus const *
+/* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 479 */ _CFFI_OP(_CFFI_OP_POINTER, 663), // struct fpr_owner_view *
+/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 482 */ _CFFI_OP(_CFFI_OP_NOOP, 477),
+/* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 484 */ _CFFI_OP(_CFFI_OP_POINTER, 690), // struct fpr_task_view *
 /* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_allocator *)
-/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 488 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_histogram *)
-/* 490 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
-/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
-/* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 459),
-/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 497 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
-/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 199),
-/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
-/* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 504 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 477),
+/* 488 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 489 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 490 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 494 */ _CFFI_OP(_CFFI_OP_POINTER, 698), // struct fpr_vcpus_config const *
+/* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 496 */ _CFFI_OP(_CFFI_OP_POINTER, 657), // struct fpr_memory_port const *
+/* 497 */ _CFFI_OP(_CFFI_OP_POINTER, 654), // struct fpr_histogram *
+/* 498 */ _CFFI_OP(_CFFI_OP_POINTER, 447), // struct fpr_vcpus * *
+/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 501 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
 /* 505 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 506 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 507 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 506 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 507 */ _CFFI_OP(_CFFI_OP_NOOP, 210),
 /* 508 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 509 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 510 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_real_memory *)
-/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 198),
-/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
-/* 516 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 517 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_host_counters *
-/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 519 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_residency *)
-/* 520 */ _CFFI_OP(_CFFI_OP_NOOP, 227),
-/* 521 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 523 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 524 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 517),
+/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 511 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 512 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 513 */ _CFFI_OP(_CFFI_OP_NOOP, 21),
+/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION, 648), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 115),
+/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION, 545), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 304),
+/* 520 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 521 */ _CFFI_OP(_CFFI_OP_FUNCTION, 545), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 327),
+/* 523 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 524 */ _CFFI_OP(_CFFI_OP_FUNCTION, 660), // struct fpr_notify *()(struct fpr_allocator *)
+/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_shared_map *)
-/* 528 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 529 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 531 */ _CFFI_OP(_CFFI_OP_POINTER, 596), // struct fpr_shared_region *
-/* 532 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 533 */ _CFFI_OP(_CFFI_OP_NOOP, 199),
-/* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 203),
+/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 528 */ _CFFI_OP(_CFFI_OP_NOOP, 115),
+/* 529 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint32_t()(uint64_t)
+/* 532 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 115),
 /* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION, 633), // void()(struct fpr_vcpus *)
-/* 538 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
+/* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 538 */ _CFFI_OP(_CFFI_OP_POINTER, 647), // struct fpr_cost const *
 /* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 540 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 541 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 542 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 543 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
-/* 544 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
-/* 545 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
-/* 546 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
-/* 547 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
-/* 548 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
-/* 549 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
-/* 550 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
-/* 551 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
-/* 552 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
-/* 553 */ _CFFI_OP(_CFFI_OP_POINTER, 420), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 554 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 555 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 556 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 559 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 561 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_counters const *
-/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 570 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 572 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct fpr_notify *
-/* 573 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 574 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
-/* 575 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
-/* 576 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
-/* 577 */ _CFFI_OP(_CFFI_OP_POINTER, 578), // struct fpr_range const *
-/* 578 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
-/* 579 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
-/* 580 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
-/* 581 */ _CFFI_OP(_CFFI_OP_POINTER, 582), // struct fpr_region *
-/* 582 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
-/* 583 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
-/* 584 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
-/* 585 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
-/* 586 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
-/* 587 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
-/* 588 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
-/* 589 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
-/* 590 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
-/* 591 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
-/* 592 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
-/* 593 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
-/* 594 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
-/* 595 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_shared_map
-/* 596 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_shared_region
-/* 597 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_split_driver
-/* 598 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_split_ring
-/* 599 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_task_view
-/* 600 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_event
-/* 601 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_marker
-/* 602 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_op
-/* 603 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_trace_pairing
-/* 604 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_trace_state
-/* 605 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpu_stop
-/* 606 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_vcpus
-/* 607 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_vcpus_config
-/* 608 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_zone_config
-/* 609 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_zone_state
-/* 610 */ _CFFI_OP(_CFFI_OP_POINTER, 611), // struct split_avail *
-/* 611 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_avail
-/* 612 */ _CFFI_OP(_CFFI_OP_POINTER, 613), // struct split_desc *
-/* 613 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct split_desc
-/* 614 */ _CFFI_OP(_CFFI_OP_POINTER, 615), // struct split_used *
-/* 615 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct split_used
-/* 616 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 617 */ (_cffi_opcode_t)(14),
-/* 618 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 619 */ (_cffi_opcode_t)(32),
-/* 620 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 621 */ (_cffi_opcode_t)(4),
-/* 622 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 623 */ (_cffi_opcode_t)(6),
-/* 624 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 625 */ (_cffi_opcode_t)(7424),
-/* 626 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 627 */ (_cffi_opcode_t)(7),
-/* 628 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 629 */ (_cffi_opcode_t)(9),
-/* 630 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 631 */ _CFFI_OP(_CFFI_OP_ARRAY, 630), // uint8_t[5]
-/* 632 */ (_cffi_opcode_t)(5),
-/* 633 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 540 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 541 */ _CFFI_OP(_CFFI_OP_NOOP, 538),
+/* 542 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 543 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 544 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 545 */ _CFFI_OP(_CFFI_OP_POINTER, 654), // struct fpr_histogram const *
+/* 546 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 547 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 548 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 549 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 551 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 556 */ _CFFI_OP(_CFFI_OP_NOOP, 304),
+/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 558 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 559 */ _CFFI_OP(_CFFI_OP_NOOP, 304),
+/* 560 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 561 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 563 */ _CFFI_OP(_CFFI_OP_NOOP, 327),
+/* 564 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 566 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 567 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 568 */ _CFFI_OP(_CFFI_OP_FUNCTION, 210), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 569 */ _CFFI_OP(_CFFI_OP_NOOP, 304),
+/* 570 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 571 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_allocator *)
+/* 573 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 574 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 575 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_histogram *)
+/* 576 */ _CFFI_OP(_CFFI_OP_NOOP, 497),
+/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 578 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 579 */ _CFFI_OP(_CFFI_OP_NOOP, 497),
+/* 580 */ _CFFI_OP(_CFFI_OP_NOOP, 545),
+/* 581 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 582 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 583 */ _CFFI_OP(_CFFI_OP_NOOP, 497),
+/* 584 */ _CFFI_OP(_CFFI_OP_NOOP, 285),
+/* 585 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 587 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 588 */ _CFFI_OP(_CFFI_OP_NOOP, 497),
+/* 589 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 590 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 593 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 594 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 596 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_real_memory *)
+/* 598 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 600 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 601 */ _CFFI_OP(_CFFI_OP_NOOP, 304),
+/* 602 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 603 */ _CFFI_OP(_CFFI_OP_POINTER, 656), // struct fpr_host_counters *
+/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_residency *)
+/* 606 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 607 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 609 */ _CFFI_OP(_CFFI_OP_NOOP, 327),
+/* 610 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
+/* 612 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_shared_map *)
+/* 614 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 617 */ _CFFI_OP(_CFFI_OP_POINTER, 687), // struct fpr_shared_region *
+/* 618 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 619 */ _CFFI_OP(_CFFI_OP_NOOP, 285),
+/* 620 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 621 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
+/* 622 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 623 */ _CFFI_OP(_CFFI_OP_FUNCTION, 728), // void()(struct fpr_vcpus *)
+/* 624 */ _CFFI_OP(_CFFI_OP_NOOP, 447),
+/* 625 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 626 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 627 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 628 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 629 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
+/* 630 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
+/* 631 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
+/* 632 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
+/* 633 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
+/* 634 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
+/* 635 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
+/* 636 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
+/* 637 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
+/* 638 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
+/* 639 */ _CFFI_OP(_CFFI_OP_POINTER, 506), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 640 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 641 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 642 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 643 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 644 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 645 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 646 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 647 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 648 */ _CFFI_OP(_CFFI_OP_POINTER, 649), // struct fpr_counters const *
+/* 649 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
+/* 650 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
+/* 651 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
+/* 652 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
+/* 653 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
+/* 654 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
+/* 655 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
+/* 656 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
+/* 657 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
+/* 658 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
+/* 659 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
+/* 660 */ _CFFI_OP(_CFFI_OP_POINTER, 661), // struct fpr_notify *
+/* 661 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
+/* 662 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
+/* 663 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_owner_view
+/* 664 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_packed_driver
+/* 665 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_ring
+/* 666 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_page_set
+/* 667 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_random
+/* 668 */ _CFFI_OP(_CFFI_OP_POINTER, 669), // struct fpr_range const *
+/* 669 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_range
+/* 670 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_real_memory
+/* 671 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_real_memory_config
+/* 672 */ _CFFI_OP(_CFFI_OP_POINTER, 673), // struct fpr_region *
+/* 673 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_region
+/* 674 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_replay_frames_stats
+/* 675 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_replay_model_stats
+/* 676 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_phase
+/* 677 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_unseen
+/* 678 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_report_account
+/* 679 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_report_cursor
+/* 680 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_rules
+/* 681 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_residency
+/* 682 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_residency_config
+/* 683 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_ring_counters
+/* 684 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_ring_layout
+/* 685 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_segment
+/* 686 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_shared_map
+/* 687 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_shared_region
+/* 688 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_split_driver
+/* 689 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_split_ring
+/* 690 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_task_view
+/* 691 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_trace_event
+/* 692 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_trace_marker
+/* 693 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_trace_op
+/* 694 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_trace_pairing
+/* 695 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_state
+/* 696 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_vcpu_stop
+/* 697 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_vcpus
+/* 698 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_vcpus_config
+/* 699 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_zone_config
+/* 700 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_zone_state
+/* 701 */ _CFFI_OP(_CFFI_OP_POINTER, 702), // struct packed_desc *
+/* 702 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct packed_desc
+/* 703 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // struct packed_event *
+/* 704 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct packed_event
+/* 705 */ _CFFI_OP(_CFFI_OP_POINTER, 706), // struct split_avail *
+/* 706 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct split_avail
+/* 707 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct split_desc *
+/* 708 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct split_desc
+/* 709 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct split_used *
+/* 710 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct split_used
+/* 711 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 712 */ (_cffi_opcode_t)(14),
+/* 713 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 714 */ (_cffi_opcode_t)(32),
+/* 715 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 716 */ (_cffi_opcode_t)(4),
+/* 717 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 718 */ (_cffi_opcode_t)(6),
+/* 719 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 720 */ (_cffi_opcode_t)(7424),
+/* 721 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 722 */ (_cffi_opcode_t)(7),
+/* 723 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 724 */ (_cffi_opcode_t)(9),
+/* 725 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 726 */ _CFFI_OP(_CFFI_OP_ARRAY, 725), // uint8_t[5]
+/* 727 */ (_cffi_opcode_t)(5),
+/* 728 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1561,6 +1659,20 @@ static int _cffi_const_FPR_FAULT_USED_ID(unsigned long long *o)
 {
   int n = (FPR_FAULT_USED_ID) <= 0;
   *o = (unsigned long long)((FPR_FAULT_USED_ID) | 0);  /* check that FPR_FAULT_USED_ID is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_TABLE_IN_LIST(unsigned long long *o)
+{
+  int n = (FPR_FAULT_TABLE_IN_LIST) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_TABLE_IN_LIST) | 0);  /* check that FPR_FAULT_TABLE_IN_LIST is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_FAULT_POSITION(unsigned long long *o)
+{
+  int n = (FPR_FAULT_POSITION) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_POSITION) | 0);  /* check that FPR_FAULT_POSITION is an integer */
   return n;
 }
 
@@ -2041,7 +2153,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(561));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(648));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2265,7 +2377,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(572));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(660));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2502,6 +2614,190 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_allocator_zone _cffi_d_fpr_allocator_zone
+#endif
+
+static int _cffi_d_fpr_balloon_deflate(struct fpr_guest_memory const * x0, struct fpr_page_set * x1, uint32_t const * x2, uint32_t x3, struct fpr_balloon_account * x4)
+{
+  return fpr_balloon_deflate(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_balloon_deflate(PyObject *self, PyObject *args)
+{
+  struct fpr_guest_memory const * x0;
+  struct fpr_page_set * x1;
+  uint32_t const * x2;
+  uint32_t x3;
+  struct fpr_balloon_account * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_balloon_deflate", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(171), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(171), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(172), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(172), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(174), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(174), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_balloon_deflate(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_balloon_deflate _cffi_d_fpr_balloon_deflate
+#endif
+
+static int _cffi_d_fpr_balloon_inflate(struct fpr_guest_memory const * x0, struct fpr_page_set * x1, uint32_t const * x2, uint32_t x3, struct fpr_segment * x4, uint32_t * x5, struct fpr_balloon_account * x6)
+{
+  return fpr_balloon_inflate(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
+{
+  struct fpr_guest_memory const * x0;
+  struct fpr_page_set * x1;
+  uint32_t const * x2;
+  uint32_t x3;
+  struct fpr_segment * x4;
+  uint32_t * x5;
+  struct fpr_balloon_account * x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_balloon_inflate", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(171), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(171), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(172), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(172), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(147), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(147), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(30), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(30), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(174), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(174), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_balloon_inflate(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_balloon_inflate _cffi_d_fpr_balloon_inflate
 #endif
 
 static int _cffi_d_fpr_bench_mixed(struct fpr_allocator * x0, struct fpr_random * x1, uint32_t x2, uint64_t x3, uint64_t * x4, uint64_t x5)
@@ -2917,10 +3213,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(538), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(538), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2964,10 +3260,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(538), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(538), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3010,7 +3306,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(541));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(627));
   return pyresult;
 }
 #else
@@ -3270,10 +3566,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(185), arg2, (char **)&x2);
+      _cffi_type(210), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(185), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(210), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3335,10 +3631,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(191), arg2, (char **)&x2);
+      _cffi_type(216), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(191), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(216), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3441,19 +3737,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg0, (char **)&x0);
+      _cffi_type(497), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(497), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(459), arg1, (char **)&x1);
+      _cffi_type(545), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(459), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(545), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3494,10 +3790,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(459), arg0, (char **)&x0);
+      _cffi_type(545), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(459), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(545), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3542,10 +3838,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg0, (char **)&x0);
+      _cffi_type(497), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(497), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3594,19 +3890,19 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg0, (char **)&x0);
+      _cffi_type(497), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(497), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(199), arg1, (char **)&x1);
+      _cffi_type(285), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(199), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(285), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3643,10 +3939,10 @@ _cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg0, (char **)&x0);
+      _cffi_type(497), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(497), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3681,10 +3977,10 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(195), arg0, (char **)&x0);
+      _cffi_type(220), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(195), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3956,6 +4252,1059 @@ _cffi_f_fpr_list_take(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_list_take _cffi_d_fpr_list_take
 #endif
 
+static int _cffi_d_fpr_message_read(struct fpr_guest_memory const * x0, struct fpr_chain const * x1, struct fpr_report_cursor * x2, uint8_t * x3, uint64_t x4, uint64_t * x5, struct fpr_message_account * x6)
+{
+  return fpr_message_read(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_message_read(PyObject *self, PyObject *args)
+{
+  struct fpr_guest_memory const * x0;
+  struct fpr_chain const * x1;
+  struct fpr_report_cursor * x2;
+  uint8_t * x3;
+  uint64_t x4;
+  uint64_t * x5;
+  struct fpr_message_account * x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_message_read", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(151), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(151), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(152), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(152), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(41), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(41), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(21), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(21), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(156), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (struct fpr_message_account *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(156), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_message_read(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_message_read _cffi_d_fpr_message_read
+#endif
+
+static int _cffi_d_fpr_packed_driver_add(struct fpr_packed_driver * x0, struct fpr_segment const * x1, uint32_t x2, uint64_t x3)
+{
+  return fpr_packed_driver_add(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_driver_add(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_driver * x0;
+  struct fpr_segment const * x1;
+  uint32_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_driver_add", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(223), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(223), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(236), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(236), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_driver_add(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_driver_add _cffi_d_fpr_packed_driver_add
+#endif
+
+static int _cffi_d_fpr_packed_driver_disable_interrupts(struct fpr_packed_driver * x0)
+{
+  return fpr_packed_driver_disable_interrupts(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_driver_disable_interrupts(PyObject *self, PyObject *arg0)
+{
+  struct fpr_packed_driver * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(223), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(223), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_driver_disable_interrupts(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_driver_disable_interrupts _cffi_d_fpr_packed_driver_disable_interrupts
+#endif
+
+static int _cffi_d_fpr_packed_driver_enable_interrupts(struct fpr_packed_driver * x0, uint32_t * x1)
+{
+  return fpr_packed_driver_enable_interrupts(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_driver_enable_interrupts(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_driver * x0;
+  uint32_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_driver_enable_interrupts", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(223), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(223), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(30), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(30), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_driver_enable_interrupts(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_driver_enable_interrupts _cffi_d_fpr_packed_driver_enable_interrupts
+#endif
+
+static int _cffi_d_fpr_packed_driver_get(struct fpr_packed_driver * x0, uint64_t * x1, uint32_t * x2)
+{
+  return fpr_packed_driver_get(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_driver_get(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_driver * x0;
+  uint64_t * x1;
+  uint32_t * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_driver_get", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(223), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(223), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(21), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(21), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(30), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(30), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_driver_get(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_driver_get _cffi_d_fpr_packed_driver_get
+#endif
+
+static int _cffi_d_fpr_packed_driver_should_kick(struct fpr_packed_driver * x0, uint32_t * x1)
+{
+  return fpr_packed_driver_should_kick(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_driver_should_kick(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_driver * x0;
+  uint32_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_driver_should_kick", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(223), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(223), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(30), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(30), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_driver_should_kick(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_driver_should_kick _cffi_d_fpr_packed_driver_should_kick
+#endif
+
+static int _cffi_d_fpr_packed_driver_start(struct fpr_packed_driver * x0, struct fpr_guest_memory const * x1, struct fpr_ring_layout const * x2, struct fpr_driver_slot * x3, uint64_t x4, uint32_t x5, uint32_t x6)
+{
+  return fpr_packed_driver_start(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_driver * x0;
+  struct fpr_guest_memory const * x1;
+  struct fpr_ring_layout const * x2;
+  struct fpr_driver_slot * x3;
+  uint64_t x4;
+  uint32_t x5;
+  uint32_t x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_driver_start", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(223), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(223), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(228), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(228), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(229), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(229), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x5 = _cffi_to_c_int(arg5, uint32_t);
+  if (x5 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x6 = _cffi_to_c_int(arg6, uint32_t);
+  if (x6 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_driver_start(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_driver_start _cffi_d_fpr_packed_driver_start
+#endif
+
+static int _cffi_d_fpr_packed_part_bytes(uint32_t x0, uint64_t * x1, uint64_t * x2, uint64_t * x3)
+{
+  return fpr_packed_part_bytes(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_part_bytes(PyObject *self, PyObject *args)
+{
+  uint32_t x0;
+  uint64_t * x1;
+  uint64_t * x2;
+  uint64_t * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_part_bytes", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uint32_t);
+  if (x0 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(21), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(21), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(21), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(21), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(21), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(21), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_part_bytes(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_part_bytes _cffi_d_fpr_packed_part_bytes
+#endif
+
+static int _cffi_d_fpr_packed_ring_base(struct fpr_packed_ring const * x0, uint32_t * x1)
+{
+  return fpr_packed_ring_base(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_ring_base(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_ring const * x0;
+  uint32_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_ring_base", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(277), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(277), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(30), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(30), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_ring_base(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_ring_base _cffi_d_fpr_packed_ring_base
+#endif
+
+static int _cffi_d_fpr_packed_ring_disable_kicks(struct fpr_packed_ring * x0)
+{
+  return fpr_packed_ring_disable_kicks(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_ring_disable_kicks(PyObject *self, PyObject *arg0)
+{
+  struct fpr_packed_ring * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(250), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(250), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_ring_disable_kicks(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_ring_disable_kicks _cffi_d_fpr_packed_ring_disable_kicks
+#endif
+
+static int _cffi_d_fpr_packed_ring_enable_kicks(struct fpr_packed_ring * x0, uint32_t * x1)
+{
+  return fpr_packed_ring_enable_kicks(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_ring_enable_kicks(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_ring * x0;
+  uint32_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_ring_enable_kicks", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(250), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(250), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(30), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(30), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_ring_enable_kicks(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_ring_enable_kicks _cffi_d_fpr_packed_ring_enable_kicks
+#endif
+
+static int _cffi_d_fpr_packed_ring_overlaps(struct fpr_packed_ring const * x0)
+{
+  return fpr_packed_ring_overlaps(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_ring_overlaps(PyObject *self, PyObject *arg0)
+{
+  struct fpr_packed_ring const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(277), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(277), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_ring_overlaps(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_ring_overlaps _cffi_d_fpr_packed_ring_overlaps
+#endif
+
+static int _cffi_d_fpr_packed_ring_pop(struct fpr_packed_ring * x0, struct fpr_guest_memory const * x1, struct fpr_chain * x2)
+{
+  return fpr_packed_ring_pop(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_ring * x0;
+  struct fpr_guest_memory const * x1;
+  struct fpr_chain * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_ring_pop", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(250), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(250), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(259), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(259), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_ring_pop(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_ring_pop _cffi_d_fpr_packed_ring_pop
+#endif
+
+static int _cffi_d_fpr_packed_ring_push(struct fpr_packed_ring * x0, uint32_t x1, uint32_t x2)
+{
+  return fpr_packed_ring_push(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_ring_push(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_ring * x0;
+  uint32_t x1;
+  uint32_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_ring_push", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(250), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(250), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_ring_push(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_ring_push _cffi_d_fpr_packed_ring_push
+#endif
+
+static int _cffi_d_fpr_packed_ring_remap(struct fpr_packed_ring * x0, struct fpr_guest_memory const * x1)
+{
+  return fpr_packed_ring_remap(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_ring_remap(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_ring * x0;
+  struct fpr_guest_memory const * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_ring_remap", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(250), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(250), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_ring_remap(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_ring_remap _cffi_d_fpr_packed_ring_remap
+#endif
+
+static int _cffi_d_fpr_packed_ring_should_notify(struct fpr_packed_ring * x0, uint32_t * x1)
+{
+  return fpr_packed_ring_should_notify(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_ring_should_notify(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_ring * x0;
+  uint32_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_ring_should_notify", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(250), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(250), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(30), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(30), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_ring_should_notify(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_ring_should_notify _cffi_d_fpr_packed_ring_should_notify
+#endif
+
+static int _cffi_d_fpr_packed_ring_start(struct fpr_packed_ring * x0, struct fpr_guest_memory const * x1, struct fpr_ring_layout const * x2, uint32_t x3)
+{
+  return fpr_packed_ring_start(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
+{
+  struct fpr_packed_ring * x0;
+  struct fpr_guest_memory const * x1;
+  struct fpr_ring_layout const * x2;
+  uint32_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_packed_ring_start", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(250), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(250), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(150), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(150), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(228), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(228), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_ring_start(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_ring_start _cffi_d_fpr_packed_ring_start
+#endif
+
+static int _cffi_d_fpr_packed_ring_unpop(struct fpr_packed_ring * x0)
+{
+  return fpr_packed_ring_unpop(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_packed_ring_unpop(PyObject *self, PyObject *arg0)
+{
+  struct fpr_packed_ring * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(250), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(250), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_packed_ring_unpop(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_packed_ring_unpop _cffi_d_fpr_packed_ring_unpop
+#endif
+
 static int _cffi_d_fpr_pcp_read(struct fpr_allocator const * x0, uint32_t x1, uint32_t x2, uint32_t x3, uint64_t * x4, uint64_t x5, uint64_t * x6)
 {
   return fpr_pcp_read(x0, x1, x2, x3, x4, x5, x6);
@@ -4203,10 +5552,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(218), arg0, (char **)&x0);
+      _cffi_type(304), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(218), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(304), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4216,10 +5565,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(517), arg2, (char **)&x2);
+      _cffi_type(603), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(517), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(603), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4264,19 +5613,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg0, (char **)&x0);
+      _cffi_type(307), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(307), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(222), arg1, (char **)&x1);
+      _cffi_type(308), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(222), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(308), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4286,10 +5635,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(224), arg3, (char **)&x3);
+      _cffi_type(310), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(224), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(310), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4322,10 +5671,10 @@ _cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(198), arg0, (char **)&x0);
+      _cffi_type(284), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(198), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4374,19 +5723,19 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(198), arg0, (char **)&x0);
+      _cffi_type(284), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(198), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(199), arg1, (char **)&x1);
+      _cffi_type(285), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(199), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(285), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4409,10 +5758,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(203), arg5, (char **)&x5);
+      _cffi_type(289), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(203), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4447,10 +5796,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(218), arg0, (char **)&x0);
+      _cffi_type(304), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(218), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(304), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4462,7 +5811,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(459));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(545));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4485,10 +5834,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(218), arg0, (char **)&x0);
+      _cffi_type(304), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(218), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(304), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4529,10 +5878,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(218), arg0, (char **)&x0);
+      _cffi_type(304), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(218), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(304), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4577,10 +5926,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(218), arg0, (char **)&x0);
+      _cffi_type(304), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(218), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(304), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4596,7 +5945,7 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(185));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(210));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4629,10 +5978,10 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(198), arg0, (char **)&x0);
+      _cffi_type(284), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(198), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4689,10 +6038,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(198), arg0, (char **)&x0);
+      _cffi_type(284), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(198), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4744,10 +6093,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(218), arg0, (char **)&x0);
+      _cffi_type(304), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(218), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(304), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4798,10 +6147,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(185), arg0, (char **)&x0);
+      _cffi_type(210), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(185), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(210), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5311,10 +6660,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(341), arg6, (char **)&x6);
+      _cffi_type(427), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(341), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(427), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5324,10 +6673,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(343), arg8, (char **)&x8);
+      _cffi_type(429), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(429), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5413,28 +6762,28 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(152), arg2, (char **)&x2);
+      _cffi_type(161), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(152), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(161), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(153), arg3, (char **)&x3);
+      _cffi_type(152), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(153), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(152), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(154), arg4, (char **)&x4);
+      _cffi_type(163), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(154), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(163), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5462,10 +6811,10 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(158), arg8, (char **)&x8);
+      _cffi_type(167), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(158), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(167), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5571,10 +6920,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(241), arg0, (char **)&x0);
+      _cffi_type(327), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(327), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5584,10 +6933,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(517), arg2, (char **)&x2);
+      _cffi_type(603), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(517), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(603), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5634,19 +6983,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(247), arg0, (char **)&x0);
+      _cffi_type(333), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(333), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(222), arg1, (char **)&x1);
+      _cffi_type(308), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(222), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(308), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5656,19 +7005,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(195), arg3, (char **)&x3);
+      _cffi_type(220), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(195), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(220), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(251), arg4, (char **)&x4);
+      _cffi_type(337), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(251), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(337), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5701,10 +7050,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(227), arg0, (char **)&x0);
+      _cffi_type(313), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5753,19 +7102,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(227), arg0, (char **)&x0);
+      _cffi_type(313), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(199), arg1, (char **)&x1);
+      _cffi_type(285), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(199), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(285), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5788,10 +7137,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(203), arg5, (char **)&x5);
+      _cffi_type(289), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(203), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5826,10 +7175,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(241), arg0, (char **)&x0);
+      _cffi_type(327), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(327), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5841,7 +7190,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(459));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(545));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -5864,10 +7213,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(241), arg0, (char **)&x0);
+      _cffi_type(327), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(327), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5912,10 +7261,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(227), arg0, (char **)&x0);
+      _cffi_type(313), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(227), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5972,10 +7321,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(241), arg0, (char **)&x0);
+      _cffi_type(327), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(327), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6027,10 +7376,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(241), arg0, (char **)&x0);
+      _cffi_type(327), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(327), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6081,10 +7430,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(185), arg0, (char **)&x0);
+      _cffi_type(210), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(185), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(210), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6158,10 +7507,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(531), arg0, (char **)&x0);
+      _cffi_type(617), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(531), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(617), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6171,10 +7520,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(199), arg2, (char **)&x2);
+      _cffi_type(285), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(199), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(285), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6184,10 +7533,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(203), arg4, (char **)&x4);
+      _cffi_type(289), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(203), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6288,10 +7637,10 @@ _cffi_f_fpr_shared_map_lost(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(254), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(254), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6372,19 +7721,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(257), arg0, (char **)&x0);
+      _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(270), arg1, (char **)&x1);
+      _cffi_type(236), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(270), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(236), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6427,10 +7776,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(257), arg0, (char **)&x0);
+      _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6471,10 +7820,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(257), arg0, (char **)&x0);
+      _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6526,10 +7875,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(257), arg0, (char **)&x0);
+      _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6588,10 +7937,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(257), arg0, (char **)&x0);
+      _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6651,10 +8000,10 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(257), arg0, (char **)&x0);
+      _cffi_type(343), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6669,19 +8018,19 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(262), arg2, (char **)&x2);
+      _cffi_type(228), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(262), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(228), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(263), arg3, (char **)&x3);
+      _cffi_type(229), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(263), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6798,10 +8147,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(284), arg0, (char **)&x0);
+      _cffi_type(370), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6842,10 +8191,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(284), arg0, (char **)&x0);
+      _cffi_type(370), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6889,10 +8238,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(312), arg0, (char **)&x0);
+      _cffi_type(398), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(312), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(398), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6935,10 +8284,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(284), arg0, (char **)&x0);
+      _cffi_type(370), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6953,10 +8302,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(293), arg2, (char **)&x2);
+      _cffi_type(259), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(293), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(259), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6999,10 +8348,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(284), arg0, (char **)&x0);
+      _cffi_type(370), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7051,10 +8400,10 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(284), arg0, (char **)&x0);
+      _cffi_type(370), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7104,10 +8453,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(284), arg0, (char **)&x0);
+      _cffi_type(370), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7163,10 +8512,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(284), arg0, (char **)&x0);
+      _cffi_type(370), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7181,10 +8530,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(262), arg2, (char **)&x2);
+      _cffi_type(228), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(262), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(228), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7215,6 +8564,44 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_split_ring_start _cffi_d_fpr_split_ring_start
+#endif
+
+static int _cffi_d_fpr_split_ring_unpop(struct fpr_split_ring * x0)
+{
+  return fpr_split_ring_unpop(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
+{
+  struct fpr_split_ring * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(370), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(370), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_split_ring_unpop(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_split_ring_unpop _cffi_d_fpr_split_ring_unpop
 #endif
 
 static int _cffi_d_fpr_trace_pair(struct fpr_trace_event const * x0, uint64_t x1, uint32_t * x2, uint64_t x3, uint32_t * x4, uint32_t * x5, struct fpr_trace_op * x6, struct fpr_trace_pairing * x7)
@@ -7294,19 +8681,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(321), arg6, (char **)&x6);
+      _cffi_type(407), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(321), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(407), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(322), arg7, (char **)&x7);
+      _cffi_type(408), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(322), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(408), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7365,10 +8752,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(348), arg0, (char **)&x0);
+      _cffi_type(434), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(348), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(434), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7391,10 +8778,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(352), arg4, (char **)&x4);
+      _cffi_type(438), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(352), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(438), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7404,10 +8791,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(354), arg6, (char **)&x6);
+      _cffi_type(440), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(354), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(440), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7502,10 +8889,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(179), arg3, (char **)&x3);
+      _cffi_type(204), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(179), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(204), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7559,10 +8946,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(447), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(447), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7621,10 +9008,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(408), arg0, (char **)&x0);
+      _cffi_type(494), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7639,28 +9026,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(410), arg2, (char **)&x2);
+      _cffi_type(496), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(410), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(496), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg3, (char **)&x3);
+      _cffi_type(497), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(497), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(412), arg4, (char **)&x4);
+      _cffi_type(498), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(412), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(498), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7693,10 +9080,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(447), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(447), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7743,10 +9130,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(447), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(447), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7760,10 +9147,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(363), arg3, (char **)&x3);
+      _cffi_type(449), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(363), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(449), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7810,10 +9197,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(391), arg0, (char **)&x0);
+      _cffi_type(477), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(391), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7823,10 +9210,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(393), arg2, (char **)&x2);
+      _cffi_type(479), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(393), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(479), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7873,10 +9260,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(391), arg0, (char **)&x0);
+      _cffi_type(477), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(391), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7947,10 +9334,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(447), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(447), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7960,10 +9347,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(363), arg2, (char **)&x2);
+      _cffi_type(449), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(363), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(449), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8010,10 +9397,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(447), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(447), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8023,10 +9410,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(388), arg2, (char **)&x2);
+      _cffi_type(474), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(474), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8071,10 +9458,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(447), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(447), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8129,10 +9516,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(391), arg0, (char **)&x0);
+      _cffi_type(477), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(391), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8142,10 +9529,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(398), arg2, (char **)&x2);
+      _cffi_type(484), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(398), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(484), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8206,6 +9593,15 @@ static int _cffi_const_FPR_ALLOC_NO_RECLAIM(unsigned long long *o)
   int n = (FPR_ALLOC_NO_RECLAIM) <= 0;
   *o = (unsigned long long)((FPR_ALLOC_NO_RECLAIM) | 0);  /* check that FPR_ALLOC_NO_RECLAIM is an integer */
   if (!_cffi_check_int(*o, n, 16U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_BALLOON_PAGE_BYTES(unsigned long long *o)
+{
+  int n = (FPR_BALLOON_PAGE_BYTES) <= 0;
+  *o = (unsigned long long)((FPR_BALLOON_PAGE_BYTES) | 0);  /* check that FPR_BALLOON_PAGE_BYTES is an integer */
+  if (!_cffi_check_int(*o, n, 4096U))
     n |= 2;
   return n;
 }
@@ -8485,6 +9881,15 @@ static int _cffi_const_FPR_OP_ZEROED(unsigned long long *o)
   int n = (FPR_OP_ZEROED) <= 0;
   *o = (unsigned long long)((FPR_OP_ZEROED) | 0);  /* check that FPR_OP_ZEROED is an integer */
   if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_PACKED_FRESH(unsigned long long *o)
+{
+  int n = (FPR_PACKED_FRESH) <= 0;
+  *o = (unsigned long long)((FPR_PACKED_FRESH) | 0);  /* check that FPR_PACKED_FRESH is an integer */
+  if (!_cffi_check_int(*o, n, 2147516416U))
     n |= 2;
   return n;
 }
@@ -8876,6 +10281,17 @@ static void _cffi_checkfld_struct_fpr_allocator_config(struct fpr_allocator_conf
 struct _cffi_align_struct_fpr_allocator_config { char x; struct fpr_allocator_config y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_balloon_account(struct fpr_balloon_account *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->numbers) | 0);  /* check that 'struct fpr_balloon_account.numbers' is an integer */
+  (void)((p->outside) | 0);  /* check that 'struct fpr_balloon_account.outside' is an integer */
+  (void)((p->repeats) | 0);  /* check that 'struct fpr_balloon_account.repeats' is an integer */
+}
+struct _cffi_align_struct_fpr_balloon_account { char x; struct fpr_balloon_account y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_block(struct fpr_block *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -9072,6 +10488,16 @@ static void _cffi_checkfld_struct_fpr_memory_region(struct fpr_memory_region *p)
 struct _cffi_align_struct_fpr_memory_region { char x; struct fpr_memory_region y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_message_account(struct fpr_message_account *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->writable_segments) | 0);  /* check that 'struct fpr_message_account.writable_segments' is an integer */
+  (void)((p->outside_bytes) | 0);  /* check that 'struct fpr_message_account.outside_bytes' is an integer */
+}
+struct _cffi_align_struct_fpr_message_account { char x; struct fpr_message_account y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_notify(struct fpr_notify *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -9106,6 +10532,65 @@ static void _cffi_checkfld_struct_fpr_owner_view(struct fpr_owner_view *p)
   (void)((p->head) | 0);  /* check that 'struct fpr_owner_view.head' is an integer */
 }
 struct _cffi_align_struct_fpr_owner_view { char x; struct fpr_owner_view y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_packed_driver(struct fpr_packed_driver *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct fpr_ring_layout *tmp = &p->layout; (void)tmp; }
+  { struct packed_desc * *tmp = &p->table; (void)tmp; }
+  { struct packed_event * *tmp = &p->driver; (void)tmp; }
+  { struct packed_event * *tmp = &p->device; (void)tmp; }
+  { struct packed_desc * *tmp = &p->tables; (void)tmp; }
+  { struct fpr_driver_slot * *tmp = &p->slots; (void)tmp; }
+  (void)((p->tables_gpa) | 0);  /* check that 'struct fpr_packed_driver.tables_gpa' is an integer */
+  (void)((p->free_tables) | 0);  /* check that 'struct fpr_packed_driver.free_tables' is an integer */
+  (void)((p->table_entries) | 0);  /* check that 'struct fpr_packed_driver.table_entries' is an integer */
+  (void)((p->fault) | 0);  /* check that 'struct fpr_packed_driver.fault' is an integer */
+  (void)((p->free_count) | 0);  /* check that 'struct fpr_packed_driver.free_count' is an integer */
+  (void)((p->added) | 0);  /* check that 'struct fpr_packed_driver.added' is an integer */
+  (void)((p->free_id) | 0);  /* check that 'struct fpr_packed_driver.free_id' is an integer */
+  (void)((p->avail) | 0);  /* check that 'struct fpr_packed_driver.avail' is an integer */
+  (void)((p->avail_wrap) | 0);  /* check that 'struct fpr_packed_driver.avail_wrap' is an integer */
+  (void)((p->used) | 0);  /* check that 'struct fpr_packed_driver.used' is an integer */
+  (void)((p->used_wrap) | 0);  /* check that 'struct fpr_packed_driver.used_wrap' is an integer */
+  (void)((p->event_flags) | 0);  /* check that 'struct fpr_packed_driver.event_flags' is an integer */
+}
+struct _cffi_align_struct_fpr_packed_driver { char x; struct fpr_packed_driver y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_packed_ring(struct fpr_packed_ring *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct fpr_ring_layout *tmp = &p->layout; (void)tmp; }
+  { struct packed_desc * *tmp = &p->table; (void)tmp; }
+  { struct packed_event * *tmp = &p->driver; (void)tmp; }
+  { struct packed_event * *tmp = &p->device; (void)tmp; }
+  (void)((p->avail) | 0);  /* check that 'struct fpr_packed_ring.avail' is an integer */
+  (void)((p->avail_wrap) | 0);  /* check that 'struct fpr_packed_ring.avail_wrap' is an integer */
+  (void)((p->used) | 0);  /* check that 'struct fpr_packed_ring.used' is an integer */
+  (void)((p->used_wrap) | 0);  /* check that 'struct fpr_packed_ring.used_wrap' is an integer */
+  (void)((p->last_avail) | 0);  /* check that 'struct fpr_packed_ring.last_avail' is an integer */
+  (void)((p->last_wrap) | 0);  /* check that 'struct fpr_packed_ring.last_wrap' is an integer */
+  (void)((p->pushed) | 0);  /* check that 'struct fpr_packed_ring.pushed' is an integer */
+  (void)((p->undecided) | 0);  /* check that 'struct fpr_packed_ring.undecided' is an integer */
+  (void)((p->fault) | 0);  /* check that 'struct fpr_packed_ring.fault' is an integer */
+  { struct fpr_ring_counters *tmp = &p->counters; (void)tmp; }
+}
+struct _cffi_align_struct_fpr_packed_ring { char x; struct fpr_packed_ring y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_page_set(struct fpr_page_set *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { uint64_t * *tmp = &p->words; (void)tmp; }
+  (void)((p->pages) | 0);  /* check that 'struct fpr_page_set.pages' is an integer */
+  (void)((p->count) | 0);  /* check that 'struct fpr_page_set.count' is an integer */
+}
+struct _cffi_align_struct_fpr_page_set { char x; struct fpr_page_set y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_random(struct fpr_random *p)
@@ -9533,6 +11018,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ALLOC_NONBLOCKING", (void *)_cffi_const_FPR_ALLOC_NONBLOCKING, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_ALLOC_NO_RECLAIM", (void *)_cffi_const_FPR_ALLOC_NO_RECLAIM, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_BAD_ARGUMENT", (void *)_cffi_const_FPR_BAD_ARGUMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_BALLOON_PAGE_BYTES", (void *)_cffi_const_FPR_BALLOON_PAGE_BYTES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CHAIN_MAX", (void *)_cffi_const_FPR_CHAIN_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_COST_MAX_NS", (void *)_cffi_const_FPR_COST_MAX_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -9554,8 +11040,10 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_FAULT_NONE", (void *)_cffi_const_FPR_FAULT_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_NOT_NEGOTIATED", (void *)_cffi_const_FPR_FAULT_NOT_NEGOTIATED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_PART_OUTSIDE", (void *)_cffi_const_FPR_FAULT_PART_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_POSITION", (void *)_cffi_const_FPR_FAULT_POSITION, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_SIZE", (void *)_cffi_const_FPR_FAULT_SIZE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_TABLE_BYTES", (void *)_cffi_const_FPR_FAULT_TABLE_BYTES, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_TABLE_IN_LIST", (void *)_cffi_const_FPR_FAULT_TABLE_IN_LIST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_TABLE_OUTSIDE", (void *)_cffi_const_FPR_FAULT_TABLE_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_TOO_LONG", (void *)_cffi_const_FPR_FAULT_TOO_LONG, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_USED_ID", (void *)_cffi_const_FPR_FAULT_USED_ID, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -9610,6 +11098,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_OP_WORK", (void *)_cffi_const_FPR_OP_WORK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_ZEROED", (void *)_cffi_const_FPR_OP_ZEROED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OUTSIDE", (void *)_cffi_const_FPR_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PACKED_FRESH", (void *)_cffi_const_FPR_PACKED_FRESH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_PCP_LISTS", (void *)_cffi_const_FPR_PCP_LISTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_RECLAIMABLE", (void *)_cffi_const_FPR_RECLAIMABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REFUSED", (void *)_cffi_const_FPR_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -9682,107 +11171,128 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 96), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 96), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 109), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 429), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 515), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 138), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 486), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 441), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 448), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 438), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 572), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 527), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 534), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 524), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 91), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 49), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 114), (void *)_cffi_d_fpr_allocator_validate },
   { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 119), (void *)_cffi_d_fpr_allocator_zone },
+  { "fpr_balloon_deflate", (void *)_cffi_f_fpr_balloon_deflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 169), (void *)_cffi_d_fpr_balloon_deflate },
+  { "fpr_balloon_inflate", (void *)_cffi_f_fpr_balloon_inflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 176), (void *)_cffi_d_fpr_balloon_inflate },
   { "fpr_bench_mixed", (void *)_cffi_f_fpr_bench_mixed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 16), (void *)_cffi_d_fpr_bench_mixed },
   { "fpr_bench_pairs", (void *)_cffi_f_fpr_bench_pairs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_bench_pairs },
   { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 72), (void *)_cffi_d_fpr_buddy_alloc },
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 133), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 91), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 454), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 540), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 537), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 85), (void *)_cffi_d_fpr_free },
-  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 170), (void *)_cffi_d_fpr_guest_inside },
-  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 160), (void *)_cffi_d_fpr_guest_memory_check },
-  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 182), (void *)_cffi_d_fpr_guest_read },
-  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 188), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 445), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 479), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 492), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 458), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 501), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 496), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 489), (void *)_cffi_d_fpr_histogram_reset },
-  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 194), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 195), (void *)_cffi_d_fpr_guest_inside },
+  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_guest_memory_check },
+  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 207), (void *)_cffi_d_fpr_guest_read },
+  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 213), (void *)_cffi_d_fpr_guest_write },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 531), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 565), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 578), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 544), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 587), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 582), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 575), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 219), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 124), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 54), (void *)_cffi_d_fpr_list_take },
+  { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 149), (void *)_cffi_d_fpr_message_read },
+  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_packed_driver_add },
+  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 222), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
+  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 240), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
+  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 244), (void *)_cffi_d_fpr_packed_driver_get },
+  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 240), (void *)_cffi_d_fpr_packed_driver_should_kick },
+  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 225), (void *)_cffi_d_fpr_packed_driver_start },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 500), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 279), (void *)_cffi_d_fpr_packed_ring_base },
+  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 249), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
+  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 267), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
+  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 276), (void *)_cffi_d_fpr_packed_ring_overlaps },
+  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 256), (void *)_cffi_d_fpr_packed_ring_pop },
+  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 271), (void *)_cffi_d_fpr_packed_ring_push },
+  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 252), (void *)_cffi_d_fpr_packed_ring_remap },
+  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 267), (void *)_cffi_d_fpr_packed_ring_should_notify },
+  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 261), (void *)_cffi_d_fpr_packed_ring_start },
+  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 249), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 124), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 465), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 462), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 506), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 514), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 220), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 511), (void *)_cffi_d_fpr_real_memory_destroy },
-  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 197), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 432), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 217), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 472), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 205), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 211), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 469), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 420), (void *)_cffi_d_fpr_real_memory_touch },
-  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 164), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 324), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 551), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 548), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 600), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 306), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 597), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 283), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 518), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 303), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 558), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 568), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 291), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 297), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 555), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 506), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 189), (void *)_cffi_d_fpr_region_find },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 35), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 24), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 334), (void *)_cffi_d_fpr_replay_unseen },
-  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 149), (void *)_cffi_d_fpr_report_judge },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 420), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 158), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 522), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 246), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 519), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 226), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 435), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 476), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 240), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 476), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 420), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 530), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 608), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 332), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 605), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 312), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 521), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 562), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 320), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 326), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 562), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 506), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 616), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
-  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 253), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 527), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 268), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 256), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 259), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 414), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 283), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 302), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 311), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 290), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 306), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 286), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 302), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 295), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 314), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 347), (void *)_cffi_d_fpr_trace_parse },
-  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 175), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 379), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 407), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 537), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 390), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 400), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 360), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 385), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 366), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 395), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 339), (void *)_cffi_d_fpr_shared_map_lost },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 613), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 354), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 342), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 360), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 364), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 360), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 345), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 500), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 369), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 388), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 397), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 376), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 392), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 388), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 381), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 369), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 400), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 433), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 200), (void *)_cffi_d_fpr_translate },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 465), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 493), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 623), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 458), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 476), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 486), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 446), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 471), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 452), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 481), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -9800,19 +11310,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 630) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 630) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 630) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 630) },
+               _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "numbers", offsetof(struct fpr_balloon_account, numbers),
+               sizeof(((struct fpr_balloon_account *)0)->numbers),
+               _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "outside", offsetof(struct fpr_balloon_account, outside),
+               sizeof(((struct fpr_balloon_account *)0)->outside),
+               _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "repeats", offsetof(struct fpr_balloon_account, repeats),
+               sizeof(((struct fpr_balloon_account *)0)->repeats),
+               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pfn", offsetof(struct fpr_block, pfn),
            sizeof(((struct fpr_block *)0)->pfn),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -9845,7 +11364,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 622) },
+          _CFFI_OP(_CFFI_OP_NOOP, 717) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -9911,10 +11430,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 299) },
+            _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 299) },
+             _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9950,7 +11469,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 581) },
+               _CFFI_OP(_CFFI_OP_NOOP, 672) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -9965,43 +11484,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 624) },
+               _CFFI_OP(_CFFI_OP_NOOP, 719) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 560) },
+                _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 560) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 560) },
+                _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 560) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 560) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 560) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 560) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 560) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 560) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 560) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 560) },
+            _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 560) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 647) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10079,16 +11598,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 185) },
+            _CFFI_OP(_CFFI_OP_NOOP, 210) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 553) },
+             _CFFI_OP(_CFFI_OP_NOOP, 639) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "bytes", offsetof(struct fpr_memory_region, bytes),
              sizeof(((struct fpr_memory_region *)0)->bytes),
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "writable_segments", offsetof(struct fpr_message_account, writable_segments),
+                         sizeof(((struct fpr_message_account *)0)->writable_segments),
+                         _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "outside_bytes", offsetof(struct fpr_message_account, outside_bytes),
+                     sizeof(((struct fpr_message_account *)0)->outside_bytes),
+                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "order", offsetof(struct fpr_notify, order),
              sizeof(((struct fpr_notify *)0)->order),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10106,16 +11631,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 630) },
+            _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 630) },
+             _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 630) },
+            _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 630) },
+             _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -10125,9 +11650,114 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "head", offsetof(struct fpr_owner_view, head),
             sizeof(((struct fpr_owner_view *)0)->head),
             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "layout", offsetof(struct fpr_packed_driver, layout),
+              sizeof(((struct fpr_packed_driver *)0)->layout),
+              _CFFI_OP(_CFFI_OP_NOOP, 684) },
+  { "table", offsetof(struct fpr_packed_driver, table),
+             sizeof(((struct fpr_packed_driver *)0)->table),
+             _CFFI_OP(_CFFI_OP_NOOP, 701) },
+  { "driver", offsetof(struct fpr_packed_driver, driver),
+              sizeof(((struct fpr_packed_driver *)0)->driver),
+              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+  { "device", offsetof(struct fpr_packed_driver, device),
+              sizeof(((struct fpr_packed_driver *)0)->device),
+              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+  { "tables", offsetof(struct fpr_packed_driver, tables),
+              sizeof(((struct fpr_packed_driver *)0)->tables),
+              _CFFI_OP(_CFFI_OP_NOOP, 701) },
+  { "slots", offsetof(struct fpr_packed_driver, slots),
+             sizeof(((struct fpr_packed_driver *)0)->slots),
+             _CFFI_OP(_CFFI_OP_NOOP, 229) },
+  { "tables_gpa", offsetof(struct fpr_packed_driver, tables_gpa),
+                  sizeof(((struct fpr_packed_driver *)0)->tables_gpa),
+                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "free_tables", offsetof(struct fpr_packed_driver, free_tables),
+                   sizeof(((struct fpr_packed_driver *)0)->free_tables),
+                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "table_entries", offsetof(struct fpr_packed_driver, table_entries),
+                     sizeof(((struct fpr_packed_driver *)0)->table_entries),
+                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "fault", offsetof(struct fpr_packed_driver, fault),
+             sizeof(((struct fpr_packed_driver *)0)->fault),
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "free_count", offsetof(struct fpr_packed_driver, free_count),
+                  sizeof(((struct fpr_packed_driver *)0)->free_count),
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "added", offsetof(struct fpr_packed_driver, added),
+             sizeof(((struct fpr_packed_driver *)0)->added),
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "free_id", offsetof(struct fpr_packed_driver, free_id),
+               sizeof(((struct fpr_packed_driver *)0)->free_id),
+               _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "avail", offsetof(struct fpr_packed_driver, avail),
+             sizeof(((struct fpr_packed_driver *)0)->avail),
+             _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
+                  sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
+                  _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "used", offsetof(struct fpr_packed_driver, used),
+            sizeof(((struct fpr_packed_driver *)0)->used),
+            _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
+                 sizeof(((struct fpr_packed_driver *)0)->used_wrap),
+                 _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
+                   sizeof(((struct fpr_packed_driver *)0)->event_flags),
+                   _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "layout", offsetof(struct fpr_packed_ring, layout),
+              sizeof(((struct fpr_packed_ring *)0)->layout),
+              _CFFI_OP(_CFFI_OP_NOOP, 684) },
+  { "table", offsetof(struct fpr_packed_ring, table),
+             sizeof(((struct fpr_packed_ring *)0)->table),
+             _CFFI_OP(_CFFI_OP_NOOP, 701) },
+  { "driver", offsetof(struct fpr_packed_ring, driver),
+              sizeof(((struct fpr_packed_ring *)0)->driver),
+              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+  { "device", offsetof(struct fpr_packed_ring, device),
+              sizeof(((struct fpr_packed_ring *)0)->device),
+              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+  { "avail", offsetof(struct fpr_packed_ring, avail),
+             sizeof(((struct fpr_packed_ring *)0)->avail),
+             _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
+                  sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
+                  _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "used", offsetof(struct fpr_packed_ring, used),
+            sizeof(((struct fpr_packed_ring *)0)->used),
+            _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
+                 sizeof(((struct fpr_packed_ring *)0)->used_wrap),
+                 _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
+                  sizeof(((struct fpr_packed_ring *)0)->last_avail),
+                  _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
+                 sizeof(((struct fpr_packed_ring *)0)->last_wrap),
+                 _CFFI_OP(_CFFI_OP_NOOP, 385) },
+  { "pushed", offsetof(struct fpr_packed_ring, pushed),
+              sizeof(((struct fpr_packed_ring *)0)->pushed),
+              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "undecided", offsetof(struct fpr_packed_ring, undecided),
+                 sizeof(((struct fpr_packed_ring *)0)->undecided),
+                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "fault", offsetof(struct fpr_packed_ring, fault),
+             sizeof(((struct fpr_packed_ring *)0)->fault),
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "counters", offsetof(struct fpr_packed_ring, counters),
+                sizeof(((struct fpr_packed_ring *)0)->counters),
+                _CFFI_OP(_CFFI_OP_NOOP, 683) },
+  { "words", offsetof(struct fpr_page_set, words),
+             sizeof(((struct fpr_page_set *)0)->words),
+             _CFFI_OP(_CFFI_OP_NOOP, 21) },
+  { "pages", offsetof(struct fpr_page_set, pages),
+             sizeof(((struct fpr_page_set *)0)->pages),
+             _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "count", offsetof(struct fpr_page_set, count),
+             sizeof(((struct fpr_page_set *)0)->count),
+             _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 620) },
+             _CFFI_OP(_CFFI_OP_NOOP, 715) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -10250,13 +11880,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 626) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 721) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 626) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 721) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 618) },
+             _CFFI_OP(_CFFI_OP_NOOP, 713) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10268,7 +11898,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 577) },
+              _CFFI_OP(_CFFI_OP_NOOP, 668) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10370,10 +12000,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 554) },
+          _CFFI_OP(_CFFI_OP_NOOP, 640) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 554) },
+               _CFFI_OP(_CFFI_OP_NOOP, 640) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10382,22 +12012,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 593) },
+              _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 612) },
+             _CFFI_OP(_CFFI_OP_NOOP, 707) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 610) },
+             _CFFI_OP(_CFFI_OP_NOOP, 705) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 614) },
+            _CFFI_OP(_CFFI_OP_NOOP, 709) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 612) },
+              _CFFI_OP(_CFFI_OP_NOOP, 707) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 263) },
+             _CFFI_OP(_CFFI_OP_NOOP, 229) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -10415,34 +12045,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 299) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 299) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 299) },
+              _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 299) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 299) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 299) },
+                _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 593) },
+              _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 612) },
+             _CFFI_OP(_CFFI_OP_NOOP, 707) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 610) },
+             _CFFI_OP(_CFFI_OP_NOOP, 705) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 614) },
+            _CFFI_OP(_CFFI_OP_NOOP, 709) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 21) },
@@ -10451,22 +12081,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 299) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 299) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 299) },
+                _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 299) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 592) },
+                _CFFI_OP(_CFFI_OP_NOOP, 683) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10508,34 +12138,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 299) },
+           _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 299) },
+           _CFFI_OP(_CFFI_OP_NOOP, 385) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 630) },
+            _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 630) },
+             _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 555) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 641) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 630) },
+             _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 630) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 555) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 641) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 630) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 725) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 631) },
+                _CFFI_OP(_CFFI_OP_NOOP, 726) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -10592,10 +12222,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 628) },
+              _CFFI_OP(_CFFI_OP_NOOP, 723) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 628) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 723) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -10637,7 +12267,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 565) },
+             _CFFI_OP(_CFFI_OP_NOOP, 652) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -10658,7 +12288,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 620) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 715) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -10670,7 +12300,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 608) },
+              _CFFI_OP(_CFFI_OP_NOOP, 699) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -10685,150 +12315,164 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 616) },
+               _CFFI_OP(_CFFI_OP_NOOP, 711) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 556, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 642, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 557, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 643, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 558, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 559, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 560, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 562, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 563, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 564, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 565, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 566, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 567, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 568, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 15 },
-  { "fpr_host_counters", 569, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 75, 22 },
-  { "fpr_memory_port", 570, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 97, 2 },
-  { "fpr_memory_region", 571, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 99, 2 },
-  { "fpr_notify", 573, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 101, 3 },
-  { "fpr_op", 574, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 104, 6 },
-  { "fpr_owner_view", 575, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 110, 3 },
-  { "fpr_random", 576, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 113, 1 },
-  { "fpr_range", 578, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 114, 2 },
-  { "fpr_real_memory", 579, _CFFI_F_OPAQUE,
+  { "fpr_balloon_account", 644, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 9, 3 },
+  { "fpr_block", 645, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 12, 3 },
+  { "fpr_chain", 646, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 15, 7 },
+  { "fpr_cost", 647, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 22, 1 },
+  { "fpr_counters", 649, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 23, 10 },
+  { "fpr_discard_outcome", 650, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 33, 10 },
+  { "fpr_driver_slot", 651, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 43, 4 },
+  { "fpr_guest_costs", 652, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 47, 10 },
+  { "fpr_guest_memory", 653, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 57, 2 },
+  { "fpr_histogram", 654, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 59, 4 },
+  { "fpr_host_costs", 655, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 63, 15 },
+  { "fpr_host_counters", 656, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 78, 22 },
+  { "fpr_memory_port", 657, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 100, 2 },
+  { "fpr_memory_region", 658, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 102, 2 },
+  { "fpr_message_account", 659, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 104, 2 },
+  { "fpr_notify", 661, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 106, 3 },
+  { "fpr_op", 662, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 109, 6 },
+  { "fpr_owner_view", 663, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 115, 3 },
+  { "fpr_packed_driver", 664, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 118, 18 },
+  { "fpr_packed_ring", 665, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 136, 14 },
+  { "fpr_page_set", 666, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 150, 3 },
+  { "fpr_random", 667, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 153, 1 },
+  { "fpr_range", 669, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 154, 2 },
+  { "fpr_real_memory", 670, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 580, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 116, 4 },
-  { "fpr_region", 582, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 120, 5 },
-  { "fpr_replay_frames_stats", 583, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 125, 10 },
-  { "fpr_replay_model_stats", 584, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 135, 10 },
-  { "fpr_replay_phase", 585, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 145, 2 },
-  { "fpr_replay_unseen", 586, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 147, 4 },
-  { "fpr_report_account", 587, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 151, 6 },
-  { "fpr_report_cursor", 588, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 157, 3 },
-  { "fpr_report_rules", 589, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 160, 3 },
-  { "fpr_residency", 590, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 671, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 156, 4 },
+  { "fpr_region", 673, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 160, 5 },
+  { "fpr_replay_frames_stats", 674, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 165, 10 },
+  { "fpr_replay_model_stats", 675, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 175, 10 },
+  { "fpr_replay_phase", 676, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 185, 2 },
+  { "fpr_replay_unseen", 677, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 187, 4 },
+  { "fpr_report_account", 678, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 191, 6 },
+  { "fpr_report_cursor", 679, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 197, 3 },
+  { "fpr_report_rules", 680, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 200, 3 },
+  { "fpr_residency", 681, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 591, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 163, 5 },
-  { "fpr_ring_counters", 592, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 168, 11 },
-  { "fpr_ring_layout", 593, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 179, 5 },
-  { "fpr_segment", 594, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 184, 3 },
-  { "fpr_shared_map", 595, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 187, 4 },
-  { "fpr_shared_region", 596, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 191, 7 },
-  { "fpr_split_driver", 597, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 198, 17 },
-  { "fpr_split_ring", 598, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 215, 12 },
-  { "fpr_task_view", 599, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 227, 9 },
-  { "fpr_trace_event", 600, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 236, 14 },
-  { "fpr_trace_marker", 601, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 250, 4 },
-  { "fpr_trace_op", 602, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 254, 3 },
-  { "fpr_trace_pairing", 603, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 257, 10 },
-  { "fpr_trace_state", 604, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 267, 8 },
-  { "fpr_vcpu_stop", 605, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 275, 4 },
-  { "fpr_vcpus", 606, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 682, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 203, 5 },
+  { "fpr_ring_counters", 683, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 208, 11 },
+  { "fpr_ring_layout", 684, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 219, 5 },
+  { "fpr_segment", 685, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 224, 3 },
+  { "fpr_shared_map", 686, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 227, 4 },
+  { "fpr_shared_region", 687, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 231, 7 },
+  { "fpr_split_driver", 688, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 238, 17 },
+  { "fpr_split_ring", 689, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 255, 12 },
+  { "fpr_task_view", 690, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 267, 9 },
+  { "fpr_trace_event", 691, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 276, 14 },
+  { "fpr_trace_marker", 692, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 290, 4 },
+  { "fpr_trace_op", 693, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 294, 3 },
+  { "fpr_trace_pairing", 694, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 297, 10 },
+  { "fpr_trace_state", 695, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 307, 8 },
+  { "fpr_vcpu_stop", 696, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 315, 4 },
+  { "fpr_vcpus", 697, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 607, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 279, 5 },
-  { "fpr_zone_config", 608, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 284, 10 },
-  { "fpr_zone_state", 609, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 294, 6 },
-  { "split_avail", 611, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 698, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 319, 5 },
+  { "fpr_zone_config", 699, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 324, 10 },
+  { "fpr_zone_state", 700, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 334, 6 },
+  { "packed_desc", 702, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 613, _CFFI_F_OPAQUE,
+  { "packed_event", 704, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 615, _CFFI_F_OPAQUE,
+  { "split_avail", 706, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_desc", 708, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_used", 710, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 541, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 627, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 542, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 628, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_frame_state", 543, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 629, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 544, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 630, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 545, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 631, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 546, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 632, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM" },
-  { "fpr_ring_fault", 547, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 633, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
-    "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 548, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+    "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
+  { "fpr_status", 634, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 549, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 635, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 550, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 636, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 551, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 637, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 552, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 638, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 553 },
+  { "fpr_touch_fn", 639 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -10838,12 +12482,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  256,  /* num_globals */
-  53,  /* num_struct_unions */
+  281,  /* num_globals */
+  60,  /* num_struct_unions */
   12,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  634,  /* num_types */
+  729,  /* num_types */
   0,  /* flags */
 };
 

@@ -17,8 +17,8 @@
 /* Guest-physical addresses of the three parts. */
 struct fpr_ring_layout {
     uint64_t descriptors_gpa;
-    uint64_t driver_gpa; /* available ring */
-    uint64_t device_gpa; /* used ring */
+    uint64_t driver_gpa; /* available ring; packed: driver event structure */
+    uint64_t device_gpa; /* used ring; packed: device event structure */
     uint32_t size;       /* descriptors */
     uint32_t flags;      /* FPR_RING_* */
 };
@@ -35,7 +35,7 @@ struct fpr_chain {
     struct fpr_segment *segments; /* the caller's memory */
     uint32_t capacity;            /* of it: at least FPR_CHAIN_MAX and the queue's size */
     uint32_t count;
-    uint32_t id;          /* what goes back in the used ring */
+    uint32_t id;          /* what goes back in the used ring; packed: | its descriptors << 16 */
     uint32_t table_bytes; /* of its indirect table; 0 where it has none */
     uint64_t table_gpa;
     uint64_t bytes; /* sum of all segments */
@@ -44,7 +44,7 @@ struct fpr_chain {
 /* Why a queue could not start or had to stop. */
 enum fpr_ring_fault {
     FPR_FAULT_NONE = 0,
-    FPR_FAULT_SIZE = 1,             /* 0, above the maximum or not a power of two */
+    FPR_FAULT_SIZE = 1,             /* 0, above the maximum; split: not a power of two */
     FPR_FAULT_ALIGNMENT = 2,        /* a part is not aligned */
     FPR_FAULT_PART_OUTSIDE = 3,     /* a part is not wholly inside one region */
     FPR_FAULT_AVAIL_JUMP = 4,       /* the available index moved by more than the size, or back */
@@ -56,7 +56,9 @@ enum fpr_ring_fault {
     FPR_FAULT_NESTED_TABLE = 10,    /* an indirect table inside an indirect table */
     FPR_FAULT_TABLE_BYTES = 11,     /* length of an indirect table is 0 or no multiple of 16 */
     FPR_FAULT_TABLE_OUTSIDE = 12,   /* an indirect table is not inside guest memory */
-    FPR_FAULT_USED_ID = 13          /* driver side: the device used what is not with it */
+    FPR_FAULT_USED_ID = 13,         /* driver side: the device used what is not with it */
+    FPR_FAULT_TABLE_IN_LIST = 14,   /* packed: an indirect table in a list of descriptors */
+    FPR_FAULT_POSITION = 15         /* packed: the position to start at is none of the ring */
 };
 
 /* Monitors of the driver's behaviour, and volume. */

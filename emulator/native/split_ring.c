@@ -1,6 +1,7 @@
 /* The device's side of a split virtqueue. */
 #include "emulator/native/split_ring.h"
 
+#include "emulator/native/ring_chain.h"
 #include "emulator/native/split_layout.h"
 #include "emulator/native/status.h"
 
@@ -25,35 +26,18 @@ int fpr_split_part_bytes(uint32_t size, uint64_t *descriptors, uint64_t *driver,
     return FPR_OK;
 }
 
-/* One part: aligned in guest memory and in ours, wholly inside one region. */
-static enum fpr_ring_fault map_part(const struct fpr_guest_memory *memory, uint64_t gpa,
-                                    uint64_t bytes, uint64_t alignment, void **pointer)
-{
-    uint8_t *bytes_at;
-    uint64_t contiguous;
-
-    if (gpa % alignment)
-        return FPR_FAULT_ALIGNMENT;
-    if (fpr_translate(memory, gpa, bytes, &bytes_at, &contiguous) != FPR_OK || contiguous < bytes)
-        return FPR_FAULT_PART_OUTSIDE;
-    if ((uintptr_t)bytes_at % (alignment < 8 ? alignment : 8))
-        return FPR_FAULT_ALIGNMENT;
-    *pointer = bytes_at;
-    return FPR_FAULT_NONE;
-}
-
 int fpr_split_ring_remap(struct fpr_split_ring *ring, const struct fpr_guest_memory *memory)
 {
     const struct fpr_ring_layout *at = &ring->layout;
     void *table, *avail, *used;
     enum fpr_ring_fault fault;
 
-    fault = map_part(memory, at->descriptors_gpa, split_table_bytes(at->size), 16, &table);
+    fault = ring_map_part(memory, at->descriptors_gpa, split_table_bytes(at->size), 16, &table);
     if (fault == FPR_FAULT_NONE)
-        fault = map_part(memory, at->driver_gpa, split_avail_bytes(at->size, event_idx(ring)), 2,
+        fault = ring_map_part(memory, at->driver_gpa, split_avail_bytes(at->size, event_idx(ring)), 2,
                          &avail);
     if (fault == FPR_FAULT_NONE)
-        fault = map_part(memory, at->device_gpa, split_used_bytes(at->size, event_idx(ring)), 4,
+        fault = ring_map_part(memory, at->device_gpa, split_used_bytes(at->size, event_idx(ring)), 4,
                          &used);
     if (fault != FPR_FAULT_NONE)
         return broken(ring, fault);
@@ -87,11 +71,6 @@ int fpr_split_ring_start(struct fpr_split_ring *ring, const struct fpr_guest_mem
     return FPR_OK;
 }
 
-static int overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes)
-{
-    return a <= b ? b - a < a_bytes : a - b < b_bytes;
-}
-
 int fpr_split_ring_overlaps(const struct fpr_split_ring *ring)
 {
     const struct fpr_ring_layout *at = &ring->layout;
@@ -99,24 +78,21 @@ int fpr_split_ring_overlaps(const struct fpr_split_ring *ring)
     uint64_t avail = split_avail_bytes(at->size, event_idx(ring));
     uint64_t used = split_used_bytes(at->size, event_idx(ring));
 
-    return overlap(at->descriptors_gpa, table, at->driver_gpa, avail) ||
-           overlap(at->descriptors_gpa, table, at->device_gpa, used) ||
-           overlap(at->driver_gpa, avail, at->device_gpa, used);
+    return ring_overlap(at->descriptors_gpa, table, at->driver_gpa, avail) ||
+           ring_overlap(at->descriptors_gpa, table, at->device_gpa, used) ||
+           ring_overlap(at->driver_gpa, avail, at->device_gpa, used);
 }
 
-/* Append one checked descriptor to the chain. */
+/* Append one descriptor to the chain. */
 static int append(struct fpr_split_ring *ring, struct fpr_chain *chain,
                   const struct split_desc *desc)
 {
-    uint32_t writable = (desc->flags & SPLIT_WRITE) != 0;
-    uint32_t limit = ring->layout.size > FPR_CHAIN_MAX ? ring->layout.size : FPR_CHAIN_MAX;
+    enum fpr_ring_fault fault = ring_append(&ring->layout, chain, desc->addr, desc->len, desc->flags);
 
-    if (chain->count >= limit || chain->count >= chain->capacity)
-        return broken(ring, FPR_FAULT_TOO_LONG);
+    if (fault != FPR_FAULT_NONE)
+        return broken(ring, fault);
     if (desc->flags & ~KNOWN_FLAGS)
         ring->counters.unknown_flags++;
-    chain->segments[chain->count++] = (struct fpr_segment){desc->addr, desc->len, writable};
-    chain->bytes += desc->len;
     return FPR_OK;
 }
 
@@ -137,42 +113,22 @@ static int load_entry(const struct fpr_guest_memory *memory, const struct split_
     return FPR_OK;
 }
 
-/* Check the descriptor that points to an indirect table (VIRTIO 2.7.5.3). */
-static int open_table(struct fpr_split_ring *ring, const struct fpr_guest_memory *memory,
-                      const struct split_desc *outer, const struct split_desc **direct)
+static int take_table(struct fpr_split_ring *ring, const struct fpr_guest_memory *memory,
+                      const struct split_desc *outer, struct fpr_chain *chain)
 {
-    uint8_t *pointer;
-    uint64_t contiguous;
+    uint32_t entries = outer->len / 16, walked = 0, index = 0;
+    const void *direct;
+    enum fpr_ring_fault fault =
+        ring_open_table(memory, &ring->layout, outer->addr, outer->len, chain, &direct);
+    int status;
 
-    if (!(ring->layout.flags & FPR_RING_INDIRECT))
-        return broken(ring, FPR_FAULT_NOT_NEGOTIATED);
-    if (outer->len == 0 || outer->len % 16)
-        return broken(ring, FPR_FAULT_TABLE_BYTES);
-    if (!fpr_guest_inside(memory, outer->addr, outer->len))
-        return broken(ring, FPR_FAULT_TABLE_OUTSIDE);
+    if (fault != FPR_FAULT_NONE)
+        return broken(ring, fault);
     if (outer->flags & ~KNOWN_FLAGS)
         ring->counters.unknown_flags++;
     if (outer->flags & SPLIT_NEXT)
         ring->counters.next_with_table++;
     ring->counters.tables++;
-    fpr_translate(memory, outer->addr, outer->len, &pointer, &contiguous);
-    *direct = NULL;
-    if (contiguous == outer->len && (uintptr_t)pointer % 8 == 0)
-        *direct = (const struct split_desc *)pointer;
-    return FPR_OK;
-}
-
-static int take_table(struct fpr_split_ring *ring, const struct fpr_guest_memory *memory,
-                      const struct split_desc *outer, struct fpr_chain *chain)
-{
-    uint32_t entries = outer->len / 16, walked = 0, index = 0;
-    const struct split_desc *direct;
-    int status = open_table(ring, memory, outer, &direct);
-
-    if (status != FPR_OK)
-        return status;
-    chain->table_gpa = outer->addr;
-    chain->table_bytes = outer->len;
     for (;;) {
         struct split_desc desc;
 
@@ -198,11 +154,8 @@ static int take_chain(struct fpr_split_ring *ring, const struct fpr_guest_memory
 {
     uint32_t index = head, walked = 0;
 
-    chain->count = 0;
+    ring_chain_clear(chain);
     chain->id = head;
-    chain->bytes = 0;
-    chain->table_gpa = 0;
-    chain->table_bytes = 0;
     for (;;) {
         struct split_desc desc = load_desc(&ring->table[index]);
         int status;
@@ -219,20 +172,6 @@ static int take_chain(struct fpr_split_ring *ring, const struct fpr_guest_memory
         if (++walked >= ring->layout.size)
             return broken(ring, FPR_FAULT_LOOP);
         index = desc.next;
-    }
-}
-
-static void count_chain(struct fpr_split_ring *ring, const struct fpr_chain *chain)
-{
-    ring->counters.chains++;
-    ring->counters.descriptors += chain->count;
-    if (chain->bytes > UINT32_MAX)
-        ring->counters.oversized_chains++;
-    for (uint32_t i = 1; i < chain->count; i++) {
-        if (chain->segments[i - 1].writable && !chain->segments[i].writable) {
-            ring->counters.readable_after_writable++;
-            return;
-        }
     }
 }
 
@@ -261,7 +200,14 @@ int fpr_split_ring_pop(struct fpr_split_ring *ring, const struct fpr_guest_memor
     ring->taken[head] = ring->position + available;
     ring->position++;
     ring->next_avail++;
-    count_chain(ring, chain);
+    ring_count(&ring->counters, chain);
+    return FPR_OK;
+}
+
+int fpr_split_ring_unpop(struct fpr_split_ring *ring)
+{
+    ring->next_avail--;
+    ring->position--;
     return FPR_OK;
 }
 

@@ -48,6 +48,9 @@ int fpr_split_ring_overlaps(const struct fpr_split_ring *ring);
 int fpr_split_ring_pop(struct fpr_split_ring *ring, const struct fpr_guest_memory *memory,
                        struct fpr_chain *chain);
 
+/* Put the chain that was taken last back, unused: the next one to take is that one again. */
+int fpr_split_ring_unpop(struct fpr_split_ring *ring);
+
 /* Hand a chain back, `written` bytes from its first writable one on being valid. When this returns,
  * the driver may own the memory again. */
 int fpr_split_ring_push(struct fpr_split_ring *ring, uint32_t id, uint32_t written);

@@ -12,21 +12,21 @@ from typing import Any, Protocol
 
 import structlog
 
+from emulator.virtio.balloon_queues import BalloonQueues
 from emulator.virtio.config_space import ConfigSpace
-from emulator.virtio.discard import Discarder, SkipReason
+from emulator.virtio.discard import Discarder
 from emulator.virtio.features import DEFAULT_OFFERED, SUPPORTED, Feature, QueueRole, Status
 from emulator.virtio.guest_memory import GuestMemory
+from emulator.virtio.hint_queue import DONE, STOP
 from emulator.virtio.monitor import Monitor, Violation
 from emulator.virtio.negotiation import Negotiation, Step
 from emulator.virtio.numbering import QUEUE_COUNT, compact_numbers, queue_roles
-from emulator.virtio.reporting_queue import ReportingQueue
+from emulator.virtio.packed import PackedVirtqueue, packed_spans
 from emulator.virtio.split import SplitVirtqueue, split_spans
+from emulator.virtio.statistics_queue import Asked
 from emulator.virtio.virtqueue import RingBroken, RingFault, RingLayout, Virtqueue
 
-__all__ = ["BalloonDevice", "DeviceListener", "Work"]
-
-_UNTOUCHED = frozenset({QueueRole.STATS, QueueRole.HINT})
-"""A device that asks for no statistics and starts no hinting round leaves these buffers alone."""
+__all__ = ["BalloonDevice", "DeviceListener", "StatisticsRequest", "Work"]
 
 
 class DeviceListener(Protocol):
@@ -54,6 +54,15 @@ class Work:
     """Time that the host took."""
     notify: bool = False
     """The driver wants a used-buffer notification (interrupt)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsRequest:
+    """What became of a request, and whether the driver wants a notification of its queue."""
+
+    asked: Asked
+    index: int = -1
+    notify: bool = False
 
 
 @dataclass(slots=True)
@@ -88,11 +97,10 @@ class BalloonDevice:
         self.memory = memory
         self.monitor = Monitor()
         self.config = ConfigSpace(self.monitor)
-        self.reporting = ReportingQueue(memory, discarder)
-        self.inhibitors: set[str] = set()
-        """While any name is in here, reports are acknowledged and nothing is discarded."""
+        self.queues = BalloonQueues(memory, discarder)
+        self.reporting = self.queues.reporting
+        self.inhibitors = self.queues.inhibitors
         self.kicks = 0
-        self.acknowledged_chains = 0
         self._listener = listener
         self._queue_size = queue_size
         self._negotiation = Negotiation(
@@ -149,6 +157,7 @@ class BalloonDevice:
             slot.role = roles.get(index)
             if slot.role is None and slot.layout is not None:
                 self.monitor.count(Violation.QUEUE_WITHOUT_FEATURE)
+        self._guard_rings()  # their layout is known only now
         self._live = True
         for index in range(QUEUE_COUNT):
             self._start(index)
@@ -161,6 +170,7 @@ class BalloonDevice:
         self._stop_all()
         self._slots = [_Slot() for _ in range(QUEUE_COUNT)]
         self._guard_rings()
+        self.queues.reset()
         self._negotiation.reset()
         self.config.reset()
 
@@ -188,11 +198,6 @@ class BalloonDevice:
         if poisoned and self._live:
             self.monitor.count(Violation.POISON_WHILE_LIVE)
 
-    def set_target(self, pages: int) -> None:
-        """The host wants the balloon to hold so many 4096-byte pages."""
-        if self.config.set_target(pages) and (self._live or self._negotiation.status):
-            self._listener.config_changed()
-
     # Queues.
 
     def queue_size_max(self, index: int) -> int:
@@ -202,7 +207,10 @@ class BalloonDevice:
     def set_queue(
         self, index: int, layout: RingLayout, *, avail_base: int = 0, enabled: bool = True
     ) -> None:
-        """Where a queue lies. It starts at once if the device is live, else with DRIVER_OK."""
+        """Where a queue lies. It starts at once if the device is live, else with DRIVER_OK.
+
+        `avail_base`: where it goes on, see `SplitVirtqueue` and `PackedVirtqueue`; 0 is fresh.
+        """
         if not 0 <= index < QUEUE_COUNT:
             self.monitor.count(Violation.QUEUE_WITHOUT_FEATURE)
             return
@@ -223,18 +231,19 @@ class BalloonDevice:
             self._listener.queue_ready(index)
 
     def stop_queue(self, index: int) -> int:
-        """Stop a queue; the ring index at which it would go on."""
+        """Stop a queue; the `avail_base` at which it would go on.
+
+        A statistics buffer that the device holds is not used, but will be taken again.
+        """
         slot = self._slots[index]
-        if slot.queue is not None:
-            slot.avail_base = slot.queue.next_avail
-            self._keep_counters(slot)
-            slot.queue = None
+        self._stop(slot)
         slot.layout = None
         self._guard_rings()
         return slot.avail_base
 
     def memory_changed(self) -> None:
         """The region table of guest memory is another one: find the rings again."""
+        self.queues.inflate.memory_changed()
         for index, slot in enumerate(self._slots):
             if slot.queue is not None:
                 try:
@@ -258,12 +267,13 @@ class BalloonDevice:
         if slot.layout is None or not startable:
             return
         try:
-            queue = SplitVirtqueue(
+            kind = PackedVirtqueue if self.features & Feature.RING_PACKED else SplitVirtqueue
+            queue = kind(
                 self.memory,
                 slot.layout,
                 event_idx=bool(self.features & Feature.EVENT_IDX),
                 indirect=bool(self.features & Feature.INDIRECT_DESC),
-                avail_base=slot.avail_base,
+                base=slot.avail_base,
             )
         except RingBroken as broken:
             self._fail(index, broken.fault)
@@ -275,20 +285,26 @@ class BalloonDevice:
     def _stop_all(self) -> None:
         self._live = False
         for slot in self._slots:
-            if slot.queue is not None:
-                slot.avail_base = slot.queue.next_avail
-                self._keep_counters(slot)
-                slot.queue = None
+            self._stop(slot)
+
+    def _stop(self, slot: _Slot) -> None:
+        if slot.queue is not None:
+            self.queues.stopping(slot.role, slot.queue)
+            slot.avail_base = slot.queue.base
+            self._keep_counters(slot)
+            slot.queue = None
 
     def _guard_rings(self) -> None:
         layouts = [slot.layout for slot in self._slots if slot.layout is not None]
-        self.reporting.guard([span for layout in layouts for span in split_spans(layout)])
+        spans = packed_spans if self.features & Feature.RING_PACKED else split_spans
+        self.queues.guard([span for layout in layouts for span in spans(layout)])
 
     def _fail(self, index: int, fault: RingFault) -> None:
         slot = self._slots[index]
         slot.fault = fault
         if slot.queue is not None:
             self._keep_counters(slot)
+            self.queues.failed(slot.role)
             slot.queue = None
         if not self._failures:  # a hostile driver must not fill the log
             structlog.get_logger().warning(
@@ -319,47 +335,81 @@ class BalloonDevice:
         """
         slot = self._slots[index]
         queue = slot.queue
-        if queue is None or not slot.enabled or slot.role in _UNTOUCHED:
+        if queue is None or slot.role is None or slot.layout is None or not slot.enabled:
             return Work()
-        assert slot.layout is not None
-        chains = cost_ns = 0
+        chains = looks = cost_ns = 0
         try:
             queue.disable_kicks()
-            while chains < slot.layout.size:
+            # A driver that takes a chain back while it is looked at cannot hold the device either.
+            while chains + looks < slot.layout.size:
                 if queue.pop():
-                    cost_ns += self._serve(slot.role, queue.chain, now_ns + cost_ns)
-                    queue.push_used(queue.chain.id, 0)
+                    poison = self.config.poison_value
+                    cost_ns += self.queues.serve(
+                        slot.role, queue, now_ns + cost_ns, self.features, poison
+                    )
                     chains += 1
-                elif not queue.enable_kicks():
+                elif queue.enable_kicks():
+                    looks += 1
+                else:
                     break
             else:
                 self._listener.queue_ready(index)
-            return Work(chains, cost_ns, queue.should_notify())
+            work = Work(chains, cost_ns, queue.should_notify())
         except RingBroken as broken:
             self._fail(index, broken.fault)
             return Work(chains, cost_ns, notify=chains > 0)
+        if slot.role is QueueRole.HINT:
+            self._say_hint_command()
+        return work
 
-    def _serve(self, role: QueueRole | None, chain: Any, now_ns: int) -> int:
-        """Everything a chain asks for, before it is handed back; what the host took, in ns."""
-        if role is QueueRole.REPORTING:
-            return self.reporting.handle(chain, now_ns, self._refuse())
-        # Inflating and deflating: a device may leave the memory as it is (VIRTIO 5.5.6.2).
-        self.acknowledged_chains += 1
-        return 0
+    # What the host wants of the guest.
 
-    def _refuse(self) -> SkipReason | None:
-        if self.inhibitors:
-            return SkipReason.INHIBITED
-        # Discarded memory reads as 0, and a reported page may only become the pattern (5.5.6.7.2).
-        if self.features & Feature.PAGE_POISON and self.config.poison_value:
-            return SkipReason.POISON
-        return None
+    def set_target(self, pages: int) -> None:
+        """The balloon shall hold so many 4096-byte pages."""
+        if self.config.set_target(pages) and (self._live or self._negotiation.status):
+            self._listener.config_changed()
+
+    def ask_statistics(self, now_ns: int) -> StatisticsRequest:
+        """Ask the driver for fresh statistics; they come with a kick of its statistics queue."""
+        index = self.index_of(QueueRole.STATS)
+        slot = self._slots[index] if index is not None else _Slot()
+        live = slot.queue is not None and slot.enabled
+        try:
+            asked = self.queues.statistics.ask(slot.queue if live else None, now_ns)
+            if asked is not Asked.SENT or slot.queue is None or index is None:
+                return StatisticsRequest(asked)
+            return StatisticsRequest(asked, index, slot.queue.should_notify())
+        except RingBroken as broken:
+            assert index is not None, "only a queue breaks"
+            self._fail(index, broken.fault)
+            return StatisticsRequest(Asked.NO_BUFFER)
+
+    def start_hinting(self) -> int:
+        """Begin a round of free page hinting; its id. ValueError without the feature."""
+        if not self.features & Feature.FREE_PAGE_HINT or not self._live:
+            raise ValueError("the driver has not negotiated free page hinting")
+        command = self.queues.hint.start()
+        self._say_hint_command()
+        return command
+
+    def end_hinting(self, *, done: bool = True) -> None:
+        """Hints are not needed any more (DONE), or cannot be used for now (not `done`: STOP)."""
+        self.queues.hint.command = DONE if done else STOP
+        self._say_hint_command()
+
+    def _say_hint_command(self) -> None:
+        if self.config.set_hint_command(self.queues.hint.command) and self._live:
+            self._listener.config_changed()
 
     # Results.
 
     def role_of(self, index: int) -> QueueRole | None:
         """What a queue is for; None before DRIVER_OK, and where its feature is missing."""
         return self._slots[index].role
+
+    def index_of(self, role: QueueRole) -> int | None:
+        """The queue with this role; None where there is none."""
+        return next((i for i, slot in enumerate(self._slots) if slot.role is role), None)
 
     def _keep_counters(self, slot: _Slot) -> None:
         if slot.queue is None or slot.role is None:
@@ -378,9 +428,8 @@ class BalloonDevice:
                     total[name] = total.get(name, 0) + count
         return {
             "kicks": self.kicks,
-            "acknowledged_chains": self.acknowledged_chains,
             "queues": {role.name.lower(): queues[role] for role in sorted(queues)},
-            "reporting": self.reporting.counters(),
+            **self.queues.counters(),
             "violations": self.monitor.counts,
             "queue_failures": {fault.name.lower(): n for fault, n in self._failures.items()},
             "specification_numbers": self._by_text,

@@ -89,6 +89,14 @@ class ConfigSpace:
         self.generation += 1
         return True
 
+    def set_hint_command(self, command: int) -> bool:
+        """The state of free page hinting (VIRTIO 5.5.6.5); False where nothing changes."""
+        if command == self.hint_command:
+            return False
+        self.hint_command = command
+        self.generation += 1
+        return True
+
     def reset(self) -> None:
         """Forget what the driver said, but not what the host wants.
 

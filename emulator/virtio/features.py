@@ -68,6 +68,7 @@ SUPPORTED = (
     | Feature.INDIRECT_DESC
     | Feature.EVENT_IDX
     | Feature.VERSION_1
+    | Feature.RING_PACKED
     | Feature.IN_ORDER
 )
 """All that the device can do; buffers are always used in the order in which they came."""

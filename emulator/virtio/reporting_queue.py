@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import structlog
 
-from emulator.native import check, ffi, lib
+from emulator.native import ffi
 from emulator.virtio.discard import Discarder, Ranges, SkipReason
 from emulator.virtio.guest_memory import GuestMemory
+from emulator.virtio.judge import SEGMENT_DTYPE, RangeJudge
 
 __all__ = ["Batch", "ReportingQueue"]
-
-_RANGES_MAX = 2048
-"""Ranges in one call to the host. A chain of a real driver is far below; a hostile one, cut up by
-region boundaries and rings, takes several calls instead of memory without bound."""
-
-_DEVICE_REASONS = {
-    lib.FPR_SKIP_UNALIGNED: SkipReason.UNALIGNED,
-    lib.FPR_SKIP_OUTSIDE: SkipReason.OUTSIDE,
-    lib.FPR_SKIP_RING: SkipReason.RING,
-    lib.FPR_SKIP_READABLE: SkipReason.READABLE,
-    lib.FPR_SKIP_ZERO_LENGTH: SkipReason.ZERO_LENGTH,
-    lib.FPR_SKIP_POISON: SkipReason.POISON,
-    lib.FPR_SKIP_INHIBITED: SkipReason.INHIBITED,
-}
-_REASON_NUMBERS = {reason: number for number, reason in _DEVICE_REASONS.items()}
-
-
-_SEGMENT = np.dtype([("gpa", np.uint64), ("bytes", np.uint32), ("writable", np.uint32)])
-assert _SEGMENT.itemsize == ffi.sizeof("struct fpr_segment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,123 +28,39 @@ class Batch:
     cost_ns: int
 
 
-class ReportingQueue:
-    """Judges reports, has them discarded, and accounts for every byte."""
+class ReportingQueue(RangeJudge):
+    """Every chain is a batch of blocks, of which each is judged alone."""
 
     def __init__(self, memory: GuestMemory, discarder: Discarder) -> None:
-        self._memory = memory
-        self._discarder = discarder
-        self._ranges: Ranges = np.zeros((_RANGES_MAX, 2), dtype=np.uint64)
-        self._native_ranges = ffi.from_buffer("struct fpr_range[]", self._ranges)
-        self._rules = ffi.new("struct fpr_report_rules *", {"refuse": lib.FPR_SKIP_REASONS})
-        self._guards: Any = None
-        self._cursor = ffi.new("struct fpr_report_cursor *")
-        self._account = ffi.new("struct fpr_report_account *")
-        self._count = ffi.new("uint32_t *")
-        self._finished = ffi.new("uint32_t *")
-        self._skipped_by_host = {reason: 0 for reason in SkipReason if reason.by_host}
-        self._error_logged = False
+        super().__init__(memory, discarder)
         self.observer: Callable[[Batch], None] | None = None
         """Hears of each batch after its discards, before it is handed back."""
         self.batches = 0
-        self.discard_calls = 0
-        self.discard_ns = 0
-        self.freed_bytes = 0
-        self.ineffective_bytes = 0
-
-    def guard(self, spans: Sequence[tuple[int, int]]) -> None:
-        """Never pass on a page that shares a byte with one of these (gpa, bytes)."""
-        self._guards = ffi.new("struct fpr_range[]", [*spans, (0, 0)])
-        self._rules.guards = self._guards
-        self._rules.guard_count = len(spans)
 
     def handle(self, chain: Any, now_ns: int, refuse: SkipReason | None = None) -> int:
-        """Have a batch (`struct fpr_chain *`) discarded; what the host took for it, in ns.
-
-        `refuse`: why nothing may be discarded now. Whatever the host answers, the chain may be
-        handed back afterwards, with a used length of 0: nothing was written.
-        """
-        self._rules.refuse = _REASON_NUMBERS[refuse] if refuse else lib.FPR_SKIP_REASONS
-        self._cursor.segment = 0
-        self._cursor.done_bytes = 0
+        """Have a batch discarded; what the host took for it, in ns."""
         self.batches += 1
         freed_before = self.freed_bytes
-        cost_ns = 0
-        finished = False
-        while not finished:
-            before = self._account.passed_bytes
-            check(
-                lib.fpr_report_judge(
-                    self._memory.native,
-                    chain,
-                    self._rules,
-                    self._cursor,
-                    self._native_ranges,
-                    _RANGES_MAX,
-                    self._count,
-                    self._finished,
-                    self._account,
-                )
-            )
-            finished = self._finished[0] != 0
-            count = self._count[0]
-            if count:
-                size_bytes = self._account.passed_bytes - before
-                cost_ns += self._discard(self._ranges[:count], size_bytes, now_ns + cost_ns)
+        cost_ns = self.discard(chain, now_ns, refuse)
         if self.observer is not None:
             freed_bytes = self.freed_bytes - freed_before
             self.observer(Batch(now_ns, _blocks(chain), freed_bytes, cost_ns))
         return cost_ns
 
-    def _discard(self, ranges: Ranges, size_bytes: int, now_ns: int) -> int:
-        result = self._discarder.discard(ranges, now_ns)
-        if result.accounted_bytes != size_bytes:
-            raise AssertionError(
-                f"the host accounts for {result.accounted_bytes} of {size_bytes} bytes"
-            )
-        self.discard_calls += 1
-        self.discard_ns += result.cost_ns
-        self.freed_bytes += result.freed_bytes
-        self.ineffective_bytes += result.ineffective_bytes
-        for reason, skipped_bytes in result.skipped_bytes.items():
-            self._skipped_by_host[reason] += skipped_bytes
-        if result.errno and not self._error_logged:
-            self._error_logged = True
-            structlog.get_logger().warning(
-                "a discard failed; further ones are only counted",
-                reason=os.strerror(result.errno),
-                gpa=int(ranges[0, 0]),
-            )
-        return result.cost_ns
-
     @property
     def blocks(self) -> int:
         """Descriptors reported so far."""
-        return int(self._account.descriptors)
+        return self.pieces
 
     @property
     def reported_bytes(self) -> int:
         """Sum of their lengths. Equals freed + ineffective + all skipped bytes."""
-        return int(self._account.reported_bytes)
-
-    @property
-    def skipped_bytes(self) -> dict[SkipReason, int]:
-        """Bytes that were not given back, for every reason."""
-        account = self._account.skipped_bytes
-        by_device = {reason: int(account[number]) for number, reason in _DEVICE_REASONS.items()}
-        return by_device | self._skipped_by_host
-
-    @property
-    def skipped_pieces(self) -> dict[SkipReason, int]:
-        """Descriptors, or parts of them, that the device itself left out, by reason."""
-        account = self._account.skipped_pieces
-        return {reason: int(account[number]) for number, reason in _DEVICE_REASONS.items()}
+        return self.named_bytes
 
     @property
     def blocks_by_size(self) -> dict[int, int]:
-        """Descriptors by length in bytes, rounded down to a power of two; only what occurred."""
-        sizes = self._account.sizes
-        return {1 << i: int(sizes[i]) for i in range(lib.FPR_SIZE_CLASSES) if sizes[i]}
+        """Blocks by length in bytes, rounded down to a power of two; only what occurred."""
+        return self.pieces_by_size
 
     def counters(self) -> dict[str, Any]:
         """All of it, for results."""
@@ -172,17 +68,12 @@ class ReportingQueue:
             "batches": self.batches,
             "blocks": self.blocks,
             "reported_bytes": self.reported_bytes,
-            "freed_bytes": self.freed_bytes,
-            "ineffective_bytes": self.ineffective_bytes,
-            "skipped_bytes": {reason.value: n for reason, n in self.skipped_bytes.items() if n},
-            "skipped_pieces": {reason.value: n for reason, n in self.skipped_pieces.items() if n},
+            **super().counters(),
             "blocks_by_size_bytes": {str(size): n for size, n in self.blocks_by_size.items()},
-            "discard_calls": self.discard_calls,
-            "discard_ns": self.discard_ns,
         }
 
 
 def _blocks(chain: Any) -> Ranges:
-    size_bytes = int(chain.count) * _SEGMENT.itemsize
-    segments = np.frombuffer(ffi.buffer(chain.segments, size_bytes), dtype=_SEGMENT)
+    size_bytes = int(chain.count) * SEGMENT_DTYPE.itemsize
+    segments = np.frombuffer(ffi.buffer(chain.segments, size_bytes), dtype=SEGMENT_DTYPE)
     return np.stack((segments["gpa"], segments["bytes"].astype(np.uint64)), axis=1)

@@ -30,6 +30,8 @@ class RingFault(IntEnum):
     TABLE_BYTES = lib.FPR_FAULT_TABLE_BYTES
     TABLE_OUTSIDE = lib.FPR_FAULT_TABLE_OUTSIDE
     USED_ID = lib.FPR_FAULT_USED_ID
+    TABLE_IN_LIST = lib.FPR_FAULT_TABLE_IN_LIST
+    POSITION = lib.FPR_FAULT_POSITION
 
     @property
     def sentence(self) -> str:
@@ -38,7 +40,7 @@ class RingFault(IntEnum):
 
 
 _SENTENCES = {
-    RingFault.SIZE: "the queue size is 0, above 32768 or not a power of two",
+    RingFault.SIZE: "the queue size is 0, above 32768 or, of a split ring, not a power of two",
     RingFault.ALIGNMENT: "a part of the ring is not aligned",
     RingFault.PART_OUTSIDE: "a part of the ring is not wholly inside one memory region",
     RingFault.AVAIL_JUMP: "the available index moved back, or by more than the queue size",
@@ -51,6 +53,8 @@ _SENTENCES = {
     RingFault.TABLE_BYTES: "the length of an indirect table is 0 or no multiple of 16",
     RingFault.TABLE_OUTSIDE: "an indirect table is not inside guest memory",
     RingFault.USED_ID: "the device used a buffer that it did not have",
+    RingFault.TABLE_IN_LIST: "an indirect table stands in a list of descriptors",
+    RingFault.POSITION: "the position to start at lies outside the ring",
 }
 
 
@@ -88,6 +92,10 @@ class Virtqueue(Protocol):
         """Take the next chain into `chain`; False where there is none."""
         ...
 
+    def unpop(self) -> None:
+        """Put the chain that was taken last back, unused: the next `pop` takes it again."""
+        ...
+
     def push_used(self, chain_id: int, written_bytes: int) -> None:
         """Hand a chain back. From here on, its memory is the driver's."""
         ...
@@ -109,8 +117,8 @@ class Virtqueue(Protocol):
         ...
 
     @property
-    def next_avail(self) -> int:
-        """Ring index of the next chain to take."""
+    def base(self) -> int:
+        """Where it would go on if it were started again (vhost-user: GET_VRING_BASE)."""
         ...
 
     @property

@@ -11,6 +11,7 @@ SOURCES = (
     "emulator/native/guest_memory.c",
     "emulator/native/random.c",
     "emulator/native/report.c",
+    "emulator/native/ring_chain.c",
     "emulator/native/split_ring.c",
 )
 ROUNDS = 100_000
