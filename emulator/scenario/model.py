@@ -46,6 +46,10 @@ MAX_PARALLEL = 256
 MIN_PCP_HIGH_FRACTION = 8
 TOP_ORDER = 10
 """The largest block of the buddy allocator on x86-64: 4 MiB."""
+REAL_GUEST: dict[str, Any] = {"vcpus": 1, "hz": 100, "pageblock_order": TOP_ORDER, "thp": False}
+"""What a User-mode Linux kernel is built with."""
+REAL_MEMORY_BYTES = (128 * MIB, 8 * GIB)
+"""Below, it does not boot; above, it takes more of this machine than a test of it should."""
 _METRIC = re.compile(r"[a-z]+(\.[a-z0-9_]+)+")
 SUMMARY_GROUPS = ("guest", "reporting", "device", "host", "cost", "control", "overhead", "explain")
 """The groups of summary.json that hold numbers."""
@@ -138,8 +142,9 @@ CostsFile = Annotated[File, BeforeValidator(_profile)]
 class Guest(Part):
     """The VM as its kernel sees it."""
 
-    kind: Literal["model"] = Field(default="model", examples=["model"])
-    """What plays the guest: `model` is this project's own model of a kernel."""
+    kind: Literal["model", "linux"] = Field(default="model", examples=["model"])
+    """What plays the guest: `model` is this project's own model of a kernel, `linux` a real one.
+    A real one decides `vcpus`, `hz`, `pageblock_order` and `thp` itself: leave them out."""
     memory_bytes: Size = Field(
         default=written("4GiB"),
         alias="memory",
@@ -187,6 +192,30 @@ class Guest(Part):
         default=written("auto"), alias="boot_used", ge=0, le=TIB, examples=["auto", "100MiB"]
     )
     """Memory in use before the workload starts. `auto`: a small server's, by memory."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_real_kernel_is(cls, guest: Any) -> Any:
+        if isinstance(guest, dict) and guest.get("kind") == "linux":
+            return {**REAL_GUEST, **guest}
+        return guest
+
+    @field_validator(*REAL_GUEST, "memory_bytes", "min_free_bytes", "watermark_scale_factor")
+    @classmethod
+    def _of_the_real_kernel(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("kind") != "linux" or info.field_name is None:
+            return value
+        if info.field_name == "memory_bytes":
+            if not REAL_MEMORY_BYTES[0] <= value <= REAL_MEMORY_BYTES[1]:
+                low, high = map(format_size, REAL_MEMORY_BYTES)
+                raise mistake("a real guest cannot have so much", f"write {low} to {high}")
+            return value
+        default = cls.model_fields[info.field_name].default
+        only = REAL_GUEST.get(info.field_name, None if default == "auto" else default)
+        if value != only:
+            text = "its own" if only is None else str(only).lower()
+            raise mistake(f"a real guest has {text}", "leave it out")
+        return value
 
     @field_validator("pcp_high_fraction")
     @classmethod

@@ -8,11 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from emulator.inputs.guest_state import GuestState
 from emulator.native import ffi, lib
 from emulator.native.histogram import Histogram
 from emulator.native.random import Random
 from emulator.scenario.model import Guest, Scenario
 from emulator.simulation.backings import create_backing
+from emulator.simulation.real_start import RING_PFN, allocator_of, memory_map_of, populate
 from emulator.virtio.balloon import BalloonDevice
 from emulator.virtio.guest_memory import GuestMemory, Region
 from emulator.virtio.virtqueue import RingFault
@@ -59,11 +61,20 @@ class InProcess:
 class Machine:
     """Built from a frozen scenario. Use as a context manager, or `close`."""
 
-    def __init__(self, scenario: Scenario, *, tasks: int, owners: int) -> None:
-        """Boot a guest that has room for `tasks` tasks with `owners` owners in all."""
+    def __init__(
+        self, scenario: Scenario, *, tasks: int, owners: int, state: GuestState | None = None
+    ) -> None:
+        """Boot a guest that has room for `tasks` tasks with `owners` owners in all.
+
+        With a `state`, the guest goes on where a real one stands.
+        """
         guest = scenario.guest
         self.scenario = scenario
-        self.memory_map = x86_64(guest.memory_bytes, guest.reserved_bytes)
+        self._next_ring_pfn = None if state is None else RING_PFN
+        if state is None:
+            self.memory_map = x86_64(guest.memory_bytes, guest.reserved_bytes)
+        else:
+            self.memory_map = memory_map_of(state)
         self.profile: CostProfile = read_profile(scenario.host.costs)
         self.latency = Histogram()
         self.in_process = InProcess()
@@ -71,8 +82,12 @@ class Machine:
         self._host_costs = self.profile.host.native()
         self.backing: Backing = create_backing(scenario, self.memory_map, self.profile, STREAM_HOST)
         try:
-            self.allocator = _allocator(guest, self.memory_map, scenario.seed)
-            self._populate_boot(guest)
+            if state is None:
+                self.allocator = _allocator(guest, self.memory_map, scenario.seed)
+                self._populate_boot(guest)
+            else:
+                self.allocator = allocator_of(state, scenario)
+                populate(self.backing, state)
             self.vcpus = Vcpus(
                 self.allocator,
                 self.backing.memory_port(),
@@ -146,6 +161,10 @@ class Machine:
     def _allocate_ring(self, size_bytes: int) -> int:
         """Memory of the guest's kernel for a virtqueue, as its driver would take it."""
         order = (-(-size_bytes // PAGE_BYTES) - 1).bit_length()
+        if self._next_ring_pfn is not None:
+            pfn = -(-self._next_ring_pfn // (1 << order)) << order
+            self._next_ring_pfn = pfn + (1 << order)
+            return pfn * PAGE_BYTES
         pfn = self.allocator.alloc(0, order, MigrateType.UNMOVABLE)
         self.backing.populate(pfn, 1 << order, 0)
         return pfn * PAGE_BYTES

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from emulator.inputs.guest_state import GuestState
 from emulator.scenario.model import Scenario
 from emulator.simulation.clock import NEVER_NS, EventQueue
 from emulator.simulation.conductor import Conductor, PhaseResult
@@ -13,7 +14,7 @@ from emulator.simulation.explain import explain
 from emulator.simulation.machine import Machine
 from emulator.simulation.series import Sampler, Series
 from emulator.simulation.tasks import room_for
-from emulator.simulation.worker import ReportingWorker
+from emulator.simulation.worker import Batches, ReportingWorker
 from guest_model.vcpus import StopReason
 from host_model.backing.interface import HostCounters
 
@@ -55,13 +56,19 @@ def simulate(
     scenario: Scenario,
     *,
     reporting: bool = True,
+    state: GuestState | None = None,
+    batches: Batches = lambda time_ns, blocks: None,
     progress: Progress = lambda _: None,
     stopped: Stopped = lambda: False,
 ) -> Outcome:
-    """Run a scenario, with the reporting that it asks for or, as its control, without any."""
+    """Run a scenario, with the reporting that it asks for or, as its control, without any.
+
+    With a `state`, the guest goes on where a real one stands; `batches` is handed every batch.
+    """
     tasks, owners = room_for(scenario)
-    with Machine(scenario, tasks=tasks, owners=owners) as machine:
-        run = _Run(machine, reporting=reporting and scenario.reporting.policy != "none")
+    with Machine(scenario, tasks=tasks, owners=owners, state=state) as machine:
+        wanted = reporting and scenario.reporting.policy != "none"
+        run = _Run(machine, reporting=wanted, state=state, batches=batches)
         run.go(progress, stopped)
         return run.outcome()
 
@@ -69,12 +76,18 @@ def simulate(
 class _Run:
     """The parts of a run, and the loop that drives them."""
 
-    def __init__(self, machine: Machine, *, reporting: bool) -> None:
+    def __init__(
+        self, machine: Machine, *, reporting: bool, state: GuestState | None, batches: Batches
+    ) -> None:
         self.machine = machine
         self.queue = EventQueue()
         self.conductor = Conductor(machine, self.queue)
         self.sampler = Sampler(machine, self.queue)
-        self.worker = ReportingWorker(machine, self.queue) if reporting else None
+        self.first_phase_ns = 0 if state is None else state.first_phase_ns
+        self.worker = None
+        if reporting:
+            jiffies = None if state is None else state.jiffies
+            self.worker = ReportingWorker(machine, self.queue, jiffies, batches)
         self.now_ns = 0
         self.complete = False
 
@@ -82,7 +95,8 @@ class _Run:
         """Run to the end of the scenario, or until somebody stops it."""
         if self.worker is not None:
             self.worker.start(0)
-        self.conductor.start(0)
+        self.queue.at(self.first_phase_ns, self.conductor.start)
+        self.queue.run_until(0)
         self.sampler.start(0)
         end_ns = self.machine.scenario.duration_ns or NEVER_NS
         while not self.complete and not stopped():

@@ -1,0 +1,285 @@
+"""A scenario's workload on a real kernel, with this project's device serving it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulator.inputs.guest_state import GuestState, guest_state
+from emulator.inputs.photograph import FreeLists, photograph
+from emulator.scenario.model import Phase, Scenario
+from emulator.scenario.workloads import Recording
+from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.series import Series
+from emulator.simulation.simulate import Progress, Stopped
+from emulator.simulation.tasks import UNITS, tasks_of
+from guest_model.linux.errors import GuestFailedError
+from guest_model.linux.kernel import Kernel
+from guest_model.linux.machine import Said, UmlMachine, work_folder
+from guest_model.linux.plan import Plan, PlanError, PlannedPhase, PlannedTask
+from guest_model.linux.rootfs import build_root
+
+PAGE_BYTES = 4096
+BOOT_LIMIT_S = 60
+SPARE_S = 120
+"""A guest is ended this long after its scenario should have, where that is known."""
+UNKNOWN_LIMIT_S = 3600
+SAVED = ("zoneinfo", "pagetypeinfo", "timer_list")
+"""What the agent leaves in /plan at the end."""
+
+Blocks = NDArray[np.uint64]
+"""One batch: shape (n, 2), first frame and pages, in ring order."""
+OnBatch = Callable[[int, Blocks], None]
+"""Called with CLOCK_MONOTONIC of the host, in the server's thread."""
+
+
+class Server(Protocol):
+    """The balloon device on a socket; it belongs to a thread of its own."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None: ...
+
+    def memory_file(self) -> tuple[int, int] | None:
+        """Descriptor of the guest's memory and its first frame; None before there is any."""
+        ...
+
+    def counters(self) -> dict[str, Any]:
+        """What `BalloonDevice.counters` says."""
+        ...
+
+
+Serve = Callable[[Path, OnBatch], Server]
+
+
+@dataclass
+class RealRun:
+    """What a run on a real kernel found; times in ns since its driver registered."""
+
+    complete: bool
+    end_ns: int
+    batches: list[tuple[int, Blocks]]
+    phases: list[PhaseResult]
+    series: Series
+    device: dict[str, Any]
+    state: GuestState
+    complaints: list[str] = field(default_factory=list)
+
+
+def plan_of(scenario: Scenario) -> Plan:
+    """What the agent executes; `PlanError` where a workload needs the model."""
+    phases = [_planned(phase, scenario, number) for number, phase in enumerate(scenario.phases)]
+    return Plan(phases, scenario.reporting.order, scenario.duration_ns or 0)
+
+
+def _planned(phase: Phase, scenario: Scenario, number: int) -> PlannedPhase:
+    tasks = []
+    for index, workload in enumerate(phase.run):
+        if isinstance(workload, Recording):
+            raise PlanError(
+                f"phases[{number}].run[{index}]: a real guest cannot execute a recording, whose "
+                "allocations are a kernel's own; leave it out, or run it on the model"
+            )
+        duration_ns = getattr(workload, "duration_ns", None) or 0
+        for task in tasks_of(workload, scenario, (number, index)):
+            tasks.append(PlannedTask(task, index, duration_ns))
+    return PlannedPhase(tasks, phase.duration_ns or 0)
+
+
+def run_real(
+    scenario: Scenario,
+    kernel: Kernel,
+    serve: Serve,
+    *,
+    limit_ns: int | None = None,
+    progress: Progress = lambda _: None,
+    stopped: Stopped = lambda: False,
+) -> RealRun:
+    """Boot a guest, run the scenario in it, and end it; `limit_ns`: how long it should take."""
+    folder = work_folder()
+    try:
+        (folder / "root").mkdir()
+        build_root(folder / "root", kernel, plan_of(scenario))
+        return _Run(scenario, folder, progress, stopped).go(kernel, serve, limit_ns)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Run:
+    """One guest, from its boot to its end."""
+
+    def __init__(
+        self, scenario: Scenario, folder: Path, progress: Progress, stopped: Stopped
+    ) -> None:
+        self._scenario = scenario
+        self._folder = folder
+        self._progress = progress
+        self._stopped = stopped
+        self._batches: list[tuple[int, Blocks]] = []
+        self._samples = (array("q"), array("q"))
+        self._facts: list[tuple[str, dict[str, str]]] = []
+        self._offsets_ns: list[int] = []
+        self._lists: FreeLists | None = None
+        self._memory: tuple[int, int] | None = None  # a descriptor of our own, the first frame
+
+    def go(self, kernel: Kernel, serve: Serve, limit_ns: int | None) -> RealRun:
+        limit_s = UNKNOWN_LIMIT_S if limit_ns is None else limit_ns // 10**9 + SPARE_S
+        socket = self._folder / "balloon.sock"
+        with (
+            serve(socket, lambda at, blocks: self._batches.append((at, blocks))) as server,
+            UmlMachine(
+                kernel,
+                self._folder,
+                socket,
+                memory_bytes=self._scenario.guest.memory_bytes,
+                timeout_s=limit_s + BOOT_LIMIT_S,
+            ) as machine,
+        ):
+            try:
+                complete = self._listen(machine, server)
+                if complete:
+                    machine.wait(BOOT_LIMIT_S)
+                return self._result(machine, server, complete)
+            finally:
+                if self._memory is not None:
+                    os.close(self._memory[0])
+
+    def _listen(self, machine: UmlMachine, server: Server) -> bool:
+        """Samples between what the agent says, until it says that it is done."""
+        boot_deadline_s = time.monotonic() + BOOT_LIMIT_S
+        interval_s = self._scenario.sample_interval_ns / 1e9
+        due_s = time.monotonic()
+        while not self._stopped():
+            try:
+                said = machine.say(max(0.0, due_s - time.monotonic()))
+            except TimeoutError:
+                due_s = max(due_s + interval_s, time.monotonic())
+                self._sample()
+                if self._lists is None and time.monotonic() > boot_deadline_s:
+                    raise GuestFailedError(
+                        f"the guest did not boot in {BOOT_LIMIT_S} s; its console ends with:\n"
+                        f"{machine.last_lines()}"
+                    ) from None
+                continue
+            if said is None:
+                raise GuestFailedError(
+                    f"the guest ended too early; its console ends with:\n{machine.last_lines()}"
+                )
+            if said.text == "done":
+                return True
+            self._note(said, server)
+            if said.text.startswith("start "):
+                machine.go_on()
+        return False
+
+    def _note(self, said: Said, server: Server) -> None:
+        word, facts = said.text.split(" ", 1)[0], said.facts
+        if word == "start":
+            self._photograph(facts, server)
+        elif word in ("phase", "end"):
+            guest_ns = int(facts.get("start_ns") or facts.get("end_ns") or facts["mono_ns"])
+            self._offsets_ns.append(said.time_ns - guest_ns)
+        self._facts.append((word, facts))
+
+    def _photograph(self, facts: dict[str, str], server: Server) -> None:
+        found = server.memory_file()
+        if found is None:
+            raise GuestFailedError("the guest's driver did not hand over its memory")
+        self._memory = (os.dup(found[0]), found[1])
+        pfns = [int(word) for word in facts["pfns"].split(",")]
+        frames = self._scenario.guest.memory_bytes // PAGE_BYTES
+        self._lists = photograph(found[0], frames=frames, index=int(facts["index"]), pfns=pfns)
+        self._sample()
+
+    def _sample(self) -> None:
+        if self._lists is None or self._memory is None:
+            return
+        times, sizes = self._samples
+        times.append(time.monotonic_ns())
+        sizes.append(os.fstat(self._memory[0]).st_blocks * 512)
+        self._progress(times[-1] - times[0])
+
+    def _result(self, machine: UmlMachine, server: Server, complete: bool) -> RealRun:
+        start = next((facts for word, facts in self._facts if word == "start"), None)
+        if start is None or self._lists is None or self._memory is None or not complete:
+            raise KeyboardInterrupt  # nothing was found that could be kept
+        start_ns = int(start["mono_ns"])
+        begin_ns = min(self._offsets_ns) + start_ns  # on the host's clock
+        phases = self._phases(start_ns)
+        texts = {name: (self._folder / "root" / "plan" / name).read_text() for name in SAVED}
+        state = guest_state(
+            self._lists,
+            **texts,
+            start_ns=start_ns,
+            first_phase_ns=phases[0].start_ns + start_ns,
+            first_frame=self._memory[1],
+        )
+        end_ns = next(int(facts["mono_ns"]) for word, facts in self._facts if word == "end")
+        batches = [(at - begin_ns, blocks) for at, blocks in list(self._batches)]
+        return RealRun(
+            complete=complete,
+            end_ns=end_ns - start_ns,
+            batches=batches,
+            phases=phases,
+            series=self._series(begin_ns, end_ns - start_ns, batches),
+            device=server.counters(),
+            state=state,
+            complaints=machine.complaints,
+        )
+
+    def _phases(self, start_ns: int) -> list[PhaseResult]:
+        phases: list[PhaseResult] = []
+        for word, facts in self._facts:
+            if word == "phase" and "start_ns" in facts:
+                number = len(phases)
+                described = self._scenario.phases[number]
+                phase = PhaseResult(
+                    described.name or str(number + 1), int(facts["start_ns"]) - start_ns
+                )
+                phase.workloads = [
+                    WorkloadResult(each.kind, UNITS[each.kind], start_ns=phase.start_ns)
+                    for each in described.run
+                ]
+                phases.append(phase)
+            elif word == "phase":
+                phases[-1].end_ns = int(facts["end_ns"]) - start_ns
+                for each in phases[-1].workloads:
+                    each.end_ns = phases[-1].end_ns
+            elif word == "task":
+                _add(phases[int(facts["phase"])].workloads[int(facts["workload"])], facts)
+        return phases
+
+    def _series(
+        self, begin_ns: int, end_ns: int, batches: list[tuple[int, Blocks]]
+    ) -> dict[str, NDArray[np.int64]]:
+        times = np.array(self._samples[0], np.int64) - begin_ns
+        inside = (times >= 0) & (times <= end_ns)
+        times = times[inside]
+        resident = np.array(self._samples[1], np.int64)[inside]
+        reported = np.zeros(len(times), np.int64)
+        for at_ns, blocks in batches:
+            reported[times >= at_ns] += int(blocks[:, 1].sum()) * PAGE_BYTES
+        return {"time_ns": times, "resident_bytes": resident, "reported_bytes": reported}
+
+
+def _add(result: WorkloadResult, facts: dict[str, str]) -> None:
+    result.tasks += 1
+    result.units += int(facts["units"])
+    result.busy_ns += int(facts["busy_ns"])
+    result.failures += int(facts["failures"])
+    result.killed += facts["status"] == "failed"

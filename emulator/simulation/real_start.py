@@ -1,0 +1,52 @@
+"""A machine that goes on where a real guest stands, in place of one that this project booted."""
+
+from __future__ import annotations
+
+from emulator.inputs.guest_state import GuestState
+from emulator.scenario.model import Scenario
+from guest_model.allocator.allocator import Allocator
+from guest_model.allocator.config import AllocatorConfig
+from guest_model.allocator.memory_map import MemoryMap
+from host_model.backing.interface import Backing
+
+RING_PFN = 16
+"""Frames from here on stand for the kernel's image: the model's rings lie there, as the real ones
+were allocated before the state was taken."""
+
+
+def memory_map_of(state: GuestState) -> MemoryMap:
+    """One zone from frame 0 on; what lies below the allocator's memory is the kernel's image."""
+    first, end = state.first_frame, state.frames
+    return MemoryMap(
+        ram=((0, end),),
+        usable=((first, end - first),),
+        reserved=((0, first),),
+        zones=(state.zone,),
+    )
+
+
+def allocator_of(state: GuestState, scenario: Scenario) -> Allocator:
+    """An allocator whose lists hold what the real one's did, in the same order."""
+    config = AllocatorConfig(
+        frames=state.frames,
+        seed=scenario.seed,
+        cpus=1,
+        pageblock_order=state.pageblock_order,
+        thp_order=0,
+        boost_factor=scenario.guest.watermark_boost_factor,
+    )
+    allocator = Allocator(config, [state.zone])
+    for index, label in enumerate(state.labels.tolist()):
+        allocator.set_label(index << state.pageblock_order, label)
+    for pfn, order, migratetype in state.lists.blocks.tolist():
+        allocator.add_block(pfn, order, migratetype)
+    for pfn, order, migratetype in state.lists.cpu_blocks[::-1].tolist():
+        allocator.add_allocated(pfn, order, migratetype)
+        allocator.free(0, pfn, order)  # to the head of the CPU's list: the last one comes first
+    return allocator
+
+
+def populate(backing: Backing, state: GuestState) -> None:
+    """Make resident what the host held."""
+    for first, count in state.lists.resident.tolist():
+        backing.populate(first, min(count, state.frames - first), 0)

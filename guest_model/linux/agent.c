@@ -1,0 +1,532 @@
+/*
+ * The first process of a real guest: loads the balloon driver, photographs the page allocator, and
+ * executes the operations of a plan on real memory. Format of the plan: guest_model/linux/plan.py.
+ * Every line that it prints begins with "fpr: "; times are the guest's CLOCK_MONOTONIC.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE_BYTES 4096UL
+#define MAX_TASKS 1024
+#define MAX_PHASES 1000
+#define MAX_REGIONS 70000
+#define TEXT_BYTES (256UL << 10)
+#define PFN_MASK ((1ULL << 55) - 1) /* of an entry in /proc/self/pagemap */
+#define NS_PER_S 1000000000ULL
+#define SETTLE_NS (NS_PER_S / 2) /* what booting left to do in the background ends in it */
+
+enum { OP_ALLOC, OP_TOUCH, OP_FREE, OP_WAIT, OP_UNTIL, OP_WORK, OP_UNITS };
+enum { FAULTED = 1, ZEROED = 2, COPIED = 4 };
+enum status { RUNNING, DONE, STOPPED, FAILED };
+
+struct op {
+    uint64_t count;
+    uint32_t owner;
+    uint8_t kind, order, type, flags;
+};
+_Static_assert(sizeof(struct op) == 16, "the layout of OP_DTYPE");
+
+struct stream {
+    uint64_t magic, first_ops, loop_ops, loops; /* loops: 0 is for ever */
+    struct op ops[];
+};
+
+struct task {
+    unsigned phase, workload;
+    uint64_t duration_ns;
+    const struct stream *stream;
+    pid_t pid;
+    enum status status;
+    uint64_t end_ns;
+};
+
+struct region {
+    char *address;
+    uint64_t pages;
+    uint32_t owner;
+    int fd; /* of its file; -1: anonymous, or a private mapping */
+};
+
+/* What the tasks, which may be killed at any time, have done. */
+struct progress {
+    uint64_t units, busy_ns, failures;
+};
+
+static struct task tasks[MAX_TASKS];
+static uint64_t phase_duration_ns[MAX_PHASES];
+static unsigned task_count, phase_count;
+static struct progress *progress;
+static uint64_t run_duration_ns;
+static char modules[8][256];
+static unsigned module_count;
+static int reporting_order = -1;
+static char zoneinfo[TEXT_BYTES], pagetypeinfo[TEXT_BYTES], timer_list[TEXT_BYTES];
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+static void say(const char *format, ...)
+{
+    char line[512] = "fpr: ";
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(line + 5, sizeof line - 6, format, arguments) + 5;
+    va_end(arguments);
+    if (length > (int)sizeof line - 2)
+        length = sizeof line - 2;
+    line[length] = '\n';
+    if (write(STDOUT_FILENO, line, (size_t)length + 1) < 0)
+        return; /* nobody to tell */
+}
+
+static void power_off(void)
+{
+    sync();
+    reboot(RB_POWER_OFF);
+    for (;;)
+        pause();
+}
+
+static void fail(const char *what, const char *name)
+{
+    say("error %s %s: %s", what, name, strerror(errno));
+    power_off();
+}
+
+static void sleep_until(uint64_t instant_ns)
+{
+    struct timespec at = {(time_t)(instant_ns / NS_PER_S), (long)(instant_ns % NS_PER_S)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) == EINTR)
+        ;
+}
+
+/* ---- one task, in a process of its own ---- */
+
+static struct region *regions;
+static unsigned region_count;
+static unsigned task_number;
+static char buffer[16 * PAGE_BYTES];
+
+static struct region *new_region(uint32_t owner, uint64_t pages)
+{
+    if (region_count == MAX_REGIONS)
+        return NULL;
+    struct region *region = &regions[region_count++];
+    *region = (struct region){NULL, pages, owner, -1};
+    return region;
+}
+
+static void touch_pages(struct region *region)
+{
+    for (uint64_t page = 0; page < region->pages; page++)
+        ((volatile char *)region->address)[page * PAGE_BYTES]++;
+}
+
+static bool write_file(struct region *region)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/work/%u-%u", task_number, region->owner);
+    region->fd = open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
+    if (region->fd < 0)
+        return false;
+    unlink(path);
+    uint64_t left = region->pages * PAGE_BYTES;
+    while (left) {
+        ssize_t written = write(region->fd, buffer, left < sizeof buffer ? left : sizeof buffer);
+        if (written <= 0) {
+            region->pages -= left / PAGE_BYTES; /* the file is as long as it got */
+            return false;
+        }
+        left -= (uint64_t)written;
+    }
+    return true;
+}
+
+static const struct region *last_file(void)
+{
+    for (unsigned index = region_count; index--;)
+        if (regions[index].fd >= 0)
+            return &regions[index];
+    return NULL;
+}
+
+static void allocate(const struct op *op)
+{
+    struct region *region = new_region(op->owner, op->count << op->order);
+    if (!region) {
+        progress[task_number].failures++;
+        return;
+    }
+    bool ok;
+    if (op->flags & FAULTED) {
+        const struct region *file = op->flags & COPIED ? last_file() : NULL;
+        int flags = MAP_PRIVATE | (file ? 0 : MAP_ANONYMOUS);
+        region->address = mmap(NULL, region->pages * PAGE_BYTES, PROT_READ | PROT_WRITE, flags,
+                               file ? file->fd : -1, 0);
+        ok = region->address != MAP_FAILED;
+        if (ok)
+            touch_pages(region);
+        else
+            region_count--;
+    } else {
+        ok = write_file(region);
+    }
+    if (ok)
+        progress[task_number].units += op->flags & 32 ? region->pages : 0;
+    else
+        progress[task_number].failures++;
+}
+
+static void release(uint32_t owner)
+{
+    unsigned kept = 0;
+    for (unsigned index = 0; index < region_count; index++) {
+        struct region *region = &regions[index];
+        if (region->owner != owner) {
+            regions[kept++] = *region;
+            continue;
+        }
+        if (region->fd >= 0)
+            close(region->fd);
+        if (region->address)
+            munmap(region->address, region->pages * PAGE_BYTES);
+    }
+    region_count = kept;
+}
+
+static void compute(uint64_t duration_ns)
+{
+    uint64_t end_ns = now_ns() + duration_ns;
+    while (now_ns() < end_ns)
+        ;
+}
+
+static void execute(const struct op *op, uint64_t start_ns)
+{
+    uint64_t begin_ns = now_ns();
+    switch (op->kind) {
+    case OP_ALLOC:
+        allocate(op);
+        break;
+    case OP_TOUCH:
+        for (unsigned index = 0; index < region_count; index++)
+            if (regions[index].owner == op->owner && regions[index].address)
+                touch_pages(&regions[index]);
+        break;
+    case OP_FREE:
+        release(op->owner);
+        break;
+    case OP_WAIT:
+        sleep_until(begin_ns + op->count);
+        return;
+    case OP_UNTIL:
+        sleep_until(start_ns + op->count);
+        return;
+    case OP_WORK:
+        compute(op->count);
+        break;
+    case OP_UNITS:
+        progress[task_number].units += op->count;
+        return;
+    }
+    progress[task_number].busy_ns += now_ns() - begin_ns;
+}
+
+static void run_task(unsigned number)
+{
+    const struct stream *stream = tasks[number].stream;
+    uint64_t start_ns = now_ns();
+    task_number = number;
+    regions = mmap(NULL, MAX_REGIONS * sizeof *regions, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (regions == MAP_FAILED)
+        _exit(1);
+    for (uint64_t at = 0; at < stream->first_ops; at++)
+        execute(&stream->ops[at], start_ns);
+    for (uint64_t loop = 0; stream->loop_ops && (!stream->loops || loop < stream->loops); loop++)
+        for (uint64_t at = 0; at < stream->loop_ops; at++)
+            execute(&stream->ops[stream->first_ops + at], start_ns);
+    _exit(0);
+}
+
+/* ---- phases ---- */
+
+static uint64_t end_of(const struct task *task, uint64_t start_ns)
+{
+    uint64_t end_ns = phase_duration_ns[task->phase];
+    if (task->duration_ns && (!end_ns || task->duration_ns < end_ns))
+        end_ns = task->duration_ns;
+    return end_ns ? start_ns + end_ns : UINT64_MAX;
+}
+
+static void reap(void)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+        for (unsigned number = 0; number < task_count; number++)
+            if (tasks[number].pid == pid) {
+                struct task *task = &tasks[number];
+                task->end_ns = now_ns();
+                task->pid = 0;
+                if (WIFEXITED(status))
+                    task->status = WEXITSTATUS(status) ? FAILED : DONE;
+                else if (task->status == RUNNING)
+                    task->status = FAILED; /* the OOM killer's work */
+            }
+}
+
+/* Stops what is over its time; when to look again, 0 where nothing runs any more. */
+static uint64_t look_after(unsigned phase, uint64_t start_ns)
+{
+    uint64_t next_ns = 0;
+    reap();
+    for (unsigned number = 0; number < task_count; number++) {
+        struct task *task = &tasks[number];
+        if (task->phase != phase || !task->pid)
+            continue;
+        uint64_t end_ns = end_of(task, start_ns);
+        if (now_ns() >= end_ns && task->status == RUNNING) {
+            task->status = STOPPED;
+            kill(task->pid, SIGKILL);
+            end_ns = UINT64_MAX;
+        }
+        next_ns = next_ns && next_ns < end_ns ? next_ns : end_ns;
+    }
+    return next_ns;
+}
+
+static void run_phase(unsigned phase)
+{
+    sigset_t children;
+    sigemptyset(&children);
+    sigaddset(&children, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &children, NULL);
+    uint64_t start_ns = now_ns();
+    say("phase index=%u start_ns=%" PRIu64, phase, start_ns);
+    for (unsigned number = 0; number < task_count; number++) {
+        if (tasks[number].phase != phase)
+            continue;
+        tasks[number].pid = fork();
+        if (tasks[number].pid < 0)
+            fail("cannot fork", "a task");
+        if (!tasks[number].pid)
+            run_task(number);
+    }
+    uint64_t next_ns;
+    while ((next_ns = look_after(phase, start_ns))) {
+        uint64_t left_ns = next_ns > now_ns() ? next_ns - now_ns() : 0;
+        if (left_ns > NS_PER_S)
+            left_ns = NS_PER_S;
+        struct timespec wait = {(time_t)(left_ns / NS_PER_S), (long)(left_ns % NS_PER_S)};
+        sigtimedwait(&children, NULL, &wait);
+    }
+    if (phase_duration_ns[phase])
+        sleep_until(start_ns + phase_duration_ns[phase]);
+    say("phase index=%u end_ns=%" PRIu64, phase, now_ns());
+    static const char *const names[] = {"running", "done", "stopped", "failed"};
+    for (unsigned number = 0; number < task_count; number++) {
+        const struct task *task = &tasks[number];
+        if (task->phase == phase)
+            say("task phase=%u workload=%u status=%s end_ns=%" PRIu64 " units=%" PRIu64
+                " busy_ns=%" PRIu64 " failures=%" PRIu64,
+                phase, task->workload, names[task->status], task->end_ns, progress[number].units,
+                progress[number].busy_ns, progress[number].failures);
+    }
+}
+
+/* ---- the plan, and the state of the allocator ---- */
+
+static void *load(const char *path)
+{
+    struct stat status;
+    int fd = open(path, O_RDONLY);
+    if (fd < 0 || fstat(fd, &status))
+        fail("cannot open", path);
+    size_t size = (size_t)status.st_size;
+    char *memory = mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        fail("no memory for", path);
+    for (size_t at = 0; at < size;) {
+        ssize_t got = read(fd, memory + at, size - at);
+        if (got <= 0)
+            fail("cannot read", path);
+        at += (size_t)got;
+    }
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+    return memory;
+}
+
+static void add_task(unsigned workload, uint64_t duration_ns, const char *path)
+{
+    if (!phase_count || task_count == MAX_TASKS)
+        fail("too many tasks, or one before the first phase:", path);
+    tasks[task_count++] = (struct task){
+        .phase = phase_count - 1,
+        .workload = workload,
+        .duration_ns = duration_ns,
+        .stream = load(path),
+    };
+}
+
+static void read_plan(void)
+{
+    char *text = load("/plan/plan"), *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char path[256];
+        unsigned workload;
+        uint64_t ns;
+        if (sscanf(line, "module %255s", path) == 1 && module_count < 8)
+            strcpy(modules[module_count++], path);
+        else if (sscanf(line, "order %d", &reporting_order) == 1)
+            continue;
+        else if (sscanf(line, "duration %" SCNu64, &run_duration_ns) == 1)
+            continue;
+        else if (sscanf(line, "phase %" SCNu64, &ns) == 1 && phase_count < MAX_PHASES)
+            phase_duration_ns[phase_count++] = ns;
+        else if (sscanf(line, "task %u %" SCNu64 " %255s", &workload, &ns, path) == 3)
+            add_task(workload, ns, path);
+        else
+            fail("the plan has a line that means nothing:", line);
+    }
+}
+
+static void read_text(const char *path, char *text, size_t room)
+{
+    int fd = open(path, O_RDONLY);
+    size_t at = 0;
+    ssize_t got;
+    while (fd >= 0 && at < room - 1 && (got = read(fd, text + at, room - 1 - at)) > 0)
+        at += (size_t)got;
+    text[at] = 0;
+    close(fd);
+}
+
+/*
+ * Says where two pages of this process lie: by them, whoever has the guest's memory before him finds
+ * the array of struct page, and in it the allocator's lists. Then waits until he has looked.
+ */
+static void be_photographed(uint64_t start_ns)
+{
+    static const size_t pages = 2;
+    uint64_t entries[2] = {0, 0};
+    char *memory = mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        fail("no memory", "for two pages");
+    memset(memory, 1, pages * PAGE_BYTES);
+    uint64_t first = (uintptr_t)memory / PAGE_BYTES;
+    int fd = open("/proc/self/pagemap", O_RDONLY);
+    ssize_t got = pread(fd, entries, sizeof entries, (off_t)(first * sizeof *entries));
+    close(fd);
+    if (got != (ssize_t)sizeof entries)
+        fail("cannot read", "/proc/self/pagemap");
+    say("start mono_ns=%" PRIu64 " index=%" PRIu64 " pfns=%" PRIu64 ",%" PRIu64, start_ns, first,
+        entries[0] & PFN_MASK, entries[1] & PFN_MASK);
+    char go;
+    if (read(STDIN_FILENO, &go, 1) != 1)
+        fail("nobody says", "go");
+    munmap(memory, pages * PAGE_BYTES);
+}
+
+static void save(const char *path, const char *text)
+{
+    int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0644);
+    size_t left = strlen(text);
+    while (fd >= 0 && left) {
+        ssize_t written = write(fd, text, left);
+        if (written <= 0)
+            break;
+        text += written;
+        left -= (size_t)written;
+    }
+    if (fd < 0 || left || fsync(fd) || close(fd))
+        fail("cannot write", path);
+}
+
+static void set_reporting_order(void)
+{
+    const char *path = "/sys/module/page_reporting/parameters/page_reporting_order";
+    char text[16];
+    int length = snprintf(text, sizeof text, "%d", reporting_order);
+    int fd = open(path, O_WRONLY);
+    if (fd < 0 || write(fd, text, (size_t)length) != length)
+        fail("cannot set", path);
+    close(fd);
+}
+
+static void prepare(void)
+{
+    mkdir("/work", 0700); /* hostfs keeps these folders of a root that is used again */
+    if (mount("proc", "/proc", "proc", 0, NULL) || mount("sysfs", "/sys", "sysfs", 0, NULL) ||
+        mount("tmpfs", "/work", "tmpfs", 0, "size=100%"))
+        fail("cannot mount", "/proc, /sys and /work");
+    progress = mmap(NULL, MAX_TASKS * sizeof *progress, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (progress == MAP_FAILED)
+        fail("no memory", "for progress");
+    /* The photograph itself shall not change what it shows: its pages are there before. */
+    memset(zoneinfo, 1, sizeof zoneinfo);
+    memset(pagetypeinfo, 1, sizeof pagetypeinfo);
+    memset(timer_list, 1, sizeof timer_list);
+    read_plan();
+    read_text("/proc/zoneinfo", zoneinfo, sizeof zoneinfo);
+    read_text("/proc/pagetypeinfo", pagetypeinfo, sizeof pagetypeinfo);
+    read_text("/proc/timer_list", timer_list, sizeof timer_list);
+    sleep_until(now_ns() + SETTLE_NS);
+}
+
+static void load_modules(void)
+{
+    for (unsigned index = 0; index < module_count; index++) {
+        int fd = open(modules[index], O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
+            fail("cannot load", modules[index]);
+        close(fd);
+    }
+}
+
+int main(void)
+{
+    prepare();
+    load_modules();
+    uint64_t start_ns = now_ns();
+    if (reporting_order >= 0)
+        set_reporting_order();
+    read_text("/proc/timer_list", timer_list, sizeof timer_list);
+    read_text("/proc/zoneinfo", zoneinfo, sizeof zoneinfo);
+    read_text("/proc/pagetypeinfo", pagetypeinfo, sizeof pagetypeinfo);
+    be_photographed(start_ns);
+    for (unsigned phase = 0; phase < phase_count; phase++)
+        run_phase(phase);
+    if (run_duration_ns)
+        sleep_until(start_ns + run_duration_ns);
+    say("end mono_ns=%" PRIu64, now_ns());
+    save("/plan/zoneinfo", zoneinfo);
+    save("/plan/pagetypeinfo", pagetypeinfo);
+    save("/plan/timer_list", timer_list);
+    say("done");
+    power_off();
+}

@@ -1,0 +1,165 @@
+"""Starts a User-mode Linux guest on a vhost-user socket, reads its console, and ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from guest_model.linux.errors import GuestFailedError, GuestUnavailableError
+from guest_model.linux.kernel import Kernel
+
+MAX_LOG_BYTES = 4 << 20
+"""Of a console; a guest whose device died can print without end."""
+KILL_AFTER_S = 5
+LAST_LINES = 12
+"""That an error quotes."""
+COMPLAINTS = ("is not a head", "out of range", "scheduling from the idle thread")
+"""What the kernel prints when a device breaks its rings."""
+SHARED_MEMORY = Path("/dev/shm")
+_PREFIX = "fpr: "
+_TOOLS = ("setarch", "timeout")
+_END = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A line of the agent's, without its prefix, and when it came: CLOCK_MONOTONIC of the host."""
+
+    time_ns: int
+    text: str
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Its `name=value` words."""
+        return dict(word.split("=", 1) for word in self.text.split() if "=" in word)
+
+
+def work_folder() -> Path:
+    """A new folder in memory, where the kernel makes the file that is the guest's memory."""
+    if not os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
+        raise GuestUnavailableError(
+            f"{SHARED_MEMORY}: cannot be written to, and a real guest's memory lies there: mount a "
+            "tmpfs on it"
+        )
+    return Path(tempfile.mkdtemp(prefix="fpr-guest-", dir=SHARED_MEMORY))
+
+
+class UmlMachine:
+    """A running guest. Use as a context manager: its processes and its folder end with it.
+
+    It is ended after `timeout_s` by itself too, also where this process was killed.
+    """
+
+    def __init__(
+        self, kernel: Kernel, folder: Path, socket: Path, *, memory_bytes: int, timeout_s: int
+    ) -> None:
+        """Boot with folder/root as root file system; `socket` is the balloon device's."""
+        for tool in _TOOLS:
+            if shutil.which(tool) is None:
+                raise GuestUnavailableError(f"a real guest needs {tool}: install coreutils and "
+                                            "util-linux")  # fmt: skip
+        self.folder = folder
+        self.complaints: list[str] = []
+        self._lines: queue.SimpleQueue[Said | None] = queue.SimpleQueue()
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self._log_bytes = 0
+        # Without randomization, the same frames are guest memory each time.
+        command = ["timeout", f"--kill-after={KILL_AFTER_S}", str(timeout_s), "setarch", "-R"]
+        command += [
+            str(kernel.executable),
+            f"mem={memory_bytes >> 20}M",
+            f"virtio_uml.device={socket}:5",
+            "rootfstype=hostfs",
+            f"rootflags={folder / 'root'}",
+            "rw",
+            "init=/init",
+            "con=null",
+            "con0=fd:0,fd:1",
+            f"uml_dir={folder / 'uml'}",
+        ]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={"TMPDIR": str(folder), "HOME": str(folder), "PATH": os.defpath},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True, name="guest console")
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def say(self, timeout_s: float) -> Said | None:
+        """What the agent says next; None where the guest has ended.
+
+        Raises `TimeoutError` where nothing comes, `GuestFailedError` where the agent failed.
+        """
+        try:
+            line = self._lines.get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError from None
+        if line is not None and line.text.startswith("error "):
+            raise GuestFailedError(f"the guest's agent: {line.text.removeprefix('error ')}")
+        return line
+
+    def go_on(self) -> None:
+        """Let the agent go on that waits."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+
+    def last_lines(self) -> str:
+        """The end of the console, for an error."""
+        return "\n".join(self._last)
+
+    def wait(self, timeout_s: float) -> int:
+        """Let it end by itself; its exit code."""
+        return self._process.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Kill all of its processes, if it still runs. May be called twice."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._reader.join()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def _read(self) -> None:
+        stream = self._process.stdout
+        assert stream is not None
+        for raw in stream:
+            self._log_bytes += len(raw)
+            if self._log_bytes > MAX_LOG_BYTES:
+                continue
+            line = raw.decode("utf-8", "replace").rstrip()
+            self._last.append(line)
+            self.complaints += [line] if any(each in line for each in COMPLAINTS) else []
+            _, found, said = line.partition(_PREFIX)
+            if found:
+                self._lines.put(Said(time.monotonic_ns(), said))
+        self._lines.put(_END)
