@@ -6,11 +6,9 @@ import os
 import shutil
 import time
 from array import array
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +21,9 @@ from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.series import Series
 from emulator.simulation.simulate import Progress, Stopped
 from emulator.simulation.tasks import UNITS, tasks_of
+from emulator.vhost_user.endpoint import Endpoint
+from emulator.vhost_user.server import Server
+from emulator.virtio.reporting_queue import Batch
 from guest_model.linux.errors import GuestFailedError
 from guest_model.linux.kernel import Kernel
 from guest_model.linux.machine import Said, UmlMachine, work_folder
@@ -39,32 +40,6 @@ SAVED = ("zoneinfo", "pagetypeinfo", "timer_list")
 
 Blocks = NDArray[np.uint64]
 """One batch: shape (n, 2), first frame and pages, in ring order."""
-OnBatch = Callable[[int, Blocks], None]
-"""Called with CLOCK_MONOTONIC of the host, in the server's thread."""
-
-
-class Server(Protocol):
-    """The balloon device on a socket; it belongs to a thread of its own."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None: ...
-
-    def memory_file(self) -> tuple[int, int] | None:
-        """Descriptor of the guest's memory and its first frame; None before there is any."""
-        ...
-
-    def counters(self) -> dict[str, Any]:
-        """What `BalloonDevice.counters` says."""
-        ...
-
-
-Serve = Callable[[Path, OnBatch], Server]
 
 
 @dataclass
@@ -73,7 +48,7 @@ class RealRun:
 
     complete: bool
     end_ns: int
-    batches: list[tuple[int, Blocks]]
+    batches: list[Batch]
     phases: list[PhaseResult]
     series: Series
     device: dict[str, Any]
@@ -104,7 +79,6 @@ def _planned(phase: Phase, scenario: Scenario, number: int) -> PlannedPhase:
 def run_real(
     scenario: Scenario,
     kernel: Kernel,
-    serve: Serve,
     *,
     limit_ns: int | None = None,
     progress: Progress = lambda _: None,
@@ -115,7 +89,7 @@ def run_real(
     try:
         (folder / "root").mkdir()
         build_root(folder / "root", kernel, plan_of(scenario))
-        return _Run(scenario, folder, progress, stopped).go(kernel, serve, limit_ns)
+        return _Run(scenario, folder, progress, stopped).go(kernel, limit_ns)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -130,18 +104,18 @@ class _Run:
         self._folder = folder
         self._progress = progress
         self._stopped = stopped
-        self._batches: list[tuple[int, Blocks]] = []
+        self._batches: list[Batch] = []
         self._samples = (array("q"), array("q"))
         self._facts: list[tuple[str, dict[str, str]]] = []
         self._offsets_ns: list[int] = []
         self._lists: FreeLists | None = None
         self._memory: tuple[int, int] | None = None  # a descriptor of our own, the first frame
 
-    def go(self, kernel: Kernel, serve: Serve, limit_ns: int | None) -> RealRun:
+    def go(self, kernel: Kernel, limit_ns: int | None) -> RealRun:
         limit_s = UNKNOWN_LIMIT_S if limit_ns is None else limit_ns // 10**9 + SPARE_S
         socket = self._folder / "balloon.sock"
         with (
-            serve(socket, lambda at, blocks: self._batches.append((at, blocks))) as server,
+            Server(socket, observer=self._observe) as server,
             UmlMachine(
                 kernel,
                 self._folder,
@@ -196,14 +170,19 @@ class _Run:
             self._offsets_ns.append(said.time_ns - guest_ns)
         self._facts.append((word, facts))
 
+    def _observe(self, _endpoint: Endpoint, batch: Batch) -> None:
+        self._batches.append(batch)
+
     def _photograph(self, facts: dict[str, str], server: Server) -> None:
-        found = server.memory_file()
+        found = server.call(lambda: _memory_file(server))
         if found is None:
             raise GuestFailedError("the guest's driver did not hand over its memory")
-        self._memory = (os.dup(found[0]), found[1])
+        self._memory = found
         pfns = [int(word) for word in facts["pfns"].split(",")]
         frames = self._scenario.guest.memory_bytes // PAGE_BYTES
-        self._lists = photograph(found[0], frames=frames, index=int(facts["index"]), pfns=pfns)
+        self._lists = photograph(
+            self._memory[0], frames=frames, index=int(facts["index"]), pfns=pfns
+        )
         self._sample()
 
     def _sample(self) -> None:
@@ -230,14 +209,14 @@ class _Run:
             first_frame=self._memory[1],
         )
         end_ns = next(int(facts["mono_ns"]) for word, facts in self._facts if word == "end")
-        batches = [(at - begin_ns, blocks) for at, blocks in list(self._batches)]
+        batches = [replace(each, time_ns=each.time_ns - begin_ns) for each in self._batches]
         return RealRun(
             complete=complete,
             end_ns=end_ns - start_ns,
             batches=batches,
             phases=phases,
             series=self._series(begin_ns, end_ns - start_ns, batches),
-            device=server.counters(),
+            device=server.call(server.device.counters),
             state=state,
             complaints=machine.complaints,
         )
@@ -265,16 +244,31 @@ class _Run:
         return phases
 
     def _series(
-        self, begin_ns: int, end_ns: int, batches: list[tuple[int, Blocks]]
+        self, begin_ns: int, end_ns: int, batches: list[Batch]
     ) -> dict[str, NDArray[np.int64]]:
         times = np.array(self._samples[0], np.int64) - begin_ns
         inside = (times >= 0) & (times <= end_ns)
         times = times[inside]
         resident = np.array(self._samples[1], np.int64)[inside]
         reported = np.zeros(len(times), np.int64)
-        for at_ns, blocks in batches:
-            reported[times >= at_ns] += int(blocks[:, 1].sum()) * PAGE_BYTES
-        return {"time_ns": times, "resident_bytes": resident, "reported_bytes": reported}
+        discarded = reported.copy()
+        for batch in batches:
+            reported[times >= batch.time_ns] += int(batch.blocks[:, 1].sum())
+            discarded[times >= batch.time_ns] += batch.freed_bytes
+        return {
+            "time_ns": times,
+            "resident_bytes": resident,
+            "reported_bytes": reported,
+            "discarded_bytes": discarded,
+        }
+
+
+def _memory_file(server: Server) -> tuple[int, int] | None:
+    """The file that is the guest's memory, by a descriptor of our own, and its first frame."""
+    regions = server.device.memory.regions
+    if not regions or regions[0].fd < 0:
+        return None
+    return os.dup(regions[0].fd), regions[0].gpa // PAGE_BYTES
 
 
 def _add(result: WorkloadResult, facts: dict[str, str]) -> None:

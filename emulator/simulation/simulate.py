@@ -14,12 +14,15 @@ from emulator.simulation.explain import explain
 from emulator.simulation.machine import Machine
 from emulator.simulation.series import Sampler, Series
 from emulator.simulation.tasks import room_for
-from emulator.simulation.worker import Batches, ReportingWorker
+from emulator.simulation.worker import ReportingWorker
+from emulator.virtio.reporting_queue import Batch
 from guest_model.vcpus import StopReason
 from host_model.backing.interface import HostCounters
 
 Progress = Callable[[int], None]
 """Called with the virtual time reached, now and then."""
+Observer = Callable[[Batch], None]
+"""Called with every batch that the device was handed."""
 Stopped = Callable[[], bool]
 """Asked now and then whether the run is to end early."""
 
@@ -57,18 +60,19 @@ def simulate(
     *,
     reporting: bool = True,
     state: GuestState | None = None,
-    batches: Batches = lambda time_ns, blocks: None,
+    observer: Observer | None = None,
     progress: Progress = lambda _: None,
     stopped: Stopped = lambda: False,
 ) -> Outcome:
     """Run a scenario, with the reporting that it asks for or, as its control, without any.
 
-    With a `state`, the guest goes on where a real one stands; `batches` is handed every batch.
+    With a `state`, the guest goes on where a real one stands; `observer` is handed every batch.
     """
     tasks, owners = room_for(scenario)
     with Machine(scenario, tasks=tasks, owners=owners, state=state) as machine:
         wanted = reporting and scenario.reporting.policy != "none"
-        run = _Run(machine, reporting=wanted, state=state, batches=batches)
+        machine.device.reporting.observer = observer
+        run = _Run(machine, reporting=wanted, state=state)
         run.go(progress, stopped)
         return run.outcome()
 
@@ -76,9 +80,7 @@ def simulate(
 class _Run:
     """The parts of a run, and the loop that drives them."""
 
-    def __init__(
-        self, machine: Machine, *, reporting: bool, state: GuestState | None, batches: Batches
-    ) -> None:
+    def __init__(self, machine: Machine, *, reporting: bool, state: GuestState | None) -> None:
         self.machine = machine
         self.queue = EventQueue()
         self.conductor = Conductor(machine, self.queue)
@@ -87,7 +89,7 @@ class _Run:
         self.worker = None
         if reporting:
             jiffies = None if state is None else state.jiffies
-            self.worker = ReportingWorker(machine, self.queue, jiffies, batches)
+            self.worker = ReportingWorker(machine, self.queue, jiffies)
         self.now_ns = 0
         self.complete = False
 

@@ -7,7 +7,7 @@ nobody can allocate the blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
@@ -16,20 +16,11 @@ from guest_model.allocator.kswapd import end_boosts
 from guest_model.reporting.mainline import Batch, MainlinePolicy
 from guest_model.reporting.timer_wheel import Jiffies
 
-Batches = Callable[[int, Batch], None]
-"""Handed each batch when it is sent: virtual time, blocks in ring order (a view: copy to keep)."""
-
 
 class ReportingWorker:
     """Runs a policy on a machine. `start` registers it as the driver's probe does."""
 
-    def __init__(
-        self,
-        machine: Machine,
-        queue: EventQueue,
-        jiffies: Jiffies | None = None,
-        batches: Batches = lambda time_ns, blocks: None,
-    ) -> None:
+    def __init__(self, machine: Machine, queue: EventQueue, jiffies: Jiffies | None = None) -> None:
         """`jiffies`: the guest's ticks; None: the first one is at virtual time 0."""
         scenario = machine.scenario
         self.runs = 0
@@ -50,7 +41,6 @@ class ReportingWorker:
             budget_divisor=scenario.reporting.budget_divisor,
         )
         self._jiffies = jiffies or Jiffies(scenario.guest.hz)
-        self._on_batch = batches
         self._delay = self._jiffies.delay(scenario.reporting.delay_ns)
         guest, host = machine.profile.guest, machine.profile.host
         self._isolate_ns = guest.alloc_4k_ns.value
@@ -102,7 +92,6 @@ class ReportingWorker:
         self.in_flight = batch
         cost_ns = back * self._put_back_ns + len(batch) * self._isolate_ns + self._kick_exit_ns
         sent_ns = now_ns + self._charge(now_ns, cost_ns)
-        self._on_batch(sent_ns, batch)
         self._machine.driver.submit(batch.copy(), len(batch))
         assert self._machine.in_process.kicked is not None, "an idle device wants a kick"
         self._queue.at(sent_ns + self._machine.draw_kick_ns(), self._serve)
