@@ -17,6 +17,7 @@ import click
 COMMANDS = {
     "run": "Run a scenario, with reporting and without, and compare.",
     "replay": "Predict what a recorded guest reported, and compare.",
+    "ctl": "Talk to a running device: balloon, stats, hint, status.",
     "validate": "Check scenario files and name every mistake in them.",
     "schema": "Print the JSON Schema of scenario files, for editors.",
     "doctor": "Say what this machine can do, and what to install for the rest.",

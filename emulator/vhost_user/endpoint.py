@@ -11,6 +11,8 @@ from typing import Any
 import structlog
 
 from emulator.vhost_user.channel import Channel, Closing, Lost
+from emulator.vhost_user.control import Control
+from emulator.vhost_user.control_socket import ControlSocket, control_path
 from emulator.vhost_user.event_loop import EventLoop
 from emulator.vhost_user.session import Session
 from emulator.vhost_user.socket_file import SocketFile
@@ -37,7 +39,9 @@ class Endpoint:
         *,
         offered: int = DEFAULT_OFFERED,
         observer: BatchObserver | None = None,
+        control: bool = False,
     ) -> None:
+        """`control`: a second socket beside the device's, at which it can be asked things."""
         self.name = name
         self.memory = GuestMemory(())
         self.host = SharedFileHost()
@@ -52,6 +56,14 @@ class Endpoint:
         self._connection = -1
         if observer is not None:
             self.device.reporting.observer = lambda batch: observer(self, batch)
+        self._control: ControlSocket | None = None
+        if control and listener.path is not None:
+            asked = Control(self.device, interrupt=self._interrupt)
+            try:
+                self._control = ControlSocket(control_path(listener.path), loop, asked)
+            except Exception:
+                listener.close()
+                raise
         self._await_connection()
 
     # The device tells.
@@ -70,6 +82,10 @@ class Endpoint:
         """See `DeviceListener`."""
         if self.session is not None:
             self.session.rings.queue_failed(index, fault)
+
+    def _interrupt(self, index: int) -> None:
+        if self.session is not None:
+            self.session.rings.interrupt(index)
 
     # Connections.
 
@@ -168,6 +184,8 @@ class Endpoint:
     def close(self) -> None:
         """Drop the connection, and remove the socket."""
         self._drop()
+        if self._control is not None:
+            self._control.close()
         if not self.finished and self._listener.connected is None:
             self._loop.unwatch(self._listener.fileno())
         self._listener.close()

@@ -216,10 +216,16 @@ class Rings:
         index = self._ready.popleft()
         ring = self._rings[index]
         done = self._device.process(index, now_ns)
-        if done.notify and ring.call is not None and not ring.call.send():
-            self._counters["calls_lost"] += 1
+        if done.notify:
+            self.interrupt(index)
         if done.chains and self._inflight is not None and ring.layout is not None:
             self._inflight.note(index, self._used_index(ring.layout))
+
+    def interrupt(self, index: int) -> None:
+        """Tell the driver that buffers of a queue were used."""
+        call = self._rings[index].call
+        if call is not None and not call.send():
+            self._counters["calls_lost"] += 1
 
     def poll(self) -> None:
         """Look at rings that have no kick descriptor."""

@@ -35,8 +35,12 @@ class Server:
         offered: int = DEFAULT_OFFERED,
         observer: BatchObserver | None = None,
         target_bytes: int = 0,
+        control: bool = False,
     ) -> None:
-        """Raises `SocketUnavailableError`; then no socket is left behind."""
+        """Raises `SocketUnavailableError`; then no socket is left behind.
+
+        `control`: beside each socket, one at which `fpr ctl` talks to its device.
+        """
         places = [sockets] if isinstance(sockets, (Path, str, SocketFile)) else list(sockets)
         self.loop = EventLoop()
         self.endpoints: list[Endpoint] = []
@@ -47,7 +51,9 @@ class Server:
                     place if isinstance(place, SocketFile) else SocketFile.create(Path(place))
                 )
                 name = "fd" if isinstance(place, SocketFile) else Path(place).name
-                endpoint = Endpoint(name, listener, self.loop, offered=offered, observer=observer)
+                endpoint = Endpoint(
+                    name, listener, self.loop, offered=offered, observer=observer, control=control
+                )
                 endpoint.set_target(target_bytes)
                 self.endpoints.append(endpoint)
         except Exception:

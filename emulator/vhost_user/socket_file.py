@@ -70,6 +70,11 @@ class SocketFile:
             ) from error
         return cls(socket.socket(fileno=fd))
 
+    @property
+    def path(self) -> Path | None:
+        """Where it is in the file system; None where it came by descriptor."""
+        return self._path
+
     def fileno(self) -> int:
         """To wait at."""
         return self._socket.fileno()
