@@ -9,10 +9,10 @@ NATIVE_SOURCES := $(wildcard emulator/native/*.[ch] guest_model/native/*.[ch] ho
 BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint native bench clean
+.PHONY: help setup run test check lint native bench clean guest-kernel
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/ready: pyproject.toml emulator/native/toolchain.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -51,6 +51,9 @@ native: $(VENV)/ready ## regenerate the cffi binding, then build it
 
 bench: setup ## print speed and memory figures
 	$(BIN)/python -m benchmarks
+
+guest-kernel: setup ## fetch the kernel of real guests, build their agent
+	$(BIN)/python -m guest_model.linux
 
 clean: ## remove what was built
 	rm -rf $(VENV) build *.egg-info emulator/native/*.so

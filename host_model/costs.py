@@ -82,6 +82,12 @@ class Distribution(_Strict):
         low = self.p50 if self.min is None else self.min
         return low, self.p50, self.p90, self.p99, self.p99_9, self.max
 
+    def scaled(self, factor: float) -> Distribution:
+        """The same shape, every point times `factor`."""
+        names = ("min", "p50", "p90", "p99", "p99_9", "max")
+        points = (min(int(ns * factor), lib.FPR_COST_MAX_NS) for ns in self.points)
+        return Distribution(**dict(zip(names, points, strict=True)), source=self.source)
+
     @property
     def mean_ns(self) -> int:
         """Mean of the distribution that is drawn from."""
@@ -93,6 +99,10 @@ class Figure(_Strict):
 
     value: Annotated[int, Field(ge=0, le=lib.FPR_COST_MAX_NS)]
     source: Source
+
+    def scaled(self, factor: float) -> Figure:
+        """`factor` times as much."""
+        return Figure(value=min(int(self.value * factor), lib.FPR_COST_MAX_NS), source=self.source)
 
 
 class Growth(_Strict):
@@ -162,6 +172,21 @@ class CostProfile(_Strict):
     machine: Annotated[str, Field(min_length=1, description="processor, kernel, guest size")]
     host: HostCosts
     guest: GuestCosts
+
+    def scaled(self, factor: float) -> CostProfile:
+        """What using 4 KiB pages costs, in the guest and on the host, times `factor`."""
+        host = {
+            name: getattr(self.host, name).scaled(factor)
+            for name in ("fault_4k_ns", "refault_4k_ns")
+        }
+        names = ("alloc_4k_ns", "free_4k_ns", "zero_4k_ns", "copy_4k_ns", "fault_4k_ns")
+        guest = {name: getattr(self.guest, name).scaled(factor) for name in names}
+        return self.model_copy(
+            update={
+                "host": self.host.model_copy(update=host),
+                "guest": self.guest.model_copy(update=guest),
+            }
+        )
 
 
 def _unit_of(path: tuple[str | int, ...]) -> str:

@@ -18,6 +18,8 @@ COMMANDS = {
     "run": "Run a scenario, with reporting and without, and compare.",
     "replay": "Predict what a recorded guest reported, and compare.",
     "ctl": "Talk to a running device: balloon, stats, hint, status.",
+    "linux": "Run a scenario's workload on a real Linux kernel.",
+    "truth": "Run a scenario on the model and on a real kernel, and compare.",
     "validate": "Check scenario files and name every mistake in them.",
     "schema": "Print the JSON Schema of scenario files, for editors.",
     "doctor": "Say what this machine can do, and what to install for the rest.",

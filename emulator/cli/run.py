@@ -69,6 +69,8 @@ def command(
         resolved = scenario.model_dump(mode="json", by_alias=True)
         click.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
         return Exit.OK
+    if scenario.guest.kind == "linux":
+        return _run_real(scenario, as_json, output)
     started = datetime.now().astimezone()
     folder = output or results.default_folder(scenario, started)
     results.check_free(folder)
@@ -95,6 +97,13 @@ def command(
         click.echo("interrupted: the results are partial, `complete` is false", err=True)
         return Exit.INTERRUPTED
     return Exit.OK if all(each["ok"] for each in summary["expect"]) else Exit.FAILED
+
+
+def _run_real(scenario: Scenario, as_json: bool, output: Path | None) -> int:
+    from emulator.cli.linux import run_and_write
+    from guest_model.linux.kernel import find_kernel
+
+    return run_and_write(scenario, find_kernel(), as_json=as_json, output=output)
 
 
 def _check_expectations(scenario: Scenario, no_control: bool) -> None:

@@ -147,7 +147,7 @@ def _work(summary: Summary) -> Iterator[str]:
 def _resident(summary: Summary) -> Iterator[str]:
     label = "still there"
     for key, text in _PARTS.items():
-        if summary["explain"][key]:
+        if summary["explain"].get(key):  # of a real guest, only the sum is known
             yield _row(label, f"{size(summary['explain'][key]):>9}  {text}")
             label = ""
 

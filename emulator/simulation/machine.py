@@ -62,11 +62,18 @@ class Machine:
     """Built from a frozen scenario. Use as a context manager, or `close`."""
 
     def __init__(
-        self, scenario: Scenario, *, tasks: int, owners: int, state: GuestState | None = None
+        self,
+        scenario: Scenario,
+        *,
+        tasks: int,
+        owners: int,
+        state: GuestState | None = None,
+        profile: CostProfile | None = None,
     ) -> None:
         """Boot a guest that has room for `tasks` tasks with `owners` owners in all.
 
-        With a `state`, the guest goes on where a real one stands.
+        With a `state`, the guest goes on where a real one stands. `profile` replaces the
+        scenario's costs.
         """
         guest = scenario.guest
         self.scenario = scenario
@@ -75,7 +82,7 @@ class Machine:
             self.memory_map = x86_64(guest.memory_bytes, guest.reserved_bytes)
         else:
             self.memory_map = memory_map_of(state)
-        self.profile: CostProfile = read_profile(scenario.host.costs)
+        self.profile = profile or read_profile(scenario.host.costs)
         self.latency = Histogram()
         self.in_process = InProcess()
         self._random = Random(scenario.seed, STREAM_NOTIFICATIONS)

@@ -18,6 +18,7 @@ from emulator.simulation.worker import ReportingWorker
 from emulator.virtio.reporting_queue import Batch
 from guest_model.vcpus import StopReason
 from host_model.backing.interface import HostCounters
+from host_model.costs import CostProfile
 
 Progress = Callable[[int], None]
 """Called with the virtual time reached, now and then."""
@@ -60,16 +61,18 @@ def simulate(
     *,
     reporting: bool = True,
     state: GuestState | None = None,
+    profile: CostProfile | None = None,
     observer: Observer | None = None,
     progress: Progress = lambda _: None,
     stopped: Stopped = lambda: False,
 ) -> Outcome:
     """Run a scenario, with the reporting that it asks for or, as its control, without any.
 
-    With a `state`, the guest goes on where a real one stands; `observer` is handed every batch.
+    With a `state`, the guest goes on where a real one stands. `profile` replaces the scenario's
+    costs; `observer` is handed every batch.
     """
     tasks, owners = room_for(scenario)
-    with Machine(scenario, tasks=tasks, owners=owners, state=state) as machine:
+    with Machine(scenario, tasks=tasks, owners=owners, state=state, profile=profile) as machine:
         wanted = reporting and scenario.reporting.policy != "none"
         machine.device.reporting.observer = observer
         run = _Run(machine, reporting=wanted, state=state)

@@ -1,0 +1,224 @@
+"""The same scenario on the model and on a real kernel: how far do they agree?
+
+From the kernel are taken: its zone's settings, its free lists and what the host held when its
+driver registered, where its ticks lie, when the first phase began, and its speed. Everything that
+follows is the model's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from emulator.analysis.passes import ReportedPass, passes_of
+from emulator.analysis.real_guest import RealRun
+from emulator.scenario.model import Scenario, SimulatedBacking
+from emulator.simulation.simulate import Outcome, simulate
+from emulator.simulation.summary import runtime_ns
+from emulator.virtio.reporting_queue import Batch
+from host_model.costs import CostProfile, read_profile
+
+SCHEMA = "fpr.truth/1"
+SLOT_NS = 80_000_000
+"""At 100 Hz, a timer of two seconds fires on a grid of eight ticks."""
+REPORTED_TOLERANCE_PCT = 2.0
+RESIDENT_TOLERANCE_PCT = 3.0
+TAKEN = (
+    "zone settings",
+    "free lists",
+    "per-CPU lists",
+    "resident frames",
+    "tick phase",
+    "start of the first phase",
+    "speed of the workload",
+)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The most that may differ: reported bytes of the kernel's, mean residency of its memory.
+
+    `exact`: passes and the sizes of their batches may not differ at all.
+    """
+
+    reported_pct: float = REPORTED_TOLERANCE_PCT
+    resident_pct: float = RESIDENT_TOLERANCE_PCT
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one guest did."""
+
+    passes: list[ReportedPass]
+    outcome: Outcome | RealRun
+
+    @property
+    def reported_bytes(self) -> int:
+        """All of it."""
+        return sum(each.reported_bytes for each in self.passes)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Both sides of a scenario, and how far apart they are."""
+
+    scenario: Scenario
+    kernel_version: str
+    model: Side
+    kernel: Side
+    tolerance: Tolerance
+    comparison: dict[str, Any]
+    failures: tuple[str, ...]
+
+
+def run_model(scenario: Scenario, run: RealRun) -> tuple[Outcome, list[Batch]]:
+    """The model in the real guest's place, as fast as it was."""
+    backing = SimulatedBacking(kind="simulated", thp=False)
+    host = scenario.host.model_copy(update={"backing": backing})
+    scenario = scenario.model_copy(update={"host": host})
+    profile = read_profile(scenario.host.costs)
+    outcome, batches = _simulate(scenario, run, profile)
+    busy_ns = sum(each.busy_ns for phase in run.phases for each in phase.workloads)
+    model_ns = runtime_ns(outcome) - outcome.worker_ns
+    if busy_ns and model_ns:
+        return _simulate(scenario, run, profile.scaled(busy_ns / model_ns))
+    return outcome, batches
+
+
+def _simulate(
+    scenario: Scenario, run: RealRun, profile: CostProfile
+) -> tuple[Outcome, list[Batch]]:
+    batches: list[Batch] = []
+    outcome = simulate(scenario, state=run.state, profile=profile, observer=batches.append)
+    return outcome, batches
+
+
+def judge(
+    scenario: Scenario,
+    kernel_version: str,
+    run: RealRun,
+    model: tuple[Outcome, list[Batch]],
+    tolerance: Tolerance,
+) -> Truth:
+    """Compare, and say what is out of tolerance."""
+    kernel_side = Side(passes_of(run.batches), run)
+    model_side = Side(passes_of(model[1]), model[0])
+    found = _compare(scenario, kernel_side, model_side)
+    failures = []
+    if found["reported_error_pct"] > tolerance.reported_pct:
+        failures.append(
+            f"reported bytes differ by {found['reported_error_pct']:.2f} %, more than "
+            f"{tolerance.reported_pct:g} %"
+        )
+    if found["resident_mean_error_pct"] > tolerance.resident_pct:
+        failures.append(
+            f"resident memory differs by {found['resident_mean_error_pct']:.2f} % of the guest's "
+            f"on average, more than {tolerance.resident_pct:g} %"
+        )
+    if tolerance.exact and not found["exact"]:
+        failures.append("passes, or the sizes of their batches, differ")
+    return Truth(
+        scenario, kernel_version, model_side, kernel_side, tolerance, found, tuple(failures)
+    )
+
+
+def _compare(scenario: Scenario, kernel: Side, model: Side) -> dict[str, Any]:
+    pairs = list(zip(kernel.passes, model.passes, strict=False))
+    times = kernel.outcome.series["time_ns"]
+    end_ns = min(int(times[-1]), int(model.outcome.series["time_ns"][-1]))
+    times = times[times <= end_ns]
+    reported = _at(model, times, "reported_bytes") - _at(kernel, times, "reported_bytes")
+    resident = _at(model, times, "resident_bytes") - _at(kernel, times, "resident_bytes")
+    seconds = np.diff(times.astype(float))
+    middle = (np.abs(resident[1:]) + np.abs(resident[:-1])) / 2
+    mean = float((middle * seconds).sum() / seconds.sum()) if len(seconds) else 0.0
+    worst = int(np.abs(resident).argmax())
+    spacing = _spacing(kernel), _spacing(model)
+    sizes_equal = sum(mine.sizes == other.sizes for mine, other in pairs)
+    difference = abs(model.reported_bytes - kernel.reported_bytes)
+    memory_bytes = scenario.guest.memory_bytes
+    same_count = len(kernel.passes) == len(model.passes)
+    return {
+        "passes_kernel": len(kernel.passes),
+        "passes_model": len(model.passes),
+        "passes_with_equal_sizes": sizes_equal,
+        "passes_with_equal_blocks": sum(a.batches == b.batches for a, b in pairs),
+        "blocks_in_both": sum(len(a.blocks & b.blocks) for a, b in pairs),
+        "spacing_slots_kernel": spacing[0],
+        "spacing_slots_model": spacing[1],
+        "exact": same_count and sizes_equal == len(pairs) and spacing[0] == spacing[1],
+        "reported_bytes_kernel": kernel.reported_bytes,
+        "reported_bytes_model": model.reported_bytes,
+        "reported_error_pct": _percent(difference, kernel.reported_bytes),
+        "reported_curve_largest_error_bytes": int(np.abs(reported).max(initial=0)),
+        "resident_mean_error_bytes": int(mean),
+        "resident_mean_error_pct": _percent(mean, memory_bytes),
+        "resident_largest_error_bytes": int(np.abs(resident[worst])),
+        "resident_largest_error_s": int(times[worst]) / 1e9,
+    }
+
+
+def _at(side: Side, times: Any, column: str) -> Any:
+    series = side.outcome.series
+    return np.interp(times, series["time_ns"], series[column].astype(float))
+
+
+def _spacing(side: Side) -> list[int]:
+    """From each pass to the next, in slots of the timer wheel."""
+    times = [each.time_ns for each in side.passes]
+    return [round((b - a) / SLOT_NS) for a, b in pairwise(times)]
+
+
+def _percent(part: float, whole: float) -> float:
+    if whole:
+        return round(100 * part / whole, 3)
+    return 0.0 if not part else 100.0
+
+
+def document(truth: Truth) -> dict[str, Any]:
+    """`fpr.truth/1`; times in seconds since the driver registered."""
+    return {
+        "schema": SCHEMA,
+        "scenario": truth.scenario.name,
+        "seed": truth.scenario.seed,
+        "kernel_version": truth.kernel_version,
+        "ok": not truth.failures,
+        "failures": list(truth.failures),
+        "tolerance": {
+            "reported_pct": truth.tolerance.reported_pct,
+            "resident_pct": truth.tolerance.resident_pct,
+            "exact": truth.tolerance.exact,
+        },
+        "taken_from_kernel": list(TAKEN),
+        "model": _side(truth.model),
+        "kernel": _side(truth.kernel),
+        "comparison": truth.comparison,
+    }
+
+
+def _side(side: Side) -> dict[str, Any]:
+    series = side.outcome.series
+    return {
+        "passes": [
+            {"time_s": each.time_ns / 1e9, "batches": [list(map(list, b)) for b in each.batches]}
+            for each in side.passes
+        ],
+        "phases": [
+            {
+                "name": phase.name,
+                "start_s": phase.start_ns / 1e9,
+                "end_s": phase.end_ns / 1e9,
+                "units": [work.units for work in phase.workloads],
+            }
+            for phase in side.outcome.phases
+        ],
+        "series": {
+            "time_s": [round(value / 1e9, 4) for value in series["time_ns"].tolist()],
+            "resident_bytes": series["resident_bytes"].tolist(),
+            "reported_bytes": series["reported_bytes"].tolist(),
+        },
+    }

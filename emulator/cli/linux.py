@@ -1,0 +1,118 @@
+"""`fpr linux`: a scenario's workload on a real kernel, served by this project's device."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+from emulator.analysis.real_guest import RealRun, run_real
+from emulator.analysis.real_summary import real_summary
+from emulator.cli.main import Exit
+from emulator.cli.progress import Progress
+from emulator.report.terminal import render
+from emulator.scenario.load import load
+from emulator.scenario.model import Scenario
+from emulator.simulation import results
+from emulator.simulation.simulate import expected_ns
+from guest_model.linux.kernel import Kernel, find_kernel
+
+REAL = "guest.kind=linux"
+
+
+def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which kernel is the guest's."""
+    for option in (
+        click.option(
+            "--modules",
+            type=click.Path(path_type=Path, exists=True, file_okay=False),
+            metavar="DIR",
+            help="The kernel's modules. Default: where the Debian package has them.",
+        ),
+        click.option(
+            "--kernel",
+            "executable",
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help="A linux.uml. Default: the installed one, else Debian's is fetched by apt-get.",
+        ),
+        click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Replace the seed."),
+        click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Replace a value."),
+    ):
+        command = option(command)
+    return command
+
+
+def load_real(path: str, sets: tuple[str, ...], seed: int | None) -> Scenario:
+    """The scenario with a real guest; every mistake that this makes of it is the user's to see."""
+    seeds = () if seed is None else (f"seed={seed}",)
+    return load(path, (*sets, *seeds, REAL))
+
+
+@click.command("linux")
+@click.argument("path", metavar="SCENARIO")
+@kernel_options
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of text.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder of results, which must not exist. Default: results/NAME-TIME.",
+)
+def command(
+    path: str,
+    sets: tuple[str, ...],
+    seed: int | None,
+    executable: Path | None,
+    modules: Path | None,
+    as_json: bool,
+    output: Path | None,
+) -> int:
+    """Run a scenario's workload on a real Linux kernel, without root.
+
+    The guest is User-mode Linux 6.1 with one CPU; its memory is really given back. Results are
+    those of `fpr run`, measured and without a control.
+    """
+    scenario = load_real(path, sets, seed)
+    kernel = find_kernel(executable, modules)
+    return run_and_write(scenario, kernel, as_json=as_json, output=output)
+
+
+def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: Path | None) -> int:
+    """Run it, write the folder of results, print the summary; the exit code."""
+    started = datetime.now().astimezone()
+    folder = output or results.default_folder(scenario, started)
+    results.check_free(folder)
+    run = run_with_progress(scenario, kernel)
+    summary = real_summary(scenario, run)
+    manifest = results.manifest_of(
+        scenario,
+        started=started,
+        finished=datetime.now().astimezone(),
+        arguments=sys.argv[1:],
+    )
+    manifest["guest_kernel"] = kernel.version
+    results.write(folder, summary, {"": run.series}, manifest)
+    if as_json:
+        click.echo(results.as_json(summary).decode(), nl=False)
+    else:
+        click.echo(render(summary, run.series))
+    click.echo(f"results are in {folder}", err=True)
+    return Exit.OK if all(each["ok"] for each in summary["expect"]) else Exit.FAILED
+
+
+def run_with_progress(scenario: Scenario, kernel: Kernel) -> RealRun:
+    """The run; what the kernel complained of is told."""
+    limit_ns = expected_ns(scenario)
+    structlog.get_logger().info("booting a guest", kernel=kernel.version)
+    with Progress(limit_ns) as progress:
+        run = run_real(scenario, kernel, limit_ns=limit_ns, progress=progress.task("real guest"))
+    for line in run.complaints:
+        structlog.get_logger().warning("the guest's kernel complains of the device", line=line)
+    return run

@@ -1,0 +1,67 @@
+"""`fpr truth`: the same scenario on the model and on a real kernel, side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from emulator.analysis.truth import (
+    REPORTED_TOLERANCE_PCT,
+    RESIDENT_TOLERANCE_PCT,
+    Tolerance,
+    document,
+    judge,
+    run_model,
+)
+from emulator.cli.linux import kernel_options, load_real, run_with_progress
+from emulator.cli.main import Exit
+from emulator.report.truth_text import render_truth
+from guest_model.linux.kernel import find_kernel
+
+_PERCENT = click.FloatRange(0, 100)
+
+
+@click.command("truth")
+@click.argument("path", metavar="SCENARIO")
+@kernel_options
+@click.option("--json", "as_json", is_flag=True, help="Print fpr.truth/1 instead of text.")
+@click.option(
+    "--reported-tolerance",
+    type=_PERCENT,
+    default=REPORTED_TOLERANCE_PCT,
+    show_default=True,
+    help="The most that reported bytes may differ, in percent.",
+)
+@click.option(
+    "--resident-tolerance",
+    type=_PERCENT,
+    default=RESIDENT_TOLERANCE_PCT,
+    show_default=True,
+    help="The most that resident memory may differ on average, in percent of the guest's memory.",
+)
+@click.option("--exact", is_flag=True, help="Allow no difference in passes and batch sizes.")
+def command(
+    path: str,
+    sets: tuple[str, ...],
+    seed: int | None,
+    executable: Path | None,
+    modules: Path | None,
+    as_json: bool,
+    reported_tolerance: float,
+    resident_tolerance: float,
+    exact: bool,
+) -> int:
+    """Run a scenario on a real kernel and on the model, and say how far they agree.
+
+    The model goes on from the state in which the kernel's driver registered. Exits with 1 where the
+    two differ by more than the tolerances.
+    """
+    scenario = load_real(path, sets, seed)
+    kernel = find_kernel(executable, modules)
+    run = run_with_progress(scenario, kernel)
+    tolerance = Tolerance(reported_tolerance, resident_tolerance, exact)
+    truth = judge(scenario, kernel.version, run, run_model(scenario, run), tolerance)
+    click.echo(json.dumps(document(truth), indent=1) if as_json else render_truth(truth))
+    return Exit.FAILED if truth.failures else Exit.OK
