@@ -23,6 +23,7 @@ class EventLoop:
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = threading.Lock()
         self._thread: int | None = None
         self._stopped = False
         self.watch(self._waker, self._wake)
@@ -45,7 +46,6 @@ class EventLoop:
 
     def run_once(self, timeout_s: float | None) -> None:
         """Wait for events, and deliver them. None: for as long as it takes."""
-        self._thread = threading.get_ident()
         for fd, _ in self._epoll.poll(-1 if timeout_s is None else timeout_s):
             callback = self._callbacks.get(fd)
             if callback is not None:
@@ -56,18 +56,22 @@ class EventLoop:
 
         Runs at once where no loop runs, or from inside of it.
         """
-        if self._thread in (None, threading.get_ident()):
-            return function()
         future: Future[T] = Future()
 
         def run() -> None:
             try:
                 future.set_result(function())
-            except BaseException as error:
+            except Exception as error:
                 future.set_exception(error)
 
-        self._calls.append(run)
-        os.eventfd_write(self._waker, 1)
+        with self._lock:
+            elsewhere = self._thread not in (None, threading.get_ident())
+            if elsewhere:
+                self._calls.append(run)
+        if elsewhere:
+            os.eventfd_write(self._waker, 1)
+        else:
+            run()
         return future.result()
 
     def stop(self) -> None:
@@ -80,9 +84,15 @@ class EventLoop:
         """Nobody asked it to stop."""
         return not self._stopped
 
+    def begin(self) -> None:
+        """From here on, the calling thread runs the loop."""
+        with self._lock:
+            self._thread = threading.get_ident()
+
     def finish(self) -> None:
-        """The loop's thread says that it makes no further rounds: calls run in the caller's."""
-        self._thread = None
+        """The loop's thread makes no further rounds: from here on, calls run in the caller's."""
+        with self._lock:
+            self._thread = None
         self._run_calls()
 
     def _wake(self) -> None:

@@ -45,6 +45,7 @@ class Server:
         self.loop = EventLoop()
         self.endpoints: list[Endpoint] = []
         self._thread: threading.Thread | None = None
+        self._serving = threading.Event()
         try:
             for place in places:
                 listener = (
@@ -79,6 +80,8 @@ class Server:
 
     def serve_forever(self) -> None:
         """Until `stop`, or until the only connection of a socket given by descriptor ended."""
+        self.loop.begin()
+        self._serving.set()
         try:
             while self.loop.running and not all(each.finished for each in self.endpoints):
                 self._round()
@@ -103,6 +106,7 @@ class Server:
         """Serve in a thread of its own."""
         self._thread = threading.Thread(target=self.serve_forever, name="vhost-user", daemon=True)
         self._thread.start()
+        self._serving.wait()
 
     def stop(self) -> None:
         """End `serve_forever`, and wait for the thread where there is one."""
