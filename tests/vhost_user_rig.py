@@ -170,6 +170,11 @@ class FrontEnd:
         regions = [region(gpa, size) for gpa, size in (LOW, HIGH)]
         assert self.acknowledged(5, table(*regions), [self.file, self.file])
 
+    def set_memory_quietly(self) -> None:
+        """The same before any negotiation."""
+        regions = [region(gpa, size) for gpa, size in (LOW, HIGH)]
+        self.send(5, table(*regions), [self.file, self.file])
+
     def state(self, request: int, index: int, number: int) -> bool:
         return self.acknowledged(request, struct.pack("=II", index, number))
 
@@ -199,9 +204,7 @@ class FrontEnd:
         self.kicks[index] = self.own(os.eventfd(0))
         return self.acknowledged(12, struct.pack("=Q", index), [self.kicks[index]])
 
-    def up(
-        self, features: int = REPORTING | PROTOCOL, count: int = 3, size: int = 16
-    ) -> RawQueue:
+    def up(self, features: int = REPORTING | PROTOCOL, count: int = 3, size: int = 16) -> RawQueue:
         """Everything, as UML does it; the highest queue."""
         self.greet()
         self.set_features(features)
@@ -276,8 +279,10 @@ class Served:
         self.path = path
         self.server = Server(path, offered=offered)
         self.server.start()
+        self.connected = 0
 
     def connect(self) -> FrontEnd:
+        self.connected += 1
         return FrontEnd.connect(self.path)
 
     @property
@@ -298,8 +303,14 @@ class Served:
         return True
 
     def idle(self) -> bool:
-        """No front-end is connected (any more)."""
-        return self.until(lambda: not self.counters()["connected"])
+        """All front-ends so far were heard to the end."""
+
+        def over() -> bool:
+            counters = self.counters()
+            count = counters["transport"].get("connections", 0)
+            return count == self.connected and not counters["connected"]
+
+        return self.until(over)
 
     def serves_the_next(self) -> bool:
         """Whether a good front-end gets its memory freed."""

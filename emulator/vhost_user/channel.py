@@ -14,7 +14,7 @@ from emulator.vhost_user.protocol import DESCRIPTORS_MAX, HEADER, PAYLOAD_BYTES_
 __all__ = ["Channel", "Closing", "Lost", "Message"]
 
 _ROOM = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
-_KNOWN_FLAGS = Flag.VERSION_MASK | Flag.REPLY | Flag.NEED_REPLY
+_KNOWN_FLAGS = int(Flag.VERSION_MASK | Flag.REPLY | Flag.NEED_REPLY)
 
 
 class Lost(StrEnum):

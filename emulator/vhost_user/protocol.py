@@ -95,7 +95,7 @@ class ProtocolFeature(IntFlag):
     STATUS = 1 << 16
 
 
-PROTOCOL_OFFERED = (
+PROTOCOL_OFFERED = int(
     ProtocolFeature.MQ
     | ProtocolFeature.REPLY_ACK
     | ProtocolFeature.BACKEND_REQ  # UML's driver fails without it, up to 6.12

@@ -84,10 +84,7 @@ class Session:
         if message is None:
             return
         self._counters["messages"] += 1
-        try:
-            self._handle(message)
-        finally:
-            message.discard()
+        self._handle(message)
         self.check_memory()
 
     def _handle(self, message: Message) -> None:
@@ -107,6 +104,8 @@ class Session:
             self._refuse(message, request, refused)
             # An empty reply is how an error is told where a reply has contents of its own.
             reply, acknowledgement = b"", _REFUSED
+        finally:
+            message.discard()  # before the answer: it tells that all is done
         given, self._given = self._given, []
         try:
             if shape is not None and shape.replies:

@@ -354,7 +354,7 @@ class BalloonDevice:
                     break
             else:
                 self._listener.queue_ready(index)
-            work = Work(chains, cost_ns, queue.should_notify())
+            work = Work(chains, cost_ns, chains > 0 and queue.should_notify())
         except RingBroken as broken:
             self._fail(index, broken.fault)
             return Work(chains, cost_ns, notify=chains > 0)
