@@ -90,7 +90,11 @@ def command(
         if log_path is not None:
             observers.append(stack.enter_context(ReportLog(log_path)).write)
         server = Server(
-            places(), offered=offered, observer=partial(_tell, observers), target_bytes=target_bytes
+            places(),
+            offered=offered,
+            observer=partial(_tell, observers),
+            target_bytes=target_bytes,
+            control=True,
         )
         stack.callback(server.close)
         stack.enter_context(_stopping(server))
