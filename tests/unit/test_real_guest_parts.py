@@ -1,0 +1,93 @@
+"""What a real guest is handed, and what is read out of it, without booting one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emulator.analysis.passes import passes_of
+from emulator.analysis.real_guest import plan_of
+from emulator.inputs.photograph import PhotographError, photograph
+from emulator.scenario.load import parse
+from emulator.scenario.model import Scenario
+from emulator.simulation.tasks import tasks_of
+from emulator.virtio.reporting_queue import Batch
+from guest_model.linux import kernel as kernel_module
+from guest_model.linux.errors import GuestUnavailableError
+from guest_model.linux.kernel import find_kernel
+from guest_model.linux.plan import STREAM_HEAD, STREAM_MAGIC, PlanError, stream
+from guest_model.workload.op import OP_DTYPE
+
+CHURN = "{kind: churn, operations: 300, min_block: 64KiB, max_block: 1MiB, live_limit: 20MiB}"
+
+
+def scenario(run: str, more: str = "") -> Scenario:
+    text = f"guest: {{kind: linux, memory: 512MiB}}\n{more}phases: [{{run: [{run}]}}]\n"
+    return parse(text.encode(), "test.yaml", Path(__file__).parents[1])
+
+
+def _operations(content: bytes) -> tuple[np.ndarray, int, int, int]:
+    magic, once, loop, loops = STREAM_HEAD.unpack_from(content)
+    assert magic == STREAM_MAGIC
+    return np.frombuffer(content, OP_DTYPE, offset=STREAM_HEAD.size), once, loop, loops
+
+
+def test_churn_is_the_same_sequence_on_both_sides() -> None:
+    """The agent's stream holds what the model's task draws for the same seed, row by row."""
+    described = scenario(CHURN)
+    tasks = [tasks_of(described.phases[0].run[0], described, (0, 0))[0] for _ in range(2)]
+    operations, once, loop, _ = _operations(stream(tasks[0]))
+    expected = np.concatenate(list(tasks[1].chunks(0, 0)))
+    assert loop == 0
+    assert once == len(operations)
+    assert (operations == expected).all()
+
+
+@pytest.mark.parametrize(("variant", "once_rows", "loop_rows"), [(1, 0, 2), (2, 1, 2)])
+def test_a_loop_is_handed_over_as_one(variant: int, once_rows: int, loop_rows: int) -> None:
+    """page_fault repeats its round; page_fault2 makes its file before, once."""
+    text = f"{{kind: page_fault, variant: {variant}, size: 1MiB, iterations: 7}}"
+    described = scenario(text)
+    task = tasks_of(described.phases[0].run[0], described, (0, 0))[0]
+    operations, once, loop, loops = _operations(stream(task))
+    assert (once, loop, loops) == (once_rows, loop_rows, 7)
+    assert len(operations) == once + loop
+
+
+def test_a_recording_is_refused() -> None:
+    """A kernel's own allocations cannot be executed by a process."""
+    with pytest.raises(PlanError, match="cannot execute a recording"):
+        plan_of(scenario("{kind: recording, path: data/recordings/boot_tmpfs}"))
+
+
+def test_a_file_without_page_structs_is_no_photograph() -> None:
+    """Foreign memory that shows nothing known ends with a sentence, not with a wrong state."""
+    with tempfile.TemporaryFile() as file:
+        os.pwrite(file.fileno(), os.urandom(1 << 16), 0)
+        with pytest.raises(PhotographError, match="0 places look like"):
+            photograph(file.fileno(), frames=256, index=77, pfns=[3, 4])
+
+
+def test_batches_within_half_a_second_are_one_pass() -> None:
+    """A pass takes milliseconds; the next one comes two seconds later."""
+    blocks = np.array([[4 << 22, 1 << 22]], np.uint64)
+    times = (0, 3_000_000, 2_080_000_000)
+    passes = passes_of([Batch(at, blocks, 0, 0) for at in times])
+    assert [each.sizes for each in passes] == [(1, 1), (1,)]
+    assert passes[1].time_ns == times[2]
+    assert passes[0].batches[0] == ((4096, 1024),)
+
+
+def test_without_apt_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On another system the sentence names the package and the option."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(kernel_module, "_EXECUTABLE", Path("nowhere/linux.uml"))
+    with pytest.raises(GuestUnavailableError, match=r"user-mode-linux.*--kernel PATH"):
+        find_kernel()
