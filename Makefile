@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 export CC
 
 NATIVE_SOURCES := $(wildcard emulator/native/*.[ch] guest_model/native/*.[ch] host_model/native/*.[ch])
+C_SOURCES := $(filter-out %/_core.c,$(NATIVE_SOURCES)) $(wildcard tests/fuzz/*.[ch])
 BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint native bench clean
+.PHONY: help setup run test check lint format native bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,7 +43,13 @@ lint: setup ## style, types, arrows of imports, freshness of generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 	$(BIN)/python -P emulator/native/generate.py --check
+
+format: setup ## lay out Python and C as `make lint` wants it
+	$(BIN)/ruff check --quiet --fix-only .
+	$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(C_SOURCES)
 
 native: $(VENV)/ready ## regenerate the cffi binding, then build it
 	$(BIN)/python -P emulator/native/generate.py

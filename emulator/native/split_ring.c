@@ -53,8 +53,8 @@ int fpr_split_ring_remap(struct fpr_split_ring *ring, const struct fpr_guest_mem
         fault = map_part(memory, at->driver_gpa, split_avail_bytes(at->size, event_idx(ring)), 2,
                          &avail);
     if (fault == FPR_FAULT_NONE)
-        fault = map_part(memory, at->device_gpa, split_used_bytes(at->size, event_idx(ring)), 4,
-                         &used);
+        fault =
+            map_part(memory, at->device_gpa, split_used_bytes(at->size, event_idx(ring)), 4, &used);
     if (fault != FPR_FAULT_NONE)
         return broken(ring, fault);
     ring->table = table;
@@ -75,7 +75,8 @@ int fpr_split_ring_start(struct fpr_split_ring *ring, const struct fpr_guest_mem
     int status;
 
     *ring = fresh;
-    if (layout->size == 0 || layout->size > FPR_RING_SIZE_MAX || (layout->size & (layout->size - 1)))
+    if (layout->size == 0 || layout->size > FPR_RING_SIZE_MAX ||
+        (layout->size & (layout->size - 1)))
         return broken(ring, FPR_FAULT_SIZE);
     status = fpr_split_ring_remap(ring, memory);
     if (status != FPR_OK)

@@ -117,8 +117,8 @@ static uint64_t resident_bytes(const void *at, uint64_t bytes)
     uint64_t pages = 0;
 
     for (uint64_t offset = 0; offset < bytes; offset += sizeof in_core * 4096) {
-        uint64_t size = bytes - offset < sizeof in_core * 4096 ? bytes - offset
-                                                               : sizeof in_core * 4096;
+        uint64_t size =
+            bytes - offset < sizeof in_core * 4096 ? bytes - offset : sizeof in_core * 4096;
 
         if (mincore((char *)at + offset, size, in_core))
             return bytes; /* cannot tell: the bound is true all the same */
@@ -162,8 +162,7 @@ static struct fpr_zone *empty_place(struct fpr_allocator *a, uint64_t pfn, uint3
     struct fpr_zone *zone = fpr_zone_of(a, pfn);
 
     if (!zone || order > a->config.top_order || type >= FPR_MIGRATETYPES ||
-        pfn & (((uint64_t)1 << order) - 1) ||
-        pfn + ((uint64_t)1 << order) > zone->config.end_pfn ||
+        pfn & (((uint64_t)1 << order) - 1) || pfn + ((uint64_t)1 << order) > zone->config.end_pfn ||
         fpr_page(a, pfn)->state != FPR_PAGE_NONE)
         return NULL;
     return zone;

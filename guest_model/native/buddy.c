@@ -12,7 +12,8 @@ static bool is_free_buddy(const struct fpr_allocator *a, const struct fpr_zone *
     return page->state == FPR_PAGE_FREE && page->order == order;
 }
 
-/* The block (pfn, order) would soon be part of a larger one: the block beside its parent is free. */
+/* The block (pfn, order) would soon be part of a larger one: the block beside its
+ * parent is free. */
 static bool merge_likely(const struct fpr_allocator *a, const struct fpr_zone *zone, uint64_t pfn,
                          uint32_t order)
 {

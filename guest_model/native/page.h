@@ -61,8 +61,8 @@ struct fpr_allocator {
     uint32_t shuffle_bits_left;
     uint32_t top_mask;
     bool avoids_fragmentation[FPR_MAX_ZONES]; /* by the class of the request */
-    /* Heads of top-order blocks live densely in `tops`, all others in `pages`: an idle guest touches
-     * 12 bytes for each 4 MiB, and `pages` grows with what is split. */
+    /* Heads of top-order blocks live densely in `tops`, all others in `pages`: an idle guest
+     * touches 12 bytes for each 4 MiB, and `pages` grows with what is split. */
     struct fpr_page *tops, *pages;
     uint8_t *labels; /* migrate type of each page block */
     uint64_t tops_bytes, pages_bytes, labels_bytes;
@@ -229,8 +229,8 @@ bool fpr_claimable(const struct fpr_allocator *a, uint32_t order, uint32_t type)
 void fpr_steal(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t type,
                bool whole);
 /* Move every free block of the page block of pfn to `type`: pages moved, 0 where it crosses the
- * zone's end. A page block that begins before the zone is moved from pfn on. *movable: frames in use
- * there that were allocated movable. */
+ * zone's end. A page block that begins before the zone is moved from pfn on. *movable: frames in
+ * use there that were allocated movable. */
 uint64_t fpr_move_pageblock(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
                             uint32_t type, uint64_t *movable);
 void fpr_reserve_highatomic(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn);

@@ -88,8 +88,8 @@ static void mark_batches(const struct scan *s)
     }
 }
 
-/* An allocation of an exact size takes a whole block, and frees the pages beyond its size at once, one
- * by one, past the per-CPU lists and to the tails (linux v6.1, make_alloc_exact). */
+/* An allocation of an exact size takes a whole block, and frees the pages beyond its size at once,
+ * one by one, past the per-CPU lists and to the tails (linux v6.1, make_alloc_exact). */
 static void mark_trims(const struct scan *s)
 {
     for (uint64_t i = 0; i < s->n; i++) {
@@ -223,8 +223,7 @@ static void give_back(struct fpr_allocator *a, struct fpr_zone *zone,
     uint32_t type = fpr_label(a, e->pfn);
 
     stats->returns++;
-    if (!fpr_buddy_find(a, e->pfn, &block) ||
-        fpr_page(a, e->pfn)->state == FPR_PAGE_ISOLATED) {
+    if (!fpr_buddy_find(a, e->pfn, &block) || fpr_page(a, e->pfn)->state == FPR_PAGE_ISOLATED) {
         stats->returns_double++;
         return;
     }

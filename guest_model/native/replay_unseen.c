@@ -224,8 +224,9 @@ static void look_ahead(struct search *s, uint8_t *after)
     }
 }
 
-/* A frame that is not on a list: what comes next, and the type it would be listed as. Where the trace
- * does not say, it is the type it was last handed out as, or that of others in its page block. */
+/* A frame that is not on a list: what comes next, and the type it would be listed as. Where the
+ * trace does not say, it is the type it was last handed out as, or that of others in its page
+ * block. */
 static void expect(const struct search *s, const struct fpr_trace_event *e, uint8_t after)
 {
     struct frame *f = &s->map[e->pfn];
@@ -244,8 +245,13 @@ int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actio
                       const struct fpr_replay_phase *phases, uint32_t phase_count,
                       struct fpr_replay_unseen *out, uint64_t capacity, uint64_t *found)
 {
-    struct search s = {.events = events, .n = n, .frames = frames, .actions = actions,
-                       .cpu_count = cpus, .pageblock_order = pageblock_order, .out = out,
+    struct search s = {.events = events,
+                       .n = n,
+                       .frames = frames,
+                       .actions = actions,
+                       .cpu_count = cpus,
+                       .pageblock_order = pageblock_order,
+                       .out = out,
                        .capacity = capacity};
     uint32_t phase = 0;
     uint8_t *after = calloc(n + 1, 1);

@@ -59,8 +59,8 @@ static int check_list(const struct fpr_allocator *a, const struct fpr_zone *zone
     for (uint32_t pfn = list->head; pfn != FPR_NIL && !status;) {
         const struct fpr_page *page;
 
-        if (pfn < zone->config.start_pfn ||
-            pfn + ((uint64_t)1 << order) > zone->config.end_pfn || pfn & ((1u << order) - 1))
+        if (pfn < zone->config.start_pfn || pfn + ((uint64_t)1 << order) > zone->config.end_pfn ||
+            pfn & ((1u << order) - 1))
             return broken(report, "list [%u][%u] holds 0x%x: unaligned or outside its zone", order,
                           type, pfn);
         page = fpr_page(a, pfn);
@@ -101,8 +101,8 @@ static int check_areas(const struct fpr_allocator *a, const struct fpr_zone *zon
             free_pages += type == FPR_ISOLATE ? 0 : blocks << order;
         }
         if (all != zone->areas[order].nr_free)
-            return broken(report, "zone %u order %u: nr_free %" PRIu64 ", on lists %" PRIu64,
-                          index, order, zone->areas[order].nr_free, all);
+            return broken(report, "zone %u order %u: nr_free %" PRIu64 ", on lists %" PRIu64, index,
+                          order, zone->areas[order].nr_free, all);
     }
     if (free_pages != zone->free_pages)
         return broken(report, "zone %u: %" PRIu64 " pages counted free, %" PRIu64 " on lists",
