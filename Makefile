@@ -1,13 +1,14 @@
-# Every target prepares what it needs. The machine brings Python 3.11 or newer, a C compiler and git;
-# the virtual environment holds the rest.
+# Every target prepares what it needs. The machine brings Python 3.11 or newer, a C compiler and
+# git; the virtual environment holds the rest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export CC
 
-NATIVE_SOURCES := $(wildcard emulator/native/*.[ch] guest_model/native/*.[ch] host_model/native/*.[ch])
+NATIVE_SOURCES := $(wildcard */native/*.[ch])
 C_SOURCES := $(filter-out %/_core.c,$(NATIVE_SOURCES)) $(wildcard tests/fuzz/*.[ch])
-BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
+BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()' \
+  --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint format native bench clean

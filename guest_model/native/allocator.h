@@ -103,6 +103,8 @@ struct fpr_notify {
     uint32_t raised;
 };
 
+/* All lists begin empty. FPR_BAD_ARGUMENT: a configuration beyond the limits above;
+ * FPR_HOST_MEMORY. The caller destroys it; what the next two hand out lives as long. */
 int fpr_allocator_create(const struct fpr_allocator_config *config,
                          const struct fpr_zone_config *zones, struct fpr_allocator **out);
 void fpr_allocator_destroy(struct fpr_allocator *allocator);
