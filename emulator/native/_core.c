@@ -1441,6 +1441,13 @@ static int _cffi_const_FPR_REPLAY_TRIM(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_REPLAY_CLAIM(unsigned long long *o)
+{
+  int n = (FPR_REPLAY_CLAIM) <= 0;
+  *o = (unsigned long long)((FPR_REPLAY_CLAIM) | 0);  /* check that FPR_REPLAY_CLAIM is an integer */
+  return n;
+}
+
 static int _cffi_const_FPR_FAULT_NONE(unsigned long long *o)
 {
   int n = (FPR_FAULT_NONE) <= 0;
@@ -9340,6 +9347,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_REFUSED", (void *)_cffi_const_FPR_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_BATCHED", (void *)_cffi_const_FPR_REPLAY_BATCHED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_REPLAY_BOOT", (void *)_cffi_const_FPR_REPLAY_BOOT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_REPLAY_CLAIM", (void *)_cffi_const_FPR_REPLAY_CLAIM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_MAYBE", (void *)_cffi_const_FPR_REPLAY_MAYBE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_NONE", (void *)_cffi_const_FPR_REPLAY_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_RETURN", (void *)_cffi_const_FPR_REPLAY_RETURN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -10492,7 +10500,8 @@ static const struct _cffi_enum_s _cffi_enums[] = {
   { "fpr_op_kind", 525, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
   { "fpr_replay_action", 526, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
-    "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM" },
+    "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
+    "FPR_REPLAY_CLAIM" },
   { "fpr_ring_fault", 527, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
@@ -10521,7 +10530,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  251,  /* num_globals */
+  252,  /* num_globals */
   51,  /* num_struct_unions */
   12,  /* num_enums */
   1,  /* num_typenames */

@@ -17,6 +17,7 @@ enum fpr_replay_action {
     FPR_REPLAY_STEAL = 4,  /* a block of another type is taken over */
     FPR_REPLAY_MAYBE = 5,  /* an allocation: leaves the lists if it is still on them */
     FPR_REPLAY_TRIM = 6,   /* the unwanted end of a block comes back at once: to the tail */
+    FPR_REPLAY_CLAIM = 7,  /* a block of another type is taken over and leaves the lists at once */
 };
 
 /* Added to the action of a free that is carried out with its batch, and to that of the batch's

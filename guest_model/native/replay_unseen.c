@@ -176,14 +176,15 @@ static void step(struct search *s, uint64_t i)
     uint32_t cpu = e->cpu;
     struct frame *f;
 
-    if (e->kind == FPR_TRACE_EXTFRAG && cpu < s->cpu_count)
+    if (e->kind == FPR_TRACE_EXTFRAG && action != FPR_REPLAY_CLAIM && cpu < s->cpu_count)
         s->cpus[cpu].last_refill += s->cpus[cpu].last_refill + 1 == i;
     if (e->order || e->pfn >= s->frames || cpu >= s->cpu_count || e->flags & FPR_TRACE_FAILED)
         return;
     f = &s->map[e->pfn];
     if (e->kind == FPR_TRACE_FREE && i >= s->cpus[cpu].frees_until)
         begin_frees(s, i, cpu);
-    if (e->kind == FPR_TRACE_ZONE_LOCKED && e->migratetype >= 0 && e->migratetype < TYPES) {
+    if ((e->kind == FPR_TRACE_ZONE_LOCKED || action == FPR_REPLAY_CLAIM) && e->migratetype >= 0 &&
+        e->migratetype < TYPES) {
         refill(s, e, i, cpu);
     } else if (e->kind == FPR_TRACE_PCPU_DRAIN && f->listed != NO_LIST) {
         list_remove(s, &s->cpus[f->listed].lists[f->type], (uint32_t)e->pfn);
