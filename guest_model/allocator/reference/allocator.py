@@ -28,7 +28,7 @@ from guest_model.allocator.reference.watermark import (
     usable,
     zonelist,
 )
-from guest_model.allocator.reference.zone import Zone
+from guest_model.allocator.reference.zone import MERGEABLE, Zone
 
 
 class ReferenceAllocator:
@@ -91,6 +91,9 @@ class ReferenceAllocator:
 
     def alloc(self, cpu: int, order: int, type_: int, flags: int = 0) -> int:
         """The first frame of a block of 2^order frames."""
+        if not (0 <= cpu < self.config.cpus and type_ in MERGEABLE):
+            fail(lib.FPR_BAD_ARGUMENT, f"CPU {cpu}, type {type_}")
+        self._check_block(0, order)
         request = Request(order, type_, AllocFlags(flags))
         for attempt in attempts(self._zones, request):
             if attempt.reclaim:
@@ -151,6 +154,9 @@ class ReferenceAllocator:
     # The buddy lists alone.
 
     def buddy_alloc(self, zone: int, order: int, type_: int) -> int:
+        self._check_block(0, order)
+        if not 0 <= zone < self.zones:
+            fail(lib.FPR_BAD_ARGUMENT, f"zone {zone}")
         pfn = fallback.take(self._zones[zone], order, type_, nofragment=False)
         if pfn is None:
             fail(lib.FPR_NO_MEMORY, f"zone {zone}, order {order}, type {type_}")
