@@ -590,6 +590,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/report.h"
 #include "guest_model/native/block.h"
 #include "guest_model/native/allocator.h"
+#include "guest_model/native/boundary.h"
 #include "guest_model/native/replay.h"
 #include "guest_model/native/bench.h"
 #include "guest_model/native/report_batch.h"
@@ -604,617 +605,639 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 521), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 543), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_allocator *
-/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_block const *
+/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_allocator *
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_block const *
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
-/* 10 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 555), // struct fpr_random *
-/* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t *
-/* 15 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
-/* 18 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 19 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_trace_event const *
-/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 607), // uint8_t const *
-/* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
-/* 23 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // uint32_t *
-/* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_replay_model_stats *
-/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
-/* 29 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
+/*  9 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 10 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
+/* 15 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_random *
+/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 19 */ _CFFI_OP(_CFFI_OP_POINTER, 18), // uint64_t *
+/* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
+/* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 599), // struct fpr_trace_event const *
+/* 25 */ _CFFI_OP(_CFFI_OP_POINTER, 629), // uint8_t const *
+/* 26 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 28 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // uint32_t *
+/* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
-/* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
-/* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 33 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 607), // uint8_t *
-/* 35 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_replay_frames_stats *
-/* 37 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
-/* 39 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 41 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
-/* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 44 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 585), // struct fpr_zone_config const *
+/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 585), // struct fpr_replay_model_stats *
+/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
+/* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 35 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
+/* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
+/* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 38 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
+/* 39 */ _CFFI_OP(_CFFI_OP_POINTER, 629), // uint8_t *
+/* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 584), // struct fpr_replay_frames_stats *
+/* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
+/* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 46 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
+/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 48 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 51 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 53 */ _CFFI_OP(_CFFI_OP_POINTER, 537), // struct fpr_block *
-/* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
-/* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 62 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 64 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 65 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
-/* 66 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 68 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 69 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 70 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint64_t)
-/* 73 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 50 */ _CFFI_OP(_CFFI_OP_POINTER, 607), // struct fpr_zone_config const *
+/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
+/* 53 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 57 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 58 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_block *
+/* 59 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 60 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
+/* 62 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 63 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 58),
+/* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 72 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 75 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t)
-/* 79 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 77 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 82 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t)
-/* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 87 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
-/* 90 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 93 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 95 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
-/* 96 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 97 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 98 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint64_t)
-/* 103 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 83 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 84 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 85 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint64_t)
+/* 87 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 88 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 89 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 91 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t)
+/* 93 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 95 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t)
+/* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 101 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
+/* 104 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 105 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 535), // struct fpr_allocator const *
-/* 109 */ _CFFI_OP(_CFFI_OP_POINTER, 520), // char *
-/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
-/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
-/* 113 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 106 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 107 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 109 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
+/* 110 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 111 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 112 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 113 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 115 */ _CFFI_OP(_CFFI_OP_POINTER, 586), // struct fpr_zone_state *
-/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 118 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
-/* 119 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 120 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 123 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 124 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint64_t)
+/* 117 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 119 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
+/* 122 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_allocator const *
+/* 123 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // char *
+/* 124 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
-/* 127 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
-/* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 129 */ _CFFI_OP(_CFFI_OP_NOOP, 53),
+/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
+/* 127 */ _CFFI_OP(_CFFI_OP_NOOP, 122),
+/* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 608), // struct fpr_zone_state *
 /* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 131 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 132 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // struct fpr_allocator_config const *
-/* 133 */ _CFFI_OP(_CFFI_OP_NOOP, 45),
-/* 134 */ _CFFI_OP(_CFFI_OP_POINTER, 4), // struct fpr_allocator * *
-/* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
-/* 137 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 138 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct fpr_segment *
-/* 141 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 143 */ _CFFI_OP(_CFFI_OP_POINTER, 545), // struct fpr_guest_memory const *
-/* 144 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_chain const *
-/* 145 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_report_rules const *
-/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_report_cursor *
-/* 147 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_range *
-/* 148 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 149 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 150 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 151 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct fpr_report_account *
+/* 131 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
+/* 132 */ _CFFI_OP(_CFFI_OP_NOOP, 122),
+/* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 137 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 122),
+/* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 142 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 143 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 144 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 147 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
+/* 149 */ _CFFI_OP(_CFFI_OP_NOOP, 122),
+/* 150 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 151 */ _CFFI_OP(_CFFI_OP_NOOP, 58),
 /* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
-/* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
-/* 155 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 156 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
-/* 158 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
-/* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 160 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 161 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 162 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 163 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
-/* 164 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
-/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 166 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 167 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
-/* 169 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
-/* 170 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 171 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 34), // uint8_t * *
-/* 173 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
+/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_allocator_config const *
+/* 155 */ _CFFI_OP(_CFFI_OP_NOOP, 50),
+/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 4), // struct fpr_allocator * *
+/* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
+/* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 160 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 162 */ _CFFI_OP(_CFFI_OP_POINTER, 595), // struct fpr_segment *
+/* 163 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 164 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
+/* 165 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_guest_memory const *
+/* 166 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_chain const *
+/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 590), // struct fpr_report_rules const *
+/* 168 */ _CFFI_OP(_CFFI_OP_POINTER, 589), // struct fpr_report_cursor *
+/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 579), // struct fpr_range *
+/* 170 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 171 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 588), // struct fpr_report_account *
 /* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
-/* 176 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
-/* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 610), // void *
-/* 179 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 181 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
-/* 182 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
-/* 183 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 184 */ _CFFI_OP(_CFFI_OP_POINTER, 610), // void const *
-/* 185 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 186 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 187 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 547), // struct fpr_host_costs const *
+/* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
+/* 176 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 177 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 178 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
+/* 180 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 181 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 182 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
+/* 186 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 187 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 191 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_real_memory *
-/* 192 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t const *
-/* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 194 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 195 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 196 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_discard_outcome *
-/* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
-/* 199 */ _CFFI_OP(_CFFI_OP_NOOP, 191),
-/* 200 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
+/* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 39), // uint8_t * *
+/* 195 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
+/* 198 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 199 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 632), // void *
 /* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 202 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 205 */ _CFFI_OP(_CFFI_OP_NOOP, 191),
-/* 206 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 202 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
+/* 204 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 205 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 632), // void const *
 /* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 208 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 209 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 210 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 211 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_real_memory const *
-/* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_real_memory_config const *
-/* 215 */ _CFFI_OP(_CFFI_OP_POINTER, 550), // struct fpr_memory_region const *
-/* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 217 */ _CFFI_OP(_CFFI_OP_POINTER, 191), // struct fpr_real_memory * *
-/* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_residency *
-/* 221 */ _CFFI_OP(_CFFI_OP_NOOP, 192),
-/* 222 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 208 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 209 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
+/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_host_costs const *
+/* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 213 */ _CFFI_OP(_CFFI_OP_POINTER, 580), // struct fpr_real_memory *
+/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 18), // uint64_t const *
+/* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 217 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_discard_outcome *
+/* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 220 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 221 */ _CFFI_OP(_CFFI_OP_NOOP, 213),
+/* 222 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 223 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 225 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
-/* 226 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 227 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 228 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
+/* 224 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 225 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 226 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 213),
+/* 228 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 229 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 230 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 234 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_residency const *
-/* 235 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 236 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 237 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 238 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 239 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 240 */ _CFFI_OP(_CFFI_OP_POINTER, 570), // struct fpr_residency_config const *
-/* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 242 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 188),
-/* 244 */ _CFFI_OP(_CFFI_OP_POINTER, 220), // struct fpr_residency * *
-/* 245 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 246 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_split_driver *
+/* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 39),
+/* 231 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 233 */ _CFFI_OP(_CFFI_OP_POINTER, 580), // struct fpr_real_memory const *
+/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 235 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 581), // struct fpr_real_memory_config const *
+/* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_memory_region const *
+/* 238 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 213), // struct fpr_real_memory * *
+/* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 241 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 591), // struct fpr_residency *
+/* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 214),
+/* 244 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 245 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 247 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
 /* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 247),
-/* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
-/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_ring_layout const *
-/* 253 */ _CFFI_OP(_CFFI_OP_POINTER, 543), // struct fpr_driver_slot *
-/* 254 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 255 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 256 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 257 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 258 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 259 */ _CFFI_OP(_CFFI_OP_NOOP, 247),
-/* 260 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct fpr_segment const *
-/* 261 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 263 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 264 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 265 */ _CFFI_OP(_CFFI_OP_NOOP, 247),
-/* 266 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
+/* 251 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 252 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 253 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 256 */ _CFFI_OP(_CFFI_OP_POINTER, 591), // struct fpr_residency const *
+/* 257 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 259 */ _CFFI_OP(_CFFI_OP_NOOP, 39),
+/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // struct fpr_residency_config const *
+/* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 237),
+/* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 265 */ _CFFI_OP(_CFFI_OP_NOOP, 210),
+/* 266 */ _CFFI_OP(_CFFI_OP_POINTER, 242), // struct fpr_residency * *
 /* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 247),
-/* 270 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 271 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 272 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 274 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct fpr_split_ring *
-/* 275 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 276 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 277 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
-/* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
+/* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 269 */ _CFFI_OP(_CFFI_OP_POINTER, 596), // struct fpr_split_driver *
+/* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 269),
+/* 273 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 274 */ _CFFI_OP(_CFFI_OP_POINTER, 594), // struct fpr_ring_layout const *
+/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_driver_slot *
+/* 276 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 277 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 278 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
-/* 282 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
-/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_chain *
-/* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 286 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
-/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 143),
-/* 288 */ _CFFI_OP(_CFFI_OP_NOOP, 252),
-/* 289 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 290 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
-/* 294 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 296 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 297 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
-/* 298 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 302 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct fpr_split_ring const *
-/* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
-/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 307 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 310 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 579), // struct fpr_trace_op *
-/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 580), // struct fpr_trace_pairing *
+/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 269),
+/* 282 */ _CFFI_OP(_CFFI_OP_POINTER, 595), // struct fpr_segment const *
+/* 283 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 284 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 269),
+/* 288 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 291 */ _CFFI_OP(_CFFI_OP_NOOP, 269),
+/* 292 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 294 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 597), // struct fpr_split_ring *
+/* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
+/* 300 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 302 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 303 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
+/* 304 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 305 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_chain *
+/* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
+/* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 310 */ _CFFI_OP(_CFFI_OP_NOOP, 274),
+/* 311 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
 /* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
-/* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
-/* 316 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 318 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 319 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 320 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 322 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
-/* 326 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
-/* 327 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
+/* 316 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 319 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
+/* 320 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 321 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 324 */ _CFFI_OP(_CFFI_OP_POINTER, 597), // struct fpr_split_ring const *
+/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 327 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
 /* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 331 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_replay_phase const *
-/* 332 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 333 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_replay_unseen *
-/* 334 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 335 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 338 */ _CFFI_OP(_CFFI_OP_POINTER, 581), // struct fpr_trace_state *
-/* 339 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
-/* 340 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 342 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_trace_event *
-/* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 578), // struct fpr_trace_marker *
-/* 345 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 346 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // struct fpr_vcpus *
+/* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 331 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 333 */ _CFFI_OP(_CFFI_OP_POINTER, 601), // struct fpr_trace_op *
+/* 334 */ _CFFI_OP(_CFFI_OP_POINTER, 602), // struct fpr_trace_pairing *
+/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
+/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
+/* 338 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 339 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 340 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 343 */ _CFFI_OP(_CFFI_OP_NOOP, 39),
+/* 344 */ _CFFI_OP(_CFFI_OP_NOOP, 39),
+/* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
+/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
+/* 349 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 352 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 353 */ _CFFI_OP(_CFFI_OP_POINTER, 553), // struct fpr_op const *
-/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 355 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 356 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 357 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 358 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 359 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 360 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 363 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 364 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 353 */ _CFFI_OP(_CFFI_OP_POINTER, 586), // struct fpr_replay_phase const *
+/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 587), // struct fpr_replay_unseen *
+/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 357 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 603), // struct fpr_trace_state *
+/* 361 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
+/* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 363 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 364 */ _CFFI_OP(_CFFI_OP_POINTER, 599), // struct fpr_trace_event *
 /* 365 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 366 */ _CFFI_OP(_CFFI_OP_NOOP, 353),
+/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 600), // struct fpr_trace_marker *
 /* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 371 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 373 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 376 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 377 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 378 */ _CFFI_OP(_CFFI_OP_POINTER, 582), // struct fpr_vcpu_stop *
-/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 381 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // struct fpr_vcpus const *
-/* 382 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 383 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_owner_view *
-/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 385 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 381),
-/* 387 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_task_view *
-/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 381),
-/* 392 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 393 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 369 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 605), // struct fpr_vcpus *
+/* 374 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct fpr_op const *
+/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 380 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 381 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 382 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 386 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 387 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
+/* 389 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 393 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 394 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 398 */ _CFFI_OP(_CFFI_OP_POINTER, 584), // struct fpr_vcpus_config const *
-/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 549), // struct fpr_memory_port const *
-/* 401 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_histogram *
-/* 402 */ _CFFI_OP(_CFFI_OP_POINTER, 351), // struct fpr_vcpus * *
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 405 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 406 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 413 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 414 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 415 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 416 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 417 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 398 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 399 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 604), // struct fpr_vcpu_stop *
+/* 401 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 403 */ _CFFI_OP(_CFFI_OP_POINTER, 605), // struct fpr_vcpus const *
+/* 404 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_owner_view *
+/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 403),
+/* 409 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 410 */ _CFFI_OP(_CFFI_OP_POINTER, 598), // struct fpr_task_view *
+/* 411 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 403),
+/* 414 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 415 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 416 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 417 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
 /* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 540), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 420 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
-/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION, 449), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 423 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
-/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION, 449), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 426 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
-/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION, 551), // struct fpr_notify *()(struct fpr_allocator *)
-/* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 432 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
-/* 433 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(uint64_t)
-/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 438 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_allocator const *)
-/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 606), // struct fpr_vcpus_config const *
+/* 421 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 422 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_memory_port const *
+/* 423 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_histogram *
+/* 424 */ _CFFI_OP(_CFFI_OP_POINTER, 373), // struct fpr_vcpus * *
+/* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 427 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
+/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 200),
+/* 434 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 437 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
 /* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *)
-/* 442 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // struct fpr_cost const *
+/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION, 562), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 442 */ _CFFI_OP(_CFFI_OP_NOOP, 122),
 /* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 442),
-/* 446 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 448 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 546), // struct fpr_histogram const *
-/* 450 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 452 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *)
-/* 453 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_random *, uint64_t)
-/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 457 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 458 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 459 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *)
-/* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
-/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 463 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
-/* 464 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION, 471), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
+/* 446 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION, 471), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 448 */ _CFFI_OP(_CFFI_OP_NOOP, 256),
+/* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION, 573), // struct fpr_notify *()(struct fpr_allocator *)
+/* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
+/* 452 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 454 */ _CFFI_OP(_CFFI_OP_NOOP, 122),
+/* 455 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(uint64_t)
+/* 458 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 459 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_allocator const *)
+/* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 122),
+/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_cost const *)
+/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_cost const *
 /* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct fpr_residency const *)
-/* 467 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
-/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint32_t)
-/* 470 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 472 */ _CFFI_OP(_CFFI_OP_FUNCTION, 178), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
-/* 474 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_allocator *)
-/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_histogram *)
-/* 480 */ _CFFI_OP(_CFFI_OP_NOOP, 401),
-/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 401),
-/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 449),
-/* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 401),
-/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 192),
-/* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 467 */ _CFFI_OP(_CFFI_OP_NOOP, 464),
+/* 468 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
+/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_histogram const *
+/* 472 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_random *)
+/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
+/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 477 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_random *, uint64_t)
+/* 478 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
+/* 479 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_real_memory const *)
+/* 482 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
+/* 483 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 484 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
+/* 486 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 488 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_residency const *)
+/* 489 */ _CFFI_OP(_CFFI_OP_NOOP, 256),
 /* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 492 */ _CFFI_OP(_CFFI_OP_NOOP, 401),
-/* 493 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 494 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 497 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 498 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(uint32_t)
+/* 492 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION, 200), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
+/* 496 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_allocator *)
+/* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_real_memory *)
-/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 191),
+/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_histogram *)
+/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
 /* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 504 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 211),
-/* 506 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 507 */ _CFFI_OP(_CFFI_OP_POINTER, 548), // struct fpr_host_counters *
-/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 509 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_residency *)
-/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 220),
-/* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 513 */ _CFFI_OP(_CFFI_OP_NOOP, 234),
-/* 514 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 507),
-/* 516 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION, 610), // void()(struct fpr_vcpus *)
-/* 518 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 519 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 520 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 521 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 522 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 523 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
-/* 524 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
-/* 525 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
-/* 526 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
-/* 527 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
-/* 528 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
-/* 529 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
-/* 530 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
-/* 531 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
-/* 532 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
-/* 533 */ _CFFI_OP(_CFFI_OP_POINTER, 410), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 535 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 536 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 537 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 538 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 539 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 540 */ _CFFI_OP(_CFFI_OP_POINTER, 541), // struct fpr_counters const *
-/* 541 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 542 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 543 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 544 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 545 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 546 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 547 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 548 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 549 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 550 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 551 */ _CFFI_OP(_CFFI_OP_POINTER, 552), // struct fpr_notify *
-/* 552 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 553 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
-/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
-/* 555 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
-/* 556 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_range const *
-/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
-/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
-/* 559 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
-/* 560 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_region *
-/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
-/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
-/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
-/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
-/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
-/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
-/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
-/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
-/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
-/* 570 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
-/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
-/* 572 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
-/* 573 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
-/* 574 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
-/* 575 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
-/* 576 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
-/* 577 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
-/* 578 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
-/* 579 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_op
-/* 580 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_pairing
-/* 581 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_state
-/* 582 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpu_stop
-/* 583 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_vcpus
-/* 584 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpus_config
-/* 585 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_zone_config
-/* 586 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_zone_state
-/* 587 */ _CFFI_OP(_CFFI_OP_POINTER, 588), // struct split_avail *
-/* 588 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_avail
-/* 589 */ _CFFI_OP(_CFFI_OP_POINTER, 590), // struct split_desc *
-/* 590 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct split_desc
-/* 591 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // struct split_used *
-/* 592 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_used
-/* 593 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[14]
-/* 594 */ (_cffi_opcode_t)(14),
-/* 595 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[32]
-/* 596 */ (_cffi_opcode_t)(32),
-/* 597 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[4]
-/* 598 */ (_cffi_opcode_t)(4),
-/* 599 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[6]
-/* 600 */ (_cffi_opcode_t)(6),
-/* 601 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7424]
-/* 602 */ (_cffi_opcode_t)(7424),
-/* 603 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[7]
-/* 604 */ (_cffi_opcode_t)(7),
-/* 605 */ _CFFI_OP(_CFFI_OP_ARRAY, 13), // uint64_t[9]
-/* 606 */ (_cffi_opcode_t)(9),
-/* 607 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 608 */ _CFFI_OP(_CFFI_OP_ARRAY, 607), // uint8_t[5]
-/* 609 */ (_cffi_opcode_t)(5),
-/* 610 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 504 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
+/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 214),
+/* 511 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 515 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 516 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
+/* 520 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 523 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_real_memory *)
+/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 213),
+/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 527 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
+/* 528 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 570), // struct fpr_host_counters *
+/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_residency *)
+/* 532 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
+/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 256),
+/* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
+/* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_vcpus *)
+/* 540 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 542 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 543 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 544 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 545 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
+/* 546 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
+/* 547 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
+/* 548 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
+/* 549 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
+/* 550 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
+/* 551 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
+/* 552 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
+/* 553 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
+/* 554 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
+/* 555 */ _CFFI_OP(_CFFI_OP_POINTER, 432), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 556 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 559 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 562 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_counters const *
+/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 570 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 572 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 573 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_notify *
+/* 574 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 575 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
+/* 576 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
+/* 577 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
+/* 578 */ _CFFI_OP(_CFFI_OP_POINTER, 579), // struct fpr_range const *
+/* 579 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
+/* 580 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
+/* 581 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
+/* 582 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // struct fpr_region *
+/* 583 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
+/* 584 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
+/* 585 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
+/* 586 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
+/* 587 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
+/* 588 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
+/* 589 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
+/* 590 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
+/* 591 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
+/* 592 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
+/* 593 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
+/* 594 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
+/* 595 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
+/* 596 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
+/* 597 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
+/* 598 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
+/* 599 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
+/* 600 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
+/* 601 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_op
+/* 602 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_pairing
+/* 603 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_state
+/* 604 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpu_stop
+/* 605 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_vcpus
+/* 606 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpus_config
+/* 607 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_zone_config
+/* 608 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_zone_state
+/* 609 */ _CFFI_OP(_CFFI_OP_POINTER, 610), // struct split_avail *
+/* 610 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_avail
+/* 611 */ _CFFI_OP(_CFFI_OP_POINTER, 612), // struct split_desc *
+/* 612 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct split_desc
+/* 613 */ _CFFI_OP(_CFFI_OP_POINTER, 614), // struct split_used *
+/* 614 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_used
+/* 615 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[14]
+/* 616 */ (_cffi_opcode_t)(14),
+/* 617 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[32]
+/* 618 */ (_cffi_opcode_t)(32),
+/* 619 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[4]
+/* 620 */ (_cffi_opcode_t)(4),
+/* 621 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[6]
+/* 622 */ (_cffi_opcode_t)(6),
+/* 623 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[7424]
+/* 624 */ (_cffi_opcode_t)(7424),
+/* 625 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[7]
+/* 626 */ (_cffi_opcode_t)(7),
+/* 627 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[9]
+/* 628 */ (_cffi_opcode_t)(9),
+/* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 630 */ _CFFI_OP(_CFFI_OP_ARRAY, 629), // uint8_t[5]
+/* 631 */ (_cffi_opcode_t)(5),
+/* 632 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1796,10 +1819,10 @@ _cffi_f_fpr_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg5, (char **)&x5);
+      _cffi_type(19), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2008,10 +2031,10 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(108), arg0, (char **)&x0);
+      _cffi_type(122), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(122), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2023,7 +2046,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(540));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(562));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2054,28 +2077,28 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(132), arg0, (char **)&x0);
+      _cffi_type(154), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(132), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(154), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(45), arg1, (char **)&x1);
+      _cffi_type(50), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(45), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(50), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(134), arg2, (char **)&x2);
+      _cffi_type(156), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(134), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(156), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2152,10 +2175,10 @@ _cffi_f_fpr_allocator_label(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(108), arg0, (char **)&x0);
+      _cffi_type(122), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(122), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2194,10 +2217,10 @@ _cffi_f_fpr_allocator_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(108), arg0, (char **)&x0);
+      _cffi_type(122), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(122), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2247,7 +2270,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(551));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(573));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2345,10 +2368,10 @@ _cffi_f_fpr_allocator_set_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(45), arg2, (char **)&x2);
+      _cffi_type(50), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(45), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(50), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2391,19 +2414,19 @@ _cffi_f_fpr_allocator_validate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(108), arg0, (char **)&x0);
+      _cffi_type(122), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(122), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(109), arg1, (char **)&x1);
+      _cffi_type(123), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (char *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(109), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(123), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2450,10 +2473,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(108), arg0, (char **)&x0);
+      _cffi_type(122), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(122), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2463,10 +2486,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(115), arg2, (char **)&x2);
+      _cffi_type(129), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(115), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(129), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2524,10 +2547,10 @@ _cffi_f_fpr_bench_mixed(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(11), arg1, (char **)&x1);
+      _cffi_type(16), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(11), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(16), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2541,10 +2564,10 @@ _cffi_f_fpr_bench_mixed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(19), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2628,6 +2651,331 @@ _cffi_f_fpr_bench_pairs(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_bench_pairs _cffi_d_fpr_bench_pairs
 #endif
 
+static int _cffi_d_fpr_boundary_begin(struct fpr_allocator * x0, uint32_t x1)
+{
+  return fpr_boundary_begin(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_boundary_begin(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_boundary_begin", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(4), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_boundary_begin(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_boundary_begin _cffi_d_fpr_boundary_begin
+#endif
+
+static int _cffi_d_fpr_boundary_end(struct fpr_allocator * x0, uint32_t x1)
+{
+  return fpr_boundary_end(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_boundary_end(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_boundary_end", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(4), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_boundary_end(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_boundary_end _cffi_d_fpr_boundary_end
+#endif
+
+static int _cffi_d_fpr_boundary_pull(struct fpr_allocator * x0, uint32_t x1, uint32_t x2, uint32_t x3, uint32_t x4, struct fpr_block * x5, uint32_t * x6)
+{
+  return fpr_boundary_pull(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_boundary_pull(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  uint32_t x2;
+  uint32_t x3;
+  uint32_t x4;
+  struct fpr_block * x5;
+  uint32_t * x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_boundary_pull", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(4), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint32_t);
+  if (x4 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(58), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(58), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(28), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(28), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_boundary_pull(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_boundary_pull _cffi_d_fpr_boundary_pull
+#endif
+
+static int _cffi_d_fpr_boundary_read(struct fpr_allocator const * x0, uint32_t x1, uint32_t x2, uint32_t x3, uint64_t * x4, uint64_t * x5)
+{
+  return fpr_boundary_read(x0, x1, x2, x3, x4, x5);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_boundary_read(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator const * x0;
+  uint32_t x1;
+  uint32_t x2;
+  uint32_t x3;
+  uint64_t * x4;
+  uint64_t * x5;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+
+  if (!PyArg_UnpackTuple(args, "fpr_boundary_read", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(122), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(122), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(19), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(19), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(19), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(19), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_boundary_read(x0, x1, x2, x3, x4, x5); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_boundary_read _cffi_d_fpr_boundary_read
+#endif
+
+static int _cffi_d_fpr_boundary_return(struct fpr_allocator * x0, struct fpr_block const * x1, uint32_t x2)
+{
+  return fpr_boundary_return(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_boundary_return(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  struct fpr_block const * x1;
+  uint32_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_boundary_return", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(4), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_block const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_boundary_return(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_boundary_return _cffi_d_fpr_boundary_return
+#endif
+
 static int _cffi_d_fpr_buddy_alloc(struct fpr_allocator * x0, uint32_t x1, uint32_t x2, uint32_t x3, uint64_t * x4)
 {
   return fpr_buddy_alloc(x0, x1, x2, x3, x4);
@@ -2676,10 +3024,10 @@ _cffi_f_fpr_buddy_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(19), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2722,10 +3070,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(108), arg0, (char **)&x0);
+      _cffi_type(122), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(122), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2735,10 +3083,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(53), arg2, (char **)&x2);
+      _cffi_type(58), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(53), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(58), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2899,19 +3247,19 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(442), arg0, (char **)&x0);
+      _cffi_type(464), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(442), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(464), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(11), arg1, (char **)&x1);
+      _cffi_type(16), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(11), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(16), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2946,10 +3294,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(442), arg0, (char **)&x0);
+      _cffi_type(464), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(442), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(464), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2992,7 +3340,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(521));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(543));
   return pyresult;
 }
 #else
@@ -3130,10 +3478,10 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(143), arg0, (char **)&x0);
+      _cffi_type(165), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(165), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3182,19 +3530,19 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(143), arg0, (char **)&x0);
+      _cffi_type(165), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(165), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg1, (char **)&x1);
+      _cffi_type(28), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3239,10 +3587,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(143), arg0, (char **)&x0);
+      _cffi_type(165), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(165), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3252,10 +3600,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(178), arg2, (char **)&x2);
+      _cffi_type(200), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(178), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(200), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3304,10 +3652,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(143), arg0, (char **)&x0);
+      _cffi_type(165), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(165), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3317,10 +3665,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(184), arg2, (char **)&x2);
+      _cffi_type(206), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(184), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(206), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3423,19 +3771,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(401), arg0, (char **)&x0);
+      _cffi_type(423), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(449), arg1, (char **)&x1);
+      _cffi_type(471), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(449), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(471), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3476,10 +3824,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(449), arg0, (char **)&x0);
+      _cffi_type(471), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(449), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(471), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3524,10 +3872,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(401), arg0, (char **)&x0);
+      _cffi_type(423), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3576,19 +3924,19 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(401), arg0, (char **)&x0);
+      _cffi_type(423), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(192), arg1, (char **)&x1);
+      _cffi_type(214), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(192), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(214), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3625,10 +3973,10 @@ _cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(401), arg0, (char **)&x0);
+      _cffi_type(423), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3663,10 +4011,10 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(188), arg0, (char **)&x0);
+      _cffi_type(210), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(188), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(210), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3782,10 +4130,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(108), arg0, (char **)&x0);
+      _cffi_type(122), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(122), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3803,10 +4151,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(19), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3816,10 +4164,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg6, (char **)&x6);
+      _cffi_type(19), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3897,28 +4245,28 @@ _cffi_f_fpr_list_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(53), arg5, (char **)&x5);
+      _cffi_type(58), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(53), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(58), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg6, (char **)&x6);
+      _cffi_type(28), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg7, (char **)&x7);
+      _cffi_type(28), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3969,10 +4317,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(108), arg0, (char **)&x0);
+      _cffi_type(122), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(122), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3990,10 +4338,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(19), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4003,10 +4351,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg6, (char **)&x6);
+      _cffi_type(19), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4047,10 +4395,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(11), arg0, (char **)&x0);
+      _cffi_type(16), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(16), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4089,10 +4437,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(11), arg0, (char **)&x0);
+      _cffi_type(16), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(16), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4133,10 +4481,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(11), arg0, (char **)&x0);
+      _cffi_type(16), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(16), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4185,10 +4533,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(211), arg0, (char **)&x0);
+      _cffi_type(233), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4198,10 +4546,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(507), arg2, (char **)&x2);
+      _cffi_type(529), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(507), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4246,19 +4594,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(214), arg0, (char **)&x0);
+      _cffi_type(236), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(214), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(236), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg1, (char **)&x1);
+      _cffi_type(237), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(237), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4268,10 +4616,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(217), arg3, (char **)&x3);
+      _cffi_type(239), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(217), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(239), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4304,10 +4652,10 @@ _cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(191), arg0, (char **)&x0);
+      _cffi_type(213), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(191), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(213), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4356,19 +4704,19 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(191), arg0, (char **)&x0);
+      _cffi_type(213), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(191), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(213), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(192), arg1, (char **)&x1);
+      _cffi_type(214), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(192), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(214), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4382,19 +4730,19 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(19), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(196), arg5, (char **)&x5);
+      _cffi_type(218), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(196), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(218), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4429,10 +4777,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(211), arg0, (char **)&x0);
+      _cffi_type(233), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4444,7 +4792,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(449));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(471));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4467,10 +4815,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(211), arg0, (char **)&x0);
+      _cffi_type(233), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4511,10 +4859,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(211), arg0, (char **)&x0);
+      _cffi_type(233), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4559,10 +4907,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(211), arg0, (char **)&x0);
+      _cffi_type(233), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4578,7 +4926,7 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(178));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(200));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4611,10 +4959,10 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(191), arg0, (char **)&x0);
+      _cffi_type(213), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(191), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(213), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4671,10 +5019,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(191), arg0, (char **)&x0);
+      _cffi_type(213), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(191), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(213), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4688,10 +5036,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg3, (char **)&x3);
+      _cffi_type(39), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(39), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4726,10 +5074,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(211), arg0, (char **)&x0);
+      _cffi_type(233), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(211), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(233), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4780,10 +5128,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(178), arg0, (char **)&x0);
+      _cffi_type(200), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4809,10 +5157,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg6, (char **)&x6);
+      _cffi_type(19), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4857,10 +5205,10 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(143), arg0, (char **)&x0);
+      _cffi_type(165), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(165), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4870,19 +5218,19 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg2, (char **)&x2);
+      _cffi_type(28), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg3, (char **)&x3);
+      _cffi_type(19), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4935,10 +5283,10 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(19), arg0, (char **)&x0);
+      _cffi_type(24), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(19), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4964,19 +5312,19 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg6, (char **)&x6);
+      _cffi_type(39), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(39), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg7, (char **)&x7);
+      _cffi_type(39), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(39), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5038,19 +5386,19 @@ _cffi_f_fpr_replay_frames(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(19), arg1, (char **)&x1);
+      _cffi_type(24), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(19), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(24), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(20), arg2, (char **)&x2);
+      _cffi_type(25), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(20), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(25), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5064,28 +5412,28 @@ _cffi_f_fpr_replay_frames(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg5, (char **)&x5);
+      _cffi_type(39), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(39), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg6, (char **)&x6);
+      _cffi_type(19), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(36), arg7, (char **)&x7);
+      _cffi_type(41), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_replay_frames_stats *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(36), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5149,19 +5497,19 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(19), arg1, (char **)&x1);
+      _cffi_type(24), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(19), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(24), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(20), arg2, (char **)&x2);
+      _cffi_type(25), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(20), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(25), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5175,10 +5523,10 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg5, (char **)&x5);
+      _cffi_type(28), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5188,19 +5536,19 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg7, (char **)&x7);
+      _cffi_type(19), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg8, (char **)&x8);
+      _cffi_type(31), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_model_stats *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(31), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5259,19 +5607,19 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(19), arg0, (char **)&x0);
+      _cffi_type(24), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(19), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(20), arg1, (char **)&x1);
+      _cffi_type(25), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(20), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(25), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5293,10 +5641,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg6, (char **)&x6);
+      _cffi_type(353), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(353), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5306,10 +5654,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(333), arg8, (char **)&x8);
+      _cffi_type(355), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(333), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(355), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5319,10 +5667,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg10, (char **)&x10);
+      _cffi_type(19), arg10, (char **)&x10);
   if (datasize != 0) {
     x10 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg10, (char **)&x10,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg10, (char **)&x10,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5377,46 +5725,46 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(143), arg0, (char **)&x0);
+      _cffi_type(165), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(165), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(144), arg1, (char **)&x1);
+      _cffi_type(166), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(144), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(166), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(145), arg2, (char **)&x2);
+      _cffi_type(167), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(145), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(167), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(146), arg3, (char **)&x3);
+      _cffi_type(168), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(146), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(168), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(147), arg4, (char **)&x4);
+      _cffi_type(169), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(147), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(169), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5426,28 +5774,28 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg6, (char **)&x6);
+      _cffi_type(28), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg7, (char **)&x7);
+      _cffi_type(28), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(151), arg8, (char **)&x8);
+      _cffi_type(173), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(151), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(173), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5509,10 +5857,10 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(140), arg3, (char **)&x3);
+      _cffi_type(162), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(140), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(162), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5553,10 +5901,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(234), arg0, (char **)&x0);
+      _cffi_type(256), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(234), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(256), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5566,10 +5914,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(507), arg2, (char **)&x2);
+      _cffi_type(529), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(507), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5616,19 +5964,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(240), arg0, (char **)&x0);
+      _cffi_type(262), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(240), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(262), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg1, (char **)&x1);
+      _cffi_type(237), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(237), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5638,19 +5986,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(188), arg3, (char **)&x3);
+      _cffi_type(210), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(188), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(210), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(244), arg4, (char **)&x4);
+      _cffi_type(266), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(244), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(266), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5683,10 +6031,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(220), arg0, (char **)&x0);
+      _cffi_type(242), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(242), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5735,19 +6083,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(220), arg0, (char **)&x0);
+      _cffi_type(242), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(242), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(192), arg1, (char **)&x1);
+      _cffi_type(214), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(192), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(214), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5761,19 +6109,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(19), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(196), arg5, (char **)&x5);
+      _cffi_type(218), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(196), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(218), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5808,10 +6156,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(234), arg0, (char **)&x0);
+      _cffi_type(256), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(234), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(256), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5823,7 +6171,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(449));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(471));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -5846,10 +6194,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(234), arg0, (char **)&x0);
+      _cffi_type(256), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(234), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(256), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5894,10 +6242,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(220), arg0, (char **)&x0);
+      _cffi_type(242), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(220), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(242), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5954,10 +6302,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(234), arg0, (char **)&x0);
+      _cffi_type(256), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(234), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(256), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5971,10 +6319,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg3, (char **)&x3);
+      _cffi_type(39), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(39), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6009,10 +6357,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(234), arg0, (char **)&x0);
+      _cffi_type(256), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(234), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(256), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6063,10 +6411,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(178), arg0, (char **)&x0);
+      _cffi_type(200), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(200), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6092,10 +6440,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg6, (char **)&x6);
+      _cffi_type(19), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6140,19 +6488,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(247), arg0, (char **)&x0);
+      _cffi_type(269), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(269), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(260), arg1, (char **)&x1);
+      _cffi_type(282), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(260), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(282), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6195,10 +6543,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(247), arg0, (char **)&x0);
+      _cffi_type(269), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(269), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6239,19 +6587,19 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(247), arg0, (char **)&x0);
+      _cffi_type(269), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(269), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg1, (char **)&x1);
+      _cffi_type(28), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6294,28 +6642,28 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(247), arg0, (char **)&x0);
+      _cffi_type(269), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(269), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg1, (char **)&x1);
+      _cffi_type(19), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg2, (char **)&x2);
+      _cffi_type(28), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6356,19 +6704,19 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(247), arg0, (char **)&x0);
+      _cffi_type(269), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(269), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg1, (char **)&x1);
+      _cffi_type(28), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6419,37 +6767,37 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(247), arg0, (char **)&x0);
+      _cffi_type(269), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(247), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(269), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(143), arg1, (char **)&x1);
+      _cffi_type(165), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(143), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(165), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(252), arg2, (char **)&x2);
+      _cffi_type(274), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(252), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(274), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(253), arg3, (char **)&x3);
+      _cffi_type(275), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(253), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(275), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6510,28 +6858,28 @@ _cffi_f_fpr_split_part_bytes(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg1, (char **)&x1);
+      _cffi_type(19), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg2, (char **)&x2);
+      _cffi_type(19), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg3, (char **)&x3);
+      _cffi_type(19), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6566,10 +6914,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(274), arg0, (char **)&x0);
+      _cffi_type(296), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6610,19 +6958,19 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(274), arg0, (char **)&x0);
+      _cffi_type(296), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg1, (char **)&x1);
+      _cffi_type(28), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6657,10 +7005,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(302), arg0, (char **)&x0);
+      _cffi_type(324), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(324), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6703,28 +7051,28 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(274), arg0, (char **)&x0);
+      _cffi_type(296), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(143), arg1, (char **)&x1);
+      _cffi_type(165), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(143), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(165), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(283), arg2, (char **)&x2);
+      _cffi_type(305), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(283), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(305), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6767,10 +7115,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(274), arg0, (char **)&x0);
+      _cffi_type(296), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6819,19 +7167,19 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(274), arg0, (char **)&x0);
+      _cffi_type(296), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(143), arg1, (char **)&x1);
+      _cffi_type(165), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(143), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(165), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6872,19 +7220,19 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(274), arg0, (char **)&x0);
+      _cffi_type(296), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg1, (char **)&x1);
+      _cffi_type(28), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6931,28 +7279,28 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(274), arg0, (char **)&x0);
+      _cffi_type(296), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(274), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(143), arg1, (char **)&x1);
+      _cffi_type(165), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(143), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(165), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(252), arg2, (char **)&x2);
+      _cffi_type(274), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(252), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(274), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6962,10 +7310,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(19), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7018,10 +7366,10 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(19), arg0, (char **)&x0);
+      _cffi_type(24), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(19), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7031,10 +7379,10 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg2, (char **)&x2);
+      _cffi_type(28), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7044,37 +7392,37 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg4, (char **)&x4);
+      _cffi_type(28), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg5, (char **)&x5);
+      _cffi_type(28), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(311), arg6, (char **)&x6);
+      _cffi_type(333), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(311), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(333), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(312), arg7, (char **)&x7);
+      _cffi_type(334), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(312), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7133,19 +7481,19 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(338), arg0, (char **)&x0);
+      _cffi_type(360), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(338), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(360), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(20), arg1, (char **)&x1);
+      _cffi_type(25), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(20), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(25), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7159,10 +7507,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(342), arg4, (char **)&x4);
+      _cffi_type(364), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(342), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(364), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7172,10 +7520,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(344), arg6, (char **)&x6);
+      _cffi_type(366), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(344), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(366), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7185,28 +7533,28 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg8, (char **)&x8);
+      _cffi_type(19), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg9, (char **)&x9);
+      _cffi_type(19), arg9, (char **)&x9);
   if (datasize != 0) {
     x9 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg9, (char **)&x9,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg9, (char **)&x9,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg10, (char **)&x10);
+      _cffi_type(19), arg10, (char **)&x10);
   if (datasize != 0) {
     x10 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg10, (char **)&x10,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg10, (char **)&x10,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7253,10 +7601,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(143), arg0, (char **)&x0);
+      _cffi_type(165), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(165), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7270,19 +7618,19 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg3, (char **)&x3);
+      _cffi_type(194), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(194), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(19), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7327,10 +7675,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7389,10 +7737,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(398), arg0, (char **)&x0);
+      _cffi_type(420), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(398), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7407,28 +7755,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(400), arg2, (char **)&x2);
+      _cffi_type(422), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(400), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(422), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(401), arg3, (char **)&x3);
+      _cffi_type(423), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(401), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(423), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(402), arg4, (char **)&x4);
+      _cffi_type(424), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(402), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(424), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7461,10 +7809,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7511,10 +7859,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7528,10 +7876,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(353), arg3, (char **)&x3);
+      _cffi_type(375), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(353), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(375), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7578,10 +7926,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(381), arg0, (char **)&x0);
+      _cffi_type(403), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(403), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7591,10 +7939,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(383), arg2, (char **)&x2);
+      _cffi_type(405), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(383), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(405), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7641,10 +7989,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(381), arg0, (char **)&x0);
+      _cffi_type(403), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(403), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7654,10 +8002,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg2, (char **)&x2);
+      _cffi_type(19), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7667,10 +8015,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(14), arg4, (char **)&x4);
+      _cffi_type(19), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(14), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(19), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7715,10 +8063,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7728,10 +8076,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(353), arg2, (char **)&x2);
+      _cffi_type(375), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(353), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(375), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7778,10 +8126,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7791,10 +8139,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(378), arg2, (char **)&x2);
+      _cffi_type(400), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(378), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7839,10 +8187,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7897,10 +8245,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(381), arg0, (char **)&x0);
+      _cffi_type(403), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(381), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(403), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7910,10 +8258,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(388), arg2, (char **)&x2);
+      _cffi_type(410), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(410), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8199,6 +8547,15 @@ static int _cffi_const_FPR_MIGRATETYPES(unsigned long long *o)
   int n = (FPR_MIGRATETYPES) <= 0;
   *o = (unsigned long long)((FPR_MIGRATETYPES) | 0);  /* check that FPR_MIGRATETYPES is an integer */
   if (!_cffi_check_int(*o, n, 6U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_NO_BOUNDARY(unsigned long long *o)
+{
+  int n = (FPR_NO_BOUNDARY) <= 0;
+  *o = (unsigned long long)((FPR_NO_BOUNDARY) | 0);  /* check that FPR_NO_BOUNDARY is an integer */
+  if (!_cffi_check_int(*o, n, 4294967295U))
     n |= 2;
   return n;
 }
@@ -8838,6 +9195,8 @@ static void _cffi_checkfld_struct_fpr_notify(struct fpr_notify *p)
   (void)((p->order) | 0);  /* check that 'struct fpr_notify.order' is an integer */
   (void)((p->armed) | 0);  /* check that 'struct fpr_notify.armed' is an integer */
   (void)((p->raised) | 0);  /* check that 'struct fpr_notify.raised' is an integer */
+  (void)((p->high_water) | 0);  /* check that 'struct fpr_notify.high_water' is an integer */
+  (void)((p->zones) | 0);  /* check that 'struct fpr_notify.zones' is an integer */
 }
 struct _cffi_align_struct_fpr_notify { char x; struct fpr_notify y; };
 
@@ -9325,6 +9684,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_MOVABLE", (void *)_cffi_const_FPR_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NOT_ALLOCATED", (void *)_cffi_const_FPR_NOT_ALLOCATED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NOT_FREE", (void *)_cffi_const_FPR_NOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_NO_BOUNDARY", (void *)_cffi_const_FPR_NO_BOUNDARY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_NO_MEMORY", (void *)_cffi_const_FPR_NO_MEMORY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OK", (void *)_cffi_const_FPR_OK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_ALLOC", (void *)_cffi_const_FPR_OP_ALLOC, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -9410,116 +9770,121 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ZONE_DMA32", (void *)_cffi_const_FPR_ZONE_DMA32, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_MOVABLE", (void *)_cffi_const_FPR_ZONE_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_NORMAL", (void *)_cffi_const_FPR_ZONE_NORMAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_alloc },
-  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_fpr_allocator_add_allocated },
-  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_fpr_allocator_add_block },
-  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 419), (void *)_cffi_d_fpr_allocator_counters },
-  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 131), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 476), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 431), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 438), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 428), (void *)_cffi_d_fpr_allocator_notify },
-  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_fpr_allocator_set_label },
-  { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 42), (void *)_cffi_d_fpr_allocator_set_zone },
-  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_fpr_allocator_validate },
-  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 112), (void *)_cffi_d_fpr_allocator_zone },
-  { "fpr_bench_mixed", (void *)_cffi_f_fpr_bench_mixed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 9), (void *)_cffi_d_fpr_bench_mixed },
-  { "fpr_bench_pairs", (void *)_cffi_f_fpr_bench_pairs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 72), (void *)_cffi_d_fpr_bench_pairs },
-  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 65), (void *)_cffi_d_fpr_buddy_alloc },
-  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 126), (void *)_cffi_d_fpr_buddy_find },
-  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 95), (void *)_cffi_d_fpr_buddy_free },
-  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 444), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 441), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_alloc },
+  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 103), (void *)_cffi_d_fpr_allocator_add_allocated },
+  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 103), (void *)_cffi_d_fpr_allocator_add_block },
+  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 116), (void *)_cffi_d_fpr_allocator_add_range },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 441), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_allocator_create },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 498), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 453), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 460), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 450), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_fpr_allocator_set_label },
+  { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_fpr_allocator_set_zone },
+  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_fpr_allocator_validate },
+  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 126), (void *)_cffi_d_fpr_allocator_zone },
+  { "fpr_bench_mixed", (void *)_cffi_f_fpr_bench_mixed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 14), (void *)_cffi_d_fpr_bench_mixed },
+  { "fpr_bench_pairs", (void *)_cffi_f_fpr_bench_pairs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 86), (void *)_cffi_d_fpr_bench_pairs },
+  { "fpr_boundary_begin", (void *)_cffi_f_fpr_boundary_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_boundary_begin },
+  { "fpr_boundary_end", (void *)_cffi_f_fpr_boundary_end, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_boundary_end },
+  { "fpr_boundary_pull", (void *)_cffi_f_fpr_boundary_pull, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 52), (void *)_cffi_d_fpr_boundary_pull },
+  { "fpr_boundary_read", (void *)_cffi_f_fpr_boundary_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 131), (void *)_cffi_d_fpr_boundary_read },
+  { "fpr_boundary_return", (void *)_cffi_f_fpr_boundary_return, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_boundary_return },
+  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 79), (void *)_cffi_d_fpr_buddy_alloc },
+  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_buddy_find },
+  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 109), (void *)_cffi_d_fpr_buddy_free },
+  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_fpr_buddy_take },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 466), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 463), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
-  { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 38), (void *)_cffi_d_fpr_drain_pcp },
-  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_fpr_free },
-  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 163), (void *)_cffi_d_fpr_guest_inside },
-  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_guest_memory_check },
-  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 175), (void *)_cffi_d_fpr_guest_read },
-  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 181), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 435), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 469), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 448), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 491), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 486), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 479), (void *)_cffi_d_fpr_histogram_reset },
-  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 187), (void *)_cffi_d_fpr_host_costs_check },
-  { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_list_put_back },
-  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 117), (void *)_cffi_d_fpr_list_read },
-  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_fpr_list_take },
-  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 117), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 455), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 452), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 496), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 504), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 213), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 501), (void *)_cffi_d_fpr_real_memory_destroy },
-  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 422), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 210), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 462), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 472), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 459), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_real_memory_touch },
-  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 157), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 314), (void *)_cffi_d_fpr_replay_actions },
-  { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 28), (void *)_cffi_d_fpr_replay_frames },
-  { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 17), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 324), (void *)_cffi_d_fpr_replay_unseen },
-  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 142), (void *)_cffi_d_fpr_report_judge },
-  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 512), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 239), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 509), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 219), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 425), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 466), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 227), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 233), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 466), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 258), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 246), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 264), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 268), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 264), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 404), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 273), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 301), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 296), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 276), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 285), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 337), (void *)_cffi_d_fpr_trace_parse },
-  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 168), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 369), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 397), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 517), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 362), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 380), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 390), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 350), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 375), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 356), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 385), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_drain_pcp },
+  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 92), (void *)_cffi_d_fpr_free },
+  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_guest_inside },
+  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 175), (void *)_cffi_d_fpr_guest_memory_check },
+  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 197), (void *)_cffi_d_fpr_guest_read },
+  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 203), (void *)_cffi_d_fpr_guest_write },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 457), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 491), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 504), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 470), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 513), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 501), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 209), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 8), (void *)_cffi_d_fpr_list_put_back },
+  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_fpr_list_read },
+  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 61), (void *)_cffi_d_fpr_list_take },
+  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_fpr_pcp_read },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 477), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 474), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 526), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 235), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 523), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 212), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 444), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 232), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 484), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 494), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 220), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 226), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 481), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 432), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 179), (void *)_cffi_d_fpr_region_find },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 336), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 33), (void *)_cffi_d_fpr_replay_frames },
+  { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 22), (void *)_cffi_d_fpr_replay_model },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 346), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 164), (void *)_cffi_d_fpr_report_judge },
+  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 158), (void *)_cffi_d_fpr_report_segments },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 534), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 261), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 531), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 241), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 447), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 488), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 255), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 488), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 432), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 268), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 286), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 290), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 286), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 271), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 426), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 295), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 314), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 323), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 302), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 318), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 314), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 307), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 326), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 359), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_translate },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 391), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 539), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 402), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 412), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 397), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 407), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
   { "frames", offsetof(struct fpr_allocator_config, frames),
               sizeof(((struct fpr_allocator_config *)0)->frames),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "seed", offsetof(struct fpr_allocator_config, seed),
             sizeof(((struct fpr_allocator_config *)0)->seed),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "cpus", offsetof(struct fpr_allocator_config, cpus),
             sizeof(((struct fpr_allocator_config *)0)->cpus),
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9528,22 +9893,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 607) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 607) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 607) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 607) },
+               _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "pfn", offsetof(struct fpr_block, pfn),
            sizeof(((struct fpr_block *)0)->pfn),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "order", offsetof(struct fpr_block, order),
              sizeof(((struct fpr_block *)0)->order),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9552,7 +9917,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "segments", offsetof(struct fpr_chain, segments),
                 sizeof(((struct fpr_chain *)0)->segments),
-                _CFFI_OP(_CFFI_OP_NOOP, 140) },
+                _CFFI_OP(_CFFI_OP_NOOP, 162) },
   { "capacity", offsetof(struct fpr_chain, capacity),
                 sizeof(((struct fpr_chain *)0)->capacity),
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9567,109 +9932,109 @@ static const struct _cffi_field_s _cffi_fields[] = {
                    _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "table_gpa", offsetof(struct fpr_chain, table_gpa),
                  sizeof(((struct fpr_chain *)0)->table_gpa),
-                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "bytes", offsetof(struct fpr_chain, bytes),
              sizeof(((struct fpr_chain *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 599) },
+          _CFFI_OP(_CFFI_OP_NOOP, 621) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "frees", offsetof(struct fpr_counters, frees),
              sizeof(((struct fpr_counters *)0)->frees),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "failures", offsetof(struct fpr_counters, failures),
                 sizeof(((struct fpr_counters *)0)->failures),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "refills", offsetof(struct fpr_counters, refills),
                sizeof(((struct fpr_counters *)0)->refills),
-               _CFFI_OP(_CFFI_OP_NOOP, 13) },
+               _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "drains", offsetof(struct fpr_counters, drains),
               sizeof(((struct fpr_counters *)0)->drains),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "fallbacks", offsetof(struct fpr_counters, fallbacks),
                  sizeof(((struct fpr_counters *)0)->fallbacks),
-                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "steals", offsetof(struct fpr_counters, steals),
               sizeof(((struct fpr_counters *)0)->steals),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "merges", offsetof(struct fpr_counters, merges),
               sizeof(((struct fpr_counters *)0)->merges),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "splits", offsetof(struct fpr_counters, splits),
               sizeof(((struct fpr_counters *)0)->splits),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "reported_allocs", offsetof(struct fpr_counters, reported_allocs),
                        sizeof(((struct fpr_counters *)0)->reported_allocs),
-                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "cost_ns", offsetof(struct fpr_discard_outcome, cost_ns),
                sizeof(((struct fpr_discard_outcome *)0)->cost_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 13) },
+               _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "freed_bytes", offsetof(struct fpr_discard_outcome, freed_bytes),
                    sizeof(((struct fpr_discard_outcome *)0)->freed_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "ineffective_bytes", offsetof(struct fpr_discard_outcome, ineffective_bytes),
                          sizeof(((struct fpr_discard_outcome *)0)->ineffective_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "already_free_bytes", offsetof(struct fpr_discard_outcome, already_free_bytes),
                           sizeof(((struct fpr_discard_outcome *)0)->already_free_bytes),
-                          _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "cannot_free_bytes", offsetof(struct fpr_discard_outcome, cannot_free_bytes),
                          sizeof(((struct fpr_discard_outcome *)0)->cannot_free_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "error_bytes", offsetof(struct fpr_discard_outcome, error_bytes),
                    sizeof(((struct fpr_discard_outcome *)0)->error_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "unaligned_bytes", offsetof(struct fpr_discard_outcome, unaligned_bytes),
                        sizeof(((struct fpr_discard_outcome *)0)->unaligned_bytes),
-                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "outside_bytes", offsetof(struct fpr_discard_outcome, outside_bytes),
                      sizeof(((struct fpr_discard_outcome *)0)->outside_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "calls", offsetof(struct fpr_discard_outcome, calls),
              sizeof(((struct fpr_discard_outcome *)0)->calls),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "error", offsetof(struct fpr_discard_outcome, error),
              sizeof(((struct fpr_discard_outcome *)0)->error),
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "token", offsetof(struct fpr_driver_slot, token),
              sizeof(((struct fpr_driver_slot *)0)->token),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 289) },
+            _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 289) },
+             _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "alloc_4k_ns", offsetof(struct fpr_guest_costs, alloc_4k_ns),
                    sizeof(((struct fpr_guest_costs *)0)->alloc_4k_ns),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "free_4k_ns", offsetof(struct fpr_guest_costs, free_4k_ns),
                   sizeof(((struct fpr_guest_costs *)0)->free_4k_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "alloc_thp_ns", offsetof(struct fpr_guest_costs, alloc_thp_ns),
                     sizeof(((struct fpr_guest_costs *)0)->alloc_thp_ns),
-                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "free_thp_ns", offsetof(struct fpr_guest_costs, free_thp_ns),
                    sizeof(((struct fpr_guest_costs *)0)->free_thp_ns),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "zero_4k_ns", offsetof(struct fpr_guest_costs, zero_4k_ns),
                   sizeof(((struct fpr_guest_costs *)0)->zero_4k_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "copy_4k_ns", offsetof(struct fpr_guest_costs, copy_4k_ns),
                   sizeof(((struct fpr_guest_costs *)0)->copy_4k_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "fault_4k_ns", offsetof(struct fpr_guest_costs, fault_4k_ns),
                    sizeof(((struct fpr_guest_costs *)0)->fault_4k_ns),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "fault_thp_ns", offsetof(struct fpr_guest_costs, fault_thp_ns),
                     sizeof(((struct fpr_guest_costs *)0)->fault_thp_ns),
-                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "kernel_growth_ppm", offsetof(struct fpr_guest_costs, kernel_growth_ppm),
                          sizeof(((struct fpr_guest_costs *)0)->kernel_growth_ppm),
                          _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9678,58 +10043,58 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 560) },
+               _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "count", offsetof(struct fpr_histogram, count),
              sizeof(((struct fpr_histogram *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "total", offsetof(struct fpr_histogram, total),
              sizeof(((struct fpr_histogram *)0)->total),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "max", offsetof(struct fpr_histogram, max),
            sizeof(((struct fpr_histogram *)0)->max),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 601) },
+               _CFFI_OP(_CFFI_OP_NOOP, 623) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 539) },
+                _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 539) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 539) },
+                _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 539) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 539) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 539) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 539) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 539) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 539) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 539) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 539) },
+            _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 539) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 561) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9741,82 +10106,82 @@ static const struct _cffi_field_s _cffi_fields[] = {
                           _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "first_faults_4k", offsetof(struct fpr_host_counters, first_faults_4k),
                        sizeof(((struct fpr_host_counters *)0)->first_faults_4k),
-                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "refaults_4k", offsetof(struct fpr_host_counters, refaults_4k),
                    sizeof(((struct fpr_host_counters *)0)->refaults_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "first_faults_2m", offsetof(struct fpr_host_counters, first_faults_2m),
                        sizeof(((struct fpr_host_counters *)0)->first_faults_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "refaults_2m", offsetof(struct fpr_host_counters, refaults_2m),
                    sizeof(((struct fpr_host_counters *)0)->refaults_2m),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "fault_bytes", offsetof(struct fpr_host_counters, fault_bytes),
                    sizeof(((struct fpr_host_counters *)0)->fault_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "refault_bytes", offsetof(struct fpr_host_counters, refault_bytes),
                      sizeof(((struct fpr_host_counters *)0)->refault_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "fault_ns", offsetof(struct fpr_host_counters, fault_ns),
                 sizeof(((struct fpr_host_counters *)0)->fault_ns),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "discard_ranges", offsetof(struct fpr_host_counters, discard_ranges),
                       sizeof(((struct fpr_host_counters *)0)->discard_ranges),
-                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "discard_calls", offsetof(struct fpr_host_counters, discard_calls),
                      sizeof(((struct fpr_host_counters *)0)->discard_calls),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "discard_ns", offsetof(struct fpr_host_counters, discard_ns),
                   sizeof(((struct fpr_host_counters *)0)->discard_ns),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "asked_bytes", offsetof(struct fpr_host_counters, asked_bytes),
                    sizeof(((struct fpr_host_counters *)0)->asked_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "discarded_bytes", offsetof(struct fpr_host_counters, discarded_bytes),
                        sizeof(((struct fpr_host_counters *)0)->discarded_bytes),
-                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "ineffective_bytes", offsetof(struct fpr_host_counters, ineffective_bytes),
                          sizeof(((struct fpr_host_counters *)0)->ineffective_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "already_free_bytes", offsetof(struct fpr_host_counters, already_free_bytes),
                           sizeof(((struct fpr_host_counters *)0)->already_free_bytes),
-                          _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "cannot_free_bytes", offsetof(struct fpr_host_counters, cannot_free_bytes),
                          sizeof(((struct fpr_host_counters *)0)->cannot_free_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "error_bytes", offsetof(struct fpr_host_counters, error_bytes),
                    sizeof(((struct fpr_host_counters *)0)->error_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "unaligned_bytes", offsetof(struct fpr_host_counters, unaligned_bytes),
                        sizeof(((struct fpr_host_counters *)0)->unaligned_bytes),
-                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "outside_bytes", offsetof(struct fpr_host_counters, outside_bytes),
                      sizeof(((struct fpr_host_counters *)0)->outside_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "huge_splits", offsetof(struct fpr_host_counters, huge_splits),
                    sizeof(((struct fpr_host_counters *)0)->huge_splits),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "resident_bytes", offsetof(struct fpr_host_counters, resident_bytes),
                       sizeof(((struct fpr_host_counters *)0)->resident_bytes),
-                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "resident_peak_bytes", offsetof(struct fpr_host_counters, resident_peak_bytes),
                            sizeof(((struct fpr_host_counters *)0)->resident_peak_bytes),
-                           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                           _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "footprint_byte_seconds", offsetof(struct fpr_host_counters, footprint_byte_seconds),
                               sizeof(((struct fpr_host_counters *)0)->footprint_byte_seconds),
-                              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 178) },
+            _CFFI_OP(_CFFI_OP_NOOP, 200) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 533) },
+             _CFFI_OP(_CFFI_OP_NOOP, 555) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "bytes", offsetof(struct fpr_memory_region, bytes),
              sizeof(((struct fpr_memory_region *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "order", offsetof(struct fpr_notify, order),
              sizeof(((struct fpr_notify *)0)->order),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9826,42 +10191,48 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "raised", offsetof(struct fpr_notify, raised),
               sizeof(((struct fpr_notify *)0)->raised),
               _CFFI_OP(_CFFI_OP_NOOP, 6) },
+  { "high_water", offsetof(struct fpr_notify, high_water),
+                  sizeof(((struct fpr_notify *)0)->high_water),
+                  _CFFI_OP(_CFFI_OP_NOOP, 6) },
+  { "zones", offsetof(struct fpr_notify, zones),
+             sizeof(((struct fpr_notify *)0)->zones),
+             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "count", offsetof(struct fpr_op, count),
              sizeof(((struct fpr_op *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "owner", offsetof(struct fpr_op, owner),
              sizeof(((struct fpr_op *)0)->owner),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 607) },
+            _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 607) },
+             _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 607) },
+            _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 607) },
+             _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "pages", offsetof(struct fpr_owner_view, pages),
              sizeof(((struct fpr_owner_view *)0)->pages),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "head", offsetof(struct fpr_owner_view, head),
             sizeof(((struct fpr_owner_view *)0)->head),
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 597) },
+             _CFFI_OP(_CFFI_OP_NOOP, 619) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "bytes", offsetof(struct fpr_range, bytes),
              sizeof(((struct fpr_range *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "memfd", offsetof(struct fpr_real_memory_config, memfd),
              sizeof(((struct fpr_real_memory_config *)0)->memfd),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9873,94 +10244,94 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "touch_limit_bytes", offsetof(struct fpr_real_memory_config, touch_limit_bytes),
                          sizeof(((struct fpr_real_memory_config *)0)->touch_limit_bytes),
-                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "gpa", offsetof(struct fpr_region, gpa),
            sizeof(((struct fpr_region *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "size", offsetof(struct fpr_region, size),
             sizeof(((struct fpr_region *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "pointer", offsetof(struct fpr_region, pointer),
                sizeof(((struct fpr_region *)0)->pointer),
-               _CFFI_OP(_CFFI_OP_NOOP, 34) },
+               _CFFI_OP(_CFFI_OP_NOOP, 39) },
   { "offset", offsetof(struct fpr_region, offset),
               sizeof(((struct fpr_region *)0)->offset),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "page_bytes", offsetof(struct fpr_region, page_bytes),
                   sizeof(((struct fpr_region *)0)->page_bytes),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "takes", offsetof(struct fpr_replay_frames_stats, takes),
              sizeof(((struct fpr_replay_frames_stats *)0)->takes),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "takes_predicted", offsetof(struct fpr_replay_frames_stats, takes_predicted),
                        sizeof(((struct fpr_replay_frames_stats *)0)->takes_predicted),
-                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "takes_missing", offsetof(struct fpr_replay_frames_stats, takes_missing),
                      sizeof(((struct fpr_replay_frames_stats *)0)->takes_missing),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "returns", offsetof(struct fpr_replay_frames_stats, returns),
                sizeof(((struct fpr_replay_frames_stats *)0)->returns),
-               _CFFI_OP(_CFFI_OP_NOOP, 13) },
+               _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "returns_double", offsetof(struct fpr_replay_frames_stats, returns_double),
                       sizeof(((struct fpr_replay_frames_stats *)0)->returns_double),
-                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "steals", offsetof(struct fpr_replay_frames_stats, steals),
               sizeof(((struct fpr_replay_frames_stats *)0)->steals),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "steals_predicted", offsetof(struct fpr_replay_frames_stats, steals_predicted),
                         sizeof(((struct fpr_replay_frames_stats *)0)->steals_predicted),
-                        _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "relabelled", offsetof(struct fpr_replay_frames_stats, relabelled),
                   sizeof(((struct fpr_replay_frames_stats *)0)->relabelled),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "outside", offsetof(struct fpr_replay_frames_stats, outside),
                sizeof(((struct fpr_replay_frames_stats *)0)->outside),
-               _CFFI_OP(_CFFI_OP_NOOP, 13) },
+               _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "first_miss", offsetof(struct fpr_replay_frames_stats, first_miss),
                   sizeof(((struct fpr_replay_frames_stats *)0)->first_miss),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "allocs", offsetof(struct fpr_replay_model_stats, allocs),
               sizeof(((struct fpr_replay_model_stats *)0)->allocs),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "allocs_equal", offsetof(struct fpr_replay_model_stats, allocs_equal),
                     sizeof(((struct fpr_replay_model_stats *)0)->allocs_equal),
-                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "allocs_failed", offsetof(struct fpr_replay_model_stats, allocs_failed),
                      sizeof(((struct fpr_replay_model_stats *)0)->allocs_failed),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "frees", offsetof(struct fpr_replay_model_stats, frees),
              sizeof(((struct fpr_replay_model_stats *)0)->frees),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "frees_unknown", offsetof(struct fpr_replay_model_stats, frees_unknown),
                      sizeof(((struct fpr_replay_model_stats *)0)->frees_unknown),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "first_miss", offsetof(struct fpr_replay_model_stats, first_miss),
                   sizeof(((struct fpr_replay_model_stats *)0)->first_miss),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "miss_model_pfn", offsetof(struct fpr_replay_model_stats, miss_model_pfn),
                       sizeof(((struct fpr_replay_model_stats *)0)->miss_model_pfn),
-                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "miss_state", offsetof(struct fpr_replay_model_stats, miss_state),
                   sizeof(((struct fpr_replay_model_stats *)0)->miss_state),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "miss_order", offsetof(struct fpr_replay_model_stats, miss_order),
                   sizeof(((struct fpr_replay_model_stats *)0)->miss_order),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "miss_type", offsetof(struct fpr_replay_model_stats, miss_type),
                  sizeof(((struct fpr_replay_model_stats *)0)->miss_type),
-                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "from", offsetof(struct fpr_replay_phase, from),
             sizeof(((struct fpr_replay_phase *)0)->from),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "batch", offsetof(struct fpr_replay_phase, batch),
              sizeof(((struct fpr_replay_phase *)0)->batch),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "before", offsetof(struct fpr_replay_unseen, before),
               sizeof(((struct fpr_replay_unseen *)0)->before),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "pfn", offsetof(struct fpr_replay_unseen, pfn),
            sizeof(((struct fpr_replay_unseen *)0)->pfn),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "cpu", offsetof(struct fpr_replay_unseen, cpu),
            sizeof(((struct fpr_replay_unseen *)0)->cpu),
            _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9969,22 +10340,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "descriptors", offsetof(struct fpr_report_account, descriptors),
                    sizeof(((struct fpr_report_account *)0)->descriptors),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "reported_bytes", offsetof(struct fpr_report_account, reported_bytes),
                       sizeof(((struct fpr_report_account *)0)->reported_bytes),
-                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "passed_bytes", offsetof(struct fpr_report_account, passed_bytes),
                     sizeof(((struct fpr_report_account *)0)->passed_bytes),
-                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 603) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 625) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 603) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 625) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 595) },
+             _CFFI_OP(_CFFI_OP_NOOP, 617) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9993,10 +10364,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "done_bytes", offsetof(struct fpr_report_cursor, done_bytes),
                   sizeof(((struct fpr_report_cursor *)0)->done_bytes),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 556) },
+              _CFFI_OP(_CFFI_OP_NOOP, 578) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10005,10 +10376,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "seed", offsetof(struct fpr_residency_config, seed),
             sizeof(((struct fpr_residency_config *)0)->seed),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "stream", offsetof(struct fpr_residency_config, stream),
               sizeof(((struct fpr_residency_config *)0)->stream),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "thp", offsetof(struct fpr_residency_config, thp),
            sizeof(((struct fpr_residency_config *)0)->thp),
            _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10020,46 +10391,46 @@ static const struct _cffi_field_s _cffi_fields[] = {
                               _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "chains", offsetof(struct fpr_ring_counters, chains),
               sizeof(((struct fpr_ring_counters *)0)->chains),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "descriptors", offsetof(struct fpr_ring_counters, descriptors),
                    sizeof(((struct fpr_ring_counters *)0)->descriptors),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "tables", offsetof(struct fpr_ring_counters, tables),
               sizeof(((struct fpr_ring_counters *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "duplicate_heads", offsetof(struct fpr_ring_counters, duplicate_heads),
                        sizeof(((struct fpr_ring_counters *)0)->duplicate_heads),
-                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "next_with_table", offsetof(struct fpr_ring_counters, next_with_table),
                        sizeof(((struct fpr_ring_counters *)0)->next_with_table),
-                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "readable_after_writable", offsetof(struct fpr_ring_counters, readable_after_writable),
                                sizeof(((struct fpr_ring_counters *)0)->readable_after_writable),
-                               _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                               _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "unknown_flags", offsetof(struct fpr_ring_counters, unknown_flags),
                      sizeof(((struct fpr_ring_counters *)0)->unknown_flags),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "oversized_chains", offsetof(struct fpr_ring_counters, oversized_chains),
                         sizeof(((struct fpr_ring_counters *)0)->oversized_chains),
-                        _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "used_overwritten", offsetof(struct fpr_ring_counters, used_overwritten),
                         sizeof(((struct fpr_ring_counters *)0)->used_overwritten),
-                        _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "notifications", offsetof(struct fpr_ring_counters, notifications),
                      sizeof(((struct fpr_ring_counters *)0)->notifications),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "suppressed", offsetof(struct fpr_ring_counters, suppressed),
                   sizeof(((struct fpr_ring_counters *)0)->suppressed),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "descriptors_gpa", offsetof(struct fpr_ring_layout, descriptors_gpa),
                        sizeof(((struct fpr_ring_layout *)0)->descriptors_gpa),
-                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "driver_gpa", offsetof(struct fpr_ring_layout, driver_gpa),
                   sizeof(((struct fpr_ring_layout *)0)->driver_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "device_gpa", offsetof(struct fpr_ring_layout, device_gpa),
                   sizeof(((struct fpr_ring_layout *)0)->device_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "size", offsetof(struct fpr_ring_layout, size),
             sizeof(((struct fpr_ring_layout *)0)->size),
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10068,7 +10439,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "bytes", offsetof(struct fpr_segment, bytes),
              sizeof(((struct fpr_segment *)0)->bytes),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10077,28 +10448,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 572) },
+              _CFFI_OP(_CFFI_OP_NOOP, 594) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 589) },
+             _CFFI_OP(_CFFI_OP_NOOP, 611) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 587) },
+             _CFFI_OP(_CFFI_OP_NOOP, 609) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 591) },
+            _CFFI_OP(_CFFI_OP_NOOP, 613) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 589) },
+              _CFFI_OP(_CFFI_OP_NOOP, 611) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 253) },
+             _CFFI_OP(_CFFI_OP_NOOP, 275) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "free_tables", offsetof(struct fpr_split_driver, free_tables),
                    sizeof(((struct fpr_split_driver *)0)->free_tables),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "table_entries", offsetof(struct fpr_split_driver, table_entries),
                      sizeof(((struct fpr_split_driver *)0)->table_entries),
                      _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10110,58 +10481,58 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 289) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 289) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 289) },
+              _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 289) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 289) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 289) },
+                _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 572) },
+              _CFFI_OP(_CFFI_OP_NOOP, 594) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 589) },
+             _CFFI_OP(_CFFI_OP_NOOP, 611) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 587) },
+             _CFFI_OP(_CFFI_OP_NOOP, 609) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 591) },
+            _CFFI_OP(_CFFI_OP_NOOP, 613) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
-             _CFFI_OP(_CFFI_OP_NOOP, 14) },
+             _CFFI_OP(_CFFI_OP_NOOP, 19) },
   { "position", offsetof(struct fpr_split_ring, position),
                 sizeof(((struct fpr_split_ring *)0)->position),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 289) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 289) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 289) },
+                _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 289) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 571) },
+                _CFFI_OP(_CFFI_OP_NOOP, 593) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10170,31 +10541,31 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "units", offsetof(struct fpr_task_view, units),
              sizeof(((struct fpr_task_view *)0)->units),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "failures", offsetof(struct fpr_task_view, failures),
                 sizeof(((struct fpr_task_view *)0)->failures),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "busy_ns", offsetof(struct fpr_task_view, busy_ns),
                sizeof(((struct fpr_task_view *)0)->busy_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 13) },
+               _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "fault_ns", offsetof(struct fpr_task_view, fault_ns),
                 sizeof(((struct fpr_task_view *)0)->fault_ns),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "huge_faults", offsetof(struct fpr_task_view, huge_faults),
                    sizeof(((struct fpr_task_view *)0)->huge_faults),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "huge_fallbacks", offsetof(struct fpr_task_view, huge_fallbacks),
                       sizeof(((struct fpr_task_view *)0)->huge_fallbacks),
-                      _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "end_ns", offsetof(struct fpr_task_view, end_ns),
               sizeof(((struct fpr_task_view *)0)->end_ns),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "time_ns", offsetof(struct fpr_trace_event, time_ns),
                sizeof(((struct fpr_trace_event *)0)->time_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 22) },
+               _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "pfn", offsetof(struct fpr_trace_event, pfn),
            sizeof(((struct fpr_trace_event *)0)->pfn),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "pid", offsetof(struct fpr_trace_event, pid),
            sizeof(((struct fpr_trace_event *)0)->pid),
            _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10203,40 +10574,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 289) },
+           _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 289) },
+           _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 607) },
+            _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 607) },
+             _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 534) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 556) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 607) },
+             _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 607) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 534) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 556) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 607) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 629) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 608) },
+                _CFFI_OP(_CFFI_OP_NOOP, 630) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 22) },
+               _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "offset", offsetof(struct fpr_trace_marker, offset),
               sizeof(((struct fpr_trace_marker *)0)->offset),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "bytes", offsetof(struct fpr_trace_marker, bytes),
              sizeof(((struct fpr_trace_marker *)0)->bytes),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10254,52 +10625,52 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "ops", offsetof(struct fpr_trace_pairing, ops),
            sizeof(((struct fpr_trace_pairing *)0)->ops),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "owners", offsetof(struct fpr_trace_pairing, owners),
               sizeof(((struct fpr_trace_pairing *)0)->owners),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "allocations", offsetof(struct fpr_trace_pairing, allocations),
                    sizeof(((struct fpr_trace_pairing *)0)->allocations),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "frees", offsetof(struct fpr_trace_pairing, frees),
              sizeof(((struct fpr_trace_pairing *)0)->frees),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "held_pages", offsetof(struct fpr_trace_pairing, held_pages),
                   sizeof(((struct fpr_trace_pairing *)0)->held_pages),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "failed", offsetof(struct fpr_trace_pairing, failed),
               sizeof(((struct fpr_trace_pairing *)0)->failed),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "unknown_frees", offsetof(struct fpr_trace_pairing, unknown_frees),
                      sizeof(((struct fpr_trace_pairing *)0)->unknown_frees),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "unknown_pages", offsetof(struct fpr_trace_pairing, unknown_pages),
                      sizeof(((struct fpr_trace_pairing *)0)->unknown_pages),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "partial_frees", offsetof(struct fpr_trace_pairing, partial_frees),
                      sizeof(((struct fpr_trace_pairing *)0)->partial_frees),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "implied_frees", offsetof(struct fpr_trace_pairing, implied_frees),
                      sizeof(((struct fpr_trace_pairing *)0)->implied_frees),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "lines", offsetof(struct fpr_trace_state, lines),
              sizeof(((struct fpr_trace_state *)0)->lines),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 605) },
+              _CFFI_OP(_CFFI_OP_NOOP, 627) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 605) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 627) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "entries_in_buffer", offsetof(struct fpr_trace_state, entries_in_buffer),
                          sizeof(((struct fpr_trace_state *)0)->entries_in_buffer),
-                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "entries_written", offsetof(struct fpr_trace_state, entries_written),
                        sizeof(((struct fpr_trace_state *)0)->entries_written),
-                       _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "inside_long_line", offsetof(struct fpr_trace_state, inside_long_line),
                         sizeof(((struct fpr_trace_state *)0)->inside_long_line),
                         _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10317,7 +10688,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "now_ns", offsetof(struct fpr_vcpu_stop, now_ns),
               sizeof(((struct fpr_vcpu_stop *)0)->now_ns),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "cpus", offsetof(struct fpr_vcpus_config, cpus),
             sizeof(((struct fpr_vcpus_config *)0)->cpus),
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10329,31 +10700,31 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "slice_ns", offsetof(struct fpr_vcpus_config, slice_ns),
                 sizeof(((struct fpr_vcpus_config *)0)->slice_ns),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 544) },
+             _CFFI_OP(_CFFI_OP_NOOP, 566) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
-                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "end_pfn", offsetof(struct fpr_zone_config, end_pfn),
                sizeof(((struct fpr_zone_config *)0)->end_pfn),
-               _CFFI_OP(_CFFI_OP_NOOP, 13) },
+               _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "managed_pages", offsetof(struct fpr_zone_config, managed_pages),
                      sizeof(((struct fpr_zone_config *)0)->managed_pages),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "min_pages", offsetof(struct fpr_zone_config, min_pages),
                  sizeof(((struct fpr_zone_config *)0)->min_pages),
-                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "low_pages", offsetof(struct fpr_zone_config, low_pages),
                  sizeof(((struct fpr_zone_config *)0)->low_pages),
-                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "high_pages", offsetof(struct fpr_zone_config, high_pages),
                   sizeof(((struct fpr_zone_config *)0)->high_pages),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 597) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 619) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10365,162 +10736,162 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 585) },
+              _CFFI_OP(_CFFI_OP_NOOP, 607) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "boost_pages", offsetof(struct fpr_zone_state, boost_pages),
                    sizeof(((struct fpr_zone_state *)0)->boost_pages),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "highatomic_pages", offsetof(struct fpr_zone_state, highatomic_pages),
                         sizeof(((struct fpr_zone_state *)0)->highatomic_pages),
-                        _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "pcp_pages", offsetof(struct fpr_zone_state, pcp_pages),
                  sizeof(((struct fpr_zone_state *)0)->pcp_pages),
-                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 593) },
+               _CFFI_OP(_CFFI_OP_NOOP, 615) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 535, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 557, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 536, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 558, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 537, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 559, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 538, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 560, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 539, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 561, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 541, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 563, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 542, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 564, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 543, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 565, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 544, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 566, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 545, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 567, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 546, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 568, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 547, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 569, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 15 },
-  { "fpr_host_counters", 548, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 570, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 75, 22 },
-  { "fpr_memory_port", 549, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 571, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 97, 2 },
-  { "fpr_memory_region", 550, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 572, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 99, 2 },
-  { "fpr_notify", 552, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 101, 3 },
-  { "fpr_op", 553, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 104, 6 },
-  { "fpr_owner_view", 554, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 110, 3 },
-  { "fpr_random", 555, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 113, 1 },
-  { "fpr_range", 557, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 114, 2 },
-  { "fpr_real_memory", 558, _CFFI_F_OPAQUE,
+  { "fpr_notify", 574, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 101, 5 },
+  { "fpr_op", 575, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 106, 6 },
+  { "fpr_owner_view", 576, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 112, 3 },
+  { "fpr_random", 577, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 115, 1 },
+  { "fpr_range", 579, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 116, 2 },
+  { "fpr_real_memory", 580, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 559, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 116, 4 },
-  { "fpr_region", 561, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 120, 5 },
-  { "fpr_replay_frames_stats", 562, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 125, 10 },
-  { "fpr_replay_model_stats", 563, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 135, 10 },
-  { "fpr_replay_phase", 564, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 145, 2 },
-  { "fpr_replay_unseen", 565, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 147, 4 },
-  { "fpr_report_account", 566, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 151, 6 },
-  { "fpr_report_cursor", 567, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 157, 3 },
-  { "fpr_report_rules", 568, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 160, 3 },
-  { "fpr_residency", 569, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 581, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 118, 4 },
+  { "fpr_region", 583, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 122, 5 },
+  { "fpr_replay_frames_stats", 584, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 127, 10 },
+  { "fpr_replay_model_stats", 585, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 137, 10 },
+  { "fpr_replay_phase", 586, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 147, 2 },
+  { "fpr_replay_unseen", 587, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 149, 4 },
+  { "fpr_report_account", 588, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 153, 6 },
+  { "fpr_report_cursor", 589, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 159, 3 },
+  { "fpr_report_rules", 590, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 162, 3 },
+  { "fpr_residency", 591, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 570, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 163, 5 },
-  { "fpr_ring_counters", 571, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 168, 11 },
-  { "fpr_ring_layout", 572, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 179, 5 },
-  { "fpr_segment", 573, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 184, 3 },
-  { "fpr_split_driver", 574, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 187, 17 },
-  { "fpr_split_ring", 575, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 204, 12 },
-  { "fpr_task_view", 576, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 216, 9 },
-  { "fpr_trace_event", 577, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 225, 14 },
-  { "fpr_trace_marker", 578, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 239, 4 },
-  { "fpr_trace_op", 579, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 243, 3 },
-  { "fpr_trace_pairing", 580, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 246, 10 },
-  { "fpr_trace_state", 581, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 256, 8 },
-  { "fpr_vcpu_stop", 582, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 264, 4 },
-  { "fpr_vcpus", 583, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 592, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 165, 5 },
+  { "fpr_ring_counters", 593, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 170, 11 },
+  { "fpr_ring_layout", 594, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 181, 5 },
+  { "fpr_segment", 595, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 186, 3 },
+  { "fpr_split_driver", 596, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 189, 17 },
+  { "fpr_split_ring", 597, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 206, 12 },
+  { "fpr_task_view", 598, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 218, 9 },
+  { "fpr_trace_event", 599, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 227, 14 },
+  { "fpr_trace_marker", 600, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 241, 4 },
+  { "fpr_trace_op", 601, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 245, 3 },
+  { "fpr_trace_pairing", 602, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 248, 10 },
+  { "fpr_trace_state", 603, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 258, 8 },
+  { "fpr_vcpu_stop", 604, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 266, 4 },
+  { "fpr_vcpus", 605, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 584, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 268, 5 },
-  { "fpr_zone_config", 585, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 273, 10 },
-  { "fpr_zone_state", 586, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 283, 6 },
-  { "split_avail", 588, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 606, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 270, 5 },
+  { "fpr_zone_config", 607, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 275, 10 },
+  { "fpr_zone_state", 608, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 285, 6 },
+  { "split_avail", 610, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 590, _CFFI_F_OPAQUE,
+  { "split_desc", 612, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 592, _CFFI_F_OPAQUE,
+  { "split_used", 614, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 521, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 543, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 522, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 544, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_frame_state", 523, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 545, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 524, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 546, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 525, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 547, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 526, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 548, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM" },
-  { "fpr_ring_fault", 527, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 549, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 528, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 550, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 529, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 551, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 530, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 552, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 531, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 553, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 532, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 554, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 533 },
+  { "fpr_touch_fn", 555 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -10530,12 +10901,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  252,  /* num_globals */
+  258,  /* num_globals */
   51,  /* num_struct_unions */
   12,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  611,  /* num_types */
+  633,  /* num_types */
   0,  /* flags */
 };
 

@@ -42,6 +42,9 @@ static void init_zone(struct fpr_allocator *a, struct fpr_zone *zone)
     for (uint32_t order = 0; order < FPR_MAX_ORDERS; order++)
         for (uint32_t type = 0; type < FPR_MIGRATETYPES; type++)
             fpr_list_init(&zone->areas[order].lists[type]);
+    for (uint32_t order = 0; order < FPR_MAX_ORDERS; order++)
+        for (uint32_t type = 0; type < FPR_MIGRATETYPES; type++)
+            zone->boundary.at[order][type] = FPR_NIL;
     for (uint32_t cpu = 0; cpu < a->config.cpus; cpu++)
         for (uint32_t i = 0; i < FPR_PCP_LISTS; i++)
             fpr_list_init(&zone->pcps[cpu].lists[i]);

@@ -40,6 +40,23 @@ static bool shuffle_bit(struct fpr_allocator *a)
     return bit;
 }
 
+/* A block that could be reported was freed. */
+static void notify(struct fpr_allocator *a, const struct fpr_zone *zone, uint32_t order)
+{
+    uint32_t bit = 1u << (zone - a->zones);
+
+    if (a->notify.high_water) {
+        if (a->notify.zones & bit ||
+            zone->areas[order].nr_free <
+                zone->boundary.reported_blocks[order] + a->notify.high_water)
+            return;
+        a->notify.zones |= bit;
+    } else {
+        a->notify.armed = 0;
+    }
+    a->notify.raised = 1;
+}
+
 void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
                   uint32_t type, uint32_t flags)
 {
@@ -71,10 +88,8 @@ void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, 
     else
         tail = merge_likely(a, zone, pfn, order);
     fpr_area_add(a, zone, pfn, order, type, tail);
-    if (!(flags & FPR_FREE_SKIP_NOTIFY) && a->notify.armed && order >= a->notify.order) {
-        a->notify.armed = 0;
-        a->notify.raised = 1;
-    }
+    if (!(flags & FPR_FREE_SKIP_NOTIFY) && a->notify.armed && order >= a->notify.order)
+        notify(a, zone, order);
 }
 
 /* Cut block (pfn, from) down to `to`: upper halves go to the heads of their lists. */

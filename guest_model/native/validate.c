@@ -110,6 +110,33 @@ static int check_areas(const struct fpr_allocator *a, const struct fpr_zone *zon
     return FPR_OK;
 }
 
+/* Where reported blocks are counted, the counts are those of the lists, and a boundary points at a
+ * reported block of its list. */
+static int check_boundary(const struct fpr_allocator *a, const struct fpr_zone *zone,
+                          uint32_t index, const struct report *report)
+{
+    for (uint32_t order = 0; zone->boundary.counting && order <= a->config.top_order; order++) {
+        uint64_t reported = 0;
+
+        for (uint32_t type = 0; type < FPR_MIGRATETYPES; type++) {
+            uint32_t at = zone->boundary.at[order][type];
+
+            for (uint32_t pfn = zone->areas[order].lists[type].head; pfn != FPR_NIL;
+                 pfn = fpr_page(a, pfn)->next)
+                reported += fpr_page(a, pfn)->reported;
+            if (zone->boundary.active && at != FPR_NIL &&
+                (fpr_page(a, at)->state != FPR_PAGE_FREE || fpr_page(a, at)->order != order ||
+                 fpr_page(a, at)->type != type))
+                return broken(report, "zone %u: boundary 0x%x is not on list [%u][%u]", index, at,
+                              order, type);
+        }
+        if (reported != zone->boundary.reported_blocks[order])
+            return broken(report, "zone %u order %u: %" PRIu64 " reported counted, %" PRIu64 " are",
+                          index, order, zone->boundary.reported_blocks[order], reported);
+    }
+    return FPR_OK;
+}
+
 static int check_pcp(const struct fpr_allocator *a, const struct fpr_zone *zone, uint32_t cpu,
                      const struct report *report)
 {
@@ -179,6 +206,8 @@ int fpr_allocator_validate(const struct fpr_allocator *a, char *why, size_t size
             status = check_pcp(a, zone, cpu, &report);
         if (!status)
             status = check_map(a, zone, z, &report);
+        if (!status)
+            status = check_boundary(a, zone, z, &report);
     }
     return status;
 }
