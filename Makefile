@@ -11,7 +11,7 @@ BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()
   --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format native bench clean
+.PHONY: help setup run test check lint format native pages bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,10 @@ native: $(VENV)/ready ## regenerate the cffi binding, then build it
 	$(BIN)/python -P emulator/native/generate.py
 	$(BUILD_NATIVE)
 	@touch $(VENV)/built
+
+pages: setup ## renew the pages that are made from the code
+	$(BIN)/python -m tests.conformance.coverage
+	$(BIN)/fpr schema > configs/scenario.schema.json
 
 bench: setup ## print speed and memory figures
 	$(BIN)/python -m benchmarks
