@@ -96,9 +96,9 @@ struct fpr_counters {
 
 /* The hook that tells a reporting policy of free blocks. While `armed`, a free that ends in a block
  * of at least `order` sets `raised` and clears `armed`; whoever drives the allocator looks at
- * `raised` after each operation. order 255: never. With `high_water`, only once a zone has that many
- * blocks of the order more than are reported; then the zone's bit is set in `zones`, where it is not
- * told of again, and `armed` stays. */
+ * `raised` after each operation. order 255: never. With `high_water`, only once a zone has that
+ * many blocks of the order more than are reported; then the zone's bit is set in `zones`, where it
+ * is not told of again, and `armed` stays. */
 struct fpr_notify {
     uint32_t order;
     uint32_t armed;
