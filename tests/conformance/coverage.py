@@ -29,9 +29,9 @@ FAMILIES = {
 OPENING = """# What the device is held to
 
 Rules of the VIRTIO specification, and of this project where the specification is silent, with the
-test in `tests/conformance` that holds the device or the driver to each. Most run in three modes:
-direct descriptors, indirect tables, indirect tables with event indices. This page is made from the
-tests by `make pages`.
+test in `tests/conformance` that holds the device or the driver to each. Most run in four modes:
+direct or indirect descriptors, with and without event indices. This page is made from the tests by
+`make pages`.
 """
 
 

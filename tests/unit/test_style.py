@@ -158,6 +158,18 @@ def every_test_states_a_fact(path: str, text: str) -> Iterator[Finding]:
                 yield node.lineno, f"{node.name} has no docstring that is a sentence"
 
 
+def pages_name_what_exists(path: str, text: str) -> Iterator[Finding]:
+    """Links lead to files; a file that is named with its folder is there."""
+    here = (ROOT / path).parent
+    for number, line in enumerate(text.splitlines() if path.endswith(".md") else [], start=1):
+        for target in re.findall(r"\]\((?!\w+:)([^)#]+)", line):
+            if not (here / target).exists():
+                yield number, f"no file {target}"
+        for named in re.findall(r"`([\w.-]+(?:/[\w.-]+)+\.(?:py|c|h|md|yaml))`", line):
+            if "NAME" not in named and not any(f"/{file}".endswith(f"/{named}") for file in FILES):
+                yield number, f"no file {named}"
+
+
 @dataclass(frozen=True)
 class Canary:
     """A path and a text that break a rule."""
@@ -184,6 +196,8 @@ CANARIES = (
     Canary(public_headers_are_documented, generate.HEADERS[0], "int a;"),
     Canary(c_is_built_and_bound, "emulator/native/forgotten.c", ""),
     Canary(c_is_built_and_bound, "emulator/native/forgotten.h", "/* Public. */ /* private */"),
+    Canary(pages_name_what_exists, "docs/a.md", "see [b](no_such_page.md)"),
+    Canary(pages_name_what_exists, "docs/a.md", "see `emulator/no_such_file.py`"),
     Canary(every_test_states_a_fact, "tests/unit/test_a.py", "def test_a():\n    assert True\n"),
 )
 RULES = tuple(dict.fromkeys(canary.rule for canary in CANARIES))
