@@ -39,7 +39,7 @@ test: setup ## run the tests
 
 check: lint test ## what CI runs
 
-lint: setup ## style, types, arrows of imports, freshness of generated files
+lint: $(VENV)/ready ## style, types, arrows of imports, freshness of generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -47,7 +47,7 @@ lint: setup ## style, types, arrows of imports, freshness of generated files
 	@$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 	$(BIN)/python -P emulator/native/generate.py --check
 
-format: setup ## lay out Python and C as `make lint` wants it
+format: $(VENV)/ready ## lay out Python and C as `make lint` wants it
 	$(BIN)/ruff check --quiet --fix-only .
 	$(BIN)/ruff format .
 	@$(BIN)/clang-format -i $(C_SOURCES)
