@@ -605,12 +605,12 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 543), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 540), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_allocator *
-/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_block const *
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_allocator *
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_block const *
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -621,7 +621,7 @@ static void *_cffi_types[] = {
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 15 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_random *
+/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_random *
 /* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 19 */ _CFFI_OP(_CFFI_OP_POINTER, 18), // uint64_t *
@@ -629,14 +629,14 @@ static void *_cffi_types[] = {
 /* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 599), // struct fpr_trace_event const *
-/* 25 */ _CFFI_OP(_CFFI_OP_POINTER, 629), // uint8_t const *
+/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 596), // struct fpr_trace_event const *
+/* 25 */ _CFFI_OP(_CFFI_OP_POINTER, 626), // uint8_t const *
 /* 26 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 28 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // uint32_t *
 /* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
-/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 585), // struct fpr_replay_model_stats *
+/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 582), // struct fpr_replay_model_stats *
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -644,9 +644,9 @@ static void *_cffi_types[] = {
 /* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 38 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 39 */ _CFFI_OP(_CFFI_OP_POINTER, 629), // uint8_t *
+/* 39 */ _CFFI_OP(_CFFI_OP_POINTER, 626), // uint8_t *
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 584), // struct fpr_replay_frames_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 581), // struct fpr_replay_frames_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -655,7 +655,7 @@ static void *_cffi_types[] = {
 /* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 48 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 50 */ _CFFI_OP(_CFFI_OP_POINTER, 607), // struct fpr_zone_config const *
+/* 50 */ _CFFI_OP(_CFFI_OP_POINTER, 604), // struct fpr_zone_config const *
 /* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
 /* 53 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
@@ -663,7 +663,7 @@ static void *_cffi_types[] = {
 /* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 57 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 58 */ _CFFI_OP(_CFFI_OP_POINTER, 559), // struct fpr_block *
+/* 58 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_block *
 /* 59 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
 /* 60 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
@@ -727,14 +727,14 @@ static void *_cffi_types[] = {
 /* 119 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 122 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_allocator const *
-/* 123 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // char *
+/* 122 */ _CFFI_OP(_CFFI_OP_POINTER, 554), // struct fpr_allocator const *
+/* 123 */ _CFFI_OP(_CFFI_OP_POINTER, 539), // char *
 /* 124 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 127 */ _CFFI_OP(_CFFI_OP_NOOP, 122),
 /* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 608), // struct fpr_zone_state *
+/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 605), // struct fpr_zone_state *
 /* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 131 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 132 */ _CFFI_OP(_CFFI_OP_NOOP, 122),
@@ -759,7 +759,7 @@ static void *_cffi_types[] = {
 /* 151 */ _CFFI_OP(_CFFI_OP_NOOP, 58),
 /* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_allocator_config const *
+/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 555), // struct fpr_allocator_config const *
 /* 155 */ _CFFI_OP(_CFFI_OP_NOOP, 50),
 /* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 4), // struct fpr_allocator * *
 /* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -767,18 +767,18 @@ static void *_cffi_types[] = {
 /* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 160 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 162 */ _CFFI_OP(_CFFI_OP_POINTER, 595), // struct fpr_segment *
+/* 162 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // struct fpr_segment *
 /* 163 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 164 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 165 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_guest_memory const *
-/* 166 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_chain const *
-/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 590), // struct fpr_report_rules const *
-/* 168 */ _CFFI_OP(_CFFI_OP_POINTER, 589), // struct fpr_report_cursor *
-/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 579), // struct fpr_range *
+/* 165 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_guest_memory const *
+/* 166 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_chain const *
+/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 587), // struct fpr_report_rules const *
+/* 168 */ _CFFI_OP(_CFFI_OP_POINTER, 586), // struct fpr_report_cursor *
+/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_range *
 /* 170 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 171 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
 /* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
-/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 588), // struct fpr_report_account *
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 585), // struct fpr_report_account *
 /* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
 /* 176 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
@@ -805,25 +805,25 @@ static void *_cffi_types[] = {
 /* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 198 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
 /* 199 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 632), // void *
+/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 629), // void *
 /* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 202 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 204 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
 /* 205 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 632), // void const *
+/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 629), // void const *
 /* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 208 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 209 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_host_costs const *
+/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 566), // struct fpr_host_costs const *
 /* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 213 */ _CFFI_OP(_CFFI_OP_POINTER, 580), // struct fpr_real_memory *
+/* 213 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_real_memory *
 /* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 18), // uint64_t const *
 /* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 217 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
-/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_discard_outcome *
+/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_discard_outcome *
 /* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 220 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
 /* 221 */ _CFFI_OP(_CFFI_OP_NOOP, 213),
@@ -838,16 +838,16 @@ static void *_cffi_types[] = {
 /* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 39),
 /* 231 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 233 */ _CFFI_OP(_CFFI_OP_POINTER, 580), // struct fpr_real_memory const *
+/* 233 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_real_memory const *
 /* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 235 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 581), // struct fpr_real_memory_config const *
-/* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_memory_region const *
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 578), // struct fpr_real_memory_config const *
+/* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 569), // struct fpr_memory_region const *
 /* 238 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 213), // struct fpr_real_memory * *
 /* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 241 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 591), // struct fpr_residency *
+/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 588), // struct fpr_residency *
 /* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 214),
 /* 244 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 245 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -861,33 +861,33 @@ static void *_cffi_types[] = {
 /* 253 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 256 */ _CFFI_OP(_CFFI_OP_POINTER, 591), // struct fpr_residency const *
+/* 256 */ _CFFI_OP(_CFFI_OP_POINTER, 588), // struct fpr_residency const *
 /* 257 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 259 */ _CFFI_OP(_CFFI_OP_NOOP, 39),
 /* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // struct fpr_residency_config const *
+/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 589), // struct fpr_residency_config const *
 /* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 237),
 /* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 265 */ _CFFI_OP(_CFFI_OP_NOOP, 210),
 /* 266 */ _CFFI_OP(_CFFI_OP_POINTER, 242), // struct fpr_residency * *
 /* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 269 */ _CFFI_OP(_CFFI_OP_POINTER, 596), // struct fpr_split_driver *
+/* 269 */ _CFFI_OP(_CFFI_OP_POINTER, 593), // struct fpr_split_driver *
 /* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 269),
 /* 273 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
-/* 274 */ _CFFI_OP(_CFFI_OP_POINTER, 594), // struct fpr_ring_layout const *
-/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_driver_slot *
+/* 274 */ _CFFI_OP(_CFFI_OP_POINTER, 591), // struct fpr_ring_layout const *
+/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 562), // struct fpr_driver_slot *
 /* 276 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 277 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 278 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 269),
-/* 282 */ _CFFI_OP(_CFFI_OP_POINTER, 595), // struct fpr_segment const *
+/* 282 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // struct fpr_segment const *
 /* 283 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 284 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -901,7 +901,7 @@ static void *_cffi_types[] = {
 /* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
 /* 294 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 597), // struct fpr_split_ring *
+/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 594), // struct fpr_split_ring *
 /* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
@@ -910,7 +910,7 @@ static void *_cffi_types[] = {
 /* 302 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 303 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
 /* 304 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
-/* 305 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_chain *
+/* 305 */ _CFFI_OP(_CFFI_OP_POINTER, 557), // struct fpr_chain *
 /* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
 /* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
@@ -929,7 +929,7 @@ static void *_cffi_types[] = {
 /* 321 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 324 */ _CFFI_OP(_CFFI_OP_POINTER, 597), // struct fpr_split_ring const *
+/* 324 */ _CFFI_OP(_CFFI_OP_POINTER, 594), // struct fpr_split_ring const *
 /* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
 /* 327 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
@@ -938,8 +938,8 @@ static void *_cffi_types[] = {
 /* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 331 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
 /* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
-/* 333 */ _CFFI_OP(_CFFI_OP_POINTER, 601), // struct fpr_trace_op *
-/* 334 */ _CFFI_OP(_CFFI_OP_POINTER, 602), // struct fpr_trace_pairing *
+/* 333 */ _CFFI_OP(_CFFI_OP_POINTER, 598), // struct fpr_trace_op *
+/* 334 */ _CFFI_OP(_CFFI_OP_POINTER, 599), // struct fpr_trace_pairing *
 /* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
 /* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
@@ -958,29 +958,29 @@ static void *_cffi_types[] = {
 /* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 352 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 353 */ _CFFI_OP(_CFFI_OP_POINTER, 586), // struct fpr_replay_phase const *
+/* 353 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // struct fpr_replay_phase const *
 /* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 587), // struct fpr_replay_unseen *
+/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 584), // struct fpr_replay_unseen *
 /* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 357 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
 /* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 603), // struct fpr_trace_state *
+/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 600), // struct fpr_trace_state *
 /* 361 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
 /* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 363 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 364 */ _CFFI_OP(_CFFI_OP_POINTER, 599), // struct fpr_trace_event *
+/* 364 */ _CFFI_OP(_CFFI_OP_POINTER, 596), // struct fpr_trace_event *
 /* 365 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 600), // struct fpr_trace_marker *
+/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 597), // struct fpr_trace_marker *
 /* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
 /* 369 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
 /* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
 /* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 605), // struct fpr_vcpus *
+/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 602), // struct fpr_vcpus *
 /* 374 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 575), // struct fpr_op const *
+/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 572), // struct fpr_op const *
 /* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
@@ -1005,17 +1005,17 @@ static void *_cffi_types[] = {
 /* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
 /* 398 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
 /* 399 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 604), // struct fpr_vcpu_stop *
+/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 601), // struct fpr_vcpu_stop *
 /* 401 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 403 */ _CFFI_OP(_CFFI_OP_POINTER, 605), // struct fpr_vcpus const *
+/* 403 */ _CFFI_OP(_CFFI_OP_POINTER, 602), // struct fpr_vcpus const *
 /* 404 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_owner_view *
+/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 573), // struct fpr_owner_view *
 /* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
 /* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 403),
 /* 409 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 410 */ _CFFI_OP(_CFFI_OP_POINTER, 598), // struct fpr_task_view *
+/* 410 */ _CFFI_OP(_CFFI_OP_POINTER, 595), // struct fpr_task_view *
 /* 411 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 403),
@@ -1025,10 +1025,10 @@ static void *_cffi_types[] = {
 /* 417 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
 /* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 606), // struct fpr_vcpus_config const *
+/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 603), // struct fpr_vcpus_config const *
 /* 421 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
-/* 422 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_memory_port const *
-/* 423 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_histogram *
+/* 422 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_memory_port const *
+/* 423 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_histogram *
 /* 424 */ _CFFI_OP(_CFFI_OP_POINTER, 373), // struct fpr_vcpus * *
 /* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
@@ -1046,7 +1046,7 @@ static void *_cffi_types[] = {
 /* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 19),
 /* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION, 562), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION, 559), // struct fpr_counters const *()(struct fpr_allocator const *)
 /* 442 */ _CFFI_OP(_CFFI_OP_NOOP, 122),
 /* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION, 471), // struct fpr_histogram const *()(struct fpr_real_memory const *)
@@ -1055,7 +1055,7 @@ static void *_cffi_types[] = {
 /* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION, 471), // struct fpr_histogram const *()(struct fpr_residency const *)
 /* 448 */ _CFFI_OP(_CFFI_OP_NOOP, 256),
 /* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION, 573), // struct fpr_notify *()(struct fpr_allocator *)
+/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION, 570), // struct fpr_notify *()(struct fpr_allocator *)
 /* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 452 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // uint32_t()(struct fpr_allocator const *, uint64_t)
@@ -1069,14 +1069,14 @@ static void *_cffi_types[] = {
 /* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 122),
 /* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_cost const *)
-/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // struct fpr_cost const *
+/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 558), // struct fpr_cost const *
 /* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
 /* 467 */ _CFFI_OP(_CFFI_OP_NOOP, 464),
 /* 468 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
 /* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 568), // struct fpr_histogram const *
+/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 565), // struct fpr_histogram const *
 /* 472 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // uint64_t()(struct fpr_random *)
@@ -1103,141 +1103,138 @@ static void *_cffi_types[] = {
 /* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
 /* 496 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_allocator *)
+/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION, 629), // void()(struct fpr_allocator *)
 /* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 4),
 /* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_histogram *)
+/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 629), // void()(struct fpr_histogram *, struct fpr_histogram const *)
 /* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
-/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 504 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
-/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
-/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
-/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 214),
-/* 511 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
-/* 515 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 516 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
-/* 520 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
+/* 504 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 505 */ _CFFI_OP(_CFFI_OP_FUNCTION, 629), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 507 */ _CFFI_OP(_CFFI_OP_NOOP, 214),
+/* 508 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 509 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 510 */ _CFFI_OP(_CFFI_OP_FUNCTION, 629), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 511 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 512 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 513 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION, 629), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
+/* 517 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 518 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 519 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 520 */ _CFFI_OP(_CFFI_OP_FUNCTION, 629), // void()(struct fpr_real_memory *)
+/* 521 */ _CFFI_OP(_CFFI_OP_NOOP, 213),
 /* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 523 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_real_memory *)
-/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 213),
-/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 527 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
-/* 528 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 570), // struct fpr_host_counters *
+/* 523 */ _CFFI_OP(_CFFI_OP_FUNCTION, 629), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 233),
+/* 525 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 567), // struct fpr_host_counters *
+/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 629), // void()(struct fpr_residency *)
+/* 529 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
 /* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_residency *)
-/* 532 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
-/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 256),
-/* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
+/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION, 629), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 532 */ _CFFI_OP(_CFFI_OP_NOOP, 256),
+/* 533 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 534 */ _CFFI_OP(_CFFI_OP_NOOP, 526),
+/* 535 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION, 629), // void()(struct fpr_vcpus *)
+/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
 /* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION, 632), // void()(struct fpr_vcpus *)
-/* 540 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
-/* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 542 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 543 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 544 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 545 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
-/* 546 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
-/* 547 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
-/* 548 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
-/* 549 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
-/* 550 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
-/* 551 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
-/* 552 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
-/* 553 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
-/* 554 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
-/* 555 */ _CFFI_OP(_CFFI_OP_POINTER, 432), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 556 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 559 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
-/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
-/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
-/* 562 */ _CFFI_OP(_CFFI_OP_POINTER, 563), // struct fpr_counters const *
-/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
-/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
-/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
-/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
-/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
-/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
-/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
-/* 570 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
-/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
-/* 572 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
-/* 573 */ _CFFI_OP(_CFFI_OP_POINTER, 574), // struct fpr_notify *
-/* 574 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
-/* 575 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
-/* 576 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
-/* 577 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
-/* 578 */ _CFFI_OP(_CFFI_OP_POINTER, 579), // struct fpr_range const *
-/* 579 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
-/* 580 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
-/* 581 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
-/* 582 */ _CFFI_OP(_CFFI_OP_POINTER, 583), // struct fpr_region *
-/* 583 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
-/* 584 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
-/* 585 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
-/* 586 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
-/* 587 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
-/* 588 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
-/* 589 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
-/* 590 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
-/* 591 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
-/* 592 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
-/* 593 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
-/* 594 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
-/* 595 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
-/* 596 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
-/* 597 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
-/* 598 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
-/* 599 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
-/* 600 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
-/* 601 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_op
-/* 602 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_pairing
-/* 603 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_state
-/* 604 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpu_stop
-/* 605 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_vcpus
-/* 606 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpus_config
-/* 607 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_zone_config
-/* 608 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_zone_state
-/* 609 */ _CFFI_OP(_CFFI_OP_POINTER, 610), // struct split_avail *
-/* 610 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_avail
-/* 611 */ _CFFI_OP(_CFFI_OP_POINTER, 612), // struct split_desc *
-/* 612 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct split_desc
-/* 613 */ _CFFI_OP(_CFFI_OP_POINTER, 614), // struct split_used *
-/* 614 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_used
-/* 615 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[14]
-/* 616 */ (_cffi_opcode_t)(14),
-/* 617 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[32]
-/* 618 */ (_cffi_opcode_t)(32),
-/* 619 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[4]
-/* 620 */ (_cffi_opcode_t)(4),
-/* 621 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[6]
-/* 622 */ (_cffi_opcode_t)(6),
-/* 623 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[7424]
-/* 624 */ (_cffi_opcode_t)(7424),
-/* 625 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[7]
-/* 626 */ (_cffi_opcode_t)(7),
-/* 627 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[9]
-/* 628 */ (_cffi_opcode_t)(9),
-/* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 630 */ _CFFI_OP(_CFFI_OP_ARRAY, 629), // uint8_t[5]
-/* 631 */ (_cffi_opcode_t)(5),
-/* 632 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 539 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 540 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 541 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 542 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
+/* 543 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
+/* 544 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
+/* 545 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
+/* 546 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
+/* 547 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
+/* 548 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
+/* 549 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
+/* 550 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
+/* 551 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
+/* 552 */ _CFFI_OP(_CFFI_OP_POINTER, 432), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 554 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 555 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 556 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_block
+/* 557 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_chain
+/* 558 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_cost
+/* 559 */ _CFFI_OP(_CFFI_OP_POINTER, 560), // struct fpr_counters const *
+/* 560 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_counters
+/* 561 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_discard_outcome
+/* 562 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_driver_slot
+/* 563 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_guest_costs
+/* 564 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_memory
+/* 565 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_histogram
+/* 566 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_host_costs
+/* 567 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_counters
+/* 568 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_memory_port
+/* 569 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_region
+/* 570 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_notify *
+/* 571 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_notify
+/* 572 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_op
+/* 573 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_owner_view
+/* 574 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_random
+/* 575 */ _CFFI_OP(_CFFI_OP_POINTER, 576), // struct fpr_range const *
+/* 576 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_range
+/* 577 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_real_memory
+/* 578 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_real_memory_config
+/* 579 */ _CFFI_OP(_CFFI_OP_POINTER, 580), // struct fpr_region *
+/* 580 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_region
+/* 581 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_replay_frames_stats
+/* 582 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_replay_model_stats
+/* 583 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_replay_phase
+/* 584 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_replay_unseen
+/* 585 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_report_account
+/* 586 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_report_cursor
+/* 587 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_report_rules
+/* 588 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_residency
+/* 589 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_residency_config
+/* 590 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_ring_counters
+/* 591 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_ring_layout
+/* 592 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_segment
+/* 593 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_split_driver
+/* 594 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_split_ring
+/* 595 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_task_view
+/* 596 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_trace_event
+/* 597 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_trace_marker
+/* 598 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_trace_op
+/* 599 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_trace_pairing
+/* 600 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_trace_state
+/* 601 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_vcpu_stop
+/* 602 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_vcpus
+/* 603 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_vcpus_config
+/* 604 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_zone_config
+/* 605 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_zone_state
+/* 606 */ _CFFI_OP(_CFFI_OP_POINTER, 607), // struct split_avail *
+/* 607 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct split_avail
+/* 608 */ _CFFI_OP(_CFFI_OP_POINTER, 609), // struct split_desc *
+/* 609 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct split_desc
+/* 610 */ _CFFI_OP(_CFFI_OP_POINTER, 611), // struct split_used *
+/* 611 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct split_used
+/* 612 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[14]
+/* 613 */ (_cffi_opcode_t)(14),
+/* 614 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[32]
+/* 615 */ (_cffi_opcode_t)(32),
+/* 616 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[4]
+/* 617 */ (_cffi_opcode_t)(4),
+/* 618 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[6]
+/* 619 */ (_cffi_opcode_t)(6),
+/* 620 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[7424]
+/* 621 */ (_cffi_opcode_t)(7424),
+/* 622 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[7]
+/* 623 */ (_cffi_opcode_t)(7),
+/* 624 */ _CFFI_OP(_CFFI_OP_ARRAY, 18), // uint64_t[9]
+/* 625 */ (_cffi_opcode_t)(9),
+/* 626 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 627 */ _CFFI_OP(_CFFI_OP_ARRAY, 626), // uint8_t[5]
+/* 628 */ (_cffi_opcode_t)(5),
+/* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -2046,7 +2043,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(562));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(559));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2270,7 +2267,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(573));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(570));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3340,7 +3337,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(543));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(540));
   return pyresult;
 }
 #else
@@ -3960,42 +3957,6 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_histogram_record_array _cffi_d_fpr_histogram_record_array
 #endif
 
-static void _cffi_d_fpr_histogram_reset(struct fpr_histogram * x0)
-{
-  fpr_histogram_reset(x0);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_fpr_histogram_reset(PyObject *self, PyObject *arg0)
-{
-  struct fpr_histogram * x0;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { fpr_histogram_reset(x0); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  Py_INCREF(Py_None);
-  return Py_None;
-}
-#else
-#  define _cffi_f_fpr_histogram_reset _cffi_d_fpr_histogram_reset
-#endif
-
 static int _cffi_d_fpr_host_costs_check(struct fpr_host_costs const * x0)
 {
   return fpr_host_costs_check(x0);
@@ -4546,10 +4507,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg2, (char **)&x2);
+      _cffi_type(526), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(526), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5914,10 +5875,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg2, (char **)&x2);
+      _cffi_type(526), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(526), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9806,11 +9767,10 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 203), (void *)_cffi_d_fpr_guest_write },
   { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 457), (void *)_cffi_d_fpr_histogram_bucket },
   { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 491), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 504), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 501), (void *)_cffi_d_fpr_histogram_merge },
   { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 470), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 513), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_histogram_reset", (void *)_cffi_f_fpr_histogram_reset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 501), (void *)_cffi_d_fpr_histogram_reset },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 510), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 505), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 209), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 8), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_fpr_list_read },
@@ -9818,10 +9778,10 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_fpr_pcp_read },
   { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 477), (void *)_cffi_d_fpr_random_below },
   { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 474), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 526), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 515), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 523), (void *)_cffi_d_fpr_real_memory_counters },
   { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 235), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 523), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 520), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 212), (void *)_cffi_d_fpr_real_memory_discard },
   { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 444), (void *)_cffi_d_fpr_real_memory_fault_latency },
   { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 232), (void *)_cffi_d_fpr_real_memory_fd },
@@ -9838,9 +9798,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 346), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 164), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 158), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 534), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 531), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 261), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 531), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 528), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 241), (void *)_cffi_d_fpr_residency_discard },
   { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 447), (void *)_cffi_d_fpr_residency_fault_latency },
   { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 488), (void *)_cffi_d_fpr_residency_metadata_bytes },
@@ -9868,7 +9828,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_translate },
   { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 391), (void *)_cffi_d_fpr_vcpus_charge },
   { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 539), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 536), (void *)_cffi_d_fpr_vcpus_destroy },
   { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_vcpus_interrupt },
   { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 402), (void *)_cffi_d_fpr_vcpus_owner },
   { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 412), (void *)_cffi_d_fpr_vcpus_owner_read },
@@ -9893,16 +9853,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 629) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 629) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 629) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 629) },
+               _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -9938,7 +9898,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 621) },
+          _CFFI_OP(_CFFI_OP_NOOP, 618) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 18) },
@@ -10043,7 +10003,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 582) },
+               _CFFI_OP(_CFFI_OP_NOOP, 579) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10058,43 +10018,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 623) },
+               _CFFI_OP(_CFFI_OP_NOOP, 620) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 561) },
+            _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 561) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 558) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10175,7 +10135,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 200) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 555) },
+             _CFFI_OP(_CFFI_OP_NOOP, 552) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 18) },
@@ -10205,16 +10165,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 629) },
+            _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 629) },
+             _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 629) },
+            _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 629) },
+             _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 18) },
@@ -10226,7 +10186,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 619) },
+             _CFFI_OP(_CFFI_OP_NOOP, 616) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 18) },
@@ -10349,13 +10309,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 625) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 622) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 625) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 622) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 617) },
+             _CFFI_OP(_CFFI_OP_NOOP, 614) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10367,7 +10327,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 578) },
+              _CFFI_OP(_CFFI_OP_NOOP, 575) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10448,19 +10408,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 594) },
+              _CFFI_OP(_CFFI_OP_NOOP, 591) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 611) },
+             _CFFI_OP(_CFFI_OP_NOOP, 608) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 609) },
+             _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 613) },
+            _CFFI_OP(_CFFI_OP_NOOP, 610) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 611) },
+              _CFFI_OP(_CFFI_OP_NOOP, 608) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 275) },
@@ -10499,16 +10459,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 594) },
+              _CFFI_OP(_CFFI_OP_NOOP, 591) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 611) },
+             _CFFI_OP(_CFFI_OP_NOOP, 608) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 609) },
+             _CFFI_OP(_CFFI_OP_NOOP, 606) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 613) },
+            _CFFI_OP(_CFFI_OP_NOOP, 610) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 19) },
@@ -10532,7 +10492,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 593) },
+                _CFFI_OP(_CFFI_OP_NOOP, 590) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10580,28 +10540,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 311) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 629) },
+            _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 629) },
+             _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 556) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 553) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 629) },
+             _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 629) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 556) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 553) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 629) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 626) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 630) },
+                _CFFI_OP(_CFFI_OP_NOOP, 627) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 27) },
@@ -10658,10 +10618,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 627) },
+              _CFFI_OP(_CFFI_OP_NOOP, 624) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 627) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 624) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 18) },
@@ -10703,7 +10663,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 566) },
+             _CFFI_OP(_CFFI_OP_NOOP, 563) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
@@ -10724,7 +10684,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 619) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 616) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 6) },
@@ -10736,7 +10696,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 6) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 607) },
+              _CFFI_OP(_CFFI_OP_NOOP, 604) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 18) },
@@ -10751,147 +10711,147 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 18) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 615) },
+               _CFFI_OP(_CFFI_OP_NOOP, 612) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 557, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 554, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 558, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 555, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_block", 559, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 556, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 9, 3 },
-  { "fpr_chain", 560, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 557, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 12, 7 },
-  { "fpr_cost", 561, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 558, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 19, 1 },
-  { "fpr_counters", 563, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 560, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 20, 10 },
-  { "fpr_discard_outcome", 564, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 561, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 30, 10 },
-  { "fpr_driver_slot", 565, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 562, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 40, 4 },
-  { "fpr_guest_costs", 566, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 563, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 44, 10 },
-  { "fpr_guest_memory", 567, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 564, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 54, 2 },
-  { "fpr_histogram", 568, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 565, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 56, 4 },
-  { "fpr_host_costs", 569, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 566, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 60, 15 },
-  { "fpr_host_counters", 570, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 567, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 75, 22 },
-  { "fpr_memory_port", 571, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 568, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 97, 2 },
-  { "fpr_memory_region", 572, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 569, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 99, 2 },
-  { "fpr_notify", 574, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 571, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 101, 5 },
-  { "fpr_op", 575, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 572, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 106, 6 },
-  { "fpr_owner_view", 576, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 573, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 112, 3 },
-  { "fpr_random", 577, _CFFI_F_CHECK_FIELDS,
+  { "fpr_random", 574, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 115, 1 },
-  { "fpr_range", 579, _CFFI_F_CHECK_FIELDS,
+  { "fpr_range", 576, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 116, 2 },
-  { "fpr_real_memory", 580, _CFFI_F_OPAQUE,
+  { "fpr_real_memory", 577, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 581, _CFFI_F_CHECK_FIELDS,
+  { "fpr_real_memory_config", 578, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 118, 4 },
-  { "fpr_region", 583, _CFFI_F_CHECK_FIELDS,
+  { "fpr_region", 580, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 122, 5 },
-  { "fpr_replay_frames_stats", 584, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_frames_stats", 581, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 127, 10 },
-  { "fpr_replay_model_stats", 585, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_model_stats", 582, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 137, 10 },
-  { "fpr_replay_phase", 586, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_phase", 583, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 147, 2 },
-  { "fpr_replay_unseen", 587, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_unseen", 584, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 149, 4 },
-  { "fpr_report_account", 588, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_account", 585, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 153, 6 },
-  { "fpr_report_cursor", 589, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_cursor", 586, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 159, 3 },
-  { "fpr_report_rules", 590, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_rules", 587, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 162, 3 },
-  { "fpr_residency", 591, _CFFI_F_OPAQUE,
+  { "fpr_residency", 588, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 592, _CFFI_F_CHECK_FIELDS,
+  { "fpr_residency_config", 589, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 165, 5 },
-  { "fpr_ring_counters", 593, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_counters", 590, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 170, 11 },
-  { "fpr_ring_layout", 594, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_layout", 591, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 181, 5 },
-  { "fpr_segment", 595, _CFFI_F_CHECK_FIELDS,
+  { "fpr_segment", 592, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 186, 3 },
-  { "fpr_split_driver", 596, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_driver", 593, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 189, 17 },
-  { "fpr_split_ring", 597, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_ring", 594, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 206, 12 },
-  { "fpr_task_view", 598, _CFFI_F_CHECK_FIELDS,
+  { "fpr_task_view", 595, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 218, 9 },
-  { "fpr_trace_event", 599, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_event", 596, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 227, 14 },
-  { "fpr_trace_marker", 600, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_marker", 597, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 241, 4 },
-  { "fpr_trace_op", 601, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_op", 598, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 245, 3 },
-  { "fpr_trace_pairing", 602, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_pairing", 599, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 248, 10 },
-  { "fpr_trace_state", 603, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_state", 600, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 258, 8 },
-  { "fpr_vcpu_stop", 604, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpu_stop", 601, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 266, 4 },
-  { "fpr_vcpus", 605, _CFFI_F_OPAQUE,
+  { "fpr_vcpus", 602, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 606, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpus_config", 603, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 270, 5 },
-  { "fpr_zone_config", 607, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_config", 604, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 275, 10 },
-  { "fpr_zone_state", 608, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_state", 605, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 285, 6 },
-  { "split_avail", 610, _CFFI_F_OPAQUE,
+  { "split_avail", 607, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 612, _CFFI_F_OPAQUE,
+  { "split_desc", 609, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 614, _CFFI_F_OPAQUE,
+  { "split_used", 611, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 543, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 540, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 544, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 541, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_frame_state", 545, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 542, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 546, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 543, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 547, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 544, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 548, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 545, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM" },
-  { "fpr_ring_fault", 549, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 546, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID" },
-  { "fpr_status", 550, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 547, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 551, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 548, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 552, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 549, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 553, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 550, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 554, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 551, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 555 },
+  { "fpr_touch_fn", 552 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -10901,12 +10861,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  258,  /* num_globals */
+  257,  /* num_globals */
   51,  /* num_struct_unions */
   12,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  633,  /* num_types */
+  630,  /* num_types */
   0,  /* flags */
 };
 
