@@ -1,15 +1,17 @@
-# Every target prepares what it needs. The machine brings Python 3.11 or newer, a C compiler and git;
-# the virtual environment holds the rest.
+# Every target prepares what it needs. The machine brings Python 3.11 or newer, a C compiler and
+# git; the virtual environment holds the rest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export CC
 
-NATIVE_SOURCES := $(wildcard emulator/native/*.[ch] guest_model/native/*.[ch] host_model/native/*.[ch])
-BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
+NATIVE_SOURCES := $(wildcard */native/*.[ch])
+C_SOURCES := $(filter-out %/_core.c,$(NATIVE_SOURCES)) $(wildcard tests/fuzz/*.[ch])
+BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()' \
+  --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint native bench clean guest-kernel
+.PHONY: help setup run test check lint format native pages bench clean guest-kernel
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,17 +39,27 @@ test: setup ## run the tests
 
 check: lint test ## what CI runs
 
-lint: setup ## style, types, arrows of imports, freshness of generated files
+lint: $(VENV)/ready ## style, types, arrows of imports, freshness of generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 	$(BIN)/python -P emulator/native/generate.py --check
+
+format: $(VENV)/ready ## lay out Python and C as `make lint` wants it
+	$(BIN)/ruff check --quiet --fix-only .
+	$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(C_SOURCES)
 
 native: $(VENV)/ready ## regenerate the cffi binding, then build it
 	$(BIN)/python -P emulator/native/generate.py
 	$(BUILD_NATIVE)
 	@touch $(VENV)/built
+
+pages: setup ## renew the pages that are made from the code
+	$(BIN)/python -m tests.conformance.coverage
+	$(BIN)/fpr schema > configs/scenario.schema.json
 
 bench: setup ## print speed and memory figures
 	$(BIN)/python -m benchmarks

@@ -1,0 +1,1 @@
+"""The balloon device, and the laboratory around the two models."""

@@ -1,0 +1,1 @@
+"""The guest: a Linux page allocator, reporting policies, the balloon driver, workloads."""

@@ -1,0 +1,1 @@
+"""The host: what holds a guest's memory, and what faults and discards cost."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -14,15 +13,16 @@ from rich.progress import Progress as Bars
 from rich.progress import Task as Bar
 from rich.text import Text
 
+from emulator.scenario.units import SECOND
+
 INTERVAL_S = 0.05
-NS_PER_S = 1_000_000_000
 
 
 class _VirtualTime(ProgressColumn):
     def render(self, task: Bar) -> Text:
         """Seconds reached, of all if known."""
-        total = "" if task.total is None else f" of {task.total / NS_PER_S:.1f}"
-        return Text(f"{task.completed / NS_PER_S:.1f}{total} s")
+        total = "" if task.total is None else f" of {task.total / SECOND:.1f}"
+        return Text(f"{task.completed / SECOND:.1f}{total} s")
 
 
 class Progress:
@@ -45,12 +45,7 @@ class Progress:
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def task(self, description: str) -> Callable[[int], None]:

@@ -77,17 +77,10 @@ class Recording:
     @property
     def free_map_taken_ns(self) -> tuple[int, int] | None:
         """When the dump of the free map began and ended: from the meta data, else the markers."""
-        return self._interval(self.meta.free_map_taken_s, "snapshot")
-
-    @property
-    def workload_ns(self) -> tuple[int, int] | None:
-        """When the workload began and ended: from the meta data, else the markers."""
-        return self._interval(self.meta.workload_s, "workload")
-
-    def _interval(self, given: tuple[float, float] | None, marker: str) -> tuple[int, int] | None:
-        if given is not None:
-            return round(given[0] * 1e9), round(given[1] * 1e9)
-        begin, end = self.marker_ns(marker), self.marker_ns(f"{marker}_done")
+        if self.meta.free_map_taken_s is not None:
+            begin_s, end_s = self.meta.free_map_taken_s
+            return round(begin_s * 1e9), round(end_s * 1e9)
+        begin, end = self.marker_ns("snapshot"), self.marker_ns("snapshot_done")
         return None if begin is None or end is None else (begin, end)
 
 

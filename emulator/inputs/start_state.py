@@ -40,7 +40,8 @@ class Moves:
     @property
     def leaves(self) -> NDArray[np.bool_]:
         """Which events take a block off the lists, if they move it."""
-        return np.isin(self.kinds, (lib.FPR_REPLAY_TAKE, lib.FPR_REPLAY_MAYBE))
+        leaves = (lib.FPR_REPLAY_TAKE, lib.FPR_REPLAY_MAYBE, lib.FPR_REPLAY_CLAIM)
+        return np.isin(self.kinds, leaves)
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def _first_event(trace: Moves, shape: GuestShape) -> NDArray[np.int64]:
     events, kinds = trace.events, trace.kinds
     first = np.full(shape.frames, NEVER, np.int64)
     per_cpu = (events["order"] <= 3) | (events["order"] == (shape.thp_order or 255))
-    moves = np.isin(kinds, (lib.FPR_REPLAY_TAKE, lib.FPR_REPLAY_RETURN, lib.FPR_REPLAY_BOOT))
+    back = (lib.FPR_REPLAY_RETURN, lib.FPR_REPLAY_TRIM, lib.FPR_REPLAY_BOOT)
+    moves = np.isin(kinds, (lib.FPR_REPLAY_TAKE, lib.FPR_REPLAY_CLAIM, *back))
     moves |= (kinds == lib.FPR_REPLAY_MAYBE) & ~per_cpu
     single = np.flatnonzero(moves & (events["order"] == 0))[::-1]
     first[events["pfn"][single]] = single
@@ -178,11 +180,12 @@ def _first_types(trace: Moves, blocks: _FreeBlocks) -> tuple[_FreeBlocks, NDArra
     seen = np.flatnonzero(touched != NEVER)
     by_take = seen[trace.leaves[touched[seen]]]
     types[by_take] = events["migratetype"][touched[by_take]]
-    for index in np.flatnonzero(trace.kinds == lib.FPR_REPLAY_STEAL).tolist():
+    steals = np.isin(trace.kinds, (lib.FPR_REPLAY_STEAL, lib.FPR_REPLAY_CLAIM))
+    for index in np.flatnonzero(steals).tolist():
         pfn = int(events["pfn"][index])
         block = int(np.searchsorted(pfns, pfn, side="right")) - 1
         inside = block >= 0 and pfn < pfns[block] + (1 << int(blocks.orders[block]))
-        if inside and index < touched[block]:
+        if inside and index <= touched[block]:
             types[block] = events["fallback_migratetype"][index]
             touched[block] = index
     types[(types < 0) | (types > MigrateType.ISOLATE)] = -1

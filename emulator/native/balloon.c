@@ -26,8 +26,8 @@ int fpr_message_read(const struct fpr_guest_memory *memory, const struct fpr_cha
             if (room == 0)
                 return FPR_OK;
             if (cursor->done_bytes > UINT64_MAX - segment->gpa ||
-                fpr_translate(memory, segment->gpa + cursor->done_bytes,
-                              left < room ? left : room, &pointer, &here) != FPR_OK) {
+                fpr_translate(memory, segment->gpa + cursor->done_bytes, left < room ? left : room,
+                              &pointer, &here) != FPR_OK) {
                 account->outside_bytes += left;
                 break;
             }
@@ -96,7 +96,7 @@ static int gather(const struct fpr_region *region, const struct fpr_page_set *se
     if (*gpa % FPR_BALLOON_PAGE_BYTES || *bytes > SEGMENT_BYTES_MAX)
         return FPR_EMPTY;
     return has_all(set, *gpa / FPR_BALLOON_PAGE_BYTES, *bytes / FPR_BALLOON_PAGE_BYTES) ? FPR_OK
-                                                                                         : FPR_EMPTY;
+                                                                                        : FPR_EMPTY;
 }
 
 int fpr_balloon_inflate(const struct fpr_guest_memory *memory, struct fpr_page_set *set,

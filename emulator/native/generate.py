@@ -32,6 +32,7 @@ HEADERS = (
     "emulator/native/balloon.h",
     "guest_model/native/block.h",
     "guest_model/native/allocator.h",
+    "guest_model/native/boundary.h",
     "guest_model/native/replay.h",
     "guest_model/native/bench.h",
     "guest_model/native/report_batch.h",

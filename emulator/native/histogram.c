@@ -1,13 +1,6 @@
 #include "emulator/native/histogram_inline.h"
 
-#include <string.h>
-
 #define PPM 1000000u
-
-void fpr_histogram_reset(struct fpr_histogram *histogram)
-{
-    memset(histogram, 0, sizeof *histogram);
-}
 
 void fpr_histogram_record(struct fpr_histogram *histogram, uint64_t value, uint64_t times)
 {

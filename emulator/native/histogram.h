@@ -16,7 +16,7 @@ struct fpr_histogram {
     uint64_t buckets[FPR_HISTOGRAM_BUCKETS];
 };
 
-void fpr_histogram_reset(struct fpr_histogram *histogram);
+/* Count a value `times` times, or each of an array once; add up two. All 0 is an empty one. */
 void fpr_histogram_record(struct fpr_histogram *histogram, uint64_t value, uint64_t times);
 void fpr_histogram_record_array(struct fpr_histogram *histogram, const uint64_t *values,
                                 uint64_t count);

@@ -1,4 +1,5 @@
-/* The recording half of the histogram, for loops that record a value every few nanoseconds. */
+/* Private to the C code: the recording half of the histogram, for loops that record a value every
+ * few nanoseconds. */
 #ifndef FPR_HISTOGRAM_INLINE_H
 #define FPR_HISTOGRAM_INLINE_H
 

@@ -39,7 +39,6 @@ _Static_assert(offsetof(struct packed_desc, flags) == 14, "VIRTIO 2.8.13");
 _Static_assert(sizeof(struct packed_event) == 4, "VIRTIO 2.8.14");
 _Static_assert(offsetof(struct packed_event, flags) == 2, "VIRTIO 2.8.14");
 
-
 static inline void packed_advance(uint16_t *position, uint16_t *wrap, uint32_t by, uint32_t size)
 {
     uint32_t next = *position + by; /* by <= size <= 2^15 */

@@ -115,10 +115,9 @@ static int take_table(struct fpr_packed_ring *ring, const struct fpr_guest_memor
                 return broken(ring, FPR_FAULT_TABLE_OUTSIDE);
             desc = &copy;
         }
-        fault = ring_append(&ring->layout, chain,
-                            le64toh(__atomic_load_n(&desc->addr, __ATOMIC_RELAXED)),
-                            le32toh(__atomic_load_n(&desc->len, __ATOMIC_RELAXED)),
-                            packed_load16(&desc->flags));
+        fault = ring_append(
+            &ring->layout, chain, le64toh(__atomic_load_n(&desc->addr, __ATOMIC_RELAXED)),
+            le32toh(__atomic_load_n(&desc->len, __ATOMIC_RELAXED)), packed_load16(&desc->flags));
         if (fault != FPR_FAULT_NONE)
             return broken(ring, fault);
     }
@@ -240,8 +239,7 @@ int fpr_packed_ring_enable_kicks(struct fpr_packed_ring *ring, uint32_t *more)
 
     *more = 0;
     if (event_idx(ring)) {
-        packed_store16(&ring->device->position,
-                       (uint16_t)(ring->avail | ring->avail_wrap << 15));
+        packed_store16(&ring->device->position, (uint16_t)(ring->avail | ring->avail_wrap << 15));
         packed_store16_release(&ring->device->flags, PACKED_EVENT_ONE);
     } else {
         packed_store16(&ring->device->flags, PACKED_EVENT_ENABLE);

@@ -20,12 +20,12 @@ struct fpr_packed_ring {
     struct packed_desc *table;
     struct packed_event *driver;
     struct packed_event *device;
-    uint16_t avail, avail_wrap; /* the next descriptor to take */
-    uint16_t used, used_wrap;   /* the next used one to write */
+    uint16_t avail, avail_wrap;     /* the next descriptor to take */
+    uint16_t used, used_wrap;       /* the next used one to write */
     uint16_t last_avail, last_wrap; /* of the chain that was taken last */
-    uint32_t pushed;            /* descriptors since the last decision to notify */
-    uint32_t undecided;         /* started at 0: a fresh ring, or an even number of laps */
-    uint32_t fault;             /* enum fpr_ring_fault */
+    uint32_t pushed;                /* descriptors since the last decision to notify */
+    uint32_t undecided;             /* started at 0: a fresh ring, or an even number of laps */
+    uint32_t fault;                 /* enum fpr_ring_fault */
     struct fpr_ring_counters counters;
 };
 

@@ -17,8 +17,8 @@ struct span {
 };
 
 /* Replace *best where this guard, widened to whole pages, begins earlier in [start, end). */
-static void nearest(const struct fpr_region *region, const struct fpr_range *guard,
-                    uint64_t start, uint64_t end, struct span *best)
+static void nearest(const struct fpr_region *region, const struct fpr_range *guard, uint64_t start,
+                    uint64_t end, struct span *best)
 {
     uint64_t mask = region->page_bytes - 1;
     uint64_t first, last; /* inclusive, in the region */

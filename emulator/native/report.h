@@ -31,7 +31,7 @@ struct fpr_report_account {
     uint64_t passed_bytes;                     /* given on in ranges */
     uint64_t skipped_bytes[FPR_SKIP_REASONS];  /* the three together: reported = passed + skipped */
     uint64_t skipped_pieces[FPR_SKIP_REASONS]; /* descriptors, or parts of them */
-    uint64_t sizes[FPR_SIZE_CLASSES];          /* descriptors by floor(log2(bytes)); not the empty */
+    uint64_t sizes[FPR_SIZE_CLASSES]; /* descriptors by floor(log2(bytes)); not the empty */
 };
 
 /* How far a chain was judged; all 0 at its start. */

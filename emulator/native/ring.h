@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 #define FPR_RING_SIZE_MAX 32768 /* VIRTIO 2.7 */
-/* Descriptors in a chain whose indirect table is longer than the queue: a driver may not do it, real
- * ones have, so it is let through up to here. */
+/* Descriptors in a chain whose indirect table is longer than the queue: a driver may not do it,
+ * real ones have, so it is let through up to here. */
 #define FPR_CHAIN_MAX 1024
 
 /* Ring features that were negotiated. */
@@ -44,21 +44,21 @@ struct fpr_chain {
 /* Why a queue could not start or had to stop. */
 enum fpr_ring_fault {
     FPR_FAULT_NONE = 0,
-    FPR_FAULT_SIZE = 1,             /* 0, above the maximum; split: not a power of two */
-    FPR_FAULT_ALIGNMENT = 2,        /* a part is not aligned */
-    FPR_FAULT_PART_OUTSIDE = 3,     /* a part is not wholly inside one region */
-    FPR_FAULT_AVAIL_JUMP = 4,       /* the available index moved by more than the size, or back */
-    FPR_FAULT_HEAD = 5,             /* the head of a chain is no descriptor of this queue */
-    FPR_FAULT_NEXT = 6,             /* a chain goes on outside its table */
-    FPR_FAULT_LOOP = 7,             /* a chain is longer than its table */
-    FPR_FAULT_TOO_LONG = 8,         /* a chain is longer than the limit */
-    FPR_FAULT_NOT_NEGOTIATED = 9,   /* an indirect table without the feature */
-    FPR_FAULT_NESTED_TABLE = 10,    /* an indirect table inside an indirect table */
-    FPR_FAULT_TABLE_BYTES = 11,     /* length of an indirect table is 0 or no multiple of 16 */
-    FPR_FAULT_TABLE_OUTSIDE = 12,   /* an indirect table is not inside guest memory */
-    FPR_FAULT_USED_ID = 13,         /* driver side: the device used what is not with it */
-    FPR_FAULT_TABLE_IN_LIST = 14,   /* packed: an indirect table in a list of descriptors */
-    FPR_FAULT_POSITION = 15         /* packed: the position to start at is none of the ring */
+    FPR_FAULT_SIZE = 1,           /* 0, above the maximum; split: not a power of two */
+    FPR_FAULT_ALIGNMENT = 2,      /* a part is not aligned */
+    FPR_FAULT_PART_OUTSIDE = 3,   /* a part is not wholly inside one region */
+    FPR_FAULT_AVAIL_JUMP = 4,     /* the available index moved by more than the size, or back */
+    FPR_FAULT_HEAD = 5,           /* the head of a chain is no descriptor of this queue */
+    FPR_FAULT_NEXT = 6,           /* a chain goes on outside its table */
+    FPR_FAULT_LOOP = 7,           /* a chain is longer than its table */
+    FPR_FAULT_TOO_LONG = 8,       /* a chain is longer than the limit */
+    FPR_FAULT_NOT_NEGOTIATED = 9, /* an indirect table without the feature */
+    FPR_FAULT_NESTED_TABLE = 10,  /* an indirect table inside an indirect table */
+    FPR_FAULT_TABLE_BYTES = 11,   /* length of an indirect table is 0 or no multiple of 16 */
+    FPR_FAULT_TABLE_OUTSIDE = 12, /* an indirect table is not inside guest memory */
+    FPR_FAULT_USED_ID = 13,       /* driver side: the device used what is not with it */
+    FPR_FAULT_TABLE_IN_LIST = 14, /* packed: an indirect table in a list of descriptors */
+    FPR_FAULT_POSITION = 15       /* packed: the position to start at is none of the ring */
 };
 
 /* Monitors of the driver's behaviour, and volume. */

@@ -67,7 +67,8 @@ static void add_indirect(struct fpr_split_driver *driver, const struct fpr_segme
     struct fpr_driver_slot *slot = &driver->slots[driver->free_head];
 
     for (uint32_t i = 0; i < count; i++) {
-        uint16_t flags = (segments[i].writable ? SPLIT_WRITE : 0) | (i + 1 < count ? SPLIT_NEXT : 0);
+        uint16_t flags =
+            (segments[i].writable ? SPLIT_WRITE : 0) | (i + 1 < count ? SPLIT_NEXT : 0);
         store_desc(&driver->tables[first + i], segments[i].gpa, segments[i].bytes, flags,
                    flags & SPLIT_NEXT ? (uint16_t)(i + 1) : 0);
     }
@@ -87,7 +88,8 @@ static void add_direct(struct fpr_split_driver *driver, const struct fpr_segment
 
     for (uint32_t i = 0; i < count; i++) {
         uint16_t index = driver->free_head, next = driver->slots[index].next;
-        uint16_t flags = (segments[i].writable ? SPLIT_WRITE : 0) | (i + 1 < count ? SPLIT_NEXT : 0);
+        uint16_t flags =
+            (segments[i].writable ? SPLIT_WRITE : 0) | (i + 1 < count ? SPLIT_NEXT : 0);
         store_desc(&driver->table[index], segments[i].gpa, segments[i].bytes, flags,
                    flags & SPLIT_NEXT ? next : 0);
         driver->free_head = next;

@@ -56,7 +56,8 @@ int fpr_split_driver_add(struct fpr_split_driver *driver, const struct fpr_segme
 /* Whether the device wants to hear of what was added since this was last asked. */
 int fpr_split_driver_should_kick(struct fpr_split_driver *driver, uint32_t *kick);
 
-/* Take back a used buffer. FPR_EMPTY; FPR_RING_BROKEN where the device used what it does not have. */
+/* Take back a used buffer. FPR_EMPTY; FPR_RING_BROKEN where the device used what it
+ * does not have. */
 int fpr_split_driver_get(struct fpr_split_driver *driver, uint64_t *token, uint32_t *written);
 
 /* *more after enabling: buffers were used meanwhile, whose interrupt may be lost. */

@@ -34,11 +34,11 @@ int fpr_split_ring_remap(struct fpr_split_ring *ring, const struct fpr_guest_mem
 
     fault = ring_map_part(memory, at->descriptors_gpa, split_table_bytes(at->size), 16, &table);
     if (fault == FPR_FAULT_NONE)
-        fault = ring_map_part(memory, at->driver_gpa, split_avail_bytes(at->size, event_idx(ring)), 2,
-                         &avail);
+        fault = ring_map_part(memory, at->driver_gpa, split_avail_bytes(at->size, event_idx(ring)),
+                              2, &avail);
     if (fault == FPR_FAULT_NONE)
-        fault = ring_map_part(memory, at->device_gpa, split_used_bytes(at->size, event_idx(ring)), 4,
-                         &used);
+        fault = ring_map_part(memory, at->device_gpa, split_used_bytes(at->size, event_idx(ring)),
+                              4, &used);
     if (fault != FPR_FAULT_NONE)
         return broken(ring, fault);
     ring->table = table;
@@ -59,7 +59,8 @@ int fpr_split_ring_start(struct fpr_split_ring *ring, const struct fpr_guest_mem
     int status;
 
     *ring = fresh;
-    if (layout->size == 0 || layout->size > FPR_RING_SIZE_MAX || (layout->size & (layout->size - 1)))
+    if (layout->size == 0 || layout->size > FPR_RING_SIZE_MAX ||
+        (layout->size & (layout->size - 1)))
         return broken(ring, FPR_FAULT_SIZE);
     status = fpr_split_ring_remap(ring, memory);
     if (status != FPR_OK)
@@ -87,7 +88,8 @@ int fpr_split_ring_overlaps(const struct fpr_split_ring *ring)
 static int append(struct fpr_split_ring *ring, struct fpr_chain *chain,
                   const struct split_desc *desc)
 {
-    enum fpr_ring_fault fault = ring_append(&ring->layout, chain, desc->addr, desc->len, desc->flags);
+    enum fpr_ring_fault fault =
+        ring_append(&ring->layout, chain, desc->addr, desc->len, desc->flags);
 
     if (fault != FPR_FAULT_NONE)
         return broken(ring, fault);

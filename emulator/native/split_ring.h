@@ -18,8 +18,8 @@ struct fpr_split_ring {
     struct split_desc *table;
     struct split_avail *avail;
     struct split_used *used;
-    uint64_t *taken;      /* the caller's, layout.size of them: what was available when it was taken */
-    uint64_t position;    /* chains taken since the start */
+    uint64_t *taken;   /* the caller's, layout.size of them: what was available when it was taken */
+    uint64_t position; /* chains taken since the start */
     uint16_t next_avail;  /* index of the next chain to take */
     uint16_t next_used;   /* private: the driver can write the one in memory */
     uint16_t notified;    /* used index at the last decision to notify */

@@ -1,8 +1,8 @@
 #include "emulator/native/trace_fields.h"
 
 #define NO_FRAME UINT64_MAX
-#define ORDER_LIMIT 64     /* larger than any order of any configuration */
-#define TYPE_LIMIT 16      /* larger than any migrate type */
+#define ORDER_LIMIT 64                 /* larger than any order of any configuration */
+#define TYPE_LIMIT 16                  /* larger than any migrate type */
 #define FRAME_LIMIT (UINT64_MAX >> 12) /* an address has 64 bits, a frame at least 2^12 bytes */
 
 /* Fields that were seen. */
@@ -24,12 +24,17 @@ int fpr_read_number(struct fpr_span *span, uint64_t *value)
         return fpr_read_decimal(span, value);
     for (at += 2; at < span->end; at++, digits++) {
         uint8_t byte = *at, letter = byte | 32;
-        if (fpr_is_digit(byte)) sum = sum << 4 | (uint64_t)(byte - '0');
-        else if (letter >= 'a' && letter <= 'f') sum = sum << 4 | (uint64_t)(letter - 'a' + 10);
-        else break;
-        if (digits == 16) return 0;
+        if (fpr_is_digit(byte))
+            sum = sum << 4 | (uint64_t)(byte - '0');
+        else if (letter >= 'a' && letter <= 'f')
+            sum = sum << 4 | (uint64_t)(letter - 'a' + 10);
+        else
+            break;
+        if (digits == 16)
+            return 0;
     }
-    if (!digits) return 0;
+    if (!digits)
+        return 0;
     span->at = at;
     *value = sum;
     return 1;
@@ -43,7 +48,8 @@ static int whole_number(struct fpr_span value, uint64_t limit, uint64_t *out)
 static int small_number(struct fpr_span value, uint64_t limit, uint8_t *out)
 {
     uint64_t number;
-    if (!whole_number(value, limit, &number)) return 0;
+    if (!whole_number(value, limit, &number))
+        return 0;
     *out = (uint8_t)number;
     return 1;
 }
@@ -55,7 +61,8 @@ static int type_number(struct fpr_span value, int8_t *out)
         *out = -1;
         return 1;
     }
-    if (!whole_number(value, TYPE_LIMIT, &number)) return 0;
+    if (!whole_number(value, TYPE_LIMIT, &number))
+        return 0;
     *out = (int8_t)number;
     return 1;
 }
@@ -63,7 +70,8 @@ static int type_number(struct fpr_span value, int8_t *out)
 static int flag(struct fpr_span value, uint8_t bit, uint8_t *flags)
 {
     uint64_t number;
-    if (!whole_number(value, 2, &number)) return 0;
+    if (!whole_number(value, 2, &number))
+        return 0;
     *flags = (uint8_t)(number ? *flags | bit : *flags & ~bit);
     return 1;
 }
@@ -88,8 +96,8 @@ static uint16_t gfp_name(const struct fpr_span *name)
         {"GFP_USER", FPR_GFP_DIRECT_RECLAIM},
         {"GFP_HIGHUSER", FPR_GFP_HIGHMEM | FPR_GFP_DIRECT_RECLAIM},
         {"GFP_ATOMIC", FPR_GFP_HIGH | FPR_GFP_ATOMIC},
-        {"GFP_TRANSHUGE", FPR_GFP_HIGHMEM | FPR_GFP_MOVABLE | FPR_GFP_NOMEMALLOC |
-                              FPR_GFP_DIRECT_RECLAIM},
+        {"GFP_TRANSHUGE",
+         FPR_GFP_HIGHMEM | FPR_GFP_MOVABLE | FPR_GFP_NOMEMALLOC | FPR_GFP_DIRECT_RECLAIM},
         {"GFP_TRANSHUGE_LIGHT", FPR_GFP_HIGHMEM | FPR_GFP_MOVABLE | FPR_GFP_NOMEMALLOC},
         {"GFP_DMA", FPR_GFP_DMA},
         {"GFP_DMA32", FPR_GFP_DMA32},
@@ -113,7 +121,8 @@ static uint16_t gfp_name(const struct fpr_span *name)
     };
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (fpr_span_is(name, names[i].name)) return names[i].bits;
+        if (fpr_span_is(name, names[i].name))
+            return names[i].bits;
     return 0;
 }
 
@@ -122,11 +131,16 @@ static uint16_t gfp_bits(uint64_t number)
 {
     uint16_t bits = (uint16_t)(number & 0x3f);
 
-    if (number & 0x100) bits |= FPR_GFP_ZERO;
-    if (number & 0x200) bits |= FPR_GFP_ATOMIC;
-    if (number & 0x400) bits |= FPR_GFP_DIRECT_RECLAIM;
-    if (number & 0x20000) bits |= FPR_GFP_MEMALLOC;
-    if (number & 0x80000) bits |= FPR_GFP_NOMEMALLOC;
+    if (number & 0x100)
+        bits |= FPR_GFP_ZERO;
+    if (number & 0x200)
+        bits |= FPR_GFP_ATOMIC;
+    if (number & 0x400)
+        bits |= FPR_GFP_DIRECT_RECLAIM;
+    if (number & 0x20000)
+        bits |= FPR_GFP_MEMALLOC;
+    if (number & 0x80000)
+        bits |= FPR_GFP_NOMEMALLOC;
     return bits;
 }
 
@@ -138,13 +152,15 @@ static int read_gfp(struct fpr_span value, struct fpr_trace_event *event)
         struct fpr_span part = {value.at, value.at};
         uint64_t number;
 
-        while (part.end < value.end && *part.end != '|') part.end++;
+        while (part.end < value.end && *part.end != '|')
+            part.end++;
         value.at = part.end < value.end ? part.end + 1 : part.end;
         if (part.at == part.end || !fpr_is_digit(*part.at)) {
             event->gfp |= gfp_name(&part);
             continue;
         }
-        if (!whole_number(part, UINT64_MAX, &number)) return 0;
+        if (!whole_number(part, UINT64_MAX, &number))
+            return 0;
         event->gfp |= gfp_bits(number);
         event->flags |= FPR_TRACE_GFP_NUMERIC;
     }
@@ -153,7 +169,8 @@ static int read_gfp(struct fpr_span value, struct fpr_trace_event *event)
 
 static int read_pfn(struct fpr_span value, struct fpr_trace_event *event)
 {
-    if (!fpr_read_number(&value, &event->pfn) || value.at != value.end) return 0;
+    if (!fpr_read_number(&value, &event->pfn) || value.at != value.end)
+        return 0;
     return event->pfn == NO_FRAME || event->pfn <= FRAME_LIMIT;
 }
 
@@ -163,15 +180,18 @@ static int read_field(const struct fpr_span *key, struct fpr_span value,
 {
     switch (key->end - key->at) {
     case 3:
-        if (!fpr_span_is(key, "pfn")) return 1;
+        if (!fpr_span_is(key, "pfn"))
+            return 1;
         *seen |= SEEN_PFN;
         return read_pfn(value, event);
     case 5:
-        if (!fpr_span_is(key, "order")) return 1;
+        if (!fpr_span_is(key, "order"))
+            return 1;
         *seen |= SEEN_ORDER;
         return small_number(value, ORDER_LIMIT, &event->order);
     case 9:
-        if (!fpr_span_is(key, "gfp_flags")) return 1;
+        if (!fpr_span_is(key, "gfp_flags"))
+            return 1;
         *seen |= SEEN_GFP;
         return read_gfp(value, event);
     case 11:
@@ -181,29 +201,36 @@ static int read_field(const struct fpr_span *key, struct fpr_span value,
             *seen |= SEEN_ORDER;
             return small_number(value, ORDER_LIMIT, &event->order);
         }
-        if (!fpr_span_is(key, "migratetype")) return 1;
+        if (!fpr_span_is(key, "migratetype"))
+            return 1;
         *seen |= SEEN_TYPE;
         return type_number(value, &event->migratetype);
     case 13:
-        if (!fpr_span_is(key, "percpu_refill")) return 1;
+        if (!fpr_span_is(key, "percpu_refill"))
+            return 1;
         *seen |= SEEN_REFILL;
         return flag(value, FPR_TRACE_REFILL, &event->flags);
     case 14:
-        if (!fpr_span_is(key, "fallback_order")) return 1;
+        if (!fpr_span_is(key, "fallback_order"))
+            return 1;
         *seen |= SEEN_FALLBACK_ORDER;
         return small_number(value, ORDER_LIMIT, &event->fallback_order);
     case 15:
-        if (!fpr_span_is(key, "pageblock_order")) return 1;
+        if (!fpr_span_is(key, "pageblock_order"))
+            return 1;
         return small_number(value, ORDER_LIMIT, &event->pageblock_order);
     case 16:
-        if (!fpr_span_is(key, "change_ownership")) return 1;
+        if (!fpr_span_is(key, "change_ownership"))
+            return 1;
         return flag(value, FPR_TRACE_CHANGE_OWNERSHIP, &event->flags);
     case 17:
-        if (!fpr_span_is(key, "alloc_migratetype")) return 1;
+        if (!fpr_span_is(key, "alloc_migratetype"))
+            return 1;
         *seen |= SEEN_TYPE;
         return type_number(value, &event->migratetype);
     case 20:
-        if (!fpr_span_is(key, "fallback_migratetype")) return 1;
+        if (!fpr_span_is(key, "fallback_migratetype"))
+            return 1;
         *seen |= SEEN_FALLBACK_TYPE;
         return type_number(value, &event->fallback_migratetype);
     default:
@@ -239,15 +266,20 @@ int fpr_trace_fields(const struct fpr_span *body, struct fpr_trace_event *event)
     while (at < end) {
         struct fpr_span key, value;
 
-        while (at < end && (*at == ' ' || *at == '\t')) at++;
+        while (at < end && (*at == ' ' || *at == '\t'))
+            at++;
         key.at = at;
-        while (at < end && *at != ' ' && *at != '=') at++;
-        if (at == end || *at == ' ') continue;
+        while (at < end && *at != ' ' && *at != '=')
+            at++;
+        if (at == end || *at == ' ')
+            continue;
         key.end = at;
         value.at = ++at;
-        while (at < end && *at != ' ') at++;
+        while (at < end && *at != ' ')
+            at++;
         value.end = at > value.at && at[-1] == ',' ? at - 1 : at;
-        if (!read_field(&key, value, event, &seen)) return FPR_TRACE_BAD_NUMBER;
+        if (!read_field(&key, value, event, &seen))
+            return FPR_TRACE_BAD_NUMBER;
     }
     if (event->kind == FPR_TRACE_ALLOC && !(seen & SEEN_TYPE) && (seen & SEEN_GFP)) {
         event->migratetype = event->gfp & FPR_GFP_MOVABLE       ? 1
@@ -255,7 +287,8 @@ int fpr_trace_fields(const struct fpr_span *body, struct fpr_trace_event *event)
                                                                 : 0;
         seen |= SEEN_TYPE;
     }
-    if ((seen & needed(event->kind)) != needed(event->kind)) return FPR_TRACE_MISSING_FIELD;
+    if ((seen & needed(event->kind)) != needed(event->kind))
+        return FPR_TRACE_MISSING_FIELD;
     if (event->kind == FPR_TRACE_ZONE_LOCKED && !(seen & SEEN_REFILL) && event->order == 0)
         event->flags |= FPR_TRACE_REFILL; /* kernels without the field refilled with order 0 only */
     if (event->pfn == NO_FRAME || (event->pfn == 0 && event->kind == FPR_TRACE_ALLOC)) {

@@ -33,10 +33,12 @@ static inline int fpr_read_decimal(struct fpr_span *span, uint64_t *value)
     const uint8_t *at = span->at;
     uint64_t sum = 0;
 
-    if (at == span->end || !fpr_is_digit(*at)) return 0;
+    if (at == span->end || !fpr_is_digit(*at))
+        return 0;
     for (; at < span->end && fpr_is_digit(*at); at++) {
         uint64_t digit = (uint64_t)(*at - '0');
-        if (sum > (UINT64_MAX - digit) / 10) return 0;
+        if (sum > (UINT64_MAX - digit) / 10)
+            return 0;
         sum = sum * 10 + digit;
     }
     span->at = at;

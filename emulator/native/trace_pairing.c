@@ -20,7 +20,8 @@ static uint32_t take_owner(struct pairing *p)
 {
     uint32_t owner;
 
-    if (!p->unused_count) return (uint32_t)p->out->owners++;
+    if (!p->unused_count)
+        return (uint32_t)p->out->owners++;
     owner = p->unused[p->first_unused];
     p->first_unused = (p->first_unused + 1) % p->capacity;
     p->unused_count--;
@@ -41,10 +42,12 @@ static int release(struct pairing *p, uint64_t pfn, uint64_t event)
 {
     uint32_t owner = p->frame_owners[pfn];
 
-    if (!owner--) return -1;
+    if (!owner--)
+        return -1;
     p->frame_owners[pfn] = 0;
     p->out->held_pages--;
-    if (--p->left[owner]) return 0;
+    if (--p->left[owner])
+        return 0;
     free_owner(p, owner, event);
     return 1;
 }
@@ -57,7 +60,8 @@ static void allocate(struct pairing *p, const struct fpr_trace_event *e, uint64_
     for (uint64_t page = 0; page < pages; page++)
         p->out->implied_frees += release(p, e->pfn + page, event) == 1;
     owner = take_owner(p);
-    for (uint64_t page = 0; page < pages; page++) p->frame_owners[e->pfn + page] = owner + 1;
+    for (uint64_t page = 0; page < pages; page++)
+        p->frame_owners[e->pfn + page] = owner + 1;
     p->left[owner] = (uint32_t)pages;
     p->out->held_pages += pages;
     p->out->allocations++;
@@ -90,13 +94,13 @@ int fpr_trace_pair(const struct fpr_trace_event *events, uint64_t count, uint32_
     for (uint64_t i = 0; i < count; i++) {
         const struct fpr_trace_event *e = &events[i];
 
-        if (e->kind != FPR_TRACE_ALLOC && e->kind != FPR_TRACE_FREE) continue;
+        if (e->kind != FPR_TRACE_ALLOC && e->kind != FPR_TRACE_FREE)
+            continue;
         if (e->flags & FPR_TRACE_FAILED) {
             out->failed += e->kind == FPR_TRACE_ALLOC;
             continue;
         }
-        if (e->order > ORDER_MAX || e->pfn >= frames ||
-            frames - e->pfn < (uint64_t)1 << e->order)
+        if (e->order > ORDER_MAX || e->pfn >= frames || frames - e->pfn < (uint64_t)1 << e->order)
             return FPR_OUTSIDE;
         if (e->kind == FPR_TRACE_ALLOC)
             allocate(&p, e, i);

@@ -16,15 +16,15 @@ struct fpr_trace_op {
 
 struct fpr_trace_pairing {
     uint64_t ops;
-    uint64_t owners;         /* 0 .. owners-1 are used */
-    uint64_t allocations;    /* blocks allocated */
-    uint64_t frees;          /* blocks freed again; the other ones are held at the end */
-    uint64_t held_pages;     /* pages of blocks held at the end, but for parts freed by then */
-    uint64_t failed;         /* allocations that found no frame: left out */
-    uint64_t unknown_frees;  /* frees of what was allocated before the trace: left out */
-    uint64_t unknown_pages;  /* pages of them */
-    uint64_t partial_frees;  /* frees of a part of a block: the last part frees it whole */
-    uint64_t implied_frees;  /* blocks whose frame was allocated again, their free not traced */
+    uint64_t owners;        /* 0 .. owners-1 are used */
+    uint64_t allocations;   /* blocks allocated */
+    uint64_t frees;         /* blocks freed again; the other ones are held at the end */
+    uint64_t held_pages;    /* pages of blocks held at the end, but for parts freed by then */
+    uint64_t failed;        /* allocations that found no frame: left out */
+    uint64_t unknown_frees; /* frees of what was allocated before the trace: left out */
+    uint64_t unknown_pages; /* pages of them */
+    uint64_t partial_frees; /* frees of a part of a block: the last part frees it whole */
+    uint64_t implied_frees; /* blocks whose frame was allocated again, their free not traced */
 };
 
 /* The caller's memory: `frame_owners` has `frames` zeros, `left` and `unused` have `count` words,

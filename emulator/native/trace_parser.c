@@ -24,48 +24,58 @@ struct line {
     uint32_t pid;
     uint32_t cpu;
     uint8_t context; /* flags of the record */
-    int time_seen; /* something between [cpu] and event: was a time, of the wrong form */
+    int time_seen;   /* something between [cpu] and event: was a time, of the wrong form */
 };
 
-/* "1234.567890:" with one to nine digits of a fraction. 1 where it is one; *bad is set where it is a
- * number and a colon, but no time in seconds. */
+/* "1234.567890:" with one to nine digits of a fraction. 1 where it is one; *bad is set where it is
+ * a number and a colon, but no time in seconds. */
 static int read_time(struct fpr_span *span, int64_t *time_ns, int *bad)
 {
     struct fpr_span at = *span;
     uint64_t seconds, fraction = 0;
     int digits = 0;
 
-    if (!fpr_read_decimal(&at, &seconds)) return 0;
-    if (at.at == at.end) return 0;
+    if (!fpr_read_decimal(&at, &seconds))
+        return 0;
+    if (at.at == at.end)
+        return 0;
     if (*at.at == ':') {
         *bad = 1; /* a counter or cycles: no seconds to be had */
         return 0;
     }
-    if (*at.at != '.') return 0;
+    if (*at.at != '.')
+        return 0;
     for (at.at++; at.at < at.end && fpr_is_digit(*at.at); at.at++, digits++)
-        if (digits < 9) fraction = fraction * 10 + (uint64_t)(*at.at - '0');
-    if (at.at == at.end || *at.at != ':') return 0;
+        if (digits < 9)
+            fraction = fraction * 10 + (uint64_t)(*at.at - '0');
+    if (at.at == at.end || *at.at != ':')
+        return 0;
     if (digits < 1 || digits > 9 || seconds > SECONDS_MAX) {
         *bad = 1;
         return 0;
     }
-    for (; digits < 9; digits++) fraction *= 10;
+    for (; digits < 9; digits++)
+        fraction *= 10;
     *time_ns = (int64_t)(seconds * 1000000000u + fraction);
     at.at++;
     *span = at;
     return 1;
 }
 
-/* The number that ends before the CPU's bracket: "comm-12", "comm-12 (  12)", "comm 12", "12/13". */
+/* The number that ends before the CPU's bracket: "comm-12", "comm-12 (  12)",
+ * "comm 12", "12/13". */
 static uint32_t read_pid(const uint8_t *start, const uint8_t *bracket)
 {
     const uint8_t *at = bracket;
     uint64_t value = 0, scale = 1;
 
-    while (at > start && at[-1] == ' ') at--;
+    while (at > start && at[-1] == ' ')
+        at--;
     if (at > start && at[-1] == ')') {
-        while (at > start && *at != '(') at--;
-        while (at > start && at[-1] == ' ') at--;
+        while (at > start && *at != '(')
+            at--;
+        while (at > start && at[-1] == ' ')
+            at--;
     }
     for (; at > start && fpr_is_digit(at[-1]) && scale <= 1000000000u; at--, scale *= 10)
         value += (uint64_t)(at[-1] - '0') * scale;
@@ -77,9 +87,12 @@ static uint8_t read_context(const uint8_t *token, int bytes)
 {
     uint8_t flags = 0;
 
-    if (bytes < 4) return 0;
-    if (memchr("dDX", token[0], 3)) flags |= FPR_TRACE_IRQS_OFF;
-    if (memchr("NnpBbLl", token[1], 7)) flags |= FPR_TRACE_NEED_RESCHED;
+    if (bytes < 4)
+        return 0;
+    if (memchr("dDX", token[0], 3))
+        flags |= FPR_TRACE_IRQS_OFF;
+    if (memchr("NnpBbLl", token[1], 7))
+        flags |= FPR_TRACE_NEED_RESCHED;
     return flags;
 }
 
@@ -92,22 +105,31 @@ static int read_front(const uint8_t *start, const uint8_t *bracket, const uint8_
     uint64_t cpu;
 
     line->context = 0;
-    while (at.at < end && *at.at == ' ') at.at++;
-    if (!fpr_read_decimal(&at, &cpu) || at.at == end || *at.at != ']' || cpu > UINT16_MAX) return 0;
+    while (at.at < end && *at.at == ' ')
+        at.at++;
+    if (!fpr_read_decimal(&at, &cpu) || at.at == end || *at.at != ']' || cpu > UINT16_MAX)
+        return 0;
     at.at++;
     for (int token = 0;; token++) {
-        while (at.at < end && *at.at == ' ') at.at++;
-        if (read_time(&at, &line->time_ns, &line->time_seen)) break;
-        if (token == 1) return 0;
+        while (at.at < end && *at.at == ' ')
+            at.at++;
+        if (read_time(&at, &line->time_ns, &line->time_seen))
+            break;
+        if (token == 1)
+            return 0;
         int bytes = 0;
         for (; at.at < end && *at.at != ' '; at.at++)
-            if (++bytes > CONTEXT_BYTES) return 0;
+            if (++bytes > CONTEXT_BYTES)
+                return 0;
         line->context = read_context(at.at - bytes, bytes);
     }
-    while (at.at < end && (*at.at == ' ' || *at.at == '\t')) at.at++;
+    while (at.at < end && (*at.at == ' ' || *at.at == '\t'))
+        at.at++;
     line->name.at = at.at;
-    while (at.at < end && *at.at != ' ' && *at.at != '\t') at.at++;
-    if (at.at == line->name.at || at.at[-1] != ':') return 0;
+    while (at.at < end && *at.at != ' ' && *at.at != '\t')
+        at.at++;
+    if (at.at == line->name.at || at.at[-1] != ':')
+        return 0;
     line->name.end = at.at - 1;
     line->body.at = at.at;
     line->body.end = end;
@@ -120,17 +142,20 @@ static int read_front(const uint8_t *start, const uint8_t *bracket, const uint8_
 static void strip_system(struct fpr_span *name)
 {
     const uint8_t *colon = memchr(name->at, ':', (size_t)(name->end - name->at));
-    if (colon) name->at = colon + 1;
+    if (colon)
+        name->at = colon + 1;
 }
 
 static int event_kind(const struct fpr_span *name)
 {
     static const char *const names[FPR_TRACE_KINDS] = {
-        "mm_page_alloc",             "mm_page_free",       "mm_page_free_batched",
-        "mm_page_alloc_zone_locked", "mm_page_pcpu_drain", "mm_page_alloc_extfrag"};
+        "mm_page_alloc",        "mm_page_free",
+        "mm_page_free_batched", "mm_page_alloc_zone_locked",
+        "mm_page_pcpu_drain",   "mm_page_alloc_extfrag"};
 
     for (int kind = 0; kind < FPR_TRACE_KINDS; kind++)
-        if (fpr_span_is(name, names[kind])) return kind;
+        if (fpr_span_is(name, names[kind]))
+            return kind;
     return -1;
 }
 
@@ -141,11 +166,15 @@ static int is_caller(const struct fpr_span *word)
     const size_t bytes = sizeof(name) - 1;
     const uint8_t *at = word->at;
 
-    if ((size_t)(word->end - at) >= bytes && memcmp(at, name, bytes) == 0) return 1;
-    if (word->end - at > 2 && at[0] == '0' && at[1] == 'x') at += 2;
-    if (word->end - at < 8) return 0;
+    if ((size_t)(word->end - at) >= bytes && memcmp(at, name, bytes) == 0)
+        return 1;
+    if (word->end - at > 2 && at[0] == '0' && at[1] == 'x')
+        at += 2;
+    if (word->end - at < 8)
+        return 0;
     for (; at < word->end; at++)
-        if (!fpr_is_digit(*at) && !((*at | 32) >= 'a' && (*at | 32) <= 'f')) return 0;
+        if (!fpr_is_digit(*at) && !((*at | 32) >= 'a' && (*at | 32) <= 'f'))
+            return 0;
     return 1;
 }
 
@@ -154,32 +183,43 @@ static int read_marker(const struct line *line, struct fpr_span *text)
 {
     int print = fpr_span_is(&line->name, "print") || fpr_span_is(&line->name, "bprint");
 
-    if (!print && !fpr_span_is(&line->name, "tracing_mark_write")) return 0;
+    if (!print && !fpr_span_is(&line->name, "tracing_mark_write"))
+        return 0;
     *text = line->body;
-    while (text->at < text->end && *text->at == ' ') text->at++;
+    while (text->at < text->end && *text->at == ' ')
+        text->at++;
     if (print) {
         struct fpr_span caller = {text->at, text->at};
-        while (caller.end < text->end && *caller.end != ' ' && *caller.end != ':') caller.end++;
+        while (caller.end < text->end && *caller.end != ' ' && *caller.end != ':')
+            caller.end++;
         if (caller.end < text->end && *caller.end == ':' && is_caller(&caller))
             text->at = caller.end + 1;
-        while (text->at < text->end && *text->at == ' ') text->at++;
+        while (text->at < text->end && *text->at == ' ')
+            text->at++;
     }
-    while (text->end > text->at && text->end[-1] == ' ') text->end--;
+    while (text->end > text->at && text->end[-1] == ' ')
+        text->end--;
     return 1;
 }
 
-/* The notes of a reader about its buffers: "CPU:1 [LOST 12 EVENTS]", "CPU:1 [12 EVENTS DROPPED]". */
+/* The notes of a reader about its buffers: "CPU:1 [LOST 12 EVENTS]", "CPU:1
+ * [12 EVENTS DROPPED]". */
 static int read_lost(const uint8_t *start, const uint8_t *end, uint64_t *lost)
 {
     struct fpr_span at = {start, end};
     uint64_t number;
 
-    if (end - start < 4 || memcmp(start, "CPU:", 4) != 0) return 0;
-    while (at.at < end && *at.at != '[') at.at++;
-    if (at.at == end) return 0;
+    if (end - start < 4 || memcmp(start, "CPU:", 4) != 0)
+        return 0;
+    while (at.at < end && *at.at != '[')
+        at.at++;
+    if (at.at == end)
+        return 0;
     at.at++;
-    if (end - at.at >= 5 && memcmp(at.at, "LOST ", 5) == 0) at.at += 5;
-    if (fpr_read_decimal(&at, &number)) *lost += number;
+    if (end - at.at >= 5 && memcmp(at.at, "LOST ", 5) == 0)
+        at.at += 5;
+    if (fpr_read_decimal(&at, &number))
+        *lost += number;
     return 1;
 }
 
@@ -203,10 +243,13 @@ static void read_comment(struct fpr_trace_state *state, const uint8_t *start, co
     struct fpr_span at = {start + sizeof(key) - 1, end};
     uint64_t kept, written;
 
-    if ((size_t)(end - start) < sizeof(key) || memcmp(start, key, sizeof(key) - 1) != 0) return;
-    if (!fpr_read_decimal(&at, &kept) || at.at == end || *at.at != '/') return;
+    if ((size_t)(end - start) < sizeof(key) || memcmp(start, key, sizeof(key) - 1) != 0)
+        return;
+    if (!fpr_read_decimal(&at, &kept) || at.at == end || *at.at != '/')
+        return;
     at.at++;
-    if (!fpr_read_decimal(&at, &written)) return;
+    if (!fpr_read_decimal(&at, &written))
+        return;
     state->entries_in_buffer = kept;
     state->entries_written = written;
 }
@@ -219,28 +262,36 @@ static int read_line(struct fpr_trace_state *state, const uint8_t *start, const 
     const uint8_t *bracket;
     int kind;
 
-    if (end > start && end[-1] == '\r') end--;
-    while (start < end && (*start == ' ' || *start == '\t')) start++;
-    if (start == end) return FPR_TRACE_COMMENT;
+    if (end > start && end[-1] == '\r')
+        end--;
+    while (start < end && (*start == ' ' || *start == '\t'))
+        start++;
+    if (start == end)
+        return FPR_TRACE_COMMENT;
     const uint8_t *front = end - start > FRONT_BYTES ? start + FRONT_BYTES : end;
     for (bracket = start;; bracket++) {
         bracket = memchr(bracket, '[', (size_t)(front - bracket));
         if (!bracket) {
-            if (read_lost(start, end, &state->lost_events)) return FPR_TRACE_LOST;
-            if (is_preamble(start, end)) return FPR_TRACE_COMMENT;
+            if (read_lost(start, end, &state->lost_events))
+                return FPR_TRACE_LOST;
+            if (is_preamble(start, end))
+                return FPR_TRACE_COMMENT;
             if (*start == '#') { /* only here: a task's name may begin with it */
                 read_comment(state, start, end);
                 return FPR_TRACE_COMMENT;
             }
             return line.time_seen ? FPR_TRACE_BAD_TIME : FPR_TRACE_FOREIGN_LINE;
         }
-        if (read_front(start, bracket, end, &line)) break;
+        if (read_front(start, bracket, end, &line))
+            break;
     }
     event->time_ns = line.time_ns;
-    if (read_marker(&line, text)) return OUTCOME_MARKER;
+    if (read_marker(&line, text))
+        return OUTCOME_MARKER;
     strip_system(&line.name);
     kind = event_kind(&line.name);
-    if (kind < 0) return read_marker(&line, text) ? OUTCOME_MARKER : FPR_TRACE_FOREIGN_EVENT;
+    if (kind < 0)
+        return read_marker(&line, text) ? OUTCOME_MARKER : FPR_TRACE_FOREIGN_EVENT;
     event->kind = (uint8_t)kind;
     event->cpu = (uint16_t)line.cpu;
     event->pid = line.pid;
@@ -251,7 +302,8 @@ static int read_line(struct fpr_trace_state *state, const uint8_t *start, const 
 
 static void count(struct fpr_trace_state *state, int reason)
 {
-    if (state->counts[reason]++ == 0) state->first_line[reason] = state->lines;
+    if (state->counts[reason]++ == 0)
+        state->first_line[reason] = state->lines;
 }
 
 int fpr_trace_parse(struct fpr_trace_state *state, const uint8_t *text, uint64_t bytes, int last,
@@ -269,8 +321,10 @@ int fpr_trace_parse(struct fpr_trace_state *state, const uint8_t *text, uint64_t
         const uint8_t *end = memchr(start, '\n', bytes - at);
         struct fpr_span body;
 
-        if (!end && !last && bytes - at < FPR_TRACE_LINE_BYTES) break;
-        if (!state->inside_long_line) state->lines++;
+        if (!end && !last && bytes - at < FPR_TRACE_LINE_BYTES)
+            break;
+        if (!state->inside_long_line)
+            state->lines++;
         if (!end || end - start >= FPR_TRACE_LINE_BYTES || state->inside_long_line) {
             int unfinished = !end && bytes - at < FPR_TRACE_LINE_BYTES;
             if (!state->inside_long_line)
@@ -284,9 +338,9 @@ int fpr_trace_parse(struct fpr_trace_state *state, const uint8_t *text, uint64_t
         if (outcome == OUTCOME_EVENT)
             events[taken++].line = line;
         else if (outcome == OUTCOME_MARKER)
-            markers[marked++] = (struct fpr_trace_marker){
-                events[taken].time_ns, (uint64_t)(body.at - text), (uint32_t)(body.end - body.at),
-                line};
+            markers[marked++] =
+                (struct fpr_trace_marker){events[taken].time_ns, (uint64_t)(body.at - text),
+                                          (uint32_t)(body.end - body.at), line};
         else
             count(state, outcome);
         at = (uint64_t)(end - text) + 1;

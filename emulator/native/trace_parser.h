@@ -35,7 +35,7 @@
 #define FPR_TRACE_REFILL 2           /* percpu_refill */
 #define FPR_TRACE_CHANGE_OWNERSHIP 4 /* the page block took the type of the allocation */
 #define FPR_TRACE_FRAGMENTING 8
-#define FPR_TRACE_GFP_NUMERIC 16 /* gfp came (partly) as a number, read as the bits of Linux 6.1 */
+#define FPR_TRACE_GFP_NUMERIC 16  /* gfp came (partly) as a number, read as Linux 6.1 does */
 #define FPR_TRACE_IRQS_OFF 32     /* context: interrupts were off */
 #define FPR_TRACE_NEED_RESCHED 64 /* context: another task was waiting for the CPU */
 
@@ -58,7 +58,7 @@ struct fpr_trace_event {
     uint32_t pid;  /* 0 where the text has none */
     uint32_t line; /* line of the text, from 1; UINT32_MAX beyond */
     uint16_t cpu;
-    uint16_t gfp;       /* mm_page_alloc only */
+    uint16_t gfp; /* mm_page_alloc only */
     uint8_t kind;
     uint8_t order;      /* extfrag: alloc_order */
     int8_t migratetype; /* extfrag: alloc_migratetype; -1 where the event has none */
@@ -83,8 +83,8 @@ struct fpr_trace_state {
     uint64_t lines;
     uint64_t counts[FPR_TRACE_REASONS];
     uint64_t first_line[FPR_TRACE_REASONS]; /* of each reason; 0: none */
-    uint64_t lost_events;        /* sum over the notes; a note without a number adds nothing */
-    uint64_t entries_in_buffer;  /* of the tracefs header; both 0 where it has none */
+    uint64_t lost_events;       /* sum over the notes; a note without a number adds nothing */
+    uint64_t entries_in_buffer; /* of the tracefs header; both 0 where it has none */
     uint64_t entries_written;
     uint32_t inside_long_line;
     uint32_t reserved;

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from emulator.scenario.units import GIB, MINUTE, MS, SECOND, US
+
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_DURATIONS = ((60_000_000_000, "min"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"))
-GIB = 1 << 30
+_DURATIONS = ((MINUTE, "min"), (SECOND, "s"), (MS, "ms"), (US, "us"))
 
 
 def digits(value: float) -> str:

@@ -241,18 +241,30 @@ class Guest(Part):
 class Reporting(Part):
     """How the guest tells the host which memory is free."""
 
-    policy: Literal["mainline", "none"] = Field(default="mainline", examples=["mainline"])
-    """`mainline`: as in Linux since 5.7; `none`: no reporting, the other fields are ignored."""
+    policy: Literal["mainline", "boundary", "none"] = Field(
+        default="mainline", examples=["mainline"]
+    )
+    """`mainline`: as in Linux since 5.7; `boundary`: the design of September 2019, with reported
+    blocks at the tails of their lists; `none`: no reporting, the other fields are ignored."""
     order: int = Field(default=9, ge=0, le=TOP_ORDER, examples=[9])
     """The smallest block reported, as a power of two of pages. Default: the page block order."""
     delay_ns: Duration = Field(
         default=written("2s"), alias="delay", ge=MS, le=MAX_DURATION_NS, examples=["2s"]
     )
-    """From the first free to the pass over the lists; the timer rounds it up. Kernel: 2 s."""
+    """From the first free to the pass over the lists; the timer rounds it up. Kernel: 2 s;
+    policy `boundary`: 100 ms."""
     capacity: int = Field(default=32, ge=1, le=1024, examples=[32])
-    """Blocks in one batch to the device. Kernel: 32."""
+    """Blocks in one batch to the device. Kernel: 32; policy `boundary`: 16."""
     budget_divisor: int = Field(default=16, ge=1, le=65536, examples=[16])
-    """A pass sends about this fraction of a list: 16 is a sixteenth, as in the kernel."""
+    """A pass sends about this fraction of a list: 16 is a sixteenth, as in the kernel. Policy
+    `boundary` has no budget."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_policy(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("policy") == "boundary":
+            return {"delay": written("100ms"), "capacity": 16, **data}
+        return data
 
 
 class _Backing(Part):

@@ -17,10 +17,11 @@ TIB = 1 << 40
 US = 1_000
 MS = 1_000_000
 SECOND = 1_000_000_000
-HOUR = 3600 * SECOND
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
 
 _SIZES = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}
-_DURATIONS = {"ns": 1, "us": US, "ms": MS, "s": SECOND, "min": 60 * SECOND, "h": 3600 * SECOND}
+_DURATIONS = {"ns": 1, "us": US, "ms": MS, "s": SECOND, "min": MINUTE, "h": HOUR}
 
 # Digits are limited so that a hostile number costs nothing; no field takes as many.
 _QUANTITY = re.compile(r"([0-9]{1,18})(\.[0-9]{1,9})?([A-Za-zµμ]*)")

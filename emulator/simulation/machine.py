@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -20,12 +19,11 @@ from emulator.virtio.guest_memory import GuestMemory, Region
 from emulator.virtio.virtqueue import RingFault
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.config import AllocatorConfig, MigrateType
-from guest_model.allocator.memory_map import MemoryMap, split_by_zone, x86_64
+from guest_model.allocator.memory_map import PAGE_BYTES, MemoryMap, split_by_zone, x86_64
 from guest_model.allocator.watermarks import Tunables, with_watermarks
 from guest_model.driver import BalloonDriver, DriverProfile
 from guest_model.vcpus import StopReason, Vcpus
 from guest_model.workload.op import Op, alloc, chunk
-from guest_model.workload.task import PAGE_BYTES
 from host_model.backing.interface import Backing
 from host_model.costs import CostProfile, read_profile
 
@@ -120,12 +118,7 @@ class Machine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def draw_kick_ns(self) -> int:

@@ -11,9 +11,8 @@ import structlog
 
 from emulator.inputs.op_stream import OpStreams, op_streams
 from emulator.inputs.recording import load_recording
+from emulator.scenario.model import TOP_ORDER
 from guest_model.workload.recording import Recording
-
-TOP_ORDER = 10
 
 
 def recorded_tasks(path: Path) -> Sequence[Recording]:

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from emulator.scenario.model import Scenario
+from emulator.scenario.units import GIB, SECOND
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.simulate import Outcome
 
 SCHEMA = "fpr.summary/1"
-NS_PER_S = 1_000_000_000
-GIB = 1 << 30
 
 Summary = dict[str, Any]
 
@@ -118,7 +117,7 @@ def _workload(work: WorkloadResult) -> Summary:
         "end_ns": work.end_ns,
         "unit": work.unit,
         "units": work.units,
-        "units_per_second": work.units * NS_PER_S // duration_ns if duration_ns else 0,
+        "units_per_second": work.units * SECOND // duration_ns if duration_ns else 0,
         "busy_ns": work.busy_ns,
         "fault_ns": work.fault_ns,
         "failures": work.failures,

@@ -14,9 +14,11 @@ from emulator.native import lib
 WORKER_NS = 800_000
 """From the tick to the worker, seen in recordings (0.6 to 1 ms under software emulation)."""
 SWITCH_NS = 200_000
-"""From the last event of the task that was in the way to the worker."""
+"""From the last event of the task that was in the way to the worker, and from it to the report."""
 SECTION_GAP_NS = 1_000_000
 """Events further apart than this are not one section with interrupts off."""
+SILENCE_NS = 200_000
+"""A worker that takes blocks and kicks the device keeps its CPU for at least this long."""
 WAIT_LIMIT_NS = 50_000_000
 """No task keeps the worker waiting longer than this without being rescheduled."""
 
@@ -37,15 +39,27 @@ class Wakeup:
         if cpu is None or cpu >= len(self._cpus):
             return tick_ns + WORKER_NS
         times, off, waits = self._cpus[cpu]
-        start = at = int(np.searchsorted(times, tick_ns))
+        at = int(np.searchsorted(times, tick_ns))
         if 0 < at < len(times) and off[at - 1] and off[at] and self._near(times, at):
             while at < len(times) and off[at] and self._near(times, at):
                 at += 1
         while at < len(times) and waits[at] and times[at] - tick_ns < WAIT_LIMIT_NS:
             at += 1
-        if at == start:
-            return tick_ns + WORKER_NS
-        return max(tick_ns + WORKER_NS, int(times[at - 1]) + SWITCH_NS)
+        return self._silence_ns(times, at, tick_ns)
+
+    @staticmethod
+    def _silence_ns(times: NDArray[np.int64], at: int, tick_ns: int) -> int:
+        """The worker runs in the first gap before event `at` or later that is long enough."""
+        usual_ns = tick_ns + WORKER_NS
+        for after in range(at, len(times)):
+            begins_ns = max(tick_ns, int(times[after - 1]) if after else tick_ns)
+            if begins_ns - tick_ns > WAIT_LIMIT_NS:
+                return usual_ns
+            length_ns = int(times[after]) - begins_ns
+            if length_ns >= SILENCE_NS:
+                latency_ns = WORKER_NS if begins_ns == tick_ns else SWITCH_NS
+                return begins_ns + min(latency_ns, length_ns // 2)
+        return usual_ns
 
     @staticmethod
     def _near(times: NDArray[np.int64], at: int) -> bool:

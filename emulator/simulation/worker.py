@@ -12,9 +12,25 @@ from collections.abc import Generator
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
 from emulator.virtio.features import QueueRole
+from guest_model.allocator.boundary import BoundaryLists
 from guest_model.allocator.kswapd import end_boosts
+from guest_model.reporting.boundary import BoundaryPolicy
 from guest_model.reporting.mainline import Batch, MainlinePolicy
 from guest_model.reporting.timer_wheel import Jiffies
+
+
+def _policy(machine: Machine) -> MainlinePolicy | BoundaryPolicy:
+    """The scenario's policy on the machine's allocator."""
+    reporting = machine.scenario.reporting
+    if reporting.policy == "boundary":
+        lists = BoundaryLists(machine.allocator)
+        return BoundaryPolicy(lists, order=reporting.order, capacity=reporting.capacity)
+    return MainlinePolicy(
+        machine.allocator,
+        order=reporting.order,
+        capacity=reporting.capacity,
+        budget_divisor=reporting.budget_divisor,
+    )
 
 
 class ReportingWorker:
@@ -34,12 +50,7 @@ class ReportingWorker:
         """Blocks that are with the device now."""
         self._machine = machine
         self._queue = queue
-        self._policy = MainlinePolicy(
-            machine.allocator,
-            order=scenario.reporting.order,
-            capacity=scenario.reporting.capacity,
-            budget_divisor=scenario.reporting.budget_divisor,
-        )
+        self._policy = _policy(machine)
         self._jiffies = jiffies or Jiffies(scenario.guest.hz)
         self._delay = self._jiffies.delay(scenario.reporting.delay_ns)
         guest, host = machine.profile.guest, machine.profile.host

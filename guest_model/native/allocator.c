@@ -42,6 +42,9 @@ static void init_zone(struct fpr_allocator *a, struct fpr_zone *zone)
     for (uint32_t order = 0; order < FPR_MAX_ORDERS; order++)
         for (uint32_t type = 0; type < FPR_MIGRATETYPES; type++)
             fpr_list_init(&zone->areas[order].lists[type]);
+    for (uint32_t order = 0; order < FPR_MAX_ORDERS; order++)
+        for (uint32_t type = 0; type < FPR_MIGRATETYPES; type++)
+            zone->boundary.at[order][type] = FPR_NIL;
     for (uint32_t cpu = 0; cpu < a->config.cpus; cpu++)
         for (uint32_t i = 0; i < FPR_PCP_LISTS; i++)
             fpr_list_init(&zone->pcps[cpu].lists[i]);
@@ -117,8 +120,8 @@ static uint64_t resident_bytes(const void *at, uint64_t bytes)
     uint64_t pages = 0;
 
     for (uint64_t offset = 0; offset < bytes; offset += sizeof in_core * 4096) {
-        uint64_t size = bytes - offset < sizeof in_core * 4096 ? bytes - offset
-                                                               : sizeof in_core * 4096;
+        uint64_t size =
+            bytes - offset < sizeof in_core * 4096 ? bytes - offset : sizeof in_core * 4096;
 
         if (mincore((char *)at + offset, size, in_core))
             return bytes; /* cannot tell: the bound is true all the same */
@@ -162,8 +165,7 @@ static struct fpr_zone *empty_place(struct fpr_allocator *a, uint64_t pfn, uint3
     struct fpr_zone *zone = fpr_zone_of(a, pfn);
 
     if (!zone || order > a->config.top_order || type >= FPR_MIGRATETYPES ||
-        pfn & (((uint64_t)1 << order) - 1) ||
-        pfn + ((uint64_t)1 << order) > zone->config.end_pfn ||
+        pfn & (((uint64_t)1 << order) - 1) || pfn + ((uint64_t)1 << order) > zone->config.end_pfn ||
         fpr_page(a, pfn)->state != FPR_PAGE_NONE)
         return NULL;
     return zone;

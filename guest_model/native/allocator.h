@@ -12,10 +12,10 @@
 
 #include "guest_model/native/block.h"
 
-#define FPR_MAX_ORDERS 14   /* arm64 with 64 KiB pages: top order 13 */
+#define FPR_MAX_ORDERS 14 /* arm64 with 64 KiB pages: top order 13 */
 #define FPR_MIGRATETYPES 6
 #define FPR_MAX_ZONES 4
-#define FPR_PCP_LISTS 14    /* orders 0..3 by three types, then THP: others, movable */
+#define FPR_PCP_LISTS 14 /* orders 0..3 by three types, then THP: others, movable */
 
 enum fpr_migratetype {
     FPR_UNMOVABLE = 0,
@@ -27,7 +27,12 @@ enum fpr_migratetype {
 };
 
 /* Index of a zone in the kernel's order; a request may use its class and all below. */
-enum fpr_zone_class { FPR_ZONE_DMA = 0, FPR_ZONE_DMA32 = 1, FPR_ZONE_NORMAL = 2, FPR_ZONE_MOVABLE = 3 };
+enum fpr_zone_class {
+    FPR_ZONE_DMA = 0,
+    FPR_ZONE_DMA32 = 1,
+    FPR_ZONE_NORMAL = 2,
+    FPR_ZONE_MOVABLE = 3
+};
 
 /* Flags of an allocation. */
 #define FPR_ALLOC_DMA 1u         /* only the DMA zone */
@@ -50,15 +55,15 @@ enum fpr_take_stop {
 struct fpr_allocator; /* opaque */
 
 struct fpr_allocator_config {
-    uint64_t frames;          /* frames 0 .. frames-1 may exist */
-    uint64_t seed;            /* for shuffling */
+    uint64_t frames; /* frames 0 .. frames-1 may exist */
+    uint64_t seed;   /* for shuffling */
     uint32_t cpus;
     uint32_t zones;
-    uint8_t top_order;        /* largest block, 10 on x86-64 */
-    uint8_t pageblock_order;  /* 9 on x86-64 */
-    uint8_t thp_order;        /* per-CPU lists hold this order too; 0: no huge pages */
-    uint8_t shuffle;          /* order-10 frees go to a random end */
-    uint32_t boost_factor;    /* watermark boost, in 1/10000 of the high watermark; 15000 */
+    uint8_t top_order;       /* largest block, 10 on x86-64 */
+    uint8_t pageblock_order; /* 9 on x86-64 */
+    uint8_t thp_order;       /* per-CPU lists hold this order too; 0: no huge pages */
+    uint8_t shuffle;         /* order-10 frees go to a random end */
+    uint32_t boost_factor;   /* watermark boost, in 1/10000 of the high watermark; 15000 */
 };
 
 struct fpr_zone_config {
@@ -76,28 +81,34 @@ struct fpr_zone_state {
     uint64_t free_pages; /* not those on per-CPU lists, with the device, or isolated */
     uint64_t boost_pages;
     uint64_t highatomic_pages;
-    uint64_t pcp_pages; /* on the per-CPU lists, all CPUs */
+    uint64_t pcp_pages;               /* on the per-CPU lists, all CPUs */
     uint64_t nr_free[FPR_MAX_ORDERS]; /* blocks of each order, all types */
 };
 
 struct fpr_counters {
-    uint64_t allocs, frees;             /* requests served, blocks freed */
-    uint64_t failures;                  /* requests that no zone could serve */
-    uint64_t refills, drains;           /* blocks moved to and from the per-CPU lists */
-    uint64_t fallbacks, steals;         /* taken from another type; those that claimed a page block */
+    uint64_t allocs, frees;     /* requests served, blocks freed */
+    uint64_t failures;          /* requests that no zone could serve */
+    uint64_t refills, drains;   /* blocks moved to and from the per-CPU lists */
+    uint64_t fallbacks, steals; /* taken from another type; those that claimed a page block */
     uint64_t merges, splits;
-    uint64_t reported_allocs;           /* blocks that were flagged reported when they were allocated */
+    uint64_t reported_allocs; /* blocks that were flagged reported when they were allocated */
 };
 
 /* The hook that tells a reporting policy of free blocks. While `armed`, a free that ends in a block
  * of at least `order` sets `raised` and clears `armed`; whoever drives the allocator looks at
- * `raised` after each operation. order 255: never. */
+ * `raised` after each operation. order 255: never. With `high_water`, only once a zone has that
+ * many blocks of the order more than are reported; then the zone's bit is set in `zones`, where it
+ * is not told of again, and `armed` stays. */
 struct fpr_notify {
     uint32_t order;
     uint32_t armed;
     uint32_t raised;
+    uint32_t high_water;
+    uint32_t zones;
 };
 
+/* All lists begin empty. FPR_BAD_ARGUMENT: a configuration beyond the limits above;
+ * FPR_HOST_MEMORY. The caller destroys it; what the next two hand out lives as long. */
 int fpr_allocator_create(const struct fpr_allocator_config *config,
                          const struct fpr_zone_config *zones, struct fpr_allocator **out);
 void fpr_allocator_destroy(struct fpr_allocator *allocator);
@@ -119,7 +130,8 @@ uint32_t fpr_allocator_label(const struct fpr_allocator *allocator, uint64_t pfn
 int fpr_allocator_set_label(struct fpr_allocator *allocator, uint64_t pfn, uint32_t type);
 int fpr_allocator_zone(const struct fpr_allocator *allocator, uint32_t zone,
                        struct fpr_zone_state *out);
-/* Change watermarks, managed pages, reserves and per-CPU parameters of a zone; the boost is reset. */
+/* Change watermarks, managed pages, reserves and per-CPU parameters of a zone; the
+ * boost is reset. */
 int fpr_allocator_set_zone(struct fpr_allocator *allocator, uint32_t zone,
                            const struct fpr_zone_config *config);
 
@@ -154,8 +166,8 @@ int fpr_list_put_back(struct fpr_allocator *allocator, const struct fpr_block *b
 /* Up to `capacity` blocks of a list, head first: pfn, and bit 63 set where flagged reported. */
 int fpr_list_read(const struct fpr_allocator *allocator, uint32_t zone, uint32_t order,
                   uint32_t type, uint64_t *pfns, uint64_t capacity, uint64_t *count);
-int fpr_pcp_read(const struct fpr_allocator *allocator, uint32_t zone, uint32_t cpu,
-                 uint32_t index, uint64_t *pfns, uint64_t capacity, uint64_t *count);
+int fpr_pcp_read(const struct fpr_allocator *allocator, uint32_t zone, uint32_t cpu, uint32_t index,
+                 uint64_t *pfns, uint64_t capacity, uint64_t *count);
 
 /* Check every invariant of the whole structure. FPR_INVALID: `why` says which, and where. */
 int fpr_allocator_validate(const struct fpr_allocator *allocator, char *why, size_t size);

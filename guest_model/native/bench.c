@@ -21,8 +21,8 @@ int fpr_bench_mixed(struct fpr_allocator *allocator, struct fpr_random *random, 
     int status = FPR_OK;
 
     for (uint64_t i = 0; i < operations + slot_count && !status; i++) {
-        uint64_t *slot = &slots[i < operations ? fpr_random_below(random, slot_count)
-                                               : i - operations];
+        uint64_t *slot =
+            &slots[i < operations ? fpr_random_below(random, slot_count) : i - operations];
         uint32_t order;
 
         if (*slot) {

@@ -12,7 +12,8 @@ static bool is_free_buddy(const struct fpr_allocator *a, const struct fpr_zone *
     return page->state == FPR_PAGE_FREE && page->order == order;
 }
 
-/* The block (pfn, order) would soon be part of a larger one: the block beside its parent is free. */
+/* The block (pfn, order) would soon be part of a larger one: the block beside its
+ * parent is free. */
 static bool merge_likely(const struct fpr_allocator *a, const struct fpr_zone *zone, uint64_t pfn,
                          uint32_t order)
 {
@@ -37,6 +38,23 @@ static bool shuffle_bit(struct fpr_allocator *a)
     a->shuffle_bits >>= 1;
     a->shuffle_bits_left--;
     return bit;
+}
+
+/* A block that could be reported was freed. */
+static void notify(struct fpr_allocator *a, const struct fpr_zone *zone, uint32_t order)
+{
+    uint32_t bit = 1u << (zone - a->zones);
+
+    if (a->notify.high_water) {
+        if (a->notify.zones & bit ||
+            zone->areas[order].nr_free <
+                zone->boundary.reported_blocks[order] + a->notify.high_water)
+            return;
+        a->notify.zones |= bit;
+    } else {
+        a->notify.armed = 0;
+    }
+    a->notify.raised = 1;
 }
 
 void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
@@ -70,10 +88,8 @@ void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, 
     else
         tail = merge_likely(a, zone, pfn, order);
     fpr_area_add(a, zone, pfn, order, type, tail);
-    if (!(flags & FPR_FREE_SKIP_NOTIFY) && a->notify.armed && order >= a->notify.order) {
-        a->notify.armed = 0;
-        a->notify.raised = 1;
-    }
+    if (!(flags & FPR_FREE_SKIP_NOTIFY) && a->notify.armed && order >= a->notify.order)
+        notify(a, zone, order);
 }
 
 /* Cut block (pfn, from) down to `to`: upper halves go to the heads of their lists. */

@@ -142,8 +142,8 @@ static int touch_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
 {
     const struct fpr_page *page = fpr_page(v->allocator, task->cursor);
     uint64_t frames = (uint64_t)1 << page->order, host_ns = 0;
-    int status = v->port.touch(v->port.host, task->cursor, frames, 1, cpu->clock_ns, cpu_index,
-                               &host_ns);
+    int status =
+        v->port.touch(v->port.host, task->cursor, frames, 1, cpu->clock_ns, cpu_index, &host_ns);
 
     if (status)
         return status;

@@ -44,8 +44,16 @@ struct fpr_pcp {
     struct fpr_list lists[FPR_PCP_LISTS];
 };
 
+/* See boundary.h. `counting` from the first pass on; `active` while the zone is being reported. */
+struct fpr_boundary {
+    uint32_t at[FPR_MAX_ORDERS][FPR_MIGRATETYPES];
+    uint64_t reported_blocks[FPR_MAX_ORDERS];
+    bool counting, active;
+};
+
 struct fpr_zone {
     struct fpr_zone_config config;
+    struct fpr_boundary boundary;
     uint64_t free_pages, boost_pages, highatomic_pages;
     struct fpr_free_area areas[FPR_MAX_ORDERS];
     struct fpr_pcp *pcps; /* one per CPU */
@@ -61,8 +69,8 @@ struct fpr_allocator {
     uint32_t shuffle_bits_left;
     uint32_t top_mask;
     bool avoids_fragmentation[FPR_MAX_ZONES]; /* by the class of the request */
-    /* Heads of top-order blocks live densely in `tops`, all others in `pages`: an idle guest touches
-     * 12 bytes for each 4 MiB, and `pages` grows with what is split. */
+    /* Heads of top-order blocks live densely in `tops`, all others in `pages`: an idle guest
+     * touches 12 bytes for each 4 MiB, and `pages` grows with what is split. */
     struct fpr_page *tops, *pages;
     uint8_t *labels; /* migrate type of each page block */
     uint64_t tops_bytes, pages_bytes, labels_bytes;
@@ -121,6 +129,20 @@ static inline void fpr_list_add_tail(struct fpr_allocator *a, struct fpr_list *l
     list->tail = (uint32_t)pfn;
 }
 
+static inline void fpr_list_add_before(struct fpr_allocator *a, struct fpr_list *list,
+                                       uint32_t next, uint64_t pfn, struct fpr_page *page)
+{
+    struct fpr_page *after = fpr_page(a, next);
+
+    page->next = next;
+    page->prev = after->prev;
+    if (page->prev == FPR_NIL)
+        list->head = (uint32_t)pfn;
+    else
+        fpr_page(a, page->prev)->next = (uint32_t)pfn;
+    after->prev = (uint32_t)pfn;
+}
+
 static inline void fpr_list_remove(struct fpr_allocator *a, struct fpr_list *list,
                                    struct fpr_page *page)
 {
@@ -149,6 +171,30 @@ static inline void fpr_list_rotate(struct fpr_allocator *a, struct fpr_list *lis
     page->prev = FPR_NIL;
 }
 
+/* To the tail, or where the zone is being reported, in front of the list's boundary. */
+static inline void fpr_area_add_tail(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
+                                     struct fpr_page *page)
+{
+    struct fpr_list *list = &zone->areas[page->order].lists[page->type];
+    uint32_t boundary = zone->boundary.at[page->order][page->type];
+
+    if (!zone->boundary.active || page->order < a->notify.order || boundary == FPR_NIL)
+        fpr_list_add_tail(a, list, pfn, page);
+    else
+        fpr_list_add_before(a, list, boundary, pfn, page);
+}
+
+/* A reported block leaves its list: a boundary that points at it moves towards the tail. */
+static inline void fpr_boundary_leave(const struct fpr_allocator *a, struct fpr_zone *zone,
+                                      const struct fpr_page *page)
+{
+    uint32_t *boundary = &zone->boundary.at[page->order][page->type];
+
+    if (zone->boundary.active && *boundary != FPR_NIL && fpr_page(a, *boundary) == page)
+        *boundary = page->next;
+    zone->boundary.reported_blocks[page->order]--;
+}
+
 /* Put a block on its free list; it is unreported. The free count is the caller's. */
 static inline void fpr_area_add(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
                                 uint32_t order, uint32_t type, bool tail)
@@ -161,7 +207,7 @@ static inline void fpr_area_add(struct fpr_allocator *a, struct fpr_zone *zone, 
     page->type = (uint8_t)type;
     page->reported = 0;
     if (tail)
-        fpr_list_add_tail(a, &area->lists[type], pfn, page);
+        fpr_area_add_tail(a, zone, pfn, page);
     else
         fpr_list_add_head(a, &area->lists[type], pfn, page);
     area->nr_free++;
@@ -173,22 +219,34 @@ static inline void fpr_area_delete(struct fpr_allocator *a, struct fpr_zone *zon
 {
     struct fpr_free_area *area = &zone->areas[page->order];
 
+    if (page->reported && zone->boundary.counting)
+        fpr_boundary_leave(a, zone, page);
     fpr_list_remove(a, &area->lists[page->type], page);
     area->nr_free--;
     page->state = FPR_PAGE_NONE;
     page->reported = 0;
 }
 
-/* Move a free block to the tail of another type's list; its flag stays, nobody is told. */
+/* Move a free block to the tail of another type's list; nobody is told. Its flag stays; with
+ * boundaries it becomes the boundary there, or outside a pass loses its flag. */
 static inline void fpr_area_move(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
                                  uint32_t type)
 {
     struct fpr_page *page = fpr_page(a, pfn);
-    struct fpr_free_area *area = &zone->areas[page->order];
+    bool bounded = page->reported && zone->boundary.counting;
 
-    fpr_list_remove(a, &area->lists[page->type], page);
+    if (bounded)
+        fpr_boundary_leave(a, zone, page);
+    fpr_list_remove(a, &zone->areas[page->order].lists[page->type], page);
     page->type = (uint8_t)type;
-    fpr_list_add_tail(a, &area->lists[type], pfn, page);
+    fpr_area_add_tail(a, zone, pfn, page);
+    if (!bounded)
+        return;
+    if (zone->boundary.active)
+        zone->boundary.at[page->order][type] = (uint32_t)pfn;
+    else if (type != FPR_ISOLATE)
+        page->reported = 0;
+    zone->boundary.reported_blocks[page->order] += page->reported;
 }
 
 /* Deferred initialization labels a page block when it frees its first frame (deferred_free_range);
@@ -229,8 +287,8 @@ bool fpr_claimable(const struct fpr_allocator *a, uint32_t order, uint32_t type)
 void fpr_steal(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t type,
                bool whole);
 /* Move every free block of the page block of pfn to `type`: pages moved, 0 where it crosses the
- * zone's end. A page block that begins before the zone is moved from pfn on. *movable: frames in use
- * there that were allocated movable. */
+ * zone's end. A page block that begins before the zone is moved from pfn on. *movable: frames in
+ * use there that were allocated movable. */
 uint64_t fpr_move_pageblock(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
                             uint32_t type, uint64_t *movable);
 void fpr_reserve_highatomic(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn);

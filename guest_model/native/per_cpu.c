@@ -1,8 +1,8 @@
 /* Per-CPU page lists as Linux 5.14 to 6.6 keeps them (linux v6.1, mm/page_alloc.c). */
 #include "guest_model/native/page.h"
 
-#define COSTLY_ORDER 3u       /* largest order kept besides huge pages */
-#define FREE_FACTOR_MAX 5u    /* bulk frees grow up to batch << 5 */
+#define COSTLY_ORDER 3u    /* largest order kept besides huge pages */
+#define FREE_FACTOR_MAX 5u /* bulk frees grow up to batch << 5 */
 #define LOW_LISTS (3u * (COSTLY_ORDER + 1u))
 
 bool fpr_pcp_order(const struct fpr_allocator *a, uint32_t order)

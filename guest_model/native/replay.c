@@ -70,6 +70,25 @@ static void backwards(const struct scan *s)
     }
 }
 
+/* Since linux v6.12 a fallback hands out of the block that it takes over right away; before, the
+ * block went to the list of the type asked for, and an event showed how it left that list. */
+static void recognize_claims(const struct scan *s)
+{
+    for (uint64_t i = 0; i + 1 < s->n; i++) {
+        const struct fpr_trace_event *e = &s->events[i], *next = e + 1;
+
+        if (s->actions[i] != FPR_REPLAY_STEAL)
+            continue;
+        while (next < s->events + s->n - 1 && next->cpu != e->cpu)
+            next++;
+        if (next->kind != FPR_TRACE_ZONE_LOCKED || next->order != e->order ||
+            next->migratetype != e->migratetype || next->cpu != e->cpu)
+            continue;
+        if (next->pfn == e->pfn + ((uint64_t)1 << e->order))
+            s->actions[i] = FPR_REPLAY_CLAIM;
+    }
+}
+
 /* The event of a batch carries out the free that was left to it. */
 static void mark_batches(const struct scan *s)
 {
@@ -88,8 +107,8 @@ static void mark_batches(const struct scan *s)
     }
 }
 
-/* An allocation of an exact size takes a whole block, and frees the pages beyond its size at once, one
- * by one, past the per-CPU lists and to the tails (linux v6.1, make_alloc_exact). */
+/* An allocation of an exact size takes a whole block, and frees the pages beyond its size at once,
+ * one by one, past the per-CPU lists and to the tails (linux v6.1, make_alloc_exact). */
 static void mark_trims(const struct scan *s)
 {
     for (uint64_t i = 0; i < s->n; i++) {
@@ -145,6 +164,7 @@ int fpr_replay_actions(const struct fpr_trace_event *events, uint64_t n, uint64_
     const struct scan s = {events, n, frames, pageblock_order, thp_order, scratch, actions};
 
     backwards(&s);
+    recognize_claims(&s);
     mark_batches(&s);
     mark_trims(&s);
     if (boot)
@@ -223,8 +243,7 @@ static void give_back(struct fpr_allocator *a, struct fpr_zone *zone,
     uint32_t type = fpr_label(a, e->pfn);
 
     stats->returns++;
-    if (!fpr_buddy_find(a, e->pfn, &block) ||
-        fpr_page(a, e->pfn)->state == FPR_PAGE_ISOLATED) {
+    if (!fpr_buddy_find(a, e->pfn, &block) || fpr_page(a, e->pfn)->state == FPR_PAGE_ISOLATED) {
         stats->returns_double++;
         return;
     }
@@ -296,6 +315,10 @@ int fpr_replay_frames(struct fpr_allocator *a, const struct fpr_trace_event *eve
             break;
         case FPR_REPLAY_STEAL:
             take_over(a, zone, e, stats);
+            break;
+        case FPR_REPLAY_CLAIM:
+            take_over(a, zone, e, stats);
+            take(a, zone, e, i, guesses, stats);
             break;
         default:
             return FPR_BAD_ARGUMENT;

@@ -17,6 +17,7 @@ enum fpr_replay_action {
     FPR_REPLAY_STEAL = 4,  /* a block of another type is taken over */
     FPR_REPLAY_MAYBE = 5,  /* an allocation: leaves the lists if it is still on them */
     FPR_REPLAY_TRIM = 6,   /* the unwanted end of a block comes back at once: to the tail */
+    FPR_REPLAY_CLAIM = 7,  /* a block of another type is taken over and leaves the lists at once */
 };
 
 /* Added to the action of a free that is carried out with its batch, and to that of the batch's
@@ -24,22 +25,22 @@ enum fpr_replay_action {
 #define FPR_REPLAY_BATCHED 128
 
 struct fpr_replay_frames_stats {
-    uint64_t takes, takes_predicted; /* the model had the block at the head of the list to use */
-    uint64_t takes_missing;          /* taken, but not free in the model */
+    uint64_t takes, takes_predicted;  /* the model had the block at the head of the list to use */
+    uint64_t takes_missing;           /* taken, but not free in the model */
     uint64_t returns, returns_double; /* double: it was free in the model already */
     uint64_t steals, steals_predicted;
-    uint64_t relabelled;   /* page blocks whose guessed type a take refuted */
-    uint64_t outside;      /* frames in no zone */
-    uint64_t first_miss;   /* index of the first take that was not predicted, or UINT64_MAX */
+    uint64_t relabelled; /* page blocks whose guessed type a take refuted */
+    uint64_t outside;    /* frames in no zone */
+    uint64_t first_miss; /* index of the first take that was not predicted, or UINT64_MAX */
 };
 
 struct fpr_replay_model_stats {
-    uint64_t allocs, allocs_equal; /* served; with the frame that the kernel gave */
-    uint64_t allocs_failed;        /* the model had no frame */
-    uint64_t frees, frees_unknown; /* unknown: allocated before the trace, and not known where */
-    uint64_t first_miss;           /* index of the first allocation with another frame */
-    uint64_t miss_model_pfn;       /* which the model gave instead */
-    uint64_t miss_state;           /* where the model had the kernel's frame: fpr_frame_state */
+    uint64_t allocs, allocs_equal;  /* served; with the frame that the kernel gave */
+    uint64_t allocs_failed;         /* the model had no frame */
+    uint64_t frees, frees_unknown;  /* unknown: allocated before the trace, and not known where */
+    uint64_t first_miss;            /* index of the first allocation with another frame */
+    uint64_t miss_model_pfn;        /* which the model gave instead */
+    uint64_t miss_state;            /* where the model had the kernel's frame: fpr_frame_state */
     uint64_t miss_order, miss_type; /* of the block that holds it there */
 };
 
@@ -52,15 +53,16 @@ enum fpr_frame_state {
     FPR_FRAME_WITH_DEVICE = 4,
 };
 
-/* Say of each of n events what it does to the buddy lists, reading the trace backwards: a free whose
- * frame leaves the lists later without having come back from a per-CPU list went straight to them.
- * scratch: one byte a frame, 1 where the frame is free at the end, 0 where not or unknown.
+/* Say of each of n events what it does to the buddy lists, reading the trace backwards: a free
+ * whose frame leaves the lists later without having come back from a per-CPU list went straight to
+ * them. scratch: one byte a frame, 1 where the frame is free at the end, 0 where not or unknown.
  * actions: n bytes. boot: memory handed over late by the boot allocator is recognized. */
 int fpr_replay_actions(const struct fpr_trace_event *events, uint64_t n, uint64_t frames,
                        uint32_t pageblock_order, uint32_t thp_order, int boot, uint8_t *scratch,
                        uint8_t *actions);
 
-/* An allocation of one page that the trace does not show, to be carried out before event `before`. */
+/* An allocation of one page that the trace does not show, to be carried out
+ * before event `before`. */
 struct fpr_replay_unseen {
     uint64_t before;
     uint64_t pfn;
@@ -74,18 +76,19 @@ struct fpr_replay_phase {
     uint64_t batch;
 };
 
-/* Find the order-0 pages that left the per-CPU lists without an event. `actions` as above; phases[0]
- * begins with event 0. Up to `capacity` records go to `out`; *found counts all. Takes memory for its
- * own time. */
+/* Find the order-0 pages that left the per-CPU lists without an event. `actions` as above;
+ * phases[0] begins with event 0. Up to `capacity` records go to `out`; *found counts all. Takes
+ * memory for its own time. */
 int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actions, uint64_t n,
                       uint64_t frames, uint32_t cpus, uint32_t pageblock_order,
                       const struct fpr_replay_phase *phases, uint32_t phase_count,
                       struct fpr_replay_unseen *out, uint64_t capacity, uint64_t *found);
 
-/* Run events[*next..n) up to time until_ns (exclusive) with the recorded frames, or until the notify
- * hook is raised (the event that did it is done). guesses: for each page block, a bit for each type
- * that its free blocks could be of; 0 where the type is known. A smaller block that the kernel left
- * alone was not of the type asked for: its page block gets the next type that is left. */
+/* Run events[*next..n) up to time until_ns (exclusive) with the recorded frames, or until the
+ * notify hook is raised (the event that did it is done). guesses: for each page block, a bit for
+ * each type that its free blocks could be of; 0 where the type is known. A smaller block that the
+ * kernel left alone was not of the type asked for: its page block gets the next type
+ * that is left. */
 int fpr_replay_frames(struct fpr_allocator *allocator, const struct fpr_trace_event *events,
                       const uint8_t *actions, uint64_t n, int64_t until_ns, uint8_t *guesses,
                       uint64_t *next, struct fpr_replay_frames_stats *stats);

@@ -176,14 +176,15 @@ static void step(struct search *s, uint64_t i)
     uint32_t cpu = e->cpu;
     struct frame *f;
 
-    if (e->kind == FPR_TRACE_EXTFRAG && cpu < s->cpu_count)
+    if (e->kind == FPR_TRACE_EXTFRAG && action != FPR_REPLAY_CLAIM && cpu < s->cpu_count)
         s->cpus[cpu].last_refill += s->cpus[cpu].last_refill + 1 == i;
     if (e->order || e->pfn >= s->frames || cpu >= s->cpu_count || e->flags & FPR_TRACE_FAILED)
         return;
     f = &s->map[e->pfn];
     if (e->kind == FPR_TRACE_FREE && i >= s->cpus[cpu].frees_until)
         begin_frees(s, i, cpu);
-    if (e->kind == FPR_TRACE_ZONE_LOCKED && e->migratetype >= 0 && e->migratetype < TYPES) {
+    if ((e->kind == FPR_TRACE_ZONE_LOCKED || action == FPR_REPLAY_CLAIM) && e->migratetype >= 0 &&
+        e->migratetype < TYPES) {
         refill(s, e, i, cpu);
     } else if (e->kind == FPR_TRACE_PCPU_DRAIN && f->listed != NO_LIST) {
         list_remove(s, &s->cpus[f->listed].lists[f->type], (uint32_t)e->pfn);
@@ -224,8 +225,9 @@ static void look_ahead(struct search *s, uint8_t *after)
     }
 }
 
-/* A frame that is not on a list: what comes next, and the type it would be listed as. Where the trace
- * does not say, it is the type it was last handed out as, or that of others in its page block. */
+/* A frame that is not on a list: what comes next, and the type it would be listed as. Where the
+ * trace does not say, it is the type it was last handed out as, or that of others in its page
+ * block. */
 static void expect(const struct search *s, const struct fpr_trace_event *e, uint8_t after)
 {
     struct frame *f = &s->map[e->pfn];
@@ -244,8 +246,13 @@ int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actio
                       const struct fpr_replay_phase *phases, uint32_t phase_count,
                       struct fpr_replay_unseen *out, uint64_t capacity, uint64_t *found)
 {
-    struct search s = {.events = events, .n = n, .frames = frames, .actions = actions,
-                       .cpu_count = cpus, .pageblock_order = pageblock_order, .out = out,
+    struct search s = {.events = events,
+                       .n = n,
+                       .frames = frames,
+                       .actions = actions,
+                       .cpu_count = cpus,
+                       .pageblock_order = pageblock_order,
+                       .out = out,
                        .capacity = capacity};
     uint32_t phase = 0;
     uint8_t *after = calloc(n + 1, 1);

@@ -59,8 +59,8 @@ static int check_list(const struct fpr_allocator *a, const struct fpr_zone *zone
     for (uint32_t pfn = list->head; pfn != FPR_NIL && !status;) {
         const struct fpr_page *page;
 
-        if (pfn < zone->config.start_pfn ||
-            pfn + ((uint64_t)1 << order) > zone->config.end_pfn || pfn & ((1u << order) - 1))
+        if (pfn < zone->config.start_pfn || pfn + ((uint64_t)1 << order) > zone->config.end_pfn ||
+            pfn & ((1u << order) - 1))
             return broken(report, "list [%u][%u] holds 0x%x: unaligned or outside its zone", order,
                           type, pfn);
         page = fpr_page(a, pfn);
@@ -101,12 +101,39 @@ static int check_areas(const struct fpr_allocator *a, const struct fpr_zone *zon
             free_pages += type == FPR_ISOLATE ? 0 : blocks << order;
         }
         if (all != zone->areas[order].nr_free)
-            return broken(report, "zone %u order %u: nr_free %" PRIu64 ", on lists %" PRIu64,
-                          index, order, zone->areas[order].nr_free, all);
+            return broken(report, "zone %u order %u: nr_free %" PRIu64 ", on lists %" PRIu64, index,
+                          order, zone->areas[order].nr_free, all);
     }
     if (free_pages != zone->free_pages)
         return broken(report, "zone %u: %" PRIu64 " pages counted free, %" PRIu64 " on lists",
                       index, zone->free_pages, free_pages);
+    return FPR_OK;
+}
+
+/* Where reported blocks are counted, the counts are those of the lists, and a boundary points at a
+ * reported block of its list. */
+static int check_boundary(const struct fpr_allocator *a, const struct fpr_zone *zone,
+                          uint32_t index, const struct report *report)
+{
+    for (uint32_t order = 0; zone->boundary.counting && order <= a->config.top_order; order++) {
+        uint64_t reported = 0;
+
+        for (uint32_t type = 0; type < FPR_MIGRATETYPES; type++) {
+            uint32_t at = zone->boundary.at[order][type];
+
+            for (uint32_t pfn = zone->areas[order].lists[type].head; pfn != FPR_NIL;
+                 pfn = fpr_page(a, pfn)->next)
+                reported += fpr_page(a, pfn)->reported;
+            if (zone->boundary.active && at != FPR_NIL &&
+                (fpr_page(a, at)->state != FPR_PAGE_FREE || fpr_page(a, at)->order != order ||
+                 fpr_page(a, at)->type != type))
+                return broken(report, "zone %u: boundary 0x%x is not on list [%u][%u]", index, at,
+                              order, type);
+        }
+        if (reported != zone->boundary.reported_blocks[order])
+            return broken(report, "zone %u order %u: %" PRIu64 " reported counted, %" PRIu64 " are",
+                          index, order, zone->boundary.reported_blocks[order], reported);
+    }
     return FPR_OK;
 }
 
@@ -179,6 +206,8 @@ int fpr_allocator_validate(const struct fpr_allocator *a, char *why, size_t size
             status = check_pcp(a, zone, cpu, &report);
         if (!status)
             status = check_map(a, zone, z, &report);
+        if (!status)
+            status = check_boundary(a, zone, z, &report);
     }
     return status;
 }

@@ -149,8 +149,7 @@ static void choose(struct fpr_vcpus *v, struct fpr_cpu *cpu)
     cpu->last = best;
     cpu->slice_end_ns = UINT64_MAX;
     if (v->tasks[best].next != best)
-        cpu->slice_end_ns =
-            max_u64(cpu->clock_ns, v->tasks[best].wake_ns) + v->config.slice_ns;
+        cpu->slice_end_ns = max_u64(cpu->clock_ns, v->tasks[best].wake_ns) + v->config.slice_ns;
 }
 
 int fpr_vcpus_start(struct fpr_vcpus *v, uint32_t index, uint32_t cpu_index, uint64_t now_ns)

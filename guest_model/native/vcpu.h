@@ -85,6 +85,8 @@ struct fpr_owner_view {
 
 struct fpr_vcpus; /* opaque */
 
+/* Allocator, port and histogram are borrowed until it is destroyed. FPR_BAD_ARGUMENT: a number in
+ * the configuration is 0 or beyond its limit; FPR_HOST_MEMORY. */
 int fpr_vcpus_create(const struct fpr_vcpus_config *config, struct fpr_allocator *allocator,
                      const struct fpr_memory_port *port, struct fpr_histogram *alloc_latency,
                      struct fpr_vcpus **out);

@@ -1,4 +1,5 @@
-/* Private to guest_model/native: what vcpu.c (who runs when) and operation.c (what it does) share. */
+/* Private to guest_model/native: what vcpu.c (who runs when) and operation.c (what
+ * it does) share. */
 #ifndef FPR_VCPU_STATE_H
 #define FPR_VCPU_STATE_H
 

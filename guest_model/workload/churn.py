@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from emulator.native.random import Random
+from guest_model.allocator.memory_map import PAGE_BYTES
 from guest_model.workload.op import Op, Ops, chunk, free, units, wait
 from guest_model.workload.task import Task, anonymous, pages_of
 
@@ -38,7 +39,7 @@ class Churn(Task):
         self.random = random
         self.min_pages = pages_of(min_block_bytes)
         self.max_pages = pages_of(max_block_bytes)
-        self.limit_pages = live_limit_bytes // 4096
+        self.limit_pages = live_limit_bytes // PAGE_BYTES
         self.huge = huge
         self.operations = operations
         self.pause_ns = pause_ns

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+from guest_model.allocator.memory_map import PAGE_BYTES
 from guest_model.workload.op import Op, OpFlags, Ops, alloc, chunk, free
 
 HUGE_ORDER = 9
 """A transparent huge page on x86-64: 2 MiB."""
-PAGE_BYTES = 4096
 
 
 class Task(ABC):

@@ -35,6 +35,8 @@ struct fpr_real_memory_config {
     uint64_t touch_limit_bytes;
 };
 
+/* Map all regions. FPR_BAD_ARGUMENT: regions that are no guest memory, or a method that does not
+ * suit its kind; FPR_HOST_MEMORY; FPR_SYSTEM. The caller destroys it, which unmaps them. */
 int fpr_real_memory_create(const struct fpr_real_memory_config *config,
                            const struct fpr_memory_region *regions, uint32_t count,
                            struct fpr_real_memory **out);
@@ -60,6 +62,7 @@ const struct fpr_histogram *fpr_real_memory_fault_latency(const struct fpr_real_
 int fpr_real_memory_read(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count,
                          uint8_t *out);
 
+/* From the errno of the call. */
 enum fpr_discard_failure fpr_discard_failure_of(int error);
 
 #endif

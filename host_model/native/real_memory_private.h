@@ -1,4 +1,4 @@
-/* Really mapped guest memory, as its mapping and its discarding half share it. */
+/* Private to the host: really mapped memory, as its mapping and its discarding half share it. */
 #ifndef FPR_REAL_MEMORY_PRIVATE_H
 #define FPR_REAL_MEMORY_PRIVATE_H
 

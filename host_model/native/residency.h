@@ -25,6 +25,8 @@ struct fpr_residency_config {
     uint32_t discard_without_effect;
 };
 
+/* Nothing is resident at first. FPR_BAD_ARGUMENT: regions that are no guest memory, or costs out of
+ * order; FPR_HOST_MEMORY. The caller destroys it. */
 int fpr_residency_create(const struct fpr_residency_config *config,
                          const struct fpr_memory_region *regions, uint32_t count,
                          const struct fpr_host_costs *costs, struct fpr_residency **out);

@@ -8,9 +8,9 @@
 
 struct fpr_shared_region {
     uint64_t gpa, bytes;
-    uint64_t offset;      /* of its first byte in the file */
-    int32_t fd;           /* to punch in */
-    int32_t look_fd;      /* an open file description of ours, to seek in; -1: blocks alone decide */
+    uint64_t offset; /* of its first byte in the file */
+    int32_t fd;      /* to punch in */
+    int32_t look_fd; /* an open file description of ours, to seek in; -1: blocks alone decide */
     uint32_t cannot_free; /* set where a call failed in a way that will not change */
     uint32_t reserved;
 };

@@ -43,30 +43,43 @@ static uint64_t take(struct input *input, int bytes)
 static uint64_t take_gpa(struct input *input)
 {
     switch (take(input, 1) % 8) {
-    case 0: return LOW_GPA + take(input, 2) % LOW_BYTES;
-    case 1: return LOW_GPA + LOW_BYTES - take(input, 1);
-    case 2: return HIGH_GPA + take(input, 2) % HIGH_BYTES;
-    case 3: return HIGH_GPA + HIGH_BYTES - take(input, 1);
-    case 4: return LOW_GPA + PAGE * (take(input, 1) % 20);
-    case 5: return TABLE_GPA + 16 * (take(input, 1) % 16);
-    case 6: return UINT64_MAX - take(input, 2);
-    default: return take(input, 8);
+    case 0:
+        return LOW_GPA + take(input, 2) % LOW_BYTES;
+    case 1:
+        return LOW_GPA + LOW_BYTES - take(input, 1);
+    case 2:
+        return HIGH_GPA + take(input, 2) % HIGH_BYTES;
+    case 3:
+        return HIGH_GPA + HIGH_BYTES - take(input, 1);
+    case 4:
+        return LOW_GPA + PAGE * (take(input, 1) % 20);
+    case 5:
+        return TABLE_GPA + 16 * (take(input, 1) % 16);
+    case 6:
+        return UINT64_MAX - take(input, 2);
+    default:
+        return take(input, 8);
     }
 }
 
 static uint32_t take_bytes(struct input *input)
 {
     switch (take(input, 1) % 4) {
-    case 0: return 16 * (uint32_t)(take(input, 1) % 40);
-    case 1: return PAGE * (uint32_t)take(input, 1);
-    case 2: return (uint32_t)take(input, 2);
-    default: return (uint32_t)take(input, 4);
+    case 0:
+        return 16 * (uint32_t)(take(input, 1) % 40);
+    case 1:
+        return PAGE * (uint32_t)take(input, 1);
+    case 2:
+        return (uint32_t)take(input, 2);
+    default:
+        return (uint32_t)take(input, 4);
     }
 }
 
 static void put(struct fpr_guest_memory *memory, uint64_t gpa, const void *data, uint64_t bytes)
 {
-    if (fpr_guest_write(memory, gpa, data, bytes) != FPR_OK) abort();
+    if (fpr_guest_write(memory, gpa, data, bytes) != FPR_OK)
+        abort();
 }
 
 static void put_descriptor(struct fpr_guest_memory *memory, uint64_t gpa, struct input *input)
@@ -95,13 +108,17 @@ static void judge(struct fpr_guest_memory *memory, struct fpr_chain *chain,
         if (fpr_report_judge(memory, chain, &rules, &cursor, ranges, RANGES, &count, &finished,
                              &account) != FPR_OK)
             abort();
-        if (count > RANGES) abort();
+        if (count > RANGES)
+            abort();
         for (uint32_t i = 0; i < count; i++) {
             uint8_t *first;
             uint64_t contiguous;
-            if (ranges[i].bytes == 0 || ranges[i].bytes % PAGE) abort();
-            if (fpr_translate(memory, ranges[i].gpa, ranges[i].bytes, &first, &contiguous)) abort();
-            if (contiguous != ranges[i].bytes) abort();
+            if (ranges[i].bytes == 0 || ranges[i].bytes % PAGE)
+                abort();
+            if (fpr_translate(memory, ranges[i].gpa, ranges[i].bytes, &first, &contiguous))
+                abort();
+            if (contiguous != ranges[i].bytes)
+                abort();
             (void)*(volatile uint8_t *)first;
             (void)*(volatile uint8_t *)(first + ranges[i].bytes - 1);
             passed += ranges[i].bytes;
@@ -113,14 +130,15 @@ static void judge(struct fpr_guest_memory *memory, struct fpr_chain *chain,
     }
     for (int reason = 0; reason < FPR_SKIP_REASONS; reason++)
         passed += account.skipped_bytes[reason];
-    if (passed != account.reported_bytes || passed != chain->bytes) abort();
+    if (passed != account.reported_bytes || passed != chain->bytes)
+        abort();
 }
 
 static void serve(struct fpr_guest_memory *memory, struct input *input)
 {
     uint32_t size = 1u << take(input, 1) % 5;
-    struct fpr_ring_layout layout = {
-        LOW_GPA, LOW_GPA + 0x400, LOW_GPA + 0x800, size, (uint32_t)take(input, 1)};
+    struct fpr_ring_layout layout = {LOW_GPA, LOW_GPA + 0x400, LOW_GPA + 0x800, size,
+                                     (uint32_t)take(input, 1)};
     uint16_t base = (uint16_t)take(input, 2), available = (uint16_t)take(input, 1);
     uint64_t *taken = malloc(size * sizeof(*taken));
     struct fpr_segment *segments = malloc(FPR_CHAIN_MAX * sizeof(*segments));
@@ -129,12 +147,18 @@ static void serve(struct fpr_guest_memory *memory, struct input *input)
     uint64_t bytes[3];
     uint32_t answer;
 
-    if (!taken || !segments) abort();
-    if (take(input, 1) % 16 == 0) layout.descriptors_gpa = take_gpa(input);
-    if (take(input, 1) % 16 == 0) layout.driver_gpa = take_gpa(input);
-    if (take(input, 1) % 16 == 0) layout.device_gpa = take_gpa(input);
-    for (uint32_t i = 0; i < 16; i++) put_descriptor(memory, LOW_GPA + 16 * i, input);
-    for (uint32_t i = 0; i < 16; i++) put_descriptor(memory, TABLE_GPA + 16 * i, input);
+    if (!taken || !segments)
+        abort();
+    if (take(input, 1) % 16 == 0)
+        layout.descriptors_gpa = take_gpa(input);
+    if (take(input, 1) % 16 == 0)
+        layout.driver_gpa = take_gpa(input);
+    if (take(input, 1) % 16 == 0)
+        layout.device_gpa = take_gpa(input);
+    for (uint32_t i = 0; i < 16; i++)
+        put_descriptor(memory, LOW_GPA + 16 * i, input);
+    for (uint32_t i = 0; i < 16; i++)
+        put_descriptor(memory, TABLE_GPA + 16 * i, input);
     available = (uint16_t)(base + (available < 200 ? available % (size + 1) : available));
     put(memory, LOW_GPA + 0x402, &available, 2);
     for (uint32_t i = 0; i < 16; i++) {
@@ -149,7 +173,8 @@ static void serve(struct fpr_guest_memory *memory, struct input *input)
         fpr_split_ring_disable_kicks(&ring);
         for (uint32_t i = 0; i < 2 * size && fpr_split_ring_pop(&ring, memory, &chain) == 0; i++) {
             judge(memory, &chain, guards, 3);
-            if (fpr_split_ring_push(&ring, chain.id, 0) != FPR_OK) abort();
+            if (fpr_split_ring_push(&ring, chain.id, 0) != FPR_OK)
+                abort();
         }
         fpr_split_ring_enable_kicks(&ring, &answer);
         fpr_split_ring_should_notify(&ring, &answer);
@@ -172,7 +197,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct input input = {data, size, 0};
     uint32_t bad;
 
-    if (!low || !high || fpr_guest_memory_check(&memory, &bad) != FPR_OK) abort();
+    if (!low || !high || fpr_guest_memory_check(&memory, &bad) != FPR_OK)
+        abort();
     serve(&memory, &input);
     free(high);
     free(low);
@@ -188,7 +214,8 @@ int main(int argc, char **argv)
 
     fpr_random_seed(&random, 1, 0);
     for (long round = 0; round < rounds; round++) {
-        for (size_t i = 0; i < sizeof(data); i++) data[i] = (uint8_t)fpr_random_next(&random);
+        for (size_t i = 0; i < sizeof(data); i++)
+            data[i] = (uint8_t)fpr_random_next(&random);
         LLVMFuzzerTestOneInput(data, sizeof(data));
     }
     return 0;

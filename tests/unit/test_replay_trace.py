@@ -11,6 +11,7 @@ from guest_model.allocator.config import MigrateType
 SHAPE = GuestShape(frames=4096, zones=((1, 4096),), pageblock_order=9, thp_order=9)
 ALLOC, FREE, BATCHED = lib.FPR_TRACE_ALLOC, lib.FPR_TRACE_FREE, lib.FPR_TRACE_FREE_BATCHED
 LOCKED, DRAIN = lib.FPR_TRACE_ZONE_LOCKED, lib.FPR_TRACE_PCPU_DRAIN
+EXTFRAG = lib.FPR_TRACE_EXTFRAG
 M, U = MigrateType.MOVABLE, MigrateType.UNMOVABLE
 
 
@@ -131,6 +132,17 @@ def start(trace, free_frames, *, boot=False, first_pass_ns=10**9):
         first_pass_ns=first_pass_ns,
     )
     return state
+
+
+def test_a_fallback_since_6_12_hands_out_of_the_block_at_once():
+    """No event shows the first page leaving: the refill goes on with the page behind it."""
+    trace = events((EXTFRAG, 8, 0, U), (LOCKED, 9, 0, U), (LOCKED, 10, 0, U))
+    trace["fallback_migratetype"][0], trace["fallback_order"][0] = M, 2
+    assert actions(trace) == [lib.FPR_REPLAY_CLAIM] + [lib.FPR_REPLAY_TAKE] * 2
+    state = start(trace, [11])
+    assert [(b[0], b[1], b[2]) for b in state.blocks.tolist()] == [(8, 2, M)]
+    before = events((EXTFRAG, 8, 0, U), (LOCKED, 8, 0, U), (LOCKED, 9, 0, U))
+    assert actions(before)[0] == lib.FPR_REPLAY_STEAL
 
 
 def test_the_first_event_of_a_frame_says_whether_it_was_free():

@@ -43,3 +43,17 @@ def test_events_of_other_cpus_and_unknown_cpus_do_not_delay_it():
     wakeup = Wakeup(rows, 2)
     assert wakeup.worker_ns(100 * MS, 0) == 100 * MS + WORKER_NS
     assert wakeup.worker_ns(100 * MS, None) == 100 * MS + WORKER_NS
+
+
+def test_a_cpu_runs_one_thing_at_a_time():
+    """While a task's events follow one another closely, the worker has not had the CPU."""
+    busy = [(99 * MS + at * MS // 20, 0) for at in range(100)]
+    last_ns = busy[-1][0]
+    wakeup = Wakeup(_events([*busy, (last_ns + 5 * MS, 0)]), 1)
+    assert wakeup.worker_ns(100 * MS, 0) == last_ns + SWITCH_NS
+
+
+def test_a_gap_that_ends_soon_bounds_the_latency():
+    """The CPU was idle at the tick; by its next event, the worker had run."""
+    wakeup = Wakeup(_events([(90 * MS, 0), (100 * MS + WORKER_NS, 0)]), 1)
+    assert wakeup.worker_ns(100 * MS, 0) == 100 * MS + WORKER_NS // 2

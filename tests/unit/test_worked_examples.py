@@ -9,89 +9,23 @@ from __future__ import annotations
 
 import pytest
 
-from guest_model.allocator.allocator import Allocator
-from guest_model.allocator.config import (
-    AllocatorConfig,
-    FreeFlags,
-    MigrateType,
-    ZoneClass,
-    ZoneConfig,
-)
-from guest_model.allocator.reference import ReferenceAllocator
+from guest_model.allocator.config import FreeFlags, ZoneClass, ZoneConfig
 from guest_model.reporting.mainline import MainlinePolicy, State
-
-U, M, R = MigrateType.UNMOVABLE, MigrateType.MOVABLE, MigrateType.RECLAIMABLE
-BLOCK = 1 << 10
-ZONE = ZoneConfig(0, 1 << 18, 1 << 18)
-
-
-@pytest.fixture(params=[Allocator, ReferenceAllocator], ids=["native", "reference"])
-def create(request):
-    """Makes an allocator; it is validated when the test is over."""
-    made = []
-
-    def one(zones=(ZONE,), **config):
-        frames = max(zone.end_pfn for zone in zones)
-        made.append(request.param(AllocatorConfig(frames=frames, **config), zones))
-        return made[-1]
-
-    yield one
-    for allocator in made:
-        allocator.validate()
-
-
-def blocks_of(count, start=0):
-    return [start + BLOCK * number for number in range(count)]
-
-
-def add(allocator, pfns, order=10, type_=M):
-    for pfn in pfns:
-        allocator.add_block(pfn, order, type_)
-
-
-def add_small(allocator, pages, start):
-    """Free memory in blocks that no policy of these tests reports, and that never merge."""
-    add(allocator, range(start, start + 16 * (pages // 8), 16), order=3)
-    ones = start + 16 * (pages // 8)
-    add(allocator, range(ones, ones + 2 * (pages % 8), 2), order=0)
-
-
-def frames(batch):
-    return batch["pfn"].tolist()
-
-
-def read(allocator, order, type_=M, zone=0):
-    return [pfn for pfn, _ in allocator.list_read(zone, order, type_)]
-
-
-def reported(allocator, order, type_=M, zone=0):
-    return {pfn for pfn, flagged in allocator.list_read(zone, order, type_) if flagged}
-
-
-def one_pass(policy):
-    """The batches of a pass that the device takes at once."""
-    batches, worker = [], policy.run_pass()
-    try:
-        batch = next(worker)
-        while True:
-            batches.append(frames(batch))
-            batch = worker.send(True)
-    except StopIteration:
-        return batches
-
-
-def all_passes(policy):
-    """Passes until none is wanted."""
-    passes = []
-    policy.register()
-    while policy.state == State.REQUESTED:
-        passes.append(one_pass(policy))
-    assert policy.state == State.IDLE
-    return passes
-
-
-def sizes(passes):
-    return [[len(batch) for batch in batches] for batches in passes]
+from tests.guest import (
+    BLOCK,
+    M,
+    R,
+    U,
+    add,
+    add_small,
+    all_passes,
+    blocks_of,
+    frames,
+    one_pass,
+    read,
+    reported,
+    sizes,
+)
 
 
 def test_e1_111_blocks(create):

@@ -28,7 +28,7 @@ from guest_model.allocator.reference.watermark import (
     usable,
     zonelist,
 )
-from guest_model.allocator.reference.zone import Zone
+from guest_model.allocator.reference.zone import MERGEABLE, Zone
 
 
 class ReferenceAllocator:
@@ -91,6 +91,9 @@ class ReferenceAllocator:
 
     def alloc(self, cpu: int, order: int, type_: int, flags: int = 0) -> int:
         """The first frame of a block of 2^order frames."""
+        if not (0 <= cpu < self.config.cpus and type_ in MERGEABLE):
+            fail(lib.FPR_BAD_ARGUMENT, f"CPU {cpu}, type {type_}")
+        self._check_block(0, order)
         request = Request(order, type_, AllocFlags(flags))
         for attempt in attempts(self._zones, request):
             if attempt.reclaim:
@@ -114,19 +117,18 @@ class ReferenceAllocator:
         self.drain_pcp()
 
     def _take(self, zone: Zone, cpu: int, request: Request, attempt: Attempt) -> int | None:
-        def from_buddy() -> tuple[int, int] | None:
+        def from_buddy() -> int | None:
             return fallback.take(zone, request.order, request.type, nofragment=attempt.nofragment)
 
         highatomic = request.highatomic and not attempt.low
         index = list_index(self.config, request.order, request.type)
         pfn = None
         if index is not None:
-            pfn = zone.per_cpu[cpu].alloc(index, from_buddy)
+            pfn = zone.per_cpu[cpu].alloc(index, request.type, from_buddy)
         if pfn is None and highatomic:
             pfn = zone.smallest(request.order, MigrateType.HIGHATOMIC)
         if pfn is None:
-            taken = from_buddy()
-            pfn = taken[0] if taken else None
+            pfn = from_buddy()
         if pfn is not None and highatomic:
             fallback.reserve_highatomic(zone, pfn)
         return pfn
@@ -152,11 +154,14 @@ class ReferenceAllocator:
     # The buddy lists alone.
 
     def buddy_alloc(self, zone: int, order: int, type_: int) -> int:
-        taken = fallback.take(self._zones[zone], order, type_, nofragment=False)
-        if taken is None:
+        self._check_block(0, order)
+        if not 0 <= zone < self.zones:
+            fail(lib.FPR_BAD_ARGUMENT, f"zone {zone}")
+        pfn = fallback.take(self._zones[zone], order, type_, nofragment=False)
+        if pfn is None:
             fail(lib.FPR_NO_MEMORY, f"zone {zone}, order {order}, type {type_}")
-        self._pages.allocated[taken[0]] = Held(order, type_)
-        return taken[0]
+        self._pages.allocated[pfn] = Held(order, type_)
+        return pfn
 
     def buddy_free(self, pfn: int, order: int, type_: int, flags: int = 0) -> None:
         self._check_block(pfn, order)

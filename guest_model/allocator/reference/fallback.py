@@ -11,21 +11,12 @@ PREFERENCE = {_U: (_R, _M), _M: (_R, _U), _R: (_U, _M)}
 """Types that a request falls back to, best first; the other types have none."""
 
 
-def take(zone: Zone, order: int, type_: int, *, nofragment: bool) -> tuple[int, int] | None:
-    """A block from the buddy lists and the type of the list that it came from."""
-    cma = MigrateType.CMA
-    if type_ == _M and zone.pages_of(cma) > zone.free_pages // 2:
-        pfn = zone.smallest(order, cma)
-        if pfn is not None:
-            return pfn, cma
+def take(zone: Zone, order: int, type_: int, *, nofragment: bool) -> int | None:
+    """A block from the buddy lists, moved to the requester's type first if there is none."""
     while True:
         pfn = zone.smallest(order, type_)
         if pfn is not None:
-            return pfn, type_
-        if type_ == _M:
-            pfn = zone.smallest(order, cma)
-            if pfn is not None:
-                return pfn, cma
+            return pfn
         if not _fall_back(zone, order, type_, nofragment=nofragment):
             return None
 

@@ -53,7 +53,7 @@ class PerCpu:
     def count(self) -> int:
         return sum(len(each) << self.order_of(index) for index, each in enumerate(self.lists))
 
-    def alloc(self, index: int, refill: Callable[[], tuple[int, int] | None]) -> int | None:
+    def alloc(self, index: int, type_: int, refill: Callable[[], int | None]) -> int | None:
         """Hand out the head; an empty list is refilled at its tail, one block at a time."""
         self.free_factor >>= 1
         entries = self.lists[index]
@@ -61,10 +61,10 @@ class PerCpu:
             batch = self.zone.config.pcp_batch
             wanted = max(batch >> self.order_of(index), 2) if batch > 1 else 1
             for _ in range(wanted):
-                taken = refill()
-                if taken is None:
+                pfn = refill()
+                if pfn is None:
                     break
-                entries.append(Entry(*taken))
+                entries.append(Entry(pfn, type_))
                 self.zone.pages.tally.refills += 1
         return entries.pop(0).pfn if entries else None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from guest_model.allocator.config import MigrateType
 from guest_model.allocator.reference.pages import Pages
 from guest_model.allocator.reference.zone import Zone
 
@@ -23,10 +22,6 @@ def broken(pages: Pages, zones: Sequence[Zone]) -> Iterator[str]:
     if seen.keys() != known:
         yield f"{len(known ^ seen.keys())} frames are lost or unknown"
     yield from _lists(pages, zones)
-    for zone in zones:
-        labelled = pages.labels.count(MigrateType.HIGHATOMIC) << zone.pageblock_order
-        if zone.highatomic_pages > labelled:
-            yield f"{zone.highatomic_pages} highatomic pages, {labelled} are labelled so"
 
 
 def _blocks(pages: Pages, zones: Sequence[Zone]) -> Iterator[tuple[int, int, str]]:

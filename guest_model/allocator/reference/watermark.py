@@ -69,15 +69,11 @@ def usable(zone: Zone, request: Request, attempt: Attempt) -> bool:
     spare = zone.free_pages - ((1 << request.order) - 1)
     if not urgent & AllocFlags.NONBLOCKING:
         spare -= zone.highatomic_pages
-    if request.type != MigrateType.MOVABLE:
-        spare -= zone.pages_of(MigrateType.CMA)
     if spare <= mark + config.lowmem_reserve[request.highest]:
         return False
     if request.order == 0:
         return True
     types = list(MERGEABLE)
-    if request.type == MigrateType.MOVABLE:
-        types.append(MigrateType.CMA)
     if urgent & AllocFlags.NONBLOCKING:
         types.append(MigrateType.HIGHATOMIC)
     return any(

@@ -1,0 +1,172 @@
+"""The boundary design of September 2019: E11 and E12 of the guest's facts, and its invariants."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emulator.native import NativeError
+from guest_model.allocator.allocator import Allocator
+from guest_model.allocator.boundary import BoundaryLists
+from guest_model.allocator.config import AllocatorConfig, MigrateType, ZoneConfig
+from guest_model.reporting.boundary import HIGH_WATER, BoundaryPolicy
+from guest_model.reporting.mainline import State
+
+M = MigrateType.MOVABLE
+SIZE = 1024
+FRAMES = 400 * SIZE
+
+
+def block(number):
+    """Order-10 blocks without buddies among them."""
+    return (2 * number + 2) * SIZE
+
+
+@pytest.fixture
+def guest():
+    """An allocator with one zone, its boundary lists, and the policy at order 10."""
+    allocator = Allocator(AllocatorConfig(frames=FRAMES), [ZoneConfig(0, FRAMES, FRAMES)])
+    lists = BoundaryLists(allocator)
+    return allocator, lists, BoundaryPolicy(lists, order=10)
+
+
+def listed(allocator, order=10, type_=M):
+    return [pfn for pfn, _ in allocator.list_read(0, order, type_)]
+
+
+def activate(policy):
+    """One activation of the worker: the frames of each batch."""
+    batches, worker = [], policy.run_pass()
+    try:
+        batch = next(worker)
+        while True:
+            batches.append(batch["pfn"].tolist())
+            batch = worker.send(True)
+    except StopIteration:
+        return batches
+
+
+def free_new(allocator, number):
+    """A block in use is freed: it goes to the head, and the hook is told."""
+    allocator.add_allocated(block(number), 10, M)
+    allocator.buddy_free(block(number), 10, M)
+
+
+def test_e11_40_blocks_in_one_activation(guest):
+    """Tail first, 16 at a time, without a pause; the list keeps its order."""
+    allocator, lists, policy = guest
+    p = [block(number) for number in range(40)]
+    for pfn in p:
+        allocator.add_block(pfn, 10, M)
+    policy.register()
+    assert activate(policy) == [p[39:23:-1], p[23:7:-1], p[7::-1]]
+    assert policy.state == State.IDLE
+    assert listed(allocator) == p
+    assert all(flagged for _, flagged in allocator.list_read(0, 10, M))
+    assert lists.read(0, 10, M) == (40, p[0])
+    allocator.validate()
+
+
+def test_e11_the_next_activation_waits_for_32_unreported_blocks(guest):
+    """31 further frees are not worth one; the 32nd requests it."""
+    allocator, _, policy = guest
+    for number in range(40):
+        allocator.add_block(block(number), 10, M)
+    policy.register()
+    activate(policy)
+    for number in range(HIGH_WATER - 1):
+        free_new(allocator, 100 + number)
+        assert not policy.take_notice()
+    free_new(allocator, 100 + HIGH_WATER - 1)
+    assert policy.take_notice()
+    assert policy.state == State.REQUESTED
+
+
+def test_e12_refill_takes_from_the_head_and_returns_behind_the_reported_run(guest):
+    """New blocks at the head, reported ones behind: the run stays in one piece."""
+    allocator, lists, policy = guest
+    r = [block(number) for number in range(40)]
+    for pfn in r:
+        allocator.add_block(pfn, 10, M)
+    policy.register()
+    activate(policy)
+    u = [block(100 + number) for number in range(32)]
+    for number in range(32):
+        free_new(allocator, 100 + number)
+    assert listed(allocator) == u[::-1] + r
+    assert policy.take_notice()
+    worker = policy.run_pass()
+    assert next(worker)["pfn"].tolist() == u[31:15:-1]
+    assert listed(allocator) == u[15::-1] + r
+    assert worker.send(True)["pfn"].tolist() == u[15::-1]
+    assert listed(allocator) == r + u[16:]
+    assert lists.read(0, 10, M) == (40 + 16, u[16])
+    with pytest.raises(StopIteration):
+        worker.send(True)
+    assert listed(allocator) == r + u
+    assert lists.read(0, 10, M) == (40 + 32, r[0])
+    allocator.validate()
+
+
+def test_a_boundary_moves_when_its_block_is_pulled(guest):
+    """An allocation that takes the boundary's block moves it towards the tail."""
+    allocator, lists, policy = guest
+    p = [block(number) for number in range(20)]
+    for pfn in p:
+        allocator.add_block(pfn, 10, M)
+    policy.register()
+    worker = policy.run_pass()
+    next(worker)
+    last = worker.send(True)
+    assert lists.read(0, 10, M) == (16, p[4])
+    assert last["pfn"].tolist() == p[3::-1]
+    allocator.buddy_take(p[4], 10)
+    assert lists.read(0, 10, M) == (15, p[5])
+    allocator.validate()
+
+
+def test_higher_orders_and_later_types_are_reported_first(guest):
+    """The walk is the reverse of mainline's, and ignores the watermark."""
+    allocator, _, policy = guest
+    policy.lists.notify.order = policy.order = 9
+    allocator.add_block(1024, 9, MigrateType.UNMOVABLE)
+    allocator.add_block(3072, 9, MigrateType.RECLAIMABLE)
+    allocator.add_block(6144, 10, M)
+    policy.register()
+    assert activate(policy) == [[6144, 3072, 1024]]
+
+
+OPERATIONS = st.lists(
+    st.tuples(st.sampled_from(["alloc", "free", "report"]), st.integers(0, 10), st.integers(0, 99)),
+    max_size=60,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(OPERATIONS)
+def test_reported_blocks_stay_together(operations):
+    """After a pass: unreported blocks, then the reported run; counts equal the lists."""
+    frames = 64 * SIZE
+    allocator = Allocator(AllocatorConfig(frames=frames), [ZoneConfig(0, frames, frames)])
+    allocator.add_range(0, frames)
+    policy = BoundaryPolicy(BoundaryLists(allocator), order=9)
+    policy.register()
+    held = []
+    for kind, order, choice in operations:
+        if kind == "alloc":
+            try:
+                held.append((allocator.buddy_alloc(0, order, choice % 3), order))
+            except NativeError:
+                continue
+        elif kind == "free" and held:
+            pfn, freed = held.pop(choice % len(held))
+            allocator.buddy_free(pfn, freed, allocator.label(pfn))
+        elif kind == "report":
+            policy.lists.notify.zones = 1
+            activate(policy)
+            for large in (9, 10):
+                for type_ in range(3):
+                    flags = [flagged for _, flagged in allocator.list_read(0, large, type_)]
+                    assert flags == sorted(flags)
+        allocator.validate()
