@@ -11,9 +11,10 @@ from emulator.analysis.passes import passes_of
 from emulator.analysis.real_guest import PAGE_BYTES, RealRun
 from emulator.native.histogram import Histogram
 from emulator.scenario.model import Scenario
+from emulator.scenario.units import SECOND
 from emulator.simulation.series import Series
 from emulator.simulation.simulate import Outcome
-from emulator.simulation.summary import NS_PER_S, Summary, summarize
+from emulator.simulation.summary import Summary, summarize
 from host_model.backing.interface import HostCounters
 
 
@@ -68,4 +69,4 @@ def _host(run: RealRun) -> HostCounters:
 def footprint_byte_seconds(series: Series) -> int:
     """Resident bytes summed over time, by the trapezoids between samples."""
     total = np.trapezoid(series["resident_bytes"].astype(float), series["time_ns"].astype(float))
-    return int(total / NS_PER_S)
+    return int(total / SECOND)

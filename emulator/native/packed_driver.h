@@ -31,14 +31,20 @@ struct fpr_packed_driver {
     uint16_t event_flags; /* what was last asked of interrupts */
 };
 
+/* Start on memory that nobody uses yet: the ring is cleared. As fpr_split_driver_start. */
 int fpr_packed_driver_start(struct fpr_packed_driver *driver, const struct fpr_guest_memory *memory,
                             const struct fpr_ring_layout *layout, struct fpr_driver_slot *slots,
                             uint64_t tables_gpa, uint32_t table_entries, uint32_t table_count);
+/* Make a chain available under `token`; FPR_FULL where the ring has no room for it. */
 int fpr_packed_driver_add(struct fpr_packed_driver *driver, const struct fpr_segment *segments,
                           uint32_t count, uint64_t token);
+/* Whether the device wants to be told of what was added since the last decision. */
 int fpr_packed_driver_should_kick(struct fpr_packed_driver *driver, uint32_t *kick);
+/* Take a used chain back: its token, and the bytes that the device says it wrote. FPR_EMPTY: none. */
 int fpr_packed_driver_get(struct fpr_packed_driver *driver, uint64_t *token, uint32_t *written);
+/* Ask for no interrupts; the device may send some all the same. */
 int fpr_packed_driver_disable_interrupts(struct fpr_packed_driver *driver);
+/* Ask for interrupts again; *more: something was used meanwhile, and may come without one. */
 int fpr_packed_driver_enable_interrupts(struct fpr_packed_driver *driver, uint32_t *more);
 
 #endif

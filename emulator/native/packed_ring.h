@@ -29,6 +29,7 @@ struct fpr_packed_ring {
     struct fpr_ring_counters counters;
 };
 
+/* Bytes of the three parts of a packed ring of `size` descriptors. */
 int fpr_packed_part_bytes(uint32_t size, uint64_t *descriptors, uint64_t *driver, uint64_t *device);
 
 /* `base` is both positions, as vhost-user saves them: bits 0-14 available position, 15 its wrap
