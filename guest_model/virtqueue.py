@@ -35,6 +35,7 @@ class DriverQueue:
         table_entries: int = 0,
         used_alignment: int = 4096,
         packed: bool = False,
+        message_bytes: int = 0,
     ) -> None:
         """Allocate and lay out a ring of `size` descriptors.
 
@@ -42,11 +43,15 @@ class DriverQueue:
         was not negotiated. The used ring begins at a multiple of `used_alignment`, as the
         transport demands, in a split ring. Raises NativeError where the allocated memory does not
         hold the ring.
+
+        `message_bytes`: room behind the ring for what the driver sends on it, at `message_gpa`.
         """
         descriptors, avail, used = packed_part_bytes(size) if packed else split_part_bytes(size)
         used_at = _align(descriptors + avail, 4 if packed else used_alignment)
         table_at = _align(used_at + used, 16)
-        base = allocate_ring(table_at + 16 * table_entries)
+        message_at = table_at + 16 * table_entries
+        base = allocate_ring(message_at + message_bytes)
+        self.message_gpa = base + message_at
         self.layout = RingLayout(size, base, base + descriptors, base + used_at)
         self._slots = ffi.new("struct fpr_driver_slot[]", size)
         name = "fpr_packed_driver" if packed else "fpr_split_driver"

@@ -130,6 +130,86 @@ class RawQueue:
         return self.layout.device_gpa, 6 + 8 * self.size
 
 
+class PackedQueue(RawQueue):
+    """The same interface on a packed virtqueue, by hand from VIRTIO 2.8.
+
+    `describe` fills slots of a table that exists here only; `offer` puts the chain that begins at
+    a slot into the ring, with the slot's number as the buffer id.
+    """
+
+    def __init__(
+        self, memory: GuestMemory, index: int, size: int = 16, place: int | None = None
+    ) -> None:
+        super().__init__(memory, index, size, place)
+        self.slots: dict[int, Segment] = {}
+        self.following: dict[int, int] = {}
+        self.position, self.wrap = 0, 1
+        self.starts: list[tuple[int, int]] = []
+        self.done: list[tuple[int, int]] = []
+
+    def describe(
+        self, slot: int, gpa: int, size: int, flags: int, *, following: int = 0, table: int = 0
+    ) -> None:
+        if table:
+            self.memory.write(table + 16 * slot, struct.pack("<QIHH", gpa, size, following, flags))
+        else:
+            self.slots[slot], self.following[slot] = (gpa, size, flags), following
+
+    def offer(self, *heads: int) -> None:
+        for head in heads:
+            self.collect()
+            chain = [self.slots.get(head, (0, 0, 0))]
+            slot = head
+            while chain[-1][2] & NEXT and len(chain) <= self.size:
+                slot = self.following[slot]
+                chain.append(self.slots.get(slot, (0, 0, 0)))
+            self.starts.append((self.position, self.wrap))
+            self.avail_idx += 1
+            self.put_chain(chain, head)
+
+    def put_chain(self, chain: Sequence[Segment], buffer_id: int) -> None:
+        """Write descriptors at the position, the flags of the first one last."""
+        flags_of_first = (0, 0)
+        for number, (gpa, size, flags) in enumerate(chain):
+            at = self.layout.descriptors_gpa + 16 * self.position
+            self.memory.write(at, struct.pack("<QIH", gpa, size, buffer_id))
+            marked = flags | (0x80 if self.wrap else 0x8000)
+            if number == 0:
+                flags_of_first = (at + 14, marked)
+            else:
+                self.put16(at + 14, marked)
+            self.position += 1
+            if self.position == self.size:
+                self.position, self.wrap = 0, 1 - self.wrap
+        self.put16(*flags_of_first)
+
+    def collect(self) -> None:
+        """Look which chains were used; all are, in the order in which they came."""
+        while len(self.done) < len(self.starts):
+            position, wrap = self.starts[len(self.done)]
+            at = self.layout.descriptors_gpa + 16 * position
+            _, size, buffer_id, flags = struct.unpack("<QIHH", self.memory.read(at, 16))
+            if flags & 0x8080 != (0x8080 if wrap else 0):
+                return
+            self.done.append((buffer_id, size))
+
+    def wish(self, avail_flags: int = 0, used_event: int | None = None) -> None:
+        self.put16(self.layout.driver_gpa + 2, avail_flags & 1)
+
+    @property
+    def used_idx(self) -> int:
+        self.collect()
+        return len(self.done)
+
+    def used(self, position: int) -> tuple[int, int]:
+        self.collect()
+        return self.done[position]
+
+    @property
+    def used_span(self) -> tuple[int, int]:
+        return self.layout.descriptors_gpa, 0x8004
+
+
 @dataclass
 class Host:
     """Discards as asked, and remembers every call."""
@@ -191,7 +271,7 @@ class Rig:
     def __init__(
         self,
         *,
-        offered: int = DEFAULT_OFFERED,
+        offered: int = int(DEFAULT_OFFERED | Feature.RING_PACKED),
         page_bytes: int = 4096,
         accept_legacy: bool = True,
         require_must_tell_host: bool = False,
@@ -210,11 +290,14 @@ class Rig:
             require_must_tell_host=require_must_tell_host,
         )
         self.queues: dict[int, RawQueue] = {}
+        self.packed = False
+        """The layout of queues from here on, as it was negotiated last."""
         self.before = self.image()
 
     def queue(self, index: int, size: int = 16, place: int | None = None) -> RawQueue:
         """Tell the device of a queue; `place`: where another one would lie."""
-        raw = self.queues[index] = RawQueue(self.memory, index, size, place)
+        kind = PackedQueue if self.packed else RawQueue
+        raw = self.queues[index] = kind(self.memory, index, size, place)
         self.device.set_queue(index, raw.layout)
         return raw
 
@@ -223,6 +306,7 @@ class Rig:
         for status in (0, Status.ACKNOWLEDGE, Status.ACKNOWLEDGE | Status.DRIVER):
             self.device.write_status(status)
         self.device.write_driver_features(features)
+        self.packed = bool(features & Feature.RING_PACKED)
         self.device.write_status(READY)
         return self.device.read_status()
 
@@ -275,6 +359,7 @@ class Rig:
         """Whether the inflate queue still answers."""
         queue = self.queues[0]
         before = queue.used_idx
+        self.memory.write(FREE, b"\xff" * 4)  # the number of no page
         queue.describe(7, FREE, 4, 0)
         queue.offer(7)
         self.kick(queue)
@@ -293,10 +378,11 @@ class Rig:
 
 @dataclass(frozen=True)
 class Mode:
-    """One of the ways in which a driver may use a split ring."""
+    """One of the ways in which a driver may use a ring."""
 
     indirect: bool
     event_idx: bool
+    packed: bool = False
 
     @property
     def features(self) -> int:
@@ -305,6 +391,8 @@ class Mode:
             features |= Feature.INDIRECT_DESC
         if self.event_idx:
             features |= Feature.EVENT_IDX
+        if self.packed:
+            features |= Feature.RING_PACKED
         return int(features)
 
     def rig(self, **options: bool | int) -> tuple[Rig, RawQueue]:
@@ -328,9 +416,9 @@ class Mode:
         return rig.kick(queue)
 
     def __str__(self) -> str:
-        return (
-            f"{'indirect' if self.indirect else 'direct'}-{'event' if self.event_idx else 'flags'}"
-        )
+        words = ["indirect" if self.indirect else "direct", "event" if self.event_idx else "flags"]
+        return "-".join([*words, "packed"] if self.packed else words)
 
 
 MODES = [Mode(indirect, event_idx) for indirect in (False, True) for event_idx in (False, True)]
+PACKED_MODES = [Mode(mode.indirect, mode.event_idx, packed=True) for mode in MODES]

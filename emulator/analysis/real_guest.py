@@ -27,8 +27,9 @@ from emulator.virtio.reporting_queue import Batch
 from guest_model.linux.errors import GuestFailedError
 from guest_model.linux.kernel import Kernel
 from guest_model.linux.machine import Said, UmlMachine, work_folder
-from guest_model.linux.plan import Plan, PlanError, PlannedPhase, PlannedTask
+from guest_model.linux.plan import MAX_TIMED, Plan, PlanError, PlannedPhase, PlannedTask, performed
 from guest_model.linux.rootfs import build_root
+from guest_model.workload.timeline import Timeline
 
 PAGE_BYTES = 4096
 BOOT_LIMIT_S = 60
@@ -53,6 +54,8 @@ class RealRun:
     series: Series
     device: dict[str, Any]
     state: GuestState
+    timelines: dict[tuple[int, int], list[Timeline]]
+    """By (phase, workload), its tasks, when they did what they did."""
     complaints: list[str] = field(default_factory=list)
 
 
@@ -218,6 +221,7 @@ class _Run:
             series=self._series(begin_ns, end_ns - start_ns, batches),
             device=server.call(server.device.counters),
             state=state,
+            timelines=self._timelines(start_ns),
             complaints=machine.complaints,
         )
 
@@ -242,6 +246,27 @@ class _Run:
             elif word == "task":
                 _add(phases[int(facts["phase"])].workloads[int(facts["workload"])], facts)
         return phases
+
+    def _timelines(self, start_ns: int) -> dict[tuple[int, int], list[Timeline]]:
+        """The tasks come in the order in which the plan has them."""
+        found: dict[tuple[int, int], list[Timeline]] = {}
+        ended = iter(facts for word, facts in self._facts if word == "task")
+        number = 0
+        for phase, planned in enumerate(plan_of(self._scenario).phases):
+            for each in planned.tasks:
+                raw = (self._folder / "root" / "plan" / f"{number}.times").read_bytes()
+                begins_ns = np.frombuffer(raw, "<i8") - start_ns
+                if len(begins_ns) >= MAX_TIMED:
+                    raise PlanError(
+                        f"phases[{phase}].run[{each.workload}]: {MAX_TIMED} operations or more; "
+                        "give a real guest less to do"
+                    )
+                end_ns = int(next(ended)["end_ns"]) - start_ns
+                operations = performed(each.task, len(begins_ns))
+                timeline = Timeline(each.task, operations, begins_ns, end_ns)
+                found.setdefault((phase, each.workload), []).append(timeline)
+                number += 1
+        return found
 
     def _series(
         self, begin_ns: int, end_ns: int, batches: list[Batch]

@@ -9,7 +9,7 @@ from emulator.scenario.model import Scenario
 from emulator.scenario.workloads import Workload
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
-from emulator.simulation.tasks import UNITS, tasks_of
+from emulator.simulation.tasks import UNITS, TaskSource, tasks_of
 from guest_model.vcpus import Stop, TaskView
 from guest_model.workload.op import Ops, chunk
 from guest_model.workload.task import Task
@@ -69,11 +69,12 @@ class PhaseResult:
 class Conductor:
     """Runs the phases of a scenario on a machine."""
 
-    def __init__(self, machine: Machine, queue: EventQueue) -> None:
+    def __init__(self, machine: Machine, queue: EventQueue, tasks: TaskSource = tasks_of) -> None:
         self.finished_ns: int | None = None
         """When the last phase ended; None before."""
         self.phases: list[PhaseResult] = []
         self._machine = machine
+        self._tasks = tasks
         self._scenario: Scenario = machine.scenario
         self._queue = queue
         self._running: list[_Running] = []
@@ -130,7 +131,7 @@ class Conductor:
         phase = len(self.phases) - 1
         result = WorkloadResult(workload.kind, UNITS[workload.kind], start_ns=now_ns)
         self.phases[-1].workloads.append(result)
-        for task in tasks_of(workload, self._scenario, (phase, index)):
+        for task in self._tasks(workload, self._scenario, (phase, index)):
             number = len(self._running)
             last = self._running[-1] if self._running else None
             first_owner = last.first_owner + last.task.owners if last else 0

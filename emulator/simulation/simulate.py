@@ -13,7 +13,7 @@ from emulator.simulation.conductor import Conductor, PhaseResult
 from emulator.simulation.explain import explain
 from emulator.simulation.machine import Machine
 from emulator.simulation.series import Sampler, Series
-from emulator.simulation.tasks import room_for
+from emulator.simulation.tasks import TaskSource, room_for, tasks_of
 from emulator.simulation.worker import ReportingWorker
 from emulator.virtio.reporting_queue import Batch
 from guest_model.vcpus import StopReason
@@ -62,20 +62,21 @@ def simulate(
     reporting: bool = True,
     state: GuestState | None = None,
     profile: CostProfile | None = None,
+    tasks_of: TaskSource = tasks_of,
     observer: Observer | None = None,
     progress: Progress = lambda _: None,
     stopped: Stopped = lambda: False,
 ) -> Outcome:
     """Run a scenario, with the reporting that it asks for or, as its control, without any.
 
-    With a `state`, the guest goes on where a real one stands. `profile` replaces the scenario's
-    costs; `observer` is handed every batch.
+    With a `state`, the guest goes on where a real one stands. `profile` and `tasks_of` replace the
+    scenario's costs and its workloads' tasks; `observer` is handed every batch.
     """
     tasks, owners = room_for(scenario)
     with Machine(scenario, tasks=tasks, owners=owners, state=state, profile=profile) as machine:
         wanted = reporting and scenario.reporting.policy != "none"
         machine.device.reporting.observer = observer
-        run = _Run(machine, reporting=wanted, state=state)
+        run = _Run(machine, tasks_of, reporting=wanted, state=state)
         run.go(progress, stopped)
         return run.outcome()
 
@@ -83,10 +84,17 @@ def simulate(
 class _Run:
     """The parts of a run, and the loop that drives them."""
 
-    def __init__(self, machine: Machine, *, reporting: bool, state: GuestState | None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        tasks: TaskSource,
+        *,
+        reporting: bool,
+        state: GuestState | None,
+    ) -> None:
         self.machine = machine
         self.queue = EventQueue()
-        self.conductor = Conductor(machine, self.queue)
+        self.conductor = Conductor(machine, self.queue, tasks)
         self.sampler = Sampler(machine, self.queue)
         self.first_phase_ns = 0 if state is None else state.first_phase_ns
         self.worker = None

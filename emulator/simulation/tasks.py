@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from emulator.native.random import Random
 from emulator.scenario import workloads as described
@@ -91,6 +91,10 @@ def _churn(workload: described.Churn, random: Random, thp: bool) -> Churn:
         operations=workload.operations,
         pause_ns=workload.pause_ns,
     )
+
+
+TaskSource = Callable[[described.Workload, Scenario, tuple[int, int]], Sequence[Task]]
+"""What `tasks_of` is."""
 
 
 def room_for(scenario: Scenario) -> tuple[int, int]:

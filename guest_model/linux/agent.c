@@ -28,6 +28,7 @@
 #define MAX_PHASES 1000
 #define MAX_REGIONS 70000
 #define TEXT_BYTES (256UL << 10)
+#define MAX_TIMED 65536 /* operations of a task whose begin is noted */
 #define PFN_MASK ((1ULL << 55) - 1) /* of an entry in /proc/self/pagemap */
 #define NS_PER_S 1000000000ULL
 #define SETTLE_NS (NS_PER_S / 2) /* what booting left to do in the background ends in it */
@@ -66,13 +67,14 @@ struct region {
 
 /* What the tasks, which may be killed at any time, have done. */
 struct progress {
-    uint64_t units, busy_ns, failures;
+    uint64_t units, busy_ns, failures, operations;
 };
 
 static struct task tasks[MAX_TASKS];
 static uint64_t phase_duration_ns[MAX_PHASES];
 static unsigned task_count, phase_count;
 static struct progress *progress;
+static uint64_t *begins[MAX_TASKS]; /* of each task, when its operations began */
 static uint64_t run_duration_ns;
 static char modules[8][256];
 static unsigned module_count;
@@ -225,6 +227,8 @@ static void compute(uint64_t duration_ns)
 static void execute(const struct op *op, uint64_t start_ns)
 {
     uint64_t begin_ns = now_ns();
+    if (progress[task_number].operations < MAX_TIMED)
+        begins[task_number][progress[task_number].operations++] = begin_ns;
     switch (op->kind) {
     case OP_ALLOC:
         allocate(op);
@@ -383,6 +387,10 @@ static void add_task(unsigned workload, uint64_t duration_ns, const char *path)
 {
     if (!phase_count || task_count == MAX_TASKS)
         fail("too many tasks, or one before the first phase:", path);
+    begins[task_count] = mmap(NULL, MAX_TIMED * sizeof **begins, PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (begins[task_count] == MAP_FAILED)
+        fail("no memory for the times of", path);
     tasks[task_count++] = (struct task){
         .phase = phase_count - 1,
         .workload = workload,
@@ -451,10 +459,10 @@ static void be_photographed(uint64_t start_ns)
     munmap(memory, pages * PAGE_BYTES);
 }
 
-static void save(const char *path, const char *text)
+static void save(const char *path, const void *content, size_t left)
 {
+    const char *text = content;
     int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0644);
-    size_t left = strlen(text);
     while (fd >= 0 && left) {
         ssize_t written = write(fd, text, left);
         if (written <= 0)
@@ -524,9 +532,14 @@ int main(void)
     if (run_duration_ns)
         sleep_until(start_ns + run_duration_ns);
     say("end mono_ns=%" PRIu64, now_ns());
-    save("/plan/zoneinfo", zoneinfo);
-    save("/plan/pagetypeinfo", pagetypeinfo);
-    save("/plan/timer_list", timer_list);
+    save("/plan/zoneinfo", zoneinfo, strlen(zoneinfo));
+    save("/plan/pagetypeinfo", pagetypeinfo, strlen(pagetypeinfo));
+    save("/plan/timer_list", timer_list, strlen(timer_list));
+    for (unsigned number = 0; number < task_count; number++) {
+        char path[64];
+        snprintf(path, sizeof path, "/plan/%u.times", number);
+        save(path, begins[number], progress[number].operations * sizeof **begins);
+    }
     say("done");
     power_off();
 }

@@ -24,6 +24,8 @@ STREAM_HEAD = struct.Struct("=QQQQ")
 MAX_OPERATIONS = 1_000_000
 """Of one stream, 16 bytes each, that lie in the guest's memory."""
 MAX_TASKS = 1024
+MAX_TIMED = 65_536
+"""Operations of a task whose begin the agent notes."""
 
 
 class PlanError(Exception):
@@ -79,6 +81,15 @@ def stream(task: Task) -> bytes:
     once, loop, loops = _operations(task)
     head = STREAM_HEAD.pack(STREAM_MAGIC, len(once), len(loop), loops)
     return head + once.tobytes() + loop.tobytes()
+
+
+def performed(task: Task, count: int) -> Ops:
+    """The first `count` operations that an agent performs of a task, its loop unrolled."""
+    once, loop, _ = _operations(task)
+    if count <= len(once):
+        return once[:count]
+    rounds = -(-(count - len(once)) // max(1, len(loop)))
+    return np.concatenate((once, np.tile(loop, rounds)))[:count]
 
 
 def _operations(task: Task) -> tuple[Ops, Ops, int]:

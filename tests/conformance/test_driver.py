@@ -13,7 +13,7 @@ from emulator.virtio.features import SUPPORTED, Feature, QueueRole, Status
 from emulator.virtio.guest_memory import GuestMemory
 from emulator.virtio.virtqueue import RingBroken, RingLayout
 from guest_model.driver import BalloonDriver, DriverProfile, ProbeError
-from tests.virtio_rig import FREE, LOW, READY, Mode, Rig
+from tests.virtio_rig import FREE, LOW, MODES, READY, Mode, Rig
 
 BLOCK = np.dtype([("pfn", "<u8"), ("order", "<u4"), ("type", "<u4")])
 RINGS = LOW[0]
@@ -110,7 +110,10 @@ class Guest:
 
 def guest(mode: Mode, **options: int) -> Guest:
     """A driver that is probed, in a mode of the ring."""
-    made = Guest(DriverProfile(indirect=mode.indirect, event_idx=mode.event_idx), **options)
+    made = Guest(
+        DriverProfile(indirect=mode.indirect, event_idx=mode.event_idx, packed=mode.packed),
+        **options,
+    )
     made.driver.probe()
     return made
 
@@ -194,6 +197,7 @@ def test_both_numberings_reach_the_reporting_queue(mode: Mode, extra: int, by_te
     assert made.transport.log[-1] == ("kick", index)
 
 
+@pytest.mark.parametrize("mode", MODES, ids=str)
 def test_spl_01_rings_are_laid_out_as_linux_lays_them(mode: Mode) -> None:
     """2.7.1 and measured on Linux 6.1: 256 entries at +0, +0x1000 and +0x2000."""
     made = guest(mode)
@@ -326,6 +330,7 @@ def test_blocks_may_come_as_c_structs(mode: Mode) -> None:
     assert made.rig.host.ranges == [(FREE, 4096), (FREE + 0x4000, 16384)]
 
 
+@pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("element", [(1, 0), (300, 0), (0xFFFF_FFFF, 0)])
 def test_a_device_that_uses_what_it_does_not_have(mode: Mode, element: tuple[int, int]) -> None:
     """Linux: "is not a head", "out of range"; the queue is dead for the driver."""

@@ -13,6 +13,7 @@ from tests.virtio_rig import (
     HIGH,
     INDIRECT,
     LOW,
+    MODES,
     NEXT,
     TABLES,
     WRITE,
@@ -25,6 +26,13 @@ from tests.virtio_rig import (
 
 BLOCK = 0x1_0000
 WITH_TABLES = [Mode(True, False), Mode(True, True)]
+
+
+@pytest.fixture(params=MODES, ids=str)
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """A way in which a driver may use a split ring."""
+    chosen: Mode = request.param
+    return chosen
 
 
 def failed(rig: Rig, queue: RawQueue, fault: RingFault) -> None:

@@ -7,7 +7,7 @@ import pytest
 from emulator.virtio.balloon import BalloonDevice
 from emulator.virtio.features import DEFAULT_OFFERED, SUPPORTED, Feature, Status
 from emulator.virtio.virtqueue import RingFault
-from tests.virtio_rig import FREE, READY, Mode, Rig, writable
+from tests.virtio_rig import FREE, MODES, READY, Mode, Rig, writable
 
 BLOCK = 0x1_0000
 V1 = int(Feature.VERSION_1)
@@ -82,6 +82,7 @@ def test_bal_ini_02_an_early_kick_is_harmless(mode: Mode) -> None:
     assert not rig.device.read_status() & Status.NEEDS_RESET
 
 
+@pytest.mark.parametrize("mode", MODES, ids=str)
 def test_vir_04_an_error_sets_needs_reset_and_says_so(mode: Mode) -> None:
     """2.1.2: NEEDS_RESET, and with DRIVER_OK a configuration change notification."""
     rig, queue = mode.rig()

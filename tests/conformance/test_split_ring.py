@@ -11,6 +11,13 @@ from tests.virtio_rig import FREE, INDIRECT, MODES, NEXT, WRITE, Mode, RawQueue,
 BLOCK = 0x1_0000
 
 
+@pytest.fixture(params=MODES, ids=str)
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """A way in which a driver may use a split ring."""
+    chosen: Mode = request.param
+    return chosen
+
+
 @pytest.mark.parametrize("part", ["descriptors_gpa", "driver_gpa", "device_gpa"])
 def test_spl_01_a_misaligned_part_keeps_only_its_queue_from_starting(mode: Mode, part: str) -> None:
     """2.7.1: parts are aligned to 16, 2 and 4 bytes; a queue that is not must not start."""
