@@ -4,6 +4,8 @@
  * Every line that it prints begins with "fpr: "; times are the guest's CLOCK_MONOTONIC.
  */
 #define _GNU_SOURCE
+#include "agent.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -23,65 +25,23 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PAGE_BYTES 4096UL
-#define MAX_TASKS 1024
 #define MAX_PHASES 1000
-#define MAX_REGIONS 70000
 #define TEXT_BYTES (256UL << 10)
-#define MAX_TIMED 65536 /* operations of a task whose begin is noted */
 #define PFN_MASK ((1ULL << 55) - 1) /* of an entry in /proc/self/pagemap */
-#define NS_PER_S 1000000000ULL
-#define SETTLE_NS (NS_PER_S / 2) /* what booting left to do in the background ends in it */
-
-enum { OP_ALLOC, OP_TOUCH, OP_FREE, OP_WAIT, OP_UNTIL, OP_WORK, OP_UNITS };
-enum { FAULTED = 1, ZEROED = 2, COPIED = 4 };
-enum status { RUNNING, DONE, STOPPED, FAILED };
-
-struct op {
-    uint64_t count;
-    uint32_t owner;
-    uint8_t kind, order, type, flags;
-};
-_Static_assert(sizeof(struct op) == 16, "the layout of OP_DTYPE");
-
-struct stream {
-    uint64_t magic, first_ops, loop_ops, loops; /* loops: 0 is for ever */
-    struct op ops[];
-};
-
-struct task {
-    unsigned phase, workload;
-    uint64_t duration_ns;
-    const struct stream *stream;
-    pid_t pid;
-    enum status status;
-    uint64_t end_ns;
-};
-
-struct region {
-    char *address;
-    uint64_t pages;
-    uint32_t owner;
-    int fd; /* of its file; -1: anonymous, or a private mapping */
-};
-
-/* What the tasks, which may be killed at any time, have done. */
-struct progress {
-    uint64_t units, busy_ns, failures, operations;
-};
+#define SETTLE_NS (NS_PER_S / 2)    /* what booting left to do in the background ends in it */
 
 static struct task tasks[MAX_TASKS];
 static uint64_t phase_duration_ns[MAX_PHASES];
 static unsigned task_count, phase_count;
-static struct progress *progress;
-static uint64_t *begins[MAX_TASKS]; /* of each task, when its operations began */
+struct progress *progress;
+uint64_t *begins[MAX_TASKS];
 static uint64_t run_duration_ns;
 static char modules[8][256];
 static unsigned module_count;
 static int reporting_order = -1;
 static char zoneinfo[TEXT_BYTES], pagetypeinfo[TEXT_BYTES], timer_list[TEXT_BYTES];
 
-static uint64_t now_ns(void)
+uint64_t now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -116,162 +76,11 @@ static void fail(const char *what, const char *name)
     power_off();
 }
 
-static void sleep_until(uint64_t instant_ns)
+void sleep_until(uint64_t instant_ns)
 {
     struct timespec at = {(time_t)(instant_ns / NS_PER_S), (long)(instant_ns % NS_PER_S)};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) == EINTR)
         ;
-}
-
-/* ---- one task, in a process of its own ---- */
-
-static struct region *regions;
-static unsigned region_count;
-static unsigned task_number;
-static char buffer[16 * PAGE_BYTES];
-
-static struct region *new_region(uint32_t owner, uint64_t pages)
-{
-    if (region_count == MAX_REGIONS)
-        return NULL;
-    struct region *region = &regions[region_count++];
-    *region = (struct region){NULL, pages, owner, -1};
-    return region;
-}
-
-static void touch_pages(struct region *region)
-{
-    for (uint64_t page = 0; page < region->pages; page++)
-        ((volatile char *)region->address)[page * PAGE_BYTES]++;
-}
-
-static bool write_file(struct region *region)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/work/%u-%u", task_number, region->owner);
-    region->fd = open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
-    if (region->fd < 0)
-        return false;
-    unlink(path);
-    uint64_t left = region->pages * PAGE_BYTES;
-    while (left) {
-        ssize_t written = write(region->fd, buffer, left < sizeof buffer ? left : sizeof buffer);
-        if (written <= 0) {
-            region->pages -= left / PAGE_BYTES; /* the file is as long as it got */
-            return false;
-        }
-        left -= (uint64_t)written;
-    }
-    return true;
-}
-
-static const struct region *last_file(void)
-{
-    for (unsigned index = region_count; index--;)
-        if (regions[index].fd >= 0)
-            return &regions[index];
-    return NULL;
-}
-
-static void allocate(const struct op *op)
-{
-    struct region *region = new_region(op->owner, op->count << op->order);
-    if (!region) {
-        progress[task_number].failures++;
-        return;
-    }
-    bool ok;
-    if (op->flags & FAULTED) {
-        const struct region *file = op->flags & COPIED ? last_file() : NULL;
-        int flags = MAP_PRIVATE | (file ? 0 : MAP_ANONYMOUS);
-        region->address = mmap(NULL, region->pages * PAGE_BYTES, PROT_READ | PROT_WRITE, flags,
-                               file ? file->fd : -1, 0);
-        ok = region->address != MAP_FAILED;
-        if (ok)
-            touch_pages(region);
-        else
-            region_count--;
-    } else {
-        ok = write_file(region);
-    }
-    if (ok)
-        progress[task_number].units += op->flags & 32 ? region->pages : 0;
-    else
-        progress[task_number].failures++;
-}
-
-static void release(uint32_t owner)
-{
-    unsigned kept = 0;
-    for (unsigned index = 0; index < region_count; index++) {
-        struct region *region = &regions[index];
-        if (region->owner != owner) {
-            regions[kept++] = *region;
-            continue;
-        }
-        if (region->fd >= 0)
-            close(region->fd);
-        if (region->address)
-            munmap(region->address, region->pages * PAGE_BYTES);
-    }
-    region_count = kept;
-}
-
-static void compute(uint64_t duration_ns)
-{
-    uint64_t end_ns = now_ns() + duration_ns;
-    while (now_ns() < end_ns)
-        ;
-}
-
-static void execute(const struct op *op, uint64_t start_ns)
-{
-    uint64_t begin_ns = now_ns();
-    if (progress[task_number].operations < MAX_TIMED)
-        begins[task_number][progress[task_number].operations++] = begin_ns;
-    switch (op->kind) {
-    case OP_ALLOC:
-        allocate(op);
-        break;
-    case OP_TOUCH:
-        for (unsigned index = 0; index < region_count; index++)
-            if (regions[index].owner == op->owner && regions[index].address)
-                touch_pages(&regions[index]);
-        break;
-    case OP_FREE:
-        release(op->owner);
-        break;
-    case OP_WAIT:
-        sleep_until(begin_ns + op->count);
-        return;
-    case OP_UNTIL:
-        sleep_until(start_ns + op->count);
-        return;
-    case OP_WORK:
-        compute(op->count);
-        break;
-    case OP_UNITS:
-        progress[task_number].units += op->count;
-        return;
-    }
-    progress[task_number].busy_ns += now_ns() - begin_ns;
-}
-
-static void run_task(unsigned number)
-{
-    const struct stream *stream = tasks[number].stream;
-    uint64_t start_ns = now_ns();
-    task_number = number;
-    regions = mmap(NULL, MAX_REGIONS * sizeof *regions, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (regions == MAP_FAILED)
-        _exit(1);
-    for (uint64_t at = 0; at < stream->first_ops; at++)
-        execute(&stream->ops[at], start_ns);
-    for (uint64_t loop = 0; stream->loop_ops && (!stream->loops || loop < stream->loops); loop++)
-        for (uint64_t at = 0; at < stream->loop_ops; at++)
-            execute(&stream->ops[stream->first_ops + at], start_ns);
-    _exit(0);
 }
 
 /* ---- phases ---- */
@@ -336,7 +145,7 @@ static void run_phase(unsigned phase)
         if (tasks[number].pid < 0)
             fail("cannot fork", "a task");
         if (!tasks[number].pid)
-            run_task(number);
+            run_task(number, tasks[number].stream);
     }
     uint64_t next_ns;
     while ((next_ns = look_after(phase, start_ns))) {
@@ -433,15 +242,15 @@ static void read_text(const char *path, char *text, size_t room)
 }
 
 /*
- * Says where two pages of this process lie: by them, whoever has the guest's memory before him finds
- * the array of struct page, and in it the allocator's lists. Then waits until he has looked.
+ * Says where two pages of this process lie: by them, whoever has the guest's memory before him
+ * finds the array of struct page, and in it the allocator's lists. Then waits until he has looked.
  */
 static void be_photographed(uint64_t start_ns)
 {
     static const size_t pages = 2;
     uint64_t entries[2] = {0, 0};
-    char *memory = mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *memory =
+        mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         fail("no memory", "for two pages");
     memset(memory, 1, pages * PAGE_BYTES);
@@ -487,10 +296,10 @@ static void set_reporting_order(void)
 
 static void prepare(void)
 {
-    mkdir("/work", 0700); /* hostfs keeps these folders of a root that is used again */
+    mkdir("/files", 0700); /* hostfs keeps these folders of a root that is used again */
     if (mount("proc", "/proc", "proc", 0, NULL) || mount("sysfs", "/sys", "sysfs", 0, NULL) ||
-        mount("tmpfs", "/work", "tmpfs", 0, "size=100%"))
-        fail("cannot mount", "/proc, /sys and /work");
+        mount("tmpfs", "/files", "tmpfs", 0, "size=100%"))
+        fail("cannot mount", "/proc, /sys and /files");
     progress = mmap(NULL, MAX_TASKS * sizeof *progress, PROT_READ | PROT_WRITE,
                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (progress == MAP_FAILED)

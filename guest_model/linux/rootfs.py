@@ -18,14 +18,16 @@ from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import DRIVER, Kernel, cache_folder
 from guest_model.linux.plan import Plan
 
-AGENT_SOURCE = Path(__file__).with_name("agent.c")
+AGENT_SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("agent.c", "agent_task.c", "agent.h")
+)
 COMPILE_TIMEOUT_S = 120
 _FLAGS = ("-std=gnu11", "-O2", "-static")
 
 
 def build_root(root: Path, kernel: Kernel, plan: Plan) -> None:
     """Fill an empty folder. Raises `GuestUnavailableError` where the agent cannot be built."""
-    for name in ("proc", "sys", "dev", "work", "plan", "lib"):
+    for name in ("proc", "sys", "dev", "files", "plan", "lib"):
         (root / name).mkdir()
     shutil.copy2(agent(), root / "init")
     modules = [_install(module, root / "lib") for module in driver_modules(kernel)]
@@ -34,7 +36,7 @@ def build_root(root: Path, kernel: Kernel, plan: Plan) -> None:
 
 def agent() -> Path:
     """The agent's executable: built by the machine's C compiler once for each version of it."""
-    source = AGENT_SOURCE.read_bytes()
+    source = b"".join(path.read_bytes() for path in AGENT_SOURCES)
     compiler = next(filter(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang")), None)
     if compiler is None:
         raise GuestUnavailableError(
@@ -50,7 +52,7 @@ def agent() -> Path:
     with tempfile.TemporaryDirectory(prefix=".agent-", dir=folder) as name:
         built = Path(name) / "agent"
         done = subprocess.run(
-            [compiler, *_FLAGS, "-o", str(built), str(AGENT_SOURCE)],
+            [compiler, *_FLAGS, "-o", str(built), *map(str, AGENT_SOURCES[:2])],
             capture_output=True,
             text=True,
             timeout=COMPILE_TIMEOUT_S,

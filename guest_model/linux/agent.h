@@ -1,0 +1,53 @@
+/* What the parts of the agent share: the operations of a plan, and what tasks tell of themselves.
+ */
+#ifndef FPR_AGENT_H
+#define FPR_AGENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define PAGE_BYTES 4096UL
+#define MAX_TASKS 1024
+#define MAX_TIMED 65536 /* operations of a task whose begin is noted */
+#define NS_PER_S 1000000000ULL
+
+enum { OP_ALLOC, OP_TOUCH, OP_FREE, OP_WAIT, OP_UNTIL, OP_WORK, OP_UNITS };
+enum { FAULTED = 1, ZEROED = 2, COPIED = 4 };
+enum status { RUNNING, DONE, STOPPED, FAILED };
+
+struct op {
+    uint64_t count;
+    uint32_t owner;
+    uint8_t kind, order, type, flags;
+};
+_Static_assert(sizeof(struct op) == 16, "the layout of OP_DTYPE");
+
+struct stream {
+    uint64_t magic, first_ops, loop_ops, loops; /* loops: 0 is for ever */
+    struct op ops[];
+};
+
+struct task {
+    unsigned phase, workload;
+    uint64_t duration_ns;
+    const struct stream *stream;
+    pid_t pid;
+    enum status status;
+    uint64_t end_ns;
+};
+
+/* What the tasks, which may be killed at any time, have done. */
+struct progress {
+    uint64_t units, busy_ns, failures, operations;
+};
+
+extern struct progress *progress;   /* of each task */
+extern uint64_t *begins[MAX_TASKS]; /* of each task, when its operations began */
+
+uint64_t now_ns(void);
+void sleep_until(uint64_t instant_ns);
+/* Execute a task's stream on real memory, in a process of its own. */
+_Noreturn void run_task(unsigned number, const struct stream *stream);
+
+#endif
