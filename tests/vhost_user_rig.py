@@ -85,7 +85,11 @@ class FrontEnd:
     @classmethod
     def connect(cls, path: Path) -> Self:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.connect(os.fspath(path))
+        try:
+            connection.connect(os.fspath(path))
+        except OSError:
+            connection.close()
+            raise
         return cls(connection)
 
     # Messages.

@@ -1,4 +1,4 @@
-"""A device that is served survives any front-end: cut short anywhere, in any order, with anything."""
+"""A served device survives any front-end: cut short anywhere, in any order, with anything."""
 
 from __future__ import annotations
 
@@ -141,6 +141,9 @@ def numbers(bits: int) -> st.SearchStrategy[int]:
     return st.integers(0, 5) | edges | st.integers(0, top)
 
 
+OUTSIDE = ((0, LOW[0]), (LOW[0] + LOW[1], HIGH[0]), (HIGH[0] + HIGH[1], SPAN_BYTES))
+"""Bytes of the file that are in no region."""
+
 KINDS = st.sampled_from(["memory", "inflight", "short", "event", "kicked", "socket", "folder"])
 INDEX = st.integers(0, 5) | numbers(32)
 PLACES = st.sampled_from([LOW, HIGH, (0, PAGE), (LOW[0] + PAGE, LOW[1] - PAGE)])
@@ -212,5 +215,5 @@ def _cut(payload: bytes) -> list[bytes]:
 
 
 def test_it_still_serves(served: Served) -> None:
-    """After all of this, a good front-end gets its memory freed, and nothing broke in the thread."""
+    """After all of this, a good front-end gets its memory freed: the serving thread is there."""
     assert served.serves_the_next()

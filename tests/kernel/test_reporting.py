@@ -1,0 +1,206 @@
+"""A real kernel reports its free pages to the served device, and really gives them back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from emulator.vhost_user.endpoint import Endpoint
+from emulator.vhost_user.server import Server
+from emulator.virtio.features import SUPPORTED, Feature
+from emulator.virtio.reporting_queue import Batch
+from guest_model.linux.errors import GuestUnavailableError
+from guest_model.linux.kernel import Kernel, find_kernel
+from guest_model.linux.machine import UmlMachine, work_folder
+from guest_model.linux.plan import Plan, PlannedPhase, PlannedTask
+from guest_model.linux.rootfs import agent, build_root
+from guest_model.workload.idle import Idle
+from guest_model.workload.task import Task
+from guest_model.workload.tmpfs import Tmpfs
+
+MIB, S = 1 << 20, 10**9
+ORDER_10 = 4 * MIB
+TIMEOUT_S = 60
+MINIMAL = Feature.PAGE_REPORTING | Feature.VERSION_1
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Kernel:
+    """Debian's package, installed or fetched."""
+    try:
+        agent()
+        return find_kernel()
+    except GuestUnavailableError as error:
+        pytest.skip(f"no real guest here: {error}")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """In memory, where the guest's memory file lies too."""
+    path = work_folder()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+class Guest:
+    """A guest on a socket, whose agent has said that the driver is loaded."""
+
+    def __init__(
+        self, kernel: Kernel, folder: Path, socket: Path, tasks: list[Task], mebibytes: int = 512
+    ) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "root").mkdir()
+        phases = [PlannedPhase([PlannedTask(task, 0)]) for task in tasks]
+        build_root(folder / "root", kernel, Plan(phases, None))
+        self.machine = UmlMachine(
+            kernel, folder, socket, memory_bytes=mebibytes * MIB, timeout_s=TIMEOUT_S
+        )
+
+    def begin(self) -> None:
+        """Wait for the driver, and let the agent go on."""
+        self.hear("start ")
+        self.machine.go_on()
+
+    def hear(self, start: str) -> None:
+        """Wait until the agent says something that starts so."""
+        while (said := self.machine.say(TIMEOUT_S)) is not None:
+            if said.text.startswith(start):
+                return
+        raise AssertionError(self.machine.last_lines())
+
+
+def until(condition: Callable[[], bool], limit_s: float = TIMEOUT_S) -> bool:
+    end = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class Heard:
+    """Every batch, by device."""
+
+    def __init__(self) -> None:
+        self.batches: dict[str, list[Batch]] = {}
+
+    def __call__(self, endpoint: Endpoint, batch: Batch) -> None:
+        self.batches.setdefault(endpoint.name, []).append(batch)
+
+
+@pytest.mark.parametrize("offered", [MINIMAL, SUPPORTED & ~Feature.RING_PACKED, SUPPORTED], ids=hex)
+def test_reported_memory_is_given_back(kernel: Kernel, folder: Path, offered: Feature) -> None:
+    """Batches of at most 32 blocks of 4 MiB, 2 s after the load; a deleted file's memory returns.
+
+    Whatever is offered: one SET_FEATURES or two, 3 queues or 5, split rings or packed ones.
+    """
+    heard, socket = Heard(), folder / "socket"
+    with Server(socket, offered=int(offered), observer=heard) as server:
+
+        def resident() -> int:
+            return server.call(server.endpoints[0].resident_bytes)
+
+        tasks: list[Task] = [Idle(5 * S), Tmpfs(200 * MIB, keep_ns=S), Idle(30 * S)]
+        guest = Guest(kernel, folder, socket, tasks)
+        with guest.machine as machine:
+            guest.begin()
+            loaded_ns = time.monotonic_ns()
+            guest.hear("phase index=1 start_ns")
+            before = resident()
+            idle = [len(batch.blocks) for batch in heard.batches["socket"]]
+            assert until(lambda: resident() > before + 190 * MIB)
+            assert until(lambda: resident() <= before * 1.05)
+            counters = server.counters()["socket"]
+            assert not machine.complaints
+    batches = heard.batches["socket"]
+    assert {int(size) for batch in batches for size in batch.blocks[:, 1]} == {ORDER_10}
+    assert 1.5 * S < batches[0].time_ns - loaded_ns < 5 * S
+    assert idle[:2] == [32, 32]
+    assert all(1 <= count <= 32 for count in idle)
+    reporting = counters["device"]["reporting"]
+    assert reporting["freed_bytes"] >= 180 * MIB
+    assert reporting["ineffective_bytes"] == 0
+    assert counters["device"]["queue_failures"] == {}
+    assert not any(name.startswith("refused") for name in counters["transport"])
+
+
+def test_guests_killed_in_the_middle_of_a_batch(kernel: Kernel, folder: Path) -> None:
+    """Ten times: killed after the discard, before the buffer is handed back; the next is served."""
+    guests: list[Guest] = []
+    killed: list[int] = []
+
+    def kill(_: Endpoint, batch: Batch) -> None:
+        if len(killed) < 10:
+            killed.append(len(batch.blocks))
+            guests[-1].machine.stop()
+
+    socket = folder / "socket"
+    with Server(socket, observer=kill) as server:
+        descriptors: list[int] = []
+        for number in range(11):
+            guest = Guest(kernel, folder / str(number), socket, [Idle(3 * S)], 256)
+            guests.append(guest)
+            with guest.machine:
+                guest.begin()
+                if number == 10:
+                    guest.hear("done")
+                else:
+                    assert until(lambda expected=number + 1: len(killed) == expected)
+            assert until(lambda: not server.counters()["socket"]["connected"])
+            descriptors.append(len(os.listdir("/proc/self/fd")))
+        counters = server.counters()["socket"]
+    assert len(set(descriptors)) == 1
+    assert counters["transport"]["connections"] == 11
+    assert counters["transport"]["ended_while_running"] >= 10
+    assert counters["device"]["reporting"]["batches"] > 10
+
+
+def test_sixteen_guests_survive_each_other(kernel: Kernel, folder: Path) -> None:
+    """One server, 16 devices: half of the guests are killed, and the others report on."""
+    heard = Heard()
+    sockets = [folder / f"device-{number}" for number in range(16)]
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(sockets, observer=heard))
+        tasks: list[Task] = [Tmpfs(32 * MIB, keep_ns=S), Idle(30 * S)]
+        guests = [
+            Guest(kernel, folder / f"guest-{number}", socket, tasks, 256)
+            for number, socket in enumerate(sockets)
+        ]
+        for guest in guests:
+            stack.enter_context(guest.machine)
+        for guest in guests:
+            guest.begin()
+        assert until(lambda: len(heard.batches) == 16)
+        for guest in guests[::2]:
+            guest.machine.stop()
+        rest = [socket.name for socket in sockets[1::2]]
+        counts = {name: len(heard.batches[name]) for name in rest}
+        assert until(lambda: all(len(heard.batches[name]) > counts[name] for name in rest))
+        counters = server.counters()
+        assert all(counters[name]["connected"] for name in rest)
+        assert all(counters[name]["device"]["queue_failures"] == {} for name in rest)
+        assert not any(guest.machine.complaints for guest in guests[1::2])
+        assert until(lambda: sum(c["connected"] for c in server.counters().values()) == 8)
+
+
+def test_an_idle_device_uses_no_cpu(kernel: Kernel, folder: Path) -> None:
+    """With a guest that has nothing left to report, the serving thread sleeps."""
+    heard, socket = Heard(), folder / "socket"
+    with Server(socket, observer=heard) as server:
+        guest = Guest(kernel, folder, socket, [Idle(30 * S)], 256)
+        with guest.machine:
+            guest.begin()
+            assert until(lambda: bool(heard.batches))
+            time.sleep(3)
+            count = len(heard.batches["socket"])
+            before = server.call(time.thread_time_ns)
+            time.sleep(3)
+            used_ns = server.call(time.thread_time_ns) - before
+            assert len(heard.batches["socket"]) == count
+    assert used_ns < 5_000_000
