@@ -40,7 +40,8 @@ int fpr_packed_driver_add(struct fpr_packed_driver *driver, const struct fpr_seg
                           uint32_t count, uint64_t token);
 /* Whether the device wants to be told of what was added since the last decision. */
 int fpr_packed_driver_should_kick(struct fpr_packed_driver *driver, uint32_t *kick);
-/* Take a used chain back: its token, and the bytes that the device says it wrote. FPR_EMPTY: none. */
+/* Take a used chain back: its token, and the bytes that the device says it wrote. FPR_EMPTY: none.
+ */
 int fpr_packed_driver_get(struct fpr_packed_driver *driver, uint64_t *token, uint32_t *written);
 /* Ask for no interrupts; the device may send some all the same. */
 int fpr_packed_driver_disable_interrupts(struct fpr_packed_driver *driver);

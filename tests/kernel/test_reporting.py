@@ -15,11 +15,10 @@ from emulator.vhost_user.endpoint import Endpoint
 from emulator.vhost_user.server import Server
 from emulator.virtio.features import SUPPORTED, Feature
 from emulator.virtio.reporting_queue import Batch
-from guest_model.linux.errors import GuestUnavailableError
-from guest_model.linux.kernel import Kernel, find_kernel
+from guest_model.linux.kernel import Kernel
 from guest_model.linux.machine import UmlMachine, work_folder
 from guest_model.linux.plan import Plan, PlannedPhase, PlannedTask
-from guest_model.linux.rootfs import agent, build_root
+from guest_model.linux.rootfs import build_root
 from guest_model.workload.idle import Idle
 from guest_model.workload.task import Task
 from guest_model.workload.tmpfs import Tmpfs
@@ -28,16 +27,6 @@ MIB, S = 1 << 20, 10**9
 ORDER_10 = 4 * MIB
 TIMEOUT_S = 60
 MINIMAL = Feature.PAGE_REPORTING | Feature.VERSION_1
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Kernel:
-    """Debian's package, installed or fetched."""
-    try:
-        agent()
-        return find_kernel()
-    except GuestUnavailableError as error:
-        pytest.skip(f"no real guest here: {error}")
 
 
 @pytest.fixture
