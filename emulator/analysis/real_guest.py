@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from emulator.inputs.guest_state import GuestState, guest_state
 from emulator.inputs.photograph import FreeLists, photograph
 from emulator.scenario.model import Phase, Scenario
-from emulator.scenario.workloads import Recording
+from emulator.scenario.workloads import Balloon, Recording
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.series import Series
 from emulator.simulation.simulate import Progress, Stopped
@@ -68,6 +68,11 @@ def plan_of(scenario: Scenario) -> Plan:
 def _planned(phase: Phase, scenario: Scenario, number: int) -> PlannedPhase:
     tasks = []
     for index, workload in enumerate(phase.run):
+        if isinstance(workload, Balloon):
+            raise PlanError(
+                f"phases[{number}].run[{index}]: the balloon of a real guest is the host's to "
+                "inflate, with `fpr ctl`; leave it out, or run it on the model"
+            )
         if isinstance(workload, Recording):
             raise PlanError(
                 f"phases[{number}].run[{index}]: a real guest cannot execute a recording, whose "

@@ -176,6 +176,28 @@ class Tmpfs(Part):
         return True
 
 
+class Balloon(Part):
+    """The host asks the guest for memory through the balloon, and gives it back at the end.
+
+    Balloons that run at once add up. The guest inflates as far as its memory goes.
+    """
+
+    kind: Literal["balloon"]
+    target_bytes: Size = Field(
+        alias="target", ge=4 * KIB, le=MAX_FILE_BYTES, multiple_of=4 * KIB, examples=["512MiB"]
+    )
+    """What the balloon shall hold."""
+    duration_ns: Duration | None = Field(
+        default=None, alias="duration", gt=0, le=MAX_DURATION_NS, examples=["10s"]
+    )
+    """When the guest may deflate it, from the start. Default: when the phase ends."""
+
+    @property
+    def ends(self) -> bool:
+        """Whether it stops by itself."""
+        return self.duration_ns is not None
+
+
 class Recording(Part):
     """The allocations and frees of a recorded kernel trace, at their recorded times.
 
@@ -201,5 +223,5 @@ class Recording(Part):
 
 
 Workload = Annotated[
-    Idle | PageFault | Memhog | Churn | Tmpfs | Recording, Field(discriminator="kind")
+    Idle | PageFault | Memhog | Churn | Tmpfs | Balloon | Recording, Field(discriminator="kind")
 ]

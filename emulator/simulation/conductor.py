@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from emulator.scenario.model import Scenario
-from emulator.scenario.workloads import Workload
+from emulator.scenario.workloads import Balloon, Workload
+from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
 from emulator.simulation.tasks import UNITS, TaskSource, tasks_of
@@ -69,7 +70,13 @@ class PhaseResult:
 class Conductor:
     """Runs the phases of a scenario on a machine."""
 
-    def __init__(self, machine: Machine, queue: EventQueue, tasks: TaskSource = tasks_of) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        queue: EventQueue,
+        balloon: BalloonWorker,
+        tasks: TaskSource = tasks_of,
+    ) -> None:
         self.finished_ns: int | None = None
         """When the last phase ended; None before."""
         self.phases: list[PhaseResult] = []
@@ -77,6 +84,7 @@ class Conductor:
         self._tasks = tasks
         self._scenario: Scenario = machine.scenario
         self._queue = queue
+        self._balloon = balloon
         self._running: list[_Running] = []
         self._held_until_ns = 0
 
@@ -141,6 +149,8 @@ class Conductor:
             self._running.append(_Running(task, first_owner, index, stream))
             cpu = task.cpu if task.cpu is not None else number
             self._machine.vcpus.start(number, cpu % self._scenario.guest.vcpus, now_ns)
+        if isinstance(workload, Balloon):
+            self._balloon.hold((phase, index), workload.target_bytes, now_ns)
         duration_ns = getattr(workload, "duration_ns", None)
         if duration_ns is not None:
             self._queue.at(now_ns + duration_ns, lambda at: self._end_of(phase, index, at))
@@ -152,6 +162,8 @@ class Conductor:
         for index, running in enumerate(self._running):
             if running.live and not running.exiting and workload in (None, running.workload):
                 self._stop_task(index, now_ns)
+        if workload is not None:
+            self._balloon.release((phase, workload), now_ns)
         self._end_if_over(now_ns)
 
     def _stop_task(self, index: int, now_ns: int) -> None:
@@ -169,6 +181,7 @@ class Conductor:
         if self.phases[-1].end_ns:
             return
         self.phases[-1].end_ns = now_ns
-        for result in self.phases[-1].workloads:
+        for index, result in enumerate(self.phases[-1].workloads):
             result.end_ns = result.end_ns or now_ns
+            self._balloon.release((len(self.phases) - 1, index), now_ns)
         self._queue.at(now_ns, self.start)

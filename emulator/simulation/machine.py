@@ -14,7 +14,8 @@ from emulator.native.random import Random
 from emulator.scenario.model import Guest, Scenario
 from emulator.simulation.backings import create_backing
 from emulator.simulation.real_start import RING_PFN, allocator_of, memory_map_of, populate
-from emulator.virtio.balloon import BalloonDevice
+from emulator.virtio.balloon import BalloonDevice, Work
+from emulator.virtio.features import QueueRole
 from emulator.virtio.guest_memory import GuestMemory, Region
 from emulator.virtio.virtqueue import RingFault
 from guest_model.allocator.allocator import Allocator
@@ -41,15 +42,22 @@ class InProcess:
     """Runs the device beside the guest: remembers what waits until its time has come."""
 
     def __init__(self) -> None:
-        self.kicked: int | None = None
+        self.kicked: set[int] = set()
+        self._config_changed = False
         self.failed: RingFault | None = None
 
     def queue_ready(self, index: int) -> None:
         """A kick; the latency of a notification passes before the device looks."""
-        self.kicked = index
+        self.kicked.add(index)
 
     def config_changed(self) -> None:
-        """Nothing that the model's driver acts on."""
+        """An interrupt to come."""
+        self._config_changed = True
+
+    def take_config_change(self) -> bool:
+        """Whether the configuration changed since this was last asked."""
+        changed, self._config_changed = self._config_changed, False
+        return changed
 
     def queue_failed(self, index: int, fault: RingFault) -> None:
         """The model's driver does not break rings; if it did, that is a defect."""
@@ -130,6 +138,17 @@ class Machine:
         cost = ffi.addressof(self._host_costs, "interrupt")
         return int(lib.fpr_cost_draw(cost, self._random.native))
 
+    def serve(self, role: QueueRole, now_ns: int) -> Work:
+        """Let the device work on a queue that the driver has kicked, and now waits for."""
+        index = self.device.index_of(role)
+        assert index in self.in_process.kicked, "an idle device wants a kick"
+        self.in_process.kicked.discard(index)
+        work = self.device.process(index, now_ns)
+        if self.in_process.failed is not None:
+            raise AssertionError(f"the ring broke: {self.in_process.failed.sentence}")
+        assert work.notify, "a driver that sleeps wants an interrupt"
+        return work
+
     def _populate_boot(self, guest: Guest) -> None:
         """What the kernel and the first processes hold when the run begins is resident."""
         for first, pages in self.memory_map.reserved:
@@ -156,7 +175,7 @@ class Machine:
             profile=DriverProfile(capacity=capacity),
         )
         self.driver.probe()
-        self.in_process.kicked = None
+        self.in_process.kicked.clear()
 
     def _allocate_ring(self, size_bytes: int) -> int:
         """Memory of the guest's kernel for a virtqueue, as its driver would take it."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from emulator.inputs.guest_state import GuestState
 from emulator.scenario.model import Scenario
+from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import NEVER_NS, EventQueue
 from emulator.simulation.conductor import Conductor, PhaseResult
 from emulator.simulation.explain import explain
@@ -41,6 +42,8 @@ class Outcome:
     allocator: dict[str, int]
     alloc_latency_ns: dict[str, int]
     fault_latency_ns: dict[str, int]
+    balloon_ns: int = 0
+    balloon: dict[str, int] = field(default_factory=dict)
     worker_ns: int = 0
     worker_runs: int = 0
     passes: int = 0
@@ -94,7 +97,8 @@ class _Run:
     ) -> None:
         self.machine = machine
         self.queue = EventQueue()
-        self.conductor = Conductor(machine, self.queue, tasks)
+        self.balloon = BalloonWorker(machine, self.queue, self._freed)
+        self.conductor = Conductor(machine, self.queue, self.balloon, tasks)
         self.sampler = Sampler(machine, self.queue)
         self.first_phase_ns = 0 if state is None else state.first_phase_ns
         self.worker = None
@@ -132,6 +136,10 @@ class _Run:
         self.conductor.cut_off(self.now_ns)
         self.sampler.take(self.now_ns)
 
+    def _freed(self, cpu: int, now_ns: int) -> None:
+        if self.worker is not None:
+            self.worker.notice(cpu, now_ns)
+
     def outcome(self) -> Outcome:
         """Collect what was found; every invariant of the allocator must hold."""
         machine, worker = self.machine, self.worker
@@ -147,6 +155,8 @@ class _Run:
             allocator={name: getattr(counters, name) for name in counters.__dataclass_fields__},
             alloc_latency_ns=machine.latency.summary(),
             fault_latency_ns=machine.backing.fault_latency().summary(),
+            balloon_ns=self.balloon.busy_ns,
+            balloon=self.balloon.counters(),
             worker_ns=worker.busy_ns if worker else 0,
             worker_runs=worker.runs if worker else 0,
             passes=worker.passes if worker else 0,

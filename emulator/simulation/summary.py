@@ -80,6 +80,7 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
             "fault_ns": host.fault_ns,
             "discard_ns": host.discard_ns,
             "worker_ns": outcome.worker_ns,
+            "balloon_ns": outcome.balloon_ns,
             "alloc_latency_ns": outcome.alloc_latency_ns,
         },
     }
@@ -94,6 +95,7 @@ def _guest(scenario: Scenario, outcome: Outcome) -> Summary:
         "oom_kills": sum(each.killed for each in work),
         "huge_faults": sum(each.huge_faults for each in work),
         "huge_fallbacks": sum(each.huge_fallbacks for each in work),
+        "balloon": outcome.balloon,
         "allocator": outcome.allocator,
         "phases": [_phase(phase) for phase in outcome.phases],
     }
@@ -128,9 +130,9 @@ def _workload(work: WorkloadResult) -> Summary:
 
 
 def runtime_ns(outcome: Outcome) -> int:
-    """Time in which vCPUs were busy: all tasks, their host faults, and the reporting worker."""
+    """Time in which vCPUs were busy: all tasks, their host faults, worker and balloon."""
     work = sum(each.busy_ns for phase in outcome.phases for each in phase.workloads)
-    return work + outcome.worker_ns
+    return work + outcome.worker_ns + outcome.balloon_ns
 
 
 def comparable_runtime_ns(run: Outcome, control: Outcome) -> int:
@@ -139,7 +141,7 @@ def comparable_runtime_ns(run: Outcome, control: Outcome) -> int:
     A loop without an end does less work in the same time; a job with an end takes longer for the
     same work. Each workload's time in the control is scaled by the ratio of the units done.
     """
-    total = 0
+    total = control.balloon_ns
     pairs = zip(run.phases, control.phases, strict=False)
     for mine, other in ((a, b) for x, y in pairs for a, b in zip(x.workloads, y.workloads)):  # noqa: B905
         if other.units:

@@ -22,6 +22,7 @@ UNITS = {
     "memhog": "pages",
     "churn": "operations",
     "tmpfs": "pages",
+    "balloon": "none",
     "recording": "pages",
 }
 """What a unit of work is, by kind of workload."""
@@ -33,7 +34,7 @@ def tasks_of(
     """The tasks of one workload; `place` is its (phase, index), which selects random numbers."""
     thp = scenario.guest.thp
     match workload:
-        case described.Idle():
+        case described.Idle() | described.Balloon():  # a balloon is the driver's work
             return [] if workload.duration_ns is None else [Idle(workload.duration_ns)]
         case described.PageFault():
             return [

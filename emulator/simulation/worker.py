@@ -104,19 +104,12 @@ class ReportingWorker:
         cost_ns = back * self._put_back_ns + len(batch) * self._isolate_ns + self._kick_exit_ns
         sent_ns = now_ns + self._charge(now_ns, cost_ns)
         self._machine.driver.submit(batch.copy(), len(batch))
-        assert self._machine.in_process.kicked is not None, "an idle device wants a kick"
         self._queue.at(sent_ns + self._machine.draw_kick_ns(), self._serve)
 
     def _serve(self, now_ns: int) -> None:
         """The kick has reached the device."""
         machine = self._machine
-        index, machine.in_process.kicked = machine.in_process.kicked, None
-        assert index is not None
-        assert machine.device.role_of(index) is QueueRole.REPORTING
-        work = machine.device.process(index, now_ns)
-        if machine.in_process.failed is not None:
-            raise AssertionError(f"the ring broke: {machine.in_process.failed.sentence}")
-        assert work.notify, "a driver that sleeps wants an interrupt"
+        work = machine.serve(QueueRole.REPORTING, now_ns)
         self._queue.at(now_ns + work.cost_ns + machine.draw_interrupt_ns(), self._complete)
 
     def _complete(self, now_ns: int) -> None:

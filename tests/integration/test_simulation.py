@@ -264,3 +264,49 @@ def test_an_idle_guest_of_1_tib_takes_little() -> None:
     with Machine(scenario(text), tasks=1, owners=1) as machine:
         touched_gib = -(-machine.backing.resident_bytes() // 1024**3)
         assert machine.allocator.metadata_bytes < touched_gib * 4 * MIB + 8 * MIB
+
+
+BALLOON = """
+guest: {memory: 512MiB, vcpus: 2, boot_used: 30MiB}
+reporting: {policy: POLICY}
+phases:
+  - run: [{kind: memhog, size: 300MiB}]
+  - run: [{kind: balloon, target: 200MiB, duration: 2s}, {kind: balloon, target: 40MiB}]
+    duration: 3s
+  - run: [{kind: idle, duration: 3s}]
+"""
+
+
+@pytest.mark.parametrize("policy", ["mainline", "none"])
+def test_a_balloon_is_inflated_and_deflated_at_the_end(policy: str) -> None:
+    """Targets of workloads add up, the host gets what was resident, and all pages come back."""
+    text = BALLOON.replace("POLICY", policy)
+    run = check(simulate(scenario(text)))
+    balloon = run.balloon
+    assert balloon["held_bytes_peak"] == balloon["inflated_bytes"] == 240 * MIB
+    assert balloon["deflated_bytes"] == 240 * MIB
+    assert (balloon["held_bytes_end"], balloon["target_bytes_end"]) == (0, 0)
+    assert balloon["rounds"] == 2 * 240
+    device = run.device["balloon"]
+    assert device["inflated_bytes"] == device["given_back_bytes"] == 240 * MIB
+    assert device["freed_bytes"] > 100 * MIB, "memhog's memory was resident"
+    assert device["held_bytes"] == 0
+    assert run.balloon_ns > 0
+    assert simulate(scenario(text)).balloon == balloon
+
+
+def test_a_balloon_larger_than_the_guest_takes_what_there_is() -> None:
+    """Where memory is short the driver sends what it has, pauses, and tries again."""
+    text = BALLOON.replace("POLICY", "none").replace("200MiB", "2GiB")
+    run = check(simulate(scenario(text)))
+    assert run.balloon["shortages"] >= 5
+    assert 300 * MIB < run.balloon["held_bytes_peak"] < 512 * MIB
+    assert run.balloon["held_bytes_end"] == 0
+
+
+def test_deflated_memory_is_reported() -> None:
+    """What comes out of the balloon is free memory: the worker reports it, once it has merged."""
+    run = check(simulate(scenario(BALLOON.replace("POLICY", "mainline"))))
+    before = check(simulate(scenario(BALLOON.replace("POLICY", "mainline").replace("3s}", "1s}"))))
+    reported = [each.device["reporting"]["reported_bytes"] for each in (before, run)]
+    assert reported[1] - reported[0] > 30 * MIB
