@@ -29,7 +29,8 @@ COMPLAINTS = ("is not a head", "out of range", "scheduling from the idle thread"
 """What the kernel prints when a device breaks its rings."""
 SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "fpr: "
-_TOOLS = ("setarch", "timeout")
+_TOOLS = ("setarch", "setpriv", "timeout")
+_ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
 _END = None
 
 
@@ -59,7 +60,7 @@ def work_folder() -> Path:
 class UmlMachine:
     """A running guest. Use as a context manager: its processes and its folder end with it.
 
-    It is ended after `timeout_s` by itself too, also where this process was killed.
+    It ends with the thread that made it, also where this process is killed, and after `timeout_s`.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class UmlMachine:
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._log_bytes = 0
         # Without randomization, the same frames are guest memory each time.
-        command = ["timeout", f"--kill-after={KILL_AFTER_S}", str(timeout_s), "setarch", "-R"]
+        command = [*_ENDS_WITH_PARENT, "timeout", f"--kill-after={KILL_AFTER_S}", str(timeout_s)]
         command += [
+            "setarch",
+            "-R",
             str(kernel.executable),
             f"mem={memory_bytes >> 20}M",
             f"virtio_uml.device={socket}:5",
@@ -141,13 +144,30 @@ class UmlMachine:
     def stop(self) -> None:
         """Kill all of its processes, if it still runs. May be called twice."""
         if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            group = self._kernel_group()
+            # Told to end, the kernel takes its helpers with it; `timeout` kills one that does not.
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(KILL_AFTER_S + 1)
+            for each in (self._process.pid, group):
+                if each is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(each, signal.SIGKILL)
             self._process.wait()
         self._reader.join()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
+
+    def _kernel_group(self) -> int | None:
+        """The kernel's process group, which is its own; None where it does not run yet."""
+        pid = self._process.pid
+        try:
+            child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+            group = os.getpgid(int(child))
+        except (OSError, IndexError):
+            return None
+        return None if group == os.getpgid(0) else group
 
     def _read(self) -> None:
         stream = self._process.stdout
