@@ -115,7 +115,7 @@ class Machine:
         pages = guest.boot_used_bytes // PAGE_BYTES
         if not pages:
             return
-        for frames in _allocate_boot(self.allocator, guest.vcpus, pages):
+        for frames in _allocate_boot(self.allocator, self.backing, guest.vcpus, pages):
             for first, count in _runs(frames):
                 self.backing.populate(first, count, 0)
 
@@ -169,7 +169,9 @@ def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
     return allocator
 
 
-def _allocate_boot(allocator: Allocator, cpus: int, pages: int) -> list[np.ndarray[Any, Any]]:
+def _allocate_boot(
+    allocator: Allocator, backing: Backing, cpus: int, pages: int
+) -> list[np.ndarray[Any, Any]]:
     """Take single pages on CPU 0 as a booting kernel does; the frames of each type."""
     rows: list[Op] = []
     shares = [(kind, pages * percent // 100) for kind, percent in BOOT_PERCENT]
@@ -178,16 +180,20 @@ def _allocate_boot(allocator: Allocator, cpus: int, pages: int) -> list[np.ndarr
         for owner, (kind, share) in enumerate(shares):
             count = share * (turn + 1) // BOOT_ROUNDS - share * turn // BOOT_ROUNDS
             rows.append(alloc(owner, count, type=kind))
-    port = ffi.new("struct fpr_memory_port *", {"touch": lib.fpr_residency_touch})
-    free_of_charge = ffi.new("struct fpr_guest_costs *")
     with Vcpus(
-        allocator, port, Histogram().native, cpus=cpus, tasks=1, owners=3, costs=free_of_charge
+        allocator,
+        backing.memory_port(),  # of no use: these operations write nothing
+        Histogram().native,
+        cpus=cpus,
+        tasks=1,
+        owners=3,
+        costs=ffi.new("struct fpr_guest_costs *"),  # free of charge
     ) as boot:
         boot.start(0, 0, 0)
         boot.run(1 << 50)
         boot.refill(0, chunk(rows))
         while boot.run(1 << 50).reason != StopReason.REFILL:
-            """Where memory ends, less is in use after boot."""
+            pass  # where memory ends, less is in use after boot
         return [boot.owned_blocks(owner) for owner in range(3)]
 
 
