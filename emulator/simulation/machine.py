@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from emulator.native import ffi, lib
+from emulator.native import NativeError, ffi, lib
 from emulator.native.histogram import Histogram
 from emulator.native.random import Random
 from emulator.scenario.model import Guest, Scenario
@@ -33,6 +33,12 @@ BOOT_ROUNDS = 16
 """Boot-time allocations of the three types come in so many turns each."""
 BOOT_PERCENT = ((MigrateType.UNMOVABLE, 30), (MigrateType.RECLAIMABLE, 10))
 """Kernel objects; the rest of what is used after boot is movable: page cache and processes."""
+
+
+class GuestTooSmallError(Exception):
+    """A guest of this description would not boot; the sentence says what to change."""
+
+    exit_code = 2
 
 
 class InProcess:
@@ -139,7 +145,21 @@ class Machine:
     def _allocate_ring(self, size_bytes: int) -> int:
         """Memory of the guest's kernel for a virtqueue, as its driver would take it."""
         order = (-(-size_bytes // PAGE_BYTES) - 1).bit_length()
-        pfn = self.allocator.alloc(0, order, MigrateType.UNMOVABLE)
+        try:
+            pfn = self.allocator.alloc(0, order, MigrateType.UNMOVABLE)
+        except NativeError as error:
+            if error.status != lib.FPR_NO_MEMORY:
+                raise
+            zones = [self.allocator.zone(index) for index in range(self.allocator.zones)]
+            free, kept = (
+                sum(pages) * PAGE_BYTES >> 20
+                for pages in zip(*((z.free_pages, z.config.min_pages) for z in zones), strict=True)
+            )
+            raise GuestTooSmallError(
+                f"{self.scenario.name}: this guest has no memory left for its virtqueues: {free} "
+                f"MiB are free after boot, and watermarks keep {kept} MiB of them; lower "
+                "guest.boot_used, guest.reserved or guest.min_free, or raise guest.memory"
+            ) from error
         self.backing.populate(pfn, 1 << order, 0)
         return pfn * PAGE_BYTES
 
@@ -201,8 +221,8 @@ def _runs(frames: np.ndarray[Any, Any]) -> Sequence[tuple[int, int]]:
     """Contiguous runs (first, count) of single frames."""
     if not len(frames):
         return ()
-    ordered = np.sort(frames)
-    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - np.uint64(2)) != 1)
+    ordered = np.sort(frames).astype(np.int64)  # frame 0 may be one of them
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 2) != 1)
     counts = np.diff(starts, append=len(ordered))
     return [(int(ordered[at]), int(n)) for at, n in zip(starts, counts, strict=True)]
 

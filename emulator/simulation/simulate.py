@@ -14,6 +14,7 @@ from emulator.simulation.machine import Machine
 from emulator.simulation.series import Sampler, Series
 from emulator.simulation.tasks import room_for
 from emulator.simulation.worker import ReportingWorker
+from guest_model.allocator.kswapd import end_boosts
 from guest_model.vcpus import StopReason
 from host_model.backing.interface import HostCounters
 
@@ -21,6 +22,9 @@ Progress = Callable[[int], None]
 """Called with the virtual time reached, now and then."""
 Stopped = Callable[[], bool]
 """Asked now and then whether the run is to end early."""
+KSWAPD_INTERVAL_NS = 20_000_000
+"""kswapd ends a boost some milliseconds after it was woken, here on this grid: in the control as
+well, so that reporting is all that the two runs differ in."""
 
 
 @dataclass
@@ -84,6 +88,7 @@ class _Run:
             self.worker.start(0)
         self.conductor.start(0)
         self.sampler.start(0)
+        self._run_kswapd(0)
         end_ns = self.machine.scenario.duration_ns or NEVER_NS
         while not self.complete and not stopped():
             horizon_ns = min(self.queue.next_ns, end_ns)
@@ -104,6 +109,10 @@ class _Run:
                     self.complete = over or self.now_ns >= end_ns
         self.conductor.cut_off(self.now_ns)
         self.sampler.take(self.now_ns)
+
+    def _run_kswapd(self, now_ns: int) -> None:
+        end_boosts(self.machine.allocator)
+        self.queue.at(now_ns + KSWAPD_INTERVAL_NS, self._run_kswapd)
 
     def outcome(self) -> Outcome:
         """Collect what was found; every invariant of the allocator must hold."""
