@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
-from emulator.inputs.golden import Golden, Phase
-from emulator.simulation.golden import Passes, PhasePrediction, first_difference, predict
-
-SCHEMA = "fpr.replay/1"
+from emulator.analysis.replay_document import SCHEMA
+from emulator.inputs.golden import Block, Golden, Phase
+from emulator.simulation.golden import Passes, PhasePrediction, predict
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,20 @@ def _passes(passes: Passes) -> list[dict[str, Any]]:
         {"batches": [[[pfn, 1 << order] for pfn, order in batch] for batch in batches]}
         for batches in passes
     ]
+
+
+def first_difference(real: Phase, predicted: PhasePrediction) -> str | None:
+    """The first place where prediction and reality differ, in words."""
+    for number, (pass_, batches) in enumerate(zip_longest(real.passes, predicted.passes)):
+        if pass_ is None or batches is None:
+            return f"pass {number} is only {'predicted' if pass_ is None else 'real'}"
+        for at, (truth, guess) in enumerate(zip_longest(pass_.batches, batches, fillvalue=())):
+            for entry, (one, other) in enumerate(zip_longest(truth, guess)):
+                if one != other:
+                    place = f"pass {number}, batch {at}, entry {entry}"
+                    return f"{place}: {_shown(one)} is real, {_shown(other)} predicted"
+    return None
+
+
+def _shown(block: Block | None) -> str:
+    return "nothing" if block is None else f"({block[0]:#x}, {block[1]})"

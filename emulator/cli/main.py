@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import click
@@ -125,12 +126,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
     An exception that is the user's or the machine's matter carries its code as `exit_code`, and
     its text says all that there is to say. Any other exception is a defect.
     """
+    _open_closed_streams()
     try:
         result = cli.main(args=arguments, prog_name="fpr", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else Exit.OK
     except (Exception, KeyboardInterrupt) as error:
         return _explain(error)
+
+
+def _open_closed_streams() -> None:
+    """Python has no stream where the caller closed it (`>&-`): then nobody reads what is said."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _explain(error: BaseException) -> int:

@@ -87,11 +87,11 @@ def command(
         finished=datetime.now().astimezone(),
         arguments=sys.argv[1:],
     )
-    results.write(folder, summary, series, manifest)
-    if as_json:
-        click.echo(results.as_json(summary).decode(), nl=False)
-    else:
-        click.echo(render(summary, run.series, levels=_levels()))
+    text = render(summary, run.series, levels=_levels())
+    try:
+        results.write(folder, summary, series, manifest)
+    finally:  # what a long run has found is told even where it cannot be kept
+        click.echo(results.as_json(summary).decode().rstrip("\n") if as_json else text)
     click.echo(f"results are in {folder}", err=True)
     if interrupted:
         click.echo("interrupted: the results are partial, `complete` is false", err=True)

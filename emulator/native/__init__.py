@@ -31,6 +31,8 @@ class NativeError(Exception):
         sentence = _SENTENCES.get(status, f"unknown status {status}")
         super().__init__(f"{what}: {sentence}" if what else sentence)
         self.status = status
+        if status == lib.FPR_HOST_MEMORY:
+            self.exit_code = 3  # the machine's matter, not a defect
 
 
 def check(status: int, what: str = "") -> None:

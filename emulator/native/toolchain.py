@@ -64,20 +64,27 @@ def make_environment(folder: Path) -> None:
         return
     subprocess.run([*make, "--without-pip"], check=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        unpack("python3-pip-whl", Path(scratch))
+        try:
+            unpack("python3-pip-whl", Path(scratch))
+        except Lacking as error:
+            raise Lacking(f"pip is missing, {error}: apt-get install python3-venv") from error
         (wheel,) = Path(scratch).glob("usr/share/python-wheels/pip-*.whl")
         pip = (python, f"{wheel}/pip", "--quiet", "--disable-pip-version-check")
         subprocess.run([*pip, "install", "--no-index", wheel], check=True)
+
+
+def need_compiler(compiler: Sequence[str]) -> None:
+    """A C compiler with a C library is for the machine to bring."""
+    if not shutil.which(compiler[0]):
+        raise Lacking(f"there is no C compiler {compiler[0]}: apt-get install gcc")
+    if not compiles(compiler, "#include <stdio.h>\n", Path()):
+        raise Lacking("the C compiler has no C library: apt-get install libc6-dev")
 
 
 def provide_headers(folder: Path, compiler: Sequence[str]) -> None:
     """Python.h, from the machine or else in the environment's own `include`."""
     include = folder / "include"
     probe = "#include <Python.h>\n"
-    if not shutil.which(compiler[0]):
-        raise Lacking(f"there is no C compiler {compiler[0]}: apt-get install gcc")
-    if not compiles(compiler, "#include <stdio.h>\n", include):
-        raise Lacking("the C compiler has no C library: apt-get install libc6-dev")
     if compiles(compiler, probe, include):
         return
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -98,13 +105,11 @@ def provide_headers(folder: Path, compiler: Sequence[str]) -> None:
 def main() -> int:
     """Command line of this script."""
     folder = Path(sys.argv[1]).absolute()
+    compiler = os.environ.get("CC", "cc").split()
     try:
+        need_compiler(compiler)
         make_environment(folder)
-    except Lacking as error:
-        print(f"there is no pip, {error}: apt-get install python3-venv", file=sys.stderr)
-        return LACKING
-    try:
-        provide_headers(folder, os.environ.get("CC", "cc").split())
+        provide_headers(folder, compiler)
     except Lacking as error:
         print(error, file=sys.stderr)
         return LACKING

@@ -91,6 +91,9 @@ def _overhead(summary: Summary) -> Iterator[str]:
     if overhead is None:
         yield _row("overhead", "unknown: no control run was made")
         return
+    if overhead["runtime_ns"] is None:
+        yield _row("overhead", "unknown: the two runs were interrupted at different points")
+        return
     text = f"{duration(overhead['runtime_ns'])} ({overhead['runtime_ns']:,} ns), of which"
     if overhead["runtime_pct"] is not None:
         text = f"{percent(overhead['runtime_pct'])} of the vCPUs' time, {text}"

@@ -41,6 +41,8 @@ from host_model.costs import PROFILES, profile_names
 
 MAX_VCPUS = 1024
 """Far above any product's limit; each vCPU costs per-CPU lists in every zone."""
+MAX_MEMORY_BYTES = 15 * TIB
+"""Frame numbers have 32 bits, and the hole below 4 GiB takes some of them."""
 MAX_PHASES = 1000
 MAX_PARALLEL = 256
 MIN_PCP_HIGH_FRACTION = 8
@@ -149,7 +151,7 @@ class Guest(Part):
         default=written("4GiB"),
         alias="memory",
         ge=64 * MIB,
-        le=16 * TIB,
+        le=MAX_MEMORY_BYTES,
         multiple_of=2 * MIB,
         examples=["4GiB"],
     )
@@ -355,7 +357,7 @@ class Expectation(Part):
         if self.min is None and self.max is None:
             raise mistake("nothing is expected of it", "write `min:`, `max:` or both")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise mistake("`max` is less than `min`", f"write {self.min:g} or more", ("max",))
+            raise mistake("`max` is less than `min`", f"write {self.min} or more", ("max",))
         return self
 
 

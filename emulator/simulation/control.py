@@ -102,10 +102,13 @@ def run_with_control(
     progress: Progress = lambda _: None,
     control_progress: Progress = lambda _: None,
     stopped: Stopped = lambda: False,
-) -> tuple[Outcome, Outcome]:
-    """Run a scenario and its control: at the same time, or in turn where costs are measured."""
+) -> tuple[Outcome, Outcome | None]:
+    """Run a scenario and its control: at the same time, or in turn where costs are measured; then
+    there is no control where the run was stopped."""
     if scenario.host.backing.kind != "simulated":
         run = simulate(scenario, progress=progress, stopped=stopped)
+        if stopped():
+            return run, None
         control = simulate(scenario, reporting=False, progress=control_progress, stopped=stopped)
         return run, control
     with _Child(scenario, control_progress) as child:

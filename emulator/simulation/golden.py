@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
-from emulator.inputs.golden import Block, Golden, Phase, Snapshot
+from emulator.inputs.golden import Block, Golden, Snapshot
 from emulator.inputs.golden_lists import (
     WALK,
     Filler,
@@ -75,23 +74,6 @@ def predict(golden: Golden, create: Create = Allocator) -> tuple[PhasePrediction
         if number == 0:
             snapshot = min(1, len(golden.snapshots) - 1)
     return tuple(result)
-
-
-def first_difference(real: Phase, predicted: PhasePrediction) -> str | None:
-    """The first place where prediction and reality differ, in words."""
-    for number, (pass_, batches) in enumerate(zip_longest(real.passes, predicted.passes)):
-        if pass_ is None or batches is None:
-            return f"pass {number} is only {'predicted' if pass_ is None else 'real'}"
-        for at, (truth, guess) in enumerate(zip_longest(pass_.batches, batches, fillvalue=())):
-            for entry, (one, other) in enumerate(zip_longest(truth, guess)):
-                if one != other:
-                    place = f"pass {number}, batch {at}, entry {entry}"
-                    return f"{place}: {_shown(one)} is real, {_shown(other)} predicted"
-    return None
-
-
-def _shown(block: Block | None) -> str:
-    return "nothing" if block is None else f"({block[0]:#x}, {block[1]})"
 
 
 @dataclass(slots=True)

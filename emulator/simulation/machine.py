@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from emulator.inputs.guest_state import GuestState
-from emulator.native import ffi, lib
+from emulator.native import NativeError, ffi, lib
 from emulator.native.histogram import Histogram
 from emulator.native.random import Random
 from emulator.scenario.model import Guest, Scenario
@@ -36,6 +36,12 @@ BOOT_ROUNDS = 16
 """Boot-time allocations of the three types come in so many turns each."""
 BOOT_PERCENT = ((MigrateType.UNMOVABLE, 30), (MigrateType.RECLAIMABLE, 10))
 """Kernel objects; the rest of what is used after boot is movable: page cache and processes."""
+
+
+class GuestTooSmallError(Exception):
+    """A guest of this description would not boot; the sentence says what to change."""
+
+    exit_code = 2
 
 
 class InProcess:
@@ -156,7 +162,7 @@ class Machine:
         pages = guest.boot_used_bytes // PAGE_BYTES
         if not pages:
             return
-        for frames in _allocate_boot(self.allocator, guest.vcpus, pages):
+        for frames in _allocate_boot(self.allocator, self.backing, guest.vcpus, pages):
             for first, count in _runs(frames):
                 self.backing.populate(first, count, 0)
 
@@ -184,7 +190,21 @@ class Machine:
             pfn = -(-self._next_ring_pfn // (1 << order)) << order
             self._next_ring_pfn = pfn + (1 << order)
             return pfn * PAGE_BYTES
-        pfn = self.allocator.alloc(0, order, MigrateType.UNMOVABLE)
+        try:
+            pfn = self.allocator.alloc(0, order, MigrateType.UNMOVABLE)
+        except NativeError as error:
+            if error.status != lib.FPR_NO_MEMORY:
+                raise
+            zones = [self.allocator.zone(index) for index in range(self.allocator.zones)]
+            free, kept = (
+                sum(pages) * PAGE_BYTES >> 20
+                for pages in zip(*((z.free_pages, z.config.min_pages) for z in zones), strict=True)
+            )
+            raise GuestTooSmallError(
+                f"{self.scenario.name}: this guest has no memory left for its virtqueues: {free} "
+                f"MiB are free after boot, and watermarks keep {kept} MiB of them; lower "
+                "guest.boot_used, guest.reserved or guest.min_free, or raise guest.memory"
+            ) from error
         self.backing.populate(pfn, 1 << order, 0)
         return pfn * PAGE_BYTES
 
@@ -214,7 +234,9 @@ def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
     return allocator
 
 
-def _allocate_boot(allocator: Allocator, cpus: int, pages: int) -> list[np.ndarray[Any, Any]]:
+def _allocate_boot(
+    allocator: Allocator, backing: Backing, cpus: int, pages: int
+) -> list[np.ndarray[Any, Any]]:
     """Take single pages on CPU 0 as a booting kernel does; the frames of each type."""
     rows: list[Op] = []
     shares = [(kind, pages * percent // 100) for kind, percent in BOOT_PERCENT]
@@ -223,16 +245,20 @@ def _allocate_boot(allocator: Allocator, cpus: int, pages: int) -> list[np.ndarr
         for owner, (kind, share) in enumerate(shares):
             count = share * (turn + 1) // BOOT_ROUNDS - share * turn // BOOT_ROUNDS
             rows.append(alloc(owner, count, type=kind))
-    port = ffi.new("struct fpr_memory_port *", {"touch": lib.fpr_residency_touch})
-    free_of_charge = ffi.new("struct fpr_guest_costs *")
     with Vcpus(
-        allocator, port, Histogram().native, cpus=cpus, tasks=1, owners=3, costs=free_of_charge
+        allocator,
+        backing.memory_port(),  # of no use: these operations write nothing
+        Histogram().native,
+        cpus=cpus,
+        tasks=1,
+        owners=3,
+        costs=ffi.new("struct fpr_guest_costs *"),  # free of charge
     ) as boot:
         boot.start(0, 0, 0)
         boot.run(1 << 50)
         boot.refill(0, chunk(rows))
         while boot.run(1 << 50).reason != StopReason.REFILL:
-            """Where memory ends, less is in use after boot."""
+            pass  # where memory ends, less is in use after boot
         return [boot.owned_blocks(owner) for owner in range(3)]
 
 
@@ -240,8 +266,8 @@ def _runs(frames: np.ndarray[Any, Any]) -> Sequence[tuple[int, int]]:
     """Contiguous runs (first, count) of single frames."""
     if not len(frames):
         return ()
-    ordered = np.sort(frames)
-    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - np.uint64(2)) != 1)
+    ordered = np.sort(frames).astype(np.int64)  # frame 0 may be one of them
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 2) != 1)
     counts = np.diff(starts, append=len(ordered))
     return [(int(ordered[at]), int(n)) for at, n in zip(starts, counts, strict=True)]
 

@@ -9,6 +9,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +60,7 @@ def write(
     """Write all of it or nothing. `series` has a prefix for the columns of each run."""
     check_free(folder)
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    parents = [each for each in partial.absolute().parents if not each.exists()]
     try:
         partial.mkdir(parents=True)
         _write_file(partial / SUMMARY, lambda file: file.write(as_json(summary)))
@@ -71,9 +73,14 @@ def write(
         _write_file(partial / SERIES, lambda file: np.savez_compressed(file, **columns))
         partial.rename(folder)
     except OSError as error:
-        raise _explained(folder, error) from error
-    finally:
         shutil.rmtree(partial, ignore_errors=True)
+        for parent in parents:  # empty, unless somebody else has come to use it
+            with suppress(OSError):
+                parent.rmdir()
+        raise _explained(folder, error) from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def as_json(document: object) -> bytes:

@@ -17,6 +17,7 @@ from emulator.simulation.series import Sampler, Series
 from emulator.simulation.tasks import TaskSource, room_for, tasks_of
 from emulator.simulation.worker import ReportingWorker
 from emulator.virtio.reporting_queue import Batch
+from guest_model.allocator.kswapd import end_boosts
 from guest_model.vcpus import StopReason
 from host_model.backing.interface import HostCounters
 from host_model.costs import CostProfile
@@ -27,6 +28,9 @@ Observer = Callable[[Batch], None]
 """Called with every batch that the device was handed."""
 Stopped = Callable[[], bool]
 """Asked now and then whether the run is to end early."""
+KSWAPD_INTERVAL_NS = 20_000_000
+"""kswapd ends a boost some milliseconds after it was woken, here on this grid: in the control as
+well, so that reporting is all that the two runs differ in."""
 
 
 @dataclass
@@ -115,6 +119,7 @@ class _Run:
         self.queue.at(self.first_phase_ns, self.conductor.start)
         self.queue.run_until(0)
         self.sampler.start(0)
+        self._run_kswapd(0)
         end_ns = self.machine.scenario.duration_ns or NEVER_NS
         while not self.complete and not stopped():
             horizon_ns = min(self.queue.next_ns, end_ns)
@@ -139,6 +144,10 @@ class _Run:
     def _freed(self, cpu: int, now_ns: int) -> None:
         if self.worker is not None:
             self.worker.notice(cpu, now_ns)
+
+    def _run_kswapd(self, now_ns: int) -> None:
+        end_boosts(self.machine.allocator)
+        self.queue.at(now_ns + KSWAPD_INTERVAL_NS, self._run_kswapd)
 
     def outcome(self) -> Outcome:
         """Collect what was found; every invariant of the allocator must hold."""

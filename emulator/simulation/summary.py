@@ -156,11 +156,19 @@ def overhead(run: Outcome, control: Outcome) -> Summary:
 
     `runtime_ns` is the vCPU time that the work took beyond what the control needs for it; faults
     and worker are parts of it. Discards run on the host beside the guest. Footprints are compared
-    up to the last sample that both runs have.
+    up to the last sample that both runs have. Runs that were interrupted did not do the same work:
+    only what they saved until then can be compared.
     """
+    saved = _saved_byte_seconds(run, control)
+    if not (run.complete and control.complete):
+        names = ("runtime_pct", "runtime_ns", "fault_ns", "worker_ns", "discard_ns")
+        return {
+            **dict.fromkeys(names),
+            "saved_byte_seconds": saved,
+            "fault_ns_per_saved_gib_second": None,
+        }
     expected = comparable_runtime_ns(run, control)
     extra = runtime_ns(run) - expected
-    saved = _saved_byte_seconds(run, control)
     fault_ns = run.host.fault_ns - control.host.fault_ns
     return {
         "runtime_pct": _percent(extra, expected),

@@ -13,7 +13,6 @@ from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
 from emulator.virtio.features import QueueRole
 from guest_model.allocator.boundary import BoundaryLists
-from guest_model.allocator.kswapd import end_boosts
 from guest_model.reporting.boundary import BoundaryPolicy
 from guest_model.reporting.mainline import Batch, MainlinePolicy
 from guest_model.reporting.timer_wheel import Jiffies
@@ -43,7 +42,6 @@ class ReportingWorker:
         """How often the worker ran, also where it found nothing to report."""
         self.passes = 0
         """Runs that reported at least one batch."""
-        self.batches = 0
         self.busy_ns = 0
         """Time that it took of its vCPU."""
         self.in_flight: Batch | None = None
@@ -80,7 +78,6 @@ class ReportingWorker:
     def _run(self, now_ns: int) -> None:
         self.runs += 1
         self._reported = False
-        end_boosts(self._machine.allocator)
         self._pass = self._policy.run_pass()
         self._go_on(now_ns, None)
 
@@ -93,13 +90,12 @@ class ReportingWorker:
             batch = next(self._pass) if taken is None else self._pass.send(taken)
         except StopIteration as end:
             self._pass = None
-            self.passes += self._reported
             now_ns += self._charge(now_ns, back * self._put_back_ns)
             if end.value:
                 self._set_timer(now_ns)
             return
+        self.passes += not self._reported
         self._reported = True
-        self.batches += 1
         self.in_flight = batch
         cost_ns = back * self._put_back_ns + len(batch) * self._isolate_ns + self._kick_exit_ns
         sent_ns = now_ns + self._charge(now_ns, cost_ns)

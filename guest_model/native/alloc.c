@@ -149,7 +149,8 @@ int fpr_free(struct fpr_allocator *a, uint32_t cpu, uint64_t pfn, uint32_t order
     const struct fpr_page *page;
     uint32_t label;
 
-    if (!zone || cpu >= a->config.cpus || pfn & (((uint64_t)1 << order) - 1))
+    if (!zone || cpu >= a->config.cpus || order > a->config.top_order ||
+        pfn & (((uint64_t)1 << order) - 1))
         return FPR_BAD_ARGUMENT;
     page = fpr_page(a, pfn);
     if (page->state != FPR_PAGE_ALLOCATED || page->order != order)

@@ -18,8 +18,6 @@ CAPACITY = 16
 """v9 takes the size of the reporting ring, but no more than this."""
 HIGH_WATER = 32
 """Unreported blocks of an order in a zone that are worth a pass."""
-DELAY_S = 0.1
-"""HZ / 10 from the request to the worker."""
 
 
 class BoundaryPolicy:

@@ -80,7 +80,7 @@ class Churn(Task):
             owner = unused.pop()
             self._live.append((owner, pages))
             self._live_pages += pages
-            return anonymous(first_owner + owner, pages, huge=self.huge)
+            return anonymous(first_owner + owner, pages, huge=self.huge, counted=False)
         if not self._live:
             return []
         index = self.random.below(len(self._live))

@@ -47,9 +47,12 @@ def pages_of(size_bytes: int) -> int:
     return -(-size_bytes // PAGE_BYTES)
 
 
-def anonymous(owner: int, pages: int, *, huge: bool) -> list[Op]:
-    """Write each page of a new anonymous mapping, by huge pages as far as they fit."""
-    flags = OpFlags.FAULTED | OpFlags.ZEROED | OpFlags.COUNTED
+def anonymous(owner: int, pages: int, *, huge: bool, counted: bool = True) -> list[Op]:
+    """Write each page of a new anonymous mapping, by huge pages as far as they fit. `counted`:
+    each is a unit of work."""
+    flags = OpFlags.FAULTED | OpFlags.ZEROED
+    if counted:
+        flags |= OpFlags.COUNTED
     rows = []
     if huge and pages >> HUGE_ORDER:
         blocks = pages >> HUGE_ORDER

@@ -11,6 +11,7 @@ import numpy as np
 __all__ = ["available_bytes", "thp_setting", "warm_up"]
 
 _CGROUP = Path("/sys/fs/cgroup")
+_WARM_UP_PAGES = 1 << 16
 _THP = Path("/sys/kernel/mm/transparent_hugepage")
 
 
@@ -65,5 +66,6 @@ def warm_up(size: int) -> None:
         if thp_setting(shared=False) == "madvise":
             memory.madvise(mmap.MADV_HUGEPAGE)
         pages = np.frombuffer(memory, dtype=np.uint8)[:: mmap.PAGESIZE]
-        pages[:] = 1
+        for first in range(0, len(pages), _WARM_UP_PAGES):  # between two, Ctrl-C is heard
+            pages[first : first + _WARM_UP_PAGES] = 1
         del pages  # a mapping with a view on it cannot be closed

@@ -13,8 +13,9 @@ from itertools import pairwise
 
 import pytest
 
+from emulator.analysis.golden_document import first_difference
 from emulator.inputs.golden import load_golden
-from emulator.simulation.golden import first_difference, predict
+from emulator.simulation.golden import predict
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.config import MigrateType, ZoneClass
 from guest_model.allocator.reference import ReferenceAllocator

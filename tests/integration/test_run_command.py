@@ -219,6 +219,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(small: Path, tmp_path: 
     done = fpr("run", small, "--no-control", "-o", tmp_path / "out", preexec_fn=limit)
     assert done.returncode == Exit.LACKING
     assert "nothing was written: make room" in done.stderr
+    assert "given back" in done.stdout  # what was found is not lost
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.yaml"]
 

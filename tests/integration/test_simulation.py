@@ -9,7 +9,8 @@ import pytest
 
 from emulator.scenario.load import load, parse
 from emulator.scenario.model import Scenario
-from emulator.simulation.machine import Machine
+from emulator.simulation.control import run_with_control
+from emulator.simulation.machine import GuestTooSmallError, Machine
 from emulator.simulation.simulate import Outcome, simulate
 from emulator.simulation.summary import overhead, summarize
 from tests.support import BOOT_TMPFS
@@ -78,6 +79,43 @@ def test_overhead_is_the_difference_of_the_two_runs() -> None:
     assert result["runtime_ns"] == result["worker_ns"]
     assert result["saved_byte_seconds"] > 3 * 170 * MIB
     assert result["discard_ns"] == run.host.discard_ns
+
+
+def test_reporting_that_never_reports_changes_nothing() -> None:
+    """A guest too small for any pass, fragmented until watermarks are boosted, and its control:
+    kswapd ends boosts in both alike."""
+    text = """
+guest: {memory: 66MiB, vcpus: 2}
+phases:
+  - run: [{kind: tmpfs, size: 1GiB, keep: 3s, repeat: 3}]
+"""
+    run = check(simulate(scenario(text)))
+    control = check(simulate(scenario(text), reporting=False))
+    assert run.allocator["fallbacks"] > 0
+    assert run.worker_runs > 0 == run.device["reporting"]["batches"]
+    assert run.phases == control.phases
+    assert set(overhead(run, control).values()) == {0, None}
+
+
+def test_a_guest_without_memory_for_its_rings_is_the_users_mistake() -> None:
+    """It would not boot; the sentence says what keeps the memory and what to change."""
+    text = """
+guest: {memory: 512MiB, min_free: 1GiB}
+phases: [{run: [{kind: idle, duration: 1s}]}]
+"""
+    sentence = "watermarks keep 1023 MiB of them; .* raise guest.memory"
+    with pytest.raises(GuestTooSmallError, match=sentence) as error:
+        simulate(scenario(text))
+    assert error.value.exit_code == 2
+
+
+def test_frame_0_may_be_in_use() -> None:
+    """A guest that reserves nothing gives its very first frame to its kernel."""
+    text = """
+guest: {memory: 512MiB, reserved: 0B, boot_used: 380MiB}
+phases: [{run: [{kind: idle, duration: 1s}]}]
+"""
+    assert check(simulate(scenario(text))).explain["used_bytes"] >= 380 * MIB
 
 
 def test_memory_used_again_is_faulted_in_again() -> None:
@@ -181,6 +219,15 @@ def test_a_run_that_is_stopped_says_so_and_keeps_what_it_found() -> None:
     summary = summarize(scenario(EVERYTHING), outcome, None)
     assert summary["complete"] is False
     assert summary["control"] is None
+
+
+def test_a_measured_run_that_is_stopped_has_no_control() -> None:
+    """On real memory the two run in turn: after Ctrl-C nobody waits for the second."""
+    text = EVERYTHING + "host: {backing: {kind: anonymous}}\n"
+    asked = iter([False] * 40)
+    run, control = run_with_control(scenario(text), stopped=lambda: next(asked, True))
+    assert not run.complete
+    assert control is None
 
 
 def test_progress_is_told_in_virtual_time() -> None:

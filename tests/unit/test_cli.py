@@ -11,6 +11,7 @@ import click
 import pytest
 
 from emulator.cli import main, probes
+from emulator.native import NativeError, lib
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUICKSTART = str(CONFIGS / "quickstart.yaml")
@@ -43,6 +44,8 @@ class _Failed(Exception):
         (FileNotFoundError(2, "No such file or directory", "x.bin"), 3, "x.bin: No such file"),
         (OSError(28, "No space left on device"), 3, "No space left on device; make room"),
         (MemoryError(), 3, "not enough memory"),
+        (NativeError(lib.FPR_HOST_MEMORY, "map"), 3, "could not get memory from its own kernel"),
+        (NativeError(lib.FPR_INVALID, "map"), 70, "this is a defect of fpr"),
         (ValueError("boom"), 70, "this is a defect of fpr"),
         (OSError(22, "Invalid argument"), 70, "this is a defect of fpr"),
         (KeyboardInterrupt(), 130, "interrupted"),
@@ -72,6 +75,20 @@ def test_closed_pipe_is_quiet() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 141
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_closed_streams_are_no_defect(stream: int) -> None:
+    """`fpr schema >&-` has nobody to tell, and works."""
+    script = "from emulator.cli.main import main; main()"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {stream}>&-', "sh", sys.executable, "-c", script, "schema"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert (done.stdout == b"") == (stream == 1)
 
 
 def test_unknown_command_proposes_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,10 @@ import json
 
 import pytest
 
+from emulator.analysis.golden_document import first_difference
 from emulator.inputs.errors import RecordingError
 from emulator.inputs.golden import Phase, load_golden
-from emulator.simulation.golden import first_difference, predict
+from emulator.simulation.golden import predict
 from guest_model.allocator.config import MigrateType, ZoneClass
 
 M = MigrateType.MOVABLE

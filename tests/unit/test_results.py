@@ -40,7 +40,7 @@ def test_a_failure_in_the_middle_leaves_nothing(
 
     monkeypatch.setattr(results.np, "savez_compressed", fail)
     with pytest.raises(results.ResultsError, match="nothing was written") as caught:
-        results.write(tmp_path / "out", {}, SERIES, {})
+        results.write(tmp_path / "a" / "b" / "out", {}, SERIES, {})
     assert caught.value.exit_code == code
     assert remedy in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -57,6 +57,16 @@ def test_a_job_with_an_end_takes_longer() -> None:
     assert overhead(run, control)["worker_ns"] == 5
 
 
+def test_interrupted_runs_are_compared_by_what_they_saved_only() -> None:
+    """They stopped at different points: their costs are of different work."""
+    run, control = outcome((7, 110), worker_ns=5), outcome((3, 40), samples=((0, 0), (10, 99)))
+    control.complete = False
+    result = overhead(run, control)
+    assert result.pop("saved_byte_seconds") == 99
+    assert set(result.values()) == {None}
+    assert result.keys() | {"saved_byte_seconds"} == overhead(run, run).keys()
+
+
 def test_a_loop_without_an_end_does_less() -> None:
     """90 units in the time of 100: the control needs 90 % of its time for them."""
     run, control = outcome((90, 1000)), outcome((100, 1000))

@@ -84,7 +84,7 @@ def test_a_machine_of_another_distribution_is_told_what_to_install(
 
 
 def test_a_missing_compiler_ends_with_exit_code_3(tmp_path: Path) -> None:
-    """Exit code 3: this machine lacks something; the environment itself was made."""
+    """Exit code 3: this machine lacks something; nothing was made."""
     done = subprocess.run(
         [sys.executable, "-I", SCRIPT, tmp_path / "venv"],
         env={"CC": "no-such-compiler", "PATH": "/usr/bin:/bin"},
@@ -94,7 +94,7 @@ def test_a_missing_compiler_ends_with_exit_code_3(tmp_path: Path) -> None:
     )
     assert done.returncode == toolchain.LACKING
     assert done.stderr == "there is no C compiler no-such-compiler: apt-get install gcc\n"
-    assert (tmp_path / "venv" / "bin" / "python").exists()
+    assert not (tmp_path / "venv").exists()
 
 
 def test_a_missing_header_is_noticed_by_the_compiler_itself(tmp_path: Path) -> None:
@@ -103,3 +103,13 @@ def test_a_missing_header_is_noticed_by_the_compiler_itself(tmp_path: Path) -> N
         pytest.skip("no C compiler")
     assert toolchain.compiles(["cc"], "#include <stdio.h>\n", tmp_path)
     assert not toolchain.compiles(["cc"], "#include <no_such_header.h>\n", tmp_path)
+
+
+def test_an_environment_without_pip_is_named_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where python3-venv is missing and its pip cannot be unpacked, either."""
+    monkeypatch.setattr(toolchain, "_succeeds", lambda *_command, **_how: False)
+    monkeypatch.setattr(toolchain.shutil, "which", lambda _name: None)
+    with pytest.raises(toolchain.Lacking, match=r"pip is missing.*apt-get install python3-venv"):
+        toolchain.make_environment(tmp_path / "venv")

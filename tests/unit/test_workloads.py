@@ -135,6 +135,13 @@ def test_churn_keeps_to_its_limit_and_comes_near_it() -> None:
     assert 90 * 256 < most <= 100 * 256
 
 
+def test_churn_counts_its_operations() -> None:
+    """A unit of work is one allocation or free, however many pages it has."""
+    ops = stream(churn(operations=500))
+    assert ops["count"][ops["kind"] == OpKind.UNITS].sum() == 500
+    assert not (ops["flags"][ops["kind"] == OpKind.ALLOC] & OpFlags.COUNTED).any()
+
+
 def test_churn_is_a_function_of_its_random_numbers() -> None:
     """The same seed gives the same stream; another one another."""
     assert np.array_equal(stream(churn(1)), stream(churn(1)))
