@@ -104,7 +104,8 @@ def test_reported_memory_is_given_back(kernel: Kernel, folder: Path, offered: Fe
             before = resident()
             idle = [len(batch.blocks) for batch in heard.batches["socket"]]
             assert until(lambda: resident() > before + 190 * MIB)
-            assert until(lambda: resident() <= before * 1.05)
+            # Blocks below order 10 stay; a guest that had ended would hold nothing at all.
+            assert until(lambda: before // 2 < resident() <= before * 1.05 + ORDER_10, 20)
             counters = server.counters()["socket"]
             assert not machine.complaints
     batches = heard.batches["socket"]
