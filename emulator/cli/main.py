@@ -18,6 +18,7 @@ import click
 COMMANDS = {
     "run": "Run a scenario, with reporting and without, and compare.",
     "replay": "Predict what a recorded guest reported, and compare.",
+    "record": "Make a recording of a real guest: script, serve, import.",
     "ctl": "Talk to a running device: balloon, stats, hint, status.",
     "linux": "Run a scenario's workload on a real Linux kernel.",
     "truth": "Run a scenario on the model and on a real kernel, and compare.",
