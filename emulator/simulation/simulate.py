@@ -81,6 +81,7 @@ class _Run:
         self.worker = ReportingWorker(machine, self.queue) if reporting else None
         self.now_ns = 0
         self.complete = False
+        self._fallbacks = 0
 
     def go(self, progress: Progress, stopped: Stopped) -> None:
         """Run to the end of the scenario, or until somebody stops it."""
@@ -111,7 +112,10 @@ class _Run:
         self.sampler.take(self.now_ns)
 
     def _run_kswapd(self, now_ns: int) -> None:
-        end_boosts(self.machine.allocator)
+        fallbacks = self.machine.allocator.counters.fallbacks
+        if fallbacks != self._fallbacks:  # nothing else boosts
+            self._fallbacks = fallbacks
+            end_boosts(self.machine.allocator)
         self.queue.at(now_ns + KSWAPD_INTERVAL_NS, self._run_kswapd)
 
     def outcome(self) -> Outcome:
