@@ -170,7 +170,7 @@ def load_golden(path: Path) -> Golden:
     text = read_text(path, notes)
     if text is None:
         what = notes[0].what if notes else "is not a file"
-        raise unusable(str(path), "golden run", what, "give a JSON file")
+        raise unusable(str(path), "golden_run", what, "give a JSON file")
     try:
         file = _File.model_validate_json(text)
     except ValidationError as error:

@@ -68,7 +68,7 @@ class ScenarioError(Exception):
 
 
 def path_text(path: Path) -> str:
-    """`phases[0].run[1].size`; the scenario as a whole is `scenario`."""
+    """`phases[0].run[1].size`; the whole of a scenario, or of another file, is `document`."""
     text = ""
     for step in path:
         if isinstance(step, int):
@@ -76,7 +76,7 @@ def path_text(path: Path) -> str:
         else:
             name = step if _PLAIN_KEY.fullmatch(step) else shown(step)
             text += f".{name}" if text else name
-    return text or "scenario"
+    return text or "document"
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:

@@ -104,7 +104,7 @@ def read(raw: bytes, source: str) -> tuple[Node, list[Mistake]]:
 def _decode(raw: bytes, source: str) -> str:
     if len(raw) > MAX_BYTES:
         what = f"the file has more than {MAX_BYTES} bytes"
-        raise _refused(Place(source, 1, 1), what, "split it, or remove what is no scenario")
+        raise _refused(Place(source, 1, 1), what, "split it, or remove what does not belong there")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
+from emulator.inputs.errors import unusable
 from emulator.inputs.golden import Block, Golden, Snapshot
 from emulator.inputs.golden_lists import (
     WALK,
@@ -22,6 +25,7 @@ from emulator.inputs.golden_lists import (
     missing,
     walked,
 )
+from emulator.native import NativeError
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.config import (
     AllocatorConfig,
@@ -103,11 +107,12 @@ class _Run:
         for zone, each_order, type_, flagged in extra:
             pfn = filler.place(zone, each_order)
             start.lists[zone, each_order, type_].append((pfn, flagged))
+        _check_apart(golden.path, start)
         for reported, small in ((False, True), (True, False), (False, False)):
             for place, blocks in start.lists.items():
                 if small == (place[1] < order):
                     pfns = [pfn for pfn, flagged in blocks if flagged == reported]
-                    _add(allocator, place, pfns, reported=reported)
+                    _add(golden.path, allocator, place, pfns, reported=reported)
         for index, config_zone in enumerate(zones):
             allocator.set_zone(index, config_zone)
         policy = MainlinePolicy(allocator, order=order, top_order=golden.top_order)
@@ -179,10 +184,27 @@ class _Run:
         return found
 
 
-def _add(allocator: Allocator, key: Place, pfns: Sequence[int], *, reported: bool) -> None:
+def _check_apart(path: Path, start: Start) -> None:
+    """No free list holds a block and a part of it."""
+    blocks = sorted(
+        (pfn, order) for (_, order, _), listed in start.lists.items() for pfn, _ in listed
+    )
+    for (pfn, order), (after, _) in pairwise(blocks):
+        if after < pfn + (1 << order):
+            what = f"block {pfn:#x} of order {order} overlaps the one at {after:#x}"
+            raise unusable(str(path), "batches", what, "give each free block once")
+
+
+def _add(
+    path: Path, allocator: Allocator, key: Place, pfns: Sequence[int], *, reported: bool
+) -> None:
     zone, order, type_ = key
     for pfn in pfns:
-        allocator.add_block(pfn, order, type_)
+        try:
+            allocator.add_block(pfn, order, type_)
+        except NativeError as error:
+            what = f"block {pfn:#x} of order {order} is there twice, or ends beyond its zone"
+            raise unusable(str(path), "batches", what, "give each free block once") from error
     # Isolation may refuse the very last free block of a zone; it is flagged next, and stays last.
     wanted = len(pfns) if reported else 0
     while wanted > 0:

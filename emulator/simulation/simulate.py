@@ -111,6 +111,7 @@ class _Run:
             self.worker = ReportingWorker(machine, self.queue, jiffies)
         self.now_ns = 0
         self.complete = False
+        self._fallbacks = 0
 
     def go(self, progress: Progress, stopped: Stopped) -> None:
         """Run to the end of the scenario, or until somebody stops it."""
@@ -146,7 +147,10 @@ class _Run:
             self.worker.notice(cpu, now_ns)
 
     def _run_kswapd(self, now_ns: int) -> None:
-        end_boosts(self.machine.allocator)
+        fallbacks = self.machine.allocator.counters.fallbacks
+        if fallbacks != self._fallbacks:  # nothing else boosts
+            self._fallbacks = fallbacks
+            end_boosts(self.machine.allocator)
         self.queue.at(now_ns + KSWAPD_INTERVAL_NS, self._run_kswapd)
 
     def outcome(self) -> Outcome:

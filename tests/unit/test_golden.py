@@ -217,3 +217,11 @@ def test_more_memory_than_a_zone_has_room_for(load):
     golden = load(run({"DMA": {"Movable": {10: 5}}}, [zone("DMA")], []))
     with pytest.raises(RecordingError, match="room"):
         predict(golden)
+
+
+def test_blocks_that_overlap_are_the_files_mistake(load):
+    """No free list holds a block and a part of it: the file is wrong, and nothing else is."""
+    batches = [batch(0.0, (0x100200, 9), (0x100000, 10))]
+    golden = load(run({"Normal": {"Movable": {9: 1, 10: 1}}}, [zone("Normal")], batches))
+    with pytest.raises(RecordingError, match="block 0x100000 of order 10 overlaps"):
+        predict(golden)

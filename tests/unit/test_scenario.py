@@ -62,7 +62,7 @@ def test_five_mistakes_are_named_at_once_with_what_to_write() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("5", "1:1: scenario: 5 where a mapping belongs; write `phases:`"),
+        ("5", "1:1: document: 5 where a mapping belongs; write `phases:`"),
         ("{}", "1:1: phases: is missing; write for example `phases: [{run: [{kind: tmpfs"),
         ("phases: []", "1:9: phases: too few entries; write at least 1 entry"),
         ("phases: [{}]", "1:10: phases[0].run: is missing; write for example `run: [{kind:"),
