@@ -128,6 +128,11 @@ def _refused(place: Place, what: str, instead: str, path: Path = ()) -> SourceEr
     return SourceError(Mistake(place, path, what, instead))
 
 
+def _too_deep(place: Place, path: Path) -> SourceError:
+    what = f"more than {MAX_DEPTH} levels inside each other"
+    return _refused(place, what, "a scenario needs eight", path[:4])
+
+
 def _remedy(problem: str, rest: str) -> str:
     if rest.startswith("\t"):
         return "indent with spaces, not tabs"
@@ -169,6 +174,8 @@ class _Builder:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line, mark.column) if mark else (0, 0)
             problem = error.problem or error.context or "no further reason is known"
+            if "nesting depth" in problem:  # a limit of the parser's, which reads ahead of its events
+                raise _too_deep(Place(self.source, line + 1, column + 1), self._path()) from error
             rest = "\n".join(text.splitlines()[line : line + 1])[column:]
             place = Place(self.source, line + 1, column + 1)
             remedy = _remedy(problem, rest)
@@ -250,8 +257,7 @@ class _Builder:
         if self._expects_key():
             raise _refused(place, "a key has to be text", "write `key: value`", self._path())
         if len(self.stack) == MAX_DEPTH:
-            what = f"more than {MAX_DEPTH} levels inside each other"
-            raise _refused(place, what, "a scenario needs eight", self._path()[:4])
+            raise _too_deep(place, self._path())
         if event.tag is not None and event.tag != "!":
             self._mistake(place, f"the tag {shown(event.tag)} is not allowed", "remove it")
         if event.anchor is not None:
