@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 export CC
 
 NATIVE_SOURCES := $(wildcard */native/*.[ch])
-C_SOURCES := $(filter-out %/_core.c,$(NATIVE_SOURCES)) $(wildcard tests/fuzz/*.[ch])
+C_SOURCES := $(filter-out %/_core.c,$(NATIVE_SOURCES)) \
+  $(wildcard guest_model/linux/*.[ch] tests/fuzz/*.[ch])
 BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()' \
   --quiet build_ext --inplace --force
 

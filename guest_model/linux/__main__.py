@@ -1,17 +1,18 @@
-"""Find or fetch the kernel of a real guest, build its agent, and print where they are."""
+"""Find or fetch the kernel of a real guest, build what runs with it, and print where they are."""
 
 from __future__ import annotations
 
 import sys
 
+from guest_model.linux.compiled import agent, keeper
 from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import find_kernel
-from guest_model.linux.rootfs import agent
 
 if __name__ == "__main__":
     try:
         print(find_kernel().executable)
         print(agent())
+        print(keeper())
     except GuestUnavailableError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

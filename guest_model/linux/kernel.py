@@ -69,7 +69,7 @@ def fetch_kernel() -> Kernel:
     structlog.get_logger().info("fetching the guest's kernel", package=PACKAGE, into=str(folder))
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as name:
         work = Path(name)
-        _run(["apt-get", "download", PACKAGE], work)
+        _download(work)
         packages = sorted(work.glob("*.deb"))
         if not packages:
             raise GuestUnavailableError(
@@ -125,6 +125,18 @@ def _module_folder(where: Path) -> Path | None:
 def _knows_driver(folder: Path) -> bool:
     table = folder / "modules.dep"
     return table.is_file() and f"/{DRIVER}.ko" in table.read_text(errors="replace")
+
+
+def _download(work: Path) -> None:
+    """By the machine's lists of packages; where there are none, or they are old, by new ones."""
+    try:
+        _run(["apt-get", "download", PACKAGE], work)
+    except GuestUnavailableError:
+        own = [f"-oDir::State={work / 'state'}", f"-oDir::Cache={work / 'cache'}"]
+        for name in ("state/lists/partial", "cache/archives/partial"):
+            (work / name).mkdir(parents=True)
+        _run(["apt-get", *own, "update"], work)
+        _run(["apt-get", *own, "download", PACKAGE], work)
 
 
 def _run(command: list[str], folder: Path) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
-import shutil
-import signal
 import subprocess
 import tempfile
 import threading
@@ -17,20 +14,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from guest_model.linux.compiled import keeper
 from guest_model.linux.errors import GuestFailedError, GuestUnavailableError
 from guest_model.linux.kernel import Kernel
 
 MAX_LOG_BYTES = 4 << 20
 """Of a console; a guest whose device died can print without end."""
-KILL_AFTER_S = 5
+GRACE_S = 3
+"""That a kernel has to end by itself when it is told to."""
 LAST_LINES = 12
 """That an error quotes."""
 COMPLAINTS = ("is not a head", "out of range", "scheduling from the idle thread")
 """What the kernel prints when a device breaks its rings."""
 SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "fpr: "
-_TOOLS = ("setarch", "setpriv", "timeout")
-_ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
 _END = None
 
 
@@ -67,20 +64,13 @@ class UmlMachine:
         self, kernel: Kernel, folder: Path, socket: Path, *, memory_bytes: int, timeout_s: int
     ) -> None:
         """Boot with folder/root as root file system; `socket` is the balloon device's."""
-        for tool in _TOOLS:
-            if shutil.which(tool) is None:
-                raise GuestUnavailableError(f"a real guest needs {tool}: install coreutils and "
-                                            "util-linux")  # fmt: skip
         self.folder = folder
         self.complaints: list[str] = []
         self._lines: queue.SimpleQueue[Said | None] = queue.SimpleQueue()
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._log_bytes = 0
-        # Without randomization, the same frames are guest memory each time.
-        command = [*_ENDS_WITH_PARENT, "timeout", f"--kill-after={KILL_AFTER_S}", str(timeout_s)]
+        command = [str(keeper()), str(os.getpid()), str(timeout_s), str(GRACE_S)]
         command += [
-            "setarch",
-            "-R",
             str(kernel.executable),
             f"mem={memory_bytes >> 20}M",
             f"virtio_uml.device={socket}:5",
@@ -144,30 +134,12 @@ class UmlMachine:
     def stop(self) -> None:
         """Kill all of its processes, if it still runs. May be called twice."""
         if self._process.poll() is None:
-            group = self._kernel_group()
-            # Told to end, the kernel takes its helpers with it; `timeout` kills one that does not.
             self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(KILL_AFTER_S + 1)
-            for each in (self._process.pid, group):
-                if each is not None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(each, signal.SIGKILL)
             self._process.wait()
         self._reader.join()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
-
-    def _kernel_group(self) -> int | None:
-        """The kernel's process group, which is its own; None where it does not run yet."""
-        pid = self._process.pid
-        try:
-            child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
-            group = os.getpgid(int(child))
-        except (OSError, IndexError):
-            return None
-        return None if group == os.getpgid(0) else group
 
     def _read(self) -> None:
         stream = self._process.stdout

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from guest_model.linux.compiled import agent, keeper
 from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import Kernel, find_kernel
 from guest_model.linux.machine import SHARED_MEMORY
-from guest_model.linux.rootfs import agent
 
 
 @pytest.fixture(scope="session")
 def kernel() -> Kernel:
-    """A User-mode Linux kernel; the agent is built beside it."""
+    """A User-mode Linux kernel; what runs with it is built."""
     if not os.access(SHARED_MEMORY, os.W_OK):
         pytest.skip(f"{SHARED_MEMORY} cannot be written to, and a guest's memory lies there")
     try:
-        agent()
+        agent(), keeper()
         return find_kernel()
     except GuestUnavailableError as error:
         pytest.skip(str(error))
