@@ -174,7 +174,7 @@ class _Builder:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line, mark.column) if mark else (0, 0)
             problem = error.problem or error.context or "no further reason is known"
-            if "nesting depth" in problem:  # a limit of the parser's, which reads ahead of its events
+            if "nesting depth" in problem:  # its own limit; it reads ahead
                 raise _too_deep(Place(self.source, line + 1, column + 1), self._path()) from error
             rest = "\n".join(text.splitlines()[line : line + 1])[column:]
             place = Place(self.source, line + 1, column + 1)
