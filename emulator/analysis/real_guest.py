@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.inputs.guest_state import GuestState, guest_state
+from emulator.analysis.balloon_wishes import BalloonWishes
+from emulator.inputs.guest_state import guest_state
 from emulator.inputs.photograph import FreeLists, photograph
 from emulator.scenario.model import Phase, Scenario
-from emulator.scenario.workloads import Balloon, Recording
+from emulator.scenario.workloads import Recording
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.course import Course
 from emulator.simulation.series import Series
 from emulator.simulation.simulate import Progress, Stopped
-from emulator.simulation.tasks import UNITS, tasks_of
+from emulator.simulation.tasks import UNITS, process_of, tasks_of
 from emulator.vhost_user.endpoint import Endpoint
 from emulator.vhost_user.server import Server
 from emulator.virtio.reporting_queue import Batch
@@ -53,9 +55,8 @@ class RealRun:
     phases: list[PhaseResult]
     series: Series
     device: dict[str, Any]
-    state: GuestState
-    timelines: dict[tuple[int, int], list[Timeline]]
-    """By (phase, workload), its tasks, when they did what they did."""
+    course: Course
+    """For the model to follow."""
     complaints: list[str] = field(default_factory=list)
 
 
@@ -68,11 +69,6 @@ def plan_of(scenario: Scenario) -> Plan:
 def _planned(phase: Phase, scenario: Scenario, number: int) -> PlannedPhase:
     tasks = []
     for index, workload in enumerate(phase.run):
-        if isinstance(workload, Balloon):
-            raise PlanError(
-                f"phases[{number}].run[{index}]: the balloon of a real guest is the host's to "
-                "inflate, with `fpr ctl`; leave it out, or run it on the model"
-            )
         if isinstance(workload, Recording):
             raise PlanError(
                 f"phases[{number}].run[{index}]: a real guest cannot execute a recording, whose "
@@ -132,6 +128,7 @@ class _Run:
                 timeout_s=limit_s + BOOT_LIMIT_S,
             ) as machine,
         ):
+            self._wishes = BalloonWishes(self._scenario, server.set_target)
             try:
                 complete = self._listen(machine, server)
                 if complete:
@@ -147,9 +144,14 @@ class _Run:
         interval_s = self._scenario.sample_interval_ns / 1e9
         due_s = time.monotonic()
         while not self._stopped():
+            self._wishes.look()
+            wish_ns = self._wishes.due_ns
+            next_s = due_s if wish_ns is None else min(due_s, wish_ns / 1e9)
             try:
-                said = machine.say(max(0.0, due_s - time.monotonic()))
+                said = machine.say(max(0.0, next_s - time.monotonic()))
             except TimeoutError:
+                if time.monotonic() < due_s:
+                    continue
                 due_s = max(due_s + interval_s, time.monotonic())
                 self._sample()
                 if self._lists is None and time.monotonic() > boot_deadline_s:
@@ -176,6 +178,10 @@ class _Run:
         elif word in ("phase", "end"):
             guest_ns = int(facts.get("start_ns") or facts.get("end_ns") or facts["mono_ns"])
             self._offsets_ns.append(said.time_ns - guest_ns)
+        if word == "phase" and "start_ns" in facts:
+            self._wishes.phase_began(int(facts["index"]))
+        elif word == "phase":
+            self._wishes.phase_ended()
         self._facts.append((word, facts))
 
     def _observe(self, _endpoint: Endpoint, batch: Batch) -> None:
@@ -213,8 +219,14 @@ class _Run:
             self._lists,
             **texts,
             start_ns=start_ns,
-            first_phase_ns=phases[0].start_ns + start_ns,
             first_frame=self._memory[1],
+        )
+        timelines = self._timelines(start_ns)
+        course = Course(
+            state,
+            tasks=lambda _workload, _scenario, place: timelines.get(place, []),
+            starts_ns=[phase.start_ns for phase in phases],
+            targets=[(at_ns - begin_ns, size) for at_ns, size in self._wishes.changes],
         )
         end_ns = next(int(facts["mono_ns"]) for word, facts in self._facts if word == "end")
         batches = [replace(each, time_ns=each.time_ns - begin_ns) for each in self._batches]
@@ -225,8 +237,7 @@ class _Run:
             phases=phases,
             series=self._series(begin_ns, end_ns - start_ns, batches),
             device=server.call(server.device.counters),
-            state=state,
-            timelines=self._timelines(start_ns),
+            course=course,
             complaints=machine.complaints,
         )
 
@@ -268,7 +279,8 @@ class _Run:
                     )
                 end_ns = int(next(ended)["end_ns"]) - start_ns
                 operations = performed(each.task, len(begins_ns))
-                timeline = Timeline(each.task, operations, begins_ns, end_ns)
+                process = process_of(each.task, self._scenario)
+                timeline = Timeline(process, operations, begins_ns, end_ns)
                 found.setdefault((phase, each.workload), []).append(timeline)
                 number += 1
         return found

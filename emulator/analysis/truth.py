@@ -33,8 +33,9 @@ TAKEN = (
     "per-CPU lists",
     "resident frames",
     "tick phase",
-    "start of the first phase",
+    "start of each phase",
     "when each operation of a task began",
+    "when the host changed the balloon's target",
 )
 
 
@@ -84,9 +85,8 @@ def run_model(scenario: Scenario, run: RealRun) -> tuple[Outcome, list[Batch]]:
     batches: list[Batch] = []
     outcome = simulate(
         scenario,
-        state=run.state,
+        course=run.course,
         profile=read_profile(scenario.host.costs).scaled(FASTER),
-        tasks_of=lambda _workload, _scenario, place: run.timelines.get(place, []),
         observer=batches.append,
     )
     return outcome, batches

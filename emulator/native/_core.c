@@ -10192,6 +10192,24 @@ static int _cffi_const_FPR_OP_FAULTED(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_OP_OPTIONAL(unsigned long long *o)
+{
+  int n = (FPR_OP_OPTIONAL) <= 0;
+  *o = (unsigned long long)((FPR_OP_OPTIONAL) | 0);  /* check that FPR_OP_OPTIONAL is an integer */
+  if (!_cffi_check_int(*o, n, 128U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_PART(unsigned long long *o)
+{
+  int n = (FPR_OP_PART) <= 0;
+  *o = (unsigned long long)((FPR_OP_PART) | 0);  /* check that FPR_OP_PART is an integer */
+  if (!_cffi_check_int(*o, n, 64U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_OP_PIECEMEAL(unsigned long long *o)
 {
   int n = (FPR_OP_PIECEMEAL) <= 0;
@@ -11418,6 +11436,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_OP_FAULTED", (void *)_cffi_const_FPR_OP_FAULTED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_FREE", (void *)_cffi_const_FPR_OP_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_KINDS", (void *)_cffi_const_FPR_OP_KINDS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_OPTIONAL", (void *)_cffi_const_FPR_OP_OPTIONAL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_OP_PART", (void *)_cffi_const_FPR_OP_PART, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_PIECEMEAL", (void *)_cffi_const_FPR_OP_PIECEMEAL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_TOUCH", (void *)_cffi_const_FPR_OP_TOUCH, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_UNITS", (void *)_cffi_const_FPR_OP_UNITS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -12822,7 +12842,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  287,  /* num_globals */
+  289,  /* num_globals */
   60,  /* num_struct_unions */
   12,  /* num_enums */
   1,  /* num_typenames */

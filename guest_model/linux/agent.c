@@ -200,11 +200,15 @@ static void add_task(unsigned workload, uint64_t duration_ns, const char *path)
                               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (begins[task_count] == MAP_FAILED)
         fail("no memory for the times of", path);
+    const struct stream *stream = load(path);
+    uint64_t timed = stream->first_ops + (stream->loop_ops ? MAX_TIMED : 0);
+    /* Its pages are there before the photograph: noting times takes no memory from the workload. */
+    memset(begins[task_count], 0, (timed < MAX_TIMED ? timed : MAX_TIMED) * sizeof **begins);
     tasks[task_count++] = (struct task){
         .phase = phase_count - 1,
         .workload = workload,
         .duration_ns = duration_ns,
-        .stream = load(path),
+        .stream = stream,
     };
 }
 
@@ -304,6 +308,7 @@ static void prepare(void)
                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (progress == MAP_FAILED)
         fail("no memory", "for progress");
+    memset(progress, 0, MAX_TASKS * sizeof *progress);
     /* The photograph itself shall not change what it shows: its pages are there before. */
     memset(zoneinfo, 1, sizeof zoneinfo);
     memset(pagetypeinfo, 1, sizeof pagetypeinfo);

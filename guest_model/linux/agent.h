@@ -12,7 +12,18 @@
 #define MAX_TIMED 65536 /* operations of a task whose begin is noted */
 #define NS_PER_S 1000000000ULL
 
-enum { OP_ALLOC, OP_TOUCH, OP_FREE, OP_WAIT, OP_UNTIL, OP_WORK, OP_UNITS };
+enum {
+    OP_ALLOC,
+    OP_TOUCH,
+    OP_FREE,
+    OP_WAIT,
+    OP_UNTIL,
+    OP_WORK,
+    OP_UNITS,
+    OP_FORK,
+    OP_RETURN,
+    OP_REAP
+};
 enum { FAULTED = 1, ZEROED = 2, COPIED = 4 };
 enum status { RUNNING, DONE, STOPPED, FAILED };
 

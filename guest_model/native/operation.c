@@ -43,11 +43,14 @@ static void spend(struct fpr_cpu *cpu, struct fpr_task *task, uint64_t guest_ns,
     task->view.fault_ns += host_ns;
 }
 
-/* Huge pages for a fault are taken where they are free, and not reclaimed for. */
+/* Huge pages for a fault are taken where they are free, and not reclaimed for; so is what can be
+ * done without. */
 static uint32_t alloc_flags(const struct fpr_op *op, uint32_t order)
 {
     uint32_t flags = op->flags & FPR_OP_DMA32 ? FPR_ALLOC_DMA32 : 0;
 
+    if (op->flags & FPR_OP_OPTIONAL)
+        return flags | FPR_ALLOC_NO_RECLAIM;
     return order && op->flags & FPR_OP_PIECEMEAL ? flags | FPR_ALLOC_NO_RECLAIM : flags;
 }
 
@@ -86,10 +89,13 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
             task->view.huge_fallbacks++;
             return FPR_OK;
         }
-        task->view.failures++;
         spend(cpu, task, alloc_cost(v, op->flags & FPR_OP_FAULTED, 0), 0);
         task->position++;
         task->done = task->pieces = 0;
+        if (op->flags & FPR_OP_OPTIONAL)
+            return FPR_OK;
+        task->view.failures++;
+        task->failed = true;
         stop->reason = FPR_STOP_FAILED;
         return FPR_OK;
     }
@@ -193,9 +199,10 @@ int fpr_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint3
     }
     op = &task->ops[task->position];
     owner = &v->owners[op->owner];
+    task->failed &= op->kind == FPR_OP_ALLOC && op->flags & FPR_OP_PART;
     switch (op->kind) {
     case FPR_OP_ALLOC:
-        if (task->done < op->count) {
+        if (task->done < op->count && !task->failed) {
             stop->task = task_index;
             return alloc_step(v, cpu, cpu_index, task, op, stop);
         }
@@ -227,8 +234,8 @@ int fpr_check_ops(const struct fpr_vcpus *v, const struct fpr_op *ops, uint64_t 
 
         if (op->kind >= FPR_OP_KINDS || op->owner >= v->config.owners)
             return FPR_BAD_ARGUMENT;
-        if (op->kind == FPR_OP_ALLOC && (op->order > v->allocator->config.top_order ||
-                                         op->type > FPR_RECLAIMABLE || op->flags >= 64))
+        if (op->kind == FPR_OP_ALLOC &&
+            (op->order > v->allocator->config.top_order || op->type > FPR_RECLAIMABLE))
             return FPR_BAD_ARGUMENT;
         if (op->kind == FPR_OP_WORK && op->count >= FPR_TIME_LIMIT_NS)
             return FPR_BAD_ARGUMENT;

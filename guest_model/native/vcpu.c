@@ -166,6 +166,7 @@ int fpr_vcpus_start(struct fpr_vcpus *v, uint32_t index, uint32_t cpu_index, uin
     task->view = (struct fpr_task_view){.state = FPR_TASK_LIVE, .cpu = cpu_index};
     task->wake_ns = now_ns;
     task->ops = NULL;
+    task->failed = false;
     task->length = task->position = task->done = task->pieces = 0;
     task->cursor = FPR_NIL;
     if (cpu->last == FPR_NIL) {

@@ -30,12 +30,14 @@ enum fpr_op_kind {
 };
 
 /* Flags of FPR_OP_ALLOC. */
-#define FPR_OP_FAULTED 1u   /* the application's page fault asks for it */
-#define FPR_OP_ZEROED 2u    /* the guest clears it, which touches it */
-#define FPR_OP_COPIED 4u    /* the guest copies into it, which touches it */
-#define FPR_OP_PIECEMEAL 8u /* where no block of this order is free: single pages instead */
-#define FPR_OP_DMA32 16u    /* from DMA32 and below */
-#define FPR_OP_COUNTED 32u  /* every page of it is a unit of the task's work */
+#define FPR_OP_FAULTED 1u    /* the application's page fault asks for it */
+#define FPR_OP_ZEROED 2u     /* the guest clears it, which touches it */
+#define FPR_OP_COPIED 4u     /* the guest copies into it, which touches it */
+#define FPR_OP_PIECEMEAL 8u  /* where no block of this order is free: single pages instead */
+#define FPR_OP_DMA32 16u     /* from DMA32 and below */
+#define FPR_OP_COUNTED 32u   /* every page of it is a unit of the task's work */
+#define FPR_OP_PART 64u      /* part of what began before: left out where that got no memory */
+#define FPR_OP_OPTIONAL 128u /* done without where no memory is free: that is no failure */
 
 /* One operation; 16 bytes, laid out as guest_model/workload/op.py has it. */
 struct fpr_op {

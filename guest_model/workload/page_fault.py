@@ -23,12 +23,14 @@ class PageFault(Task):
     """One process of the benchmark; `iterations` counts rounds of the loop, None: for ever."""
 
     owners = 2  # the mapping, the file's page cache
+    repeats = True
 
     def __init__(
         self, variant: int, size_bytes: int, *, huge: bool, iterations: int | None = None
     ) -> None:
         self.variant = variant
         self.pages = pages_of(size_bytes)
+        self.most_pages = self.owners * self.pages
         self.huge = huge
         self.iterations = iterations
 
