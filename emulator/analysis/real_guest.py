@@ -221,10 +221,9 @@ class _Run:
             start_ns=start_ns,
             first_frame=self._memory[1],
         )
-        timelines = self._timelines(start_ns)
         course = Course(
             state,
-            tasks=lambda _workload, _scenario, place: timelines.get(place, []),
+            timelines=self._timelines(start_ns),
             starts_ns=[phase.start_ns for phase in phases],
             targets=[(at_ns - begin_ns, size) for at_ns, size in self._wishes.changes],
         )

@@ -66,6 +66,7 @@ class ProcessMemory:
         self._files: dict[int, _File] = {}
         self._shared: set[int] = set()
         """Owners whose pages are its parent's; its own copies are no owner's."""
+        self._copied = 0
         self._stack = owners.take()
         self._context = owners.take()
         self._image = owners.take()
@@ -89,15 +90,16 @@ class ProcessMemory:
 
     def end(self) -> Iterator[Op]:
         """What its exit frees, and at last its reaping; mappings go in the order of addresses."""
-        yield free(self._image)
-        yield free(self._copies)
-        for owner in self._space.owners():
-            if owner not in self._shared:
-                yield from self.release(free(owner))
+        own = [owner for owner in self._space.owners() if owner not in self._shared]
+        pages = self._kernel.image_pages + self._kernel.image_tables + self._copied
+        pages += sum(self._space.unmap(owner)[0] for owner in own) + len(self._tables)
+        yield from self._gathered(
+            pages,
+            [free(owner) for owner in (self._image, self._copies, *own)]
+            + [free(self._no_table(table), 1) for table in list(self._tables)],
+        )
         for owner in list(self._files):
             yield from self.release(free(owner))
-        for table in list(self._tables):
-            yield from self._no_table(table)
         yield free(self._context)
         yield free(self._stack)
         for owner in (self._image, self._copies, self._context, self._stack):
@@ -144,22 +146,17 @@ class ProcessMemory:
 
     def copy(self, count: int) -> Op:
         """Pages of its parent that it writes."""
+        self._copied += count
         return alloc(self._copies, count, flags=OpFlags.FAULTED | OpFlags.COPIED)
 
     def release(self, op: Op) -> Iterator[Op]:
         """Free all of an owner: an unmapping gathers its pages first; a file's nodes go last."""
         owner = op[1]
         if self._space.has(owner):
-            pages, tables = self._space.unmap(owner)
-            batches = min(MOST_BATCHES, -(-(pages - FIRST_BATCH_PAGES) // BATCH_PAGES))
-            gather = self._owners.take()
-            if batches > 0:
-                yield alloc(gather, batches, type=MigrateType.UNMOVABLE, flags=BATCH)
-            yield op
-            for table in tables:
-                yield from self._no_table(table)
-            yield free(gather)
-            self._owners.give(gather)
+            pages, empty = self._space.unmap(owner)
+            tables = [table for table in empty if table in self._tables]
+            rows = [op, *(free(self._no_table(table), 1) for table in tables)]
+            yield from self._gathered(pages + len(tables), rows)
             return
         yield op
         file = self._files.pop(owner, None)
@@ -174,11 +171,21 @@ class ProcessMemory:
                 self._tables[key] = self._owners.take()
                 yield _kernel_row(self._tables[key], 1)
 
-    def _no_table(self, table: int) -> Iterator[Op]:
-        owner = self._tables.pop(table, None)
-        if owner is not None:
-            yield free(owner, 1)
-            self._owners.give(owner)
+    def _no_table(self, table: int) -> int:
+        """Forget a table; its owner, whose block is to be freed."""
+        owner = self._tables.pop(table)
+        self._owners.give(owner)
+        return owner
+
+    def _gathered(self, pages: int, frees: list[Op]) -> Iterator[Op]:
+        """Free pages and tables as an unmapping does, which notes them in pages of its own."""
+        batches = min(MOST_BATCHES, -(-(pages - FIRST_BATCH_PAGES) // BATCH_PAGES))
+        gather = self._owners.take()
+        if batches > 0:
+            yield alloc(gather, batches, type=MigrateType.UNMOVABLE, flags=BATCH)
+        yield from frees
+        yield free(gather)
+        self._owners.give(gather)
 
 
 def _kernel_row(owner: int, count: int, order: int = 0) -> Op:
