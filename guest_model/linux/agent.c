@@ -314,6 +314,7 @@ static void prepare(void)
     memset(pagetypeinfo, 1, sizeof pagetypeinfo);
     memset(timer_list, 1, sizeof timer_list);
     read_plan();
+    rehearse();
     read_text("/proc/zoneinfo", zoneinfo, sizeof zoneinfo);
     read_text("/proc/pagetypeinfo", pagetypeinfo, sizeof pagetypeinfo);
     read_text("/proc/timer_list", timer_list, sizeof timer_list);

@@ -60,5 +60,8 @@ uint64_t now_ns(void);
 void sleep_until(uint64_t instant_ns);
 /* Execute a task's stream on real memory, in a process of its own. */
 _Noreturn void run_task(unsigned number, const struct stream *stream);
+/* Execute each kind of operation once, before anybody looks: where a kernel's caches have never
+ * held an object, the first one takes a page that stays. */
+void rehearse(void);
 
 #endif

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -251,4 +252,32 @@ void run_task(unsigned number, const struct stream *stream)
     for (uint64_t loop = 0; stream->loop_ops && (!stream->loops || loop < stream->loops); loop++)
         execute_all(again, stream->loop_ops, start_ns);
     _exit(0);
+}
+
+void rehearse(void)
+{
+    static const struct op ops[] = {
+        {.kind = OP_ALLOC, .owner = 0, .count = 256, .flags = FAULTED | ZEROED},
+        {.kind = OP_FORK, .owner = 1},
+        {.kind = OP_TOUCH, .owner = 0, .count = 16},
+        {.kind = OP_RETURN},
+        {.kind = OP_REAP, .owner = 1},
+        {.kind = OP_FREE, .owner = 0},
+        {.kind = OP_ALLOC, .owner = 2, .count = 256, .flags = COPIED},
+        {.kind = OP_FREE, .owner = 2},
+    };
+    static struct {
+        struct stream head;
+        struct op ops[sizeof ops / sizeof *ops];
+    } stream = {.head = {.first_ops = sizeof ops / sizeof *ops}};
+    const unsigned number = MAX_TASKS - 1;
+
+    memcpy(stream.ops, ops, sizeof ops);
+    progress[number].operations = MAX_TIMED; /* none of these is noted */
+    pid_t pid = fork();
+    if (!pid)
+        run_task(number, &stream.head);
+    if (pid > 0)
+        waitpid(pid, NULL, 0);
+    progress[number] = (struct progress){0};
 }
