@@ -10219,6 +10219,24 @@ static int _cffi_const_FPR_OP_PIECEMEAL(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_OP_TRUNCATED(unsigned long long *o)
+{
+  int n = (FPR_OP_TRUNCATED) <= 0;
+  *o = (unsigned long long)((FPR_OP_TRUNCATED) | 0);  /* check that FPR_OP_TRUNCATED is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_UNMAPPED(unsigned long long *o)
+{
+  int n = (FPR_OP_UNMAPPED) <= 0;
+  *o = (unsigned long long)((FPR_OP_UNMAPPED) | 0);  /* check that FPR_OP_UNMAPPED is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_OP_ZEROED(unsigned long long *o)
 {
   int n = (FPR_OP_ZEROED) <= 0;
@@ -11440,7 +11458,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_OP_PART", (void *)_cffi_const_FPR_OP_PART, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_PIECEMEAL", (void *)_cffi_const_FPR_OP_PIECEMEAL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_TOUCH", (void *)_cffi_const_FPR_OP_TOUCH, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_TRUNCATED", (void *)_cffi_const_FPR_OP_TRUNCATED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_UNITS", (void *)_cffi_const_FPR_OP_UNITS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_UNMAPPED", (void *)_cffi_const_FPR_OP_UNMAPPED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_UNTIL", (void *)_cffi_const_FPR_OP_UNTIL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_WAIT", (void *)_cffi_const_FPR_OP_WAIT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_WORK", (void *)_cffi_const_FPR_OP_WORK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -12842,7 +12862,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  289,  /* num_globals */
+  291,  /* num_globals */
   60,  /* num_struct_unions */
   12,  /* num_enums */
   1,  /* num_typenames */

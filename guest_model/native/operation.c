@@ -2,6 +2,10 @@
 #include "emulator/native/histogram_inline.h"
 #include "guest_model/native/vcpu_state.h"
 
+#define GATHER_FOLIOS 15u
+#define GATHER_FIRST 8u
+#define GATHER_BATCH 510u
+#define GATHER_MOST (GATHER_FIRST + 19u * GATHER_BATCH)
 #define FPR_HUGE_ORDER 9 /* 2 MiB: the order that the costs of huge pages are stated for */
 
 static void owner_append(struct fpr_vcpus *v, struct fpr_owner *owner, uint64_t pfn, uint32_t order)
@@ -120,15 +124,54 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
     return FPR_OK;
 }
 
-static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index,
-                     struct fpr_task *task, struct fpr_owner *owner)
+/* The next `count` blocks of an owner, or what it has, in the opposite order. */
+static void turn_round(struct fpr_vcpus *v, struct fpr_owner *owner, uint64_t count)
 {
-    uint32_t pfn = owner->head;
-    const struct fpr_page *page = fpr_page(v->allocator, pfn);
+    uint32_t first = owner->head, last = first, before = FPR_NIL, at = first;
+
+    for (; count && at != FPR_NIL; count--) {
+        struct fpr_page *page = fpr_page(v->allocator, at);
+        uint32_t next = page->next;
+
+        page->next = before;
+        before = last = at;
+        at = next;
+    }
+    fpr_page(v->allocator, first)->next = at;
+    owner->head = last;
+    if (at == FPR_NIL)
+        owner->tail = first;
+}
+
+/* How many blocks are gathered before they are freed, the last one first. */
+static uint64_t gather(const struct fpr_task *task, const struct fpr_op *op)
+{
+    if (op->flags & FPR_OP_TRUNCATED)
+        return GATHER_FOLIOS;
+    if (op->flags & FPR_OP_UNMAPPED)
+        return task->done % GATHER_MOST ? GATHER_BATCH : GATHER_FIRST;
+    return 1;
+}
+
+static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index,
+                     struct fpr_task *task, const struct fpr_op *op, struct fpr_owner *owner)
+{
+    const struct fpr_page *page;
+    uint32_t pfn;
     const struct fpr_guest_costs *costs = &v->config.costs;
-    uint32_t order = page->order;
+    uint32_t order;
     int status;
 
+    if (!task->gathered) {
+        task->gathered = gather(task, op);
+        if (op->count && op->count - task->done < task->gathered)
+            task->gathered = op->count - task->done;
+        turn_round(v, owner, task->gathered);
+    }
+    task->gathered--;
+    pfn = owner->head;
+    page = fpr_page(v->allocator, pfn);
+    order = page->order;
     owner->head = page->next;
     if (owner->head == FPR_NIL)
         owner->tail = FPR_NIL;
@@ -209,7 +252,8 @@ int fpr_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint3
         break;
     case FPR_OP_FREE:
         if (!owner_done(task, op, owner->head))
-            return free_step(v, cpu, cpu_index, task, owner);
+            return free_step(v, cpu, cpu_index, task, op, owner);
+        task->gathered = 0;
         break;
     case FPR_OP_TOUCH:
         if (!task->done) {

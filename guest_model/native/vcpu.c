@@ -167,7 +167,7 @@ int fpr_vcpus_start(struct fpr_vcpus *v, uint32_t index, uint32_t cpu_index, uin
     task->wake_ns = now_ns;
     task->ops = NULL;
     task->failed = false;
-    task->length = task->position = task->done = task->pieces = 0;
+    task->length = task->position = task->done = task->gathered = task->pieces = 0;
     task->cursor = FPR_NIL;
     if (cpu->last == FPR_NIL) {
         task->next = cpu->last = index;
@@ -216,7 +216,7 @@ int fpr_vcpus_refill(struct fpr_vcpus *v, uint32_t index, const struct fpr_op *o
     task = &v->tasks[index];
     task->ops = ops;
     task->length = length;
-    task->position = task->done = task->pieces = 0;
+    task->position = task->done = task->gathered = task->pieces = 0;
     task->cursor = FPR_NIL;
     if (!length)
         finish(v, index);

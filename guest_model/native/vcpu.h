@@ -39,6 +39,11 @@ enum fpr_op_kind {
 #define FPR_OP_PART 64u      /* part of what began before: left out where that got no memory */
 #define FPR_OP_OPTIONAL 128u /* done without where no memory is free: that is no failure */
 
+/* Flags of FPR_OP_FREE: who frees; a kernel frees what it has gathered from the last one on
+ * (linux v6.1, mm/swap.c, release_pages). */
+#define FPR_OP_UNMAPPED 1u  /* an unmapping: 8 blocks, then 510 at a time; anew every 9698 */
+#define FPR_OP_TRUNCATED 2u /* the truncation of a file: 15 blocks at a time */
+
 /* One operation; 16 bytes, laid out as guest_model/workload/op.py has it. */
 struct fpr_op {
     uint64_t count;

@@ -22,13 +22,14 @@ struct fpr_owner {
 struct fpr_task {
     const struct fpr_op *ops;
     uint64_t length, position;
-    uint64_t done;    /* of the current operation's count */
-    bool failed;      /* the last allocation that was no part of another, or a part of it */
-    uint32_t pieces;  /* single pages still to come in place of a huge block */
-    uint32_t cursor;  /* next block of an FPR_OP_TOUCH under way */
-    uint64_t freed;   /* of its owner when that began: another task may free blocks meanwhile */
-    uint32_t next;    /* task after this one on its vCPU, circular */
-    uint64_t wake_ns; /* not runnable before */
+    uint64_t done;     /* of the current operation's count */
+    uint64_t gathered; /* blocks that an operation that frees has still to free in this turn */
+    bool failed;       /* the last allocation that was no part of another, or a part of it */
+    uint32_t pieces;   /* single pages still to come in place of a huge block */
+    uint32_t cursor;   /* next block of an FPR_OP_TOUCH under way */
+    uint64_t freed;    /* of its owner when that began: another task may free blocks meanwhile */
+    uint32_t next;     /* task after this one on its vCPU, circular */
+    uint64_t wake_ns;  /* not runnable before */
     struct fpr_task_view view;
 };
 

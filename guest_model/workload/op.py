@@ -57,6 +57,13 @@ class OpFlags(IntFlag):
     OPTIONAL = 128
 
 
+class FreeFlags(IntFlag):
+    """Who frees: the order in which it does so."""
+
+    UNMAPPED = 1
+    TRUNCATED = 2
+
+
 Op = tuple[int, int, int, int, int, int]
 """One row of OP_DTYPE."""
 

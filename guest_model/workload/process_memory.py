@@ -14,7 +14,7 @@ from guest_model.workload.kernel_memory import (
     NODE_SLOTS,
     KernelMemory,
 )
-from guest_model.workload.op import Op, OpFlags, alloc, free
+from guest_model.workload.op import FreeFlags, Op, OpFlags, alloc, free
 
 KERNEL = OpFlags.ZEROED
 BATCH = OpFlags.COPIED | OpFlags.OPTIONAL
@@ -95,7 +95,10 @@ class ProcessMemory:
         pages += sum(self._space.unmap(owner)[0] for owner in own) + len(self._tables)
         yield from self._gathered(
             pages,
-            [free(owner) for owner in (self._image, self._copies, *own)]
+            [
+                _flagged(free(owner), FreeFlags.UNMAPPED)
+                for owner in (self._image, self._copies, *own)
+            ]
             + [free(self._no_table(table), 1) for table in list(self._tables)],
         )
         for owner in list(self._files):
@@ -155,10 +158,13 @@ class ProcessMemory:
         if self._space.has(owner):
             pages, empty = self._space.unmap(owner)
             tables = [table for table in empty if table in self._tables]
-            rows = [op, *(free(self._no_table(table), 1) for table in tables)]
+            rows = [
+                _flagged(op, FreeFlags.UNMAPPED),
+                *(free(self._no_table(table), 1) for table in tables),
+            ]
             yield from self._gathered(pages + len(tables), rows)
             return
-        yield op
+        yield _flagged(op, FreeFlags.TRUNCATED)
         file = self._files.pop(owner, None)
         for slab in file.slabs if file else ():
             yield free(slab, 1)
@@ -190,6 +196,10 @@ class ProcessMemory:
 
 def _kernel_row(owner: int, count: int, order: int = 0) -> Op:
     return alloc(owner, count, order=order, type=MigrateType.UNMOVABLE, flags=KERNEL)
+
+
+def _flagged(op: Op, flags: FreeFlags) -> Op:
+    return (*op[:5], flags)
 
 
 def _nodes(pages: int) -> int:

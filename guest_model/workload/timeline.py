@@ -7,12 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from guest_model.workload.op import Op, OpKind, Ops, chunk, until
+from guest_model.workload.kernel_memory import BATCH_PAGES, FIRST_BATCH_PAGES, MOST_BATCHES
+from guest_model.workload.op import FreeFlags, Op, OpKind, Ops, chunk, until
 from guest_model.workload.process import Process
 from guest_model.workload.task import Task
 
-PIECE_PAGES = 256
-"""An operation on more pages is cut, its pieces spread over the time that it took."""
+PIECE_PAGES = 255
+"""An operation on more pages is cut, its pieces spread over the time that it took: 17 times what a
+truncation frees at once."""
+GATHERED_PAGES = FIRST_BATCH_PAGES + MOST_BATCHES * BATCH_PAGES
 MAX_PIECES = 512
 CHUNK_OPERATIONS = 256
 
@@ -70,26 +73,29 @@ class Timeline(Task):
             pages = self._held.pop(owner, 0)
         usual_ns = self._usual_ns.setdefault((kind, pages, order), end_ns - begin_ns)
         took_ns = max(end_ns - begin_ns, usual_ns if end_ns == self._end_ns else 0)
-        piece = max(PIECE_PAGES, -(-pages // MAX_PIECES))
         begun = 0
         for row in self._process.rows([op]):
-            shares = [row]
-            if kind == OpKind.ALLOC or (kind == OpKind.FREE and row[1] == owner):
-                shares = _cut(row, pages, piece)
-            for share in shares:
-                yield until(begin_ns + took_ns * min(begun, pages) // max(1, pages))
+            at_end = row[2] == OpKind.FREE and row[5] == FreeFlags.UNMAPPED
+            for share in _cut(row, pages) if row[1] == owner else (row,):
+                own = min(share[0] or pages, pages) << share[3] if share[1] == owner else 0
+                part = min(pages, begun + own if at_end else begun)
+                yield until(begin_ns + took_ns * part // max(1, pages))
                 yield share
-                if share[1] == owner:
-                    begun += share[0] << share[3]
+                begun += own
 
 
-def _cut(row: Op, pages: int, piece: int) -> list[Op]:
-    """A row on many pages as several; the last of those that free frees all that is left."""
+def _cut(row: Op, pages: int) -> list[Op]:
+    """A row on many pages as several, the last of which frees all that is left.
+
+    An unmapping frees what it has gathered when it has gathered all of it, or as much as it can.
+    """
     count, owner, kind, order, type, flags = row
     if kind == OpKind.FREE:
-        several = [(piece, owner, kind, order, type, flags)] * ((pages - 1) // piece)
+        most = GATHERED_PAGES if flags == FreeFlags.UNMAPPED else PIECE_PAGES
+        step = most * max(1, -(-pages // (most * MAX_PIECES)))
+        several = [(step, owner, kind, order, type, flags)] * ((pages - 1) // step)
         return [*several, row]
-    step = max(1, piece >> order)
+    step = max(1, PIECE_PAGES * max(1, -(-pages // (PIECE_PAGES * MAX_PIECES))) >> order)
     return [
         (min(step, count - at), owner, kind, order, type, flags) for at in range(0, count, step)
     ]
