@@ -78,7 +78,7 @@ def photograph(fd: int, *, frames: int, index: int, pfns: Sequence[int]) -> Free
         os.close(file)
     if len(raw) < frames * STRUCT_PAGE_BYTES:
         raise PhotographError("the array of struct page ends behind it")
-    pages = _Pages(np.frombuffer(raw, "<u8").reshape(-1, 8), base)
+    pages = PageStructs(np.frombuffer(raw, "<u8").reshape(-1, 8), base)
     resident = [(begin // PAGE_BYTES, (end - begin) // PAGE_BYTES) for begin, end in extents]
     return FreeLists(
         blocks=_blocks(pages.free_lists()),
@@ -123,7 +123,7 @@ _Lists = dict[tuple[int, int], list[int]]
 """Frames of each list, head first, by (order, type)."""
 
 
-class _Pages:
+class PageStructs:
     """The array of struct page, and the lists that lead through it."""
 
     def __init__(self, rows: NDArray[np.uint64], base: int) -> None:

@@ -37,60 +37,59 @@ def tasks_of(
     workload: described.Workload, scenario: Scenario, place: tuple[int, int]
 ) -> Sequence[Task]:
     """What one workload does; `place` is its (phase, index), which selects random numbers."""
-    thp = scenario.guest.thp
     match workload:
         case described.Idle() | described.Balloon():  # a balloon is the driver's work
             return [] if workload.duration_ns is None else [Idle(workload.duration_ns)]
-        case described.PageFault():
-            return [
-                PageFault(
-                    workload.variant,
-                    workload.size_bytes,
-                    huge=thp and workload.thp,
-                    iterations=workload.iterations,
-                )
-                for _ in range(workload.processes)
-            ]
-        case described.Memhog():
-            return [
-                Memhog(
-                    workload.size_bytes,
-                    huge=thp and workload.thp,
-                    passes=workload.passes,
-                    hold_ns=workload.hold_ns,
-                    repeat=workload.repeat,
-                    pause_ns=workload.pause_ns,
-                )
-                for _ in range(workload.processes)
-            ]
-        case described.Churn():
-            return [
-                _churn(workload, Random(scenario.seed, _stream(workload, place, process)), thp)
-                for process in range(workload.processes)
-            ]
-        case described.Tmpfs():
-            return [
-                Tmpfs(
-                    workload.size_bytes,
-                    keep_ns=workload.keep_ns,
-                    repeat=workload.repeat,
-                    pause_ns=workload.pause_ns,
-                )
-            ]
-        case described.Forks():
-            return [
-                Forks(
-                    workload.count,
-                    at_once=workload.at_once,
-                    parent_bytes=workload.parent_bytes,
-                    copied_bytes=workload.copied_bytes,
-                    own_bytes=workload.own_bytes,
-                    live_ns=workload.live_ns,
-                    pause_ns=workload.pause_ns,
-                )
-            ]
         case described.Recording():
             return recorded_tasks(workload.path)
+    processes: int = getattr(workload, "processes", 1)
+    return [_task(workload, scenario, place, process) for process in range(processes)]
+
+
+_Described = (
+    described.PageFault | described.Memhog | described.Churn | described.Tmpfs | described.Forks
+)
+
+
+def _task(workload: _Described, scenario: Scenario, place: tuple[int, int], process: int) -> Task:
+    thp = scenario.guest.thp
+    match workload:
+        case described.PageFault():
+            return PageFault(
+                workload.variant,
+                workload.size_bytes,
+                huge=thp and workload.thp,
+                iterations=workload.iterations,
+            )
+        case described.Memhog():
+            return Memhog(
+                workload.size_bytes,
+                huge=thp and workload.thp,
+                passes=workload.passes,
+                hold_ns=workload.hold_ns,
+                repeat=workload.repeat,
+                pause_ns=workload.pause_ns,
+            )
+        case described.Churn():
+            random = Random(scenario.seed, _stream(workload, place, process))
+            return _churn(workload, random, thp)
+        case described.Tmpfs():
+            return Tmpfs(
+                workload.size_bytes,
+                keep_ns=workload.keep_ns,
+                repeat=workload.repeat,
+                pause_ns=workload.pause_ns,
+            )
+        case described.Forks():
+            return Forks(
+                workload.count,
+                at_once=workload.at_once,
+                parent_bytes=workload.parent_bytes,
+                copied_bytes=workload.copied_bytes,
+                own_bytes=workload.own_bytes,
+                live_ns=workload.live_ns,
+                pause_ns=workload.pause_ns,
+            )
 
 
 def _stream(workload: described.Churn, place: tuple[int, int], process: int) -> int:
