@@ -13,7 +13,6 @@ import platform
 import sys
 from pathlib import Path
 
-
 APART = ("__main__", "truth_table")
 
 
