@@ -270,16 +270,16 @@ class _Run:
         for phase, planned in enumerate(plan_of(self._scenario).phases):
             for each in planned.tasks:
                 raw = (self._folder / "root" / "plan" / f"{number}.times").read_bytes()
-                begins_ns = np.frombuffer(raw, "<i8") - start_ns
-                if len(begins_ns) >= MAX_TIMED:
+                instants_ns = np.frombuffer(raw, "<i8") - start_ns
+                if len(instants_ns) >= MAX_TIMED:
                     raise PlanError(
-                        f"phases[{phase}].run[{each.workload}]: {MAX_TIMED} operations or more; "
+                        f"phases[{phase}].run[{each.workload}]: {MAX_TIMED} instants or more; "
                         "give a real guest less to do"
                     )
                 end_ns = int(next(ended)["end_ns"]) - start_ns
-                operations = performed(each.task, len(begins_ns))
+                operations = performed(each.task, len(instants_ns))
                 process = process_of(each.task, self._scenario)
-                timeline = Timeline(process, operations, begins_ns, end_ns)
+                timeline = Timeline(process, operations, instants_ns, end_ns)
                 found.setdefault((phase, each.workload), []).append(timeline)
                 number += 1
         return found

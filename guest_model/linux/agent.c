@@ -34,7 +34,7 @@ static struct task tasks[MAX_TASKS];
 static uint64_t phase_duration_ns[MAX_PHASES];
 static unsigned task_count, phase_count;
 struct progress *progress;
-uint64_t *begins[MAX_TASKS];
+uint64_t *instants[MAX_TASKS];
 static uint64_t run_duration_ns;
 static char modules[8][256];
 static unsigned module_count;
@@ -196,14 +196,16 @@ static void add_task(unsigned workload, uint64_t duration_ns, const char *path)
 {
     if (!phase_count || task_count == MAX_TASKS)
         fail("too many tasks, or one before the first phase:", path);
-    begins[task_count] = mmap(NULL, MAX_TIMED * sizeof **begins, PROT_READ | PROT_WRITE,
-                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (begins[task_count] == MAP_FAILED)
+    instants[task_count] = mmap(NULL, MAX_TIMED * sizeof **instants, PROT_READ | PROT_WRITE,
+                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (instants[task_count] == MAP_FAILED)
         fail("no memory for the times of", path);
     const struct stream *stream = load(path);
-    uint64_t timed = stream->first_ops + (stream->loop_ops ? MAX_TIMED : 0);
+    uint64_t timed = stream->loop_ops ? MAX_TIMED : 0;
+    for (uint64_t at = 0; at < stream->first_ops && timed < MAX_TIMED; at++)
+        timed += notes_of(&stream->ops[at]);
     /* Its pages are there before the photograph: noting times takes no memory from the workload. */
-    memset(begins[task_count], 0, (timed < MAX_TIMED ? timed : MAX_TIMED) * sizeof **begins);
+    memset(instants[task_count], 0, (timed < MAX_TIMED ? timed : MAX_TIMED) * sizeof **instants);
     tasks[task_count++] = (struct task){
         .phase = phase_count - 1,
         .workload = workload,
@@ -353,7 +355,7 @@ int main(void)
     for (unsigned number = 0; number < task_count; number++) {
         char path[64];
         snprintf(path, sizeof path, "/plan/%u.times", number);
-        save(path, begins[number], progress[number].operations * sizeof **begins);
+        save(path, instants[number], progress[number].noted * sizeof **instants);
     }
     say("done");
     power_off();

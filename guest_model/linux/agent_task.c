@@ -39,10 +39,33 @@ static struct region *new_region(uint32_t owner, uint64_t pages)
     return region;
 }
 
+uint64_t notes_of(const struct op *op)
+{
+    uint64_t pages = op->count << op->order;
+    return op->kind == OP_ALLOC && pages ? 1 + (pages - 1) / NOTE_PAGES : 1;
+}
+
+static uint64_t note(void)
+{
+    uint64_t instant_ns = now_ns();
+    if (progress[task_number].noted < MAX_TIMED)
+        instants[task_number][progress[task_number].noted++] = instant_ns;
+    return instant_ns;
+}
+
 static void touch_pages(struct region *region, uint64_t pages)
 {
     for (uint64_t page = 0; page < pages; page++)
         ((volatile char *)region->address)[page * PAGE_BYTES]++;
+}
+
+static void write_pages(struct region *region)
+{
+    for (uint64_t page = 0; page < region->pages; page++) {
+        if (page && page % NOTE_PAGES == 0)
+            note();
+        ((volatile char *)region->address)[page * PAGE_BYTES]++;
+    }
 }
 
 static bool write_file(struct region *region)
@@ -55,6 +78,9 @@ static bool write_file(struct region *region)
     unlink(path);
     uint64_t left = region->pages * PAGE_BYTES;
     while (left) {
+        uint64_t done = region->pages - left / PAGE_BYTES;
+        if (done && done % NOTE_PAGES == 0)
+            note();
         ssize_t written = write(region->fd, buffer, left < sizeof buffer ? left : sizeof buffer);
         if (written <= 0) {
             region->pages -= left / PAGE_BYTES; /* the file is as long as it got */
@@ -88,7 +114,7 @@ static void allocate(const struct op *op)
                                file ? file->fd : -1, 0);
         ok = region->address != MAP_FAILED;
         if (ok)
-            touch_pages(region, region->pages);
+            write_pages(region);
         else
             region_count--;
     } else {
@@ -178,20 +204,15 @@ static void compute(uint64_t duration_ns)
         ;
 }
 
-static uint64_t begin(void)
-{
-    uint64_t begin_ns = now_ns();
-    if (progress[task_number].operations < MAX_TIMED)
-        begins[task_number][progress[task_number].operations++] = begin_ns;
-    return begin_ns;
-}
-
 static void execute(const struct op *op, uint64_t start_ns)
 {
-    uint64_t begin_ns = begin();
+    uint64_t noted = progress[task_number].noted, begin_ns = note();
     switch (op->kind) {
     case OP_ALLOC:
         allocate(op);
+        while (progress[task_number].noted < MAX_TIMED &&
+               progress[task_number].noted < noted + notes_of(op))
+            note(); /* where memory ended, the rest was over at once */
         break;
     case OP_TOUCH:
         touch(op);
@@ -222,7 +243,7 @@ static void execute_all(const struct op *ops, uint64_t count, uint64_t start_ns)
 {
     for (uint64_t at = 0; at < count; at++) {
         if (ops[at].kind == OP_RETURN) { /* only a child comes here */
-            begin();
+            note();
             raise(SIGSTOP);
             _exit(0);
         }
@@ -230,7 +251,7 @@ static void execute_all(const struct op *ops, uint64_t count, uint64_t start_ns)
             execute(&ops[at], start_ns);
             continue;
         }
-        uint64_t begin_ns = begin();
+        uint64_t begin_ns = note();
         if (fork_child(ops[at].owner))
             continue;
         while (at < count && ops[at].kind != OP_RETURN)
@@ -273,7 +294,7 @@ void rehearse(void)
     const unsigned number = MAX_TASKS - 1;
 
     memcpy(stream.ops, ops, sizeof ops);
-    progress[number].operations = MAX_TIMED; /* none of these is noted */
+    progress[number].noted = MAX_TIMED; /* none of these is noted */
     pid_t pid = fork();
     if (!pid)
         run_task(number, &stream.head);

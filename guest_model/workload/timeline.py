@@ -19,36 +19,49 @@ GATHERED_PAGES = FIRST_BATCH_PAGES + MOST_BATCHES * BATCH_PAGES
 MAX_PIECES = 512
 CHUNK_OPERATIONS = 256
 
-_Place = tuple[int, int, int]
+NOTE_PAGES = 256
+"""Of an allocation, the agent notes its begin, and each time that so many pages are written."""
+
+
+def notes_of(operations: Ops) -> NDArray[np.int64]:
+    """How many instants the agent notes of each operation."""
+    pages = operations["count"].astype(np.int64) << operations["order"]
+    several = np.where(operations["kind"] == OpKind.ALLOC, pages, 1)
+    return 1 + (np.maximum(several, 1) - 1) // NOTE_PAGES
 
 
 class Timeline(Task):
-    """The operations of a process, `begins_ns` of virtual time each; it exits at `end_ns`.
+    """The operations of a process at the instants that it noted of each; it exits at `end_ns`.
 
-    Operations beyond `begins_ns` were never begun. One that was cut off by the end of its process
-    takes as long as the first of its kind and size did. The process was forked at `start_ns`.
+    What it had not done when it was ended lies after that.
     """
 
     def __init__(
-        self, process: Process, operations: Ops, begins_ns: NDArray[np.int64], end_ns: int
+        self, process: Process, operations: Ops, instants_ns: NDArray[np.int64], end_ns: int
     ) -> None:
         self.owners = process.owners
         self.killed_by_failure = process.killed_by_failure
         self._process = process
-        self._operations = operations[: len(begins_ns)]
-        self._begins_ns = begins_ns.tolist()
+        self._operations = operations
+        self._instants_ns = instants_ns
         self._end_ns = end_ns
         self._held: dict[int, int] = {}
-        self._usual_ns: dict[_Place, int] = {}
 
     def chunks(self, first_owner: int, start_ns: int) -> Iterator[Ops]:
         """All of them, its exit, and a wait until that; it begins when the phase does."""
         rows: list[Op] = list(self._process.start(first_owner))
-        ends_ns = [*self._begins_ns[1:], self._end_ns]
+        at = 0
+        counts = notes_of(self._operations).tolist()
         for number, op in enumerate(self._operations.tolist()):
             count, owner, *rest = op
             own = (count, first_owner + owner, *rest)
-            rows += self._pieces(own, self._begins_ns[number], ends_ns[number])
+            noted_ns = self._instants_ns[at : at + counts[number]]
+            at += counts[number]
+            ends_ns = self._instants_ns[at] if at < len(self._instants_ns) else self._end_ns
+            missing = counts[number] - len(noted_ns)
+            points = [*noted_ns.tolist(), *[self._end_ns + 1] * missing]
+            points.append(max(points[-1], int(ends_ns)))
+            rows += self._pieces(own, points)
             if len(rows) > CHUNK_OPERATIONS:
                 yield chunk(rows)
                 rows = []
@@ -61,8 +74,8 @@ class Timeline(Task):
         """As of the process that it repeats."""
         return self._process.exit(first_owner)
 
-    def _pieces(self, op: Op, begin_ns: int, end_ns: int) -> Iterator[Op]:
-        """What it takes, spread over the time that it took by the pages of each part."""
+    def _pieces(self, op: Op, points_ns: list[int]) -> Iterator[Op]:
+        """What it takes, each part when its first page was written; `points_ns`: the end, too."""
         count, owner, kind, order, _, _ = op
         if kind in (OpKind.WAIT, OpKind.UNTIL):
             return
@@ -71,15 +84,15 @@ class Timeline(Task):
             self._held[owner] = self._held.get(owner, 0) + pages
         elif kind == OpKind.FREE:
             pages = self._held.pop(owner, 0)
-        usual_ns = self._usual_ns.setdefault((kind, pages, order), end_ns - begin_ns)
-        took_ns = max(end_ns - begin_ns, usual_ns if end_ns == self._end_ns else 0)
+        marks = [*range(0, pages, NOTE_PAGES)] if kind == OpKind.ALLOC and pages else [0]
+        marks.append(max(1, pages))
         begun = 0
         for row in self._process.rows([op]):
             at_end = row[2] == OpKind.FREE and row[5] == FreeFlags.UNMAPPED
             for share in _cut(row, pages) if row[1] == owner else (row,):
                 own = min(share[0] or pages, pages) << share[3] if share[1] == owner else 0
                 part = min(pages, begun + own if at_end else begun)
-                yield until(begin_ns + took_ns * part // max(1, pages))
+                yield until(int(np.interp(part, marks, points_ns)))
                 yield share
                 begun += own
 

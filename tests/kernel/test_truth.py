@@ -99,7 +99,8 @@ def test_a_balloon_is_inflated_and_deflated_on_both(kernel: Kernel, runs: Runs) 
     _, run = runs["balloon", 10].result()
     assert [size for _, size in run.course.targets] == [200 << 20, 0]
     for device in (run.device, truth.model.outcome.device):
-        assert device["inflate"]["pages"] == device["deflate"]["pages"] == 200 << 8
+        balloon = device["balloon"]
+        assert balloon["inflated_bytes"] == balloon["deflated_bytes"] == 200 << 20
     deflated = run.course.targets[1][0]
     for side in (truth.kernel, truth.model):
         late = sum(each.reported_bytes for each in side.passes if each.time_ns > deflated)
