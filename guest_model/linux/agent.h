@@ -10,8 +10,9 @@
 #define PAGE_BYTES 4096UL
 #define MAX_TASKS 1024
 #define MAX_TIMED 65536 /* instants that a task notes */
-#define NOTE_PAGES 256  /* of an allocation, its begin is noted, and each time so much is written  \
-                         */
+#define NOTE_PAGES                                                                                 \
+    256 /* of an allocation, its begin is noted, and each time so much is written                  \
+         */
 #define NS_PER_S 1000000000ULL
 
 enum {

@@ -184,8 +184,9 @@ class ProcessMemory:
         return owner
 
     def _gathered(self, pages: int, frees: list[Op]) -> Iterator[Op]:
-        """Free pages and tables as an unmapping does, which notes them in pages of its own."""
-        batches = min(MOST_BATCHES, -(-(pages - FIRST_BATCH_PAGES) // BATCH_PAGES))
+        """Free pages and tables as an unmapping does, which notes them in pages of its own: it
+        takes another one when the last one is full."""
+        batches = min(MOST_BATCHES, (pages - FIRST_BATCH_PAGES) // BATCH_PAGES + 1)
         gather = self._owners.take()
         if batches > 0:
             yield alloc(gather, batches, type=MigrateType.UNMOVABLE, flags=BATCH)
