@@ -163,9 +163,9 @@ static void run_phase(unsigned phase)
         const struct task *task = &tasks[number];
         if (task->phase == phase)
             say("task phase=%u workload=%u status=%s end_ns=%" PRIu64 " units=%" PRIu64
-                " busy_ns=%" PRIu64 " failures=%" PRIu64,
+                " busy_ns=%" PRIu64 " failures=%" PRIu64 " place=%" PRIu64,
                 phase, task->workload, names[task->status], task->end_ns, progress[number].units,
-                progress[number].busy_ns, progress[number].failures);
+                progress[number].busy_ns, progress[number].failures, progress[number].place);
     }
 }
 

@@ -19,10 +19,9 @@ from guest_model.workload.op import FreeFlags, Op, OpFlags, alloc, free
 KERNEL = OpFlags.ZEROED
 BATCH = OpFlags.COPIED | OpFlags.OPTIONAL
 """An unmapping that gets no batch page frees what it has, and goes on."""
-IMAGE_BEGIN = TABLE_PAGES + 64
-"""Where the first mapping begins: behind what the program maps for itself, which needs the first
-table and the directory above it."""
 _IMAGE_TABLES = (-1, 0)
+"""What the program maps for itself needs the first table and the directory above it. Its own
+memory begins in the second one."""
 
 
 class Owners:
@@ -57,10 +56,10 @@ class _File:
 class ProcessMemory:
     """One address space with its process. Each method says what is allocated and freed."""
 
-    def __init__(self, kernel: KernelMemory, owners: Owners) -> None:
+    def __init__(self, kernel: KernelMemory, owners: Owners, place: int) -> None:
         self._kernel = kernel
         self._owners = owners
-        self._space = AddressSpace(IMAGE_BEGIN)
+        self._space = AddressSpace(TABLE_PAGES + place % TABLE_PAGES)
         self._tables: dict[int, int] = {}
         """The owner of each table: by its number; of a directory, -1 - its number."""
         self._files: dict[int, _File] = {}
