@@ -17,7 +17,7 @@ APART = ("__main__", "truth_table")
 
 
 def names() -> list[str]:
-    """Every benchmark there is; the table boots real kernels for an hour, and runs by itself."""
+    """Every benchmark there is; the table boots real kernels for minutes, and runs by itself."""
     here = Path(__file__).parent
     return sorted(path.stem for path in here.glob("*.py") if path.stem not in APART)
 

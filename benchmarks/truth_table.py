@@ -1,7 +1,8 @@
 """`python -m benchmarks.truth_table`: the table of docs/model.md, of many runs of `fpr truth`.
 
 Each scenario of configs/truth runs at each reporting order on a real kernel and on the model, some
-times with other seeds. Figures are ranges over the runs; the kernel is booted anew for each.
+times with other seeds. Figures are ranges over the runs; the kernel is booted anew for each. Guests
+sleep most of the time, so several run at once; each is followed by its own clock.
 """
 
 from __future__ import annotations
@@ -10,28 +11,34 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from emulator.analysis.real_guest import run_real
+from emulator.analysis.real_guest import RealRun, run_real
 from emulator.analysis.truth import Tolerance, judge, run_model
 from emulator.cli.linux import load_real
-from guest_model.linux.kernel import find_kernel
+from emulator.scenario.model import Scenario
+from guest_model.linux.kernel import Kernel, find_kernel
 
 SCENARIOS = Path(__file__).parents[1] / "configs" / "truth"
 NAMES = ("idle", "tmpfs", "memhog", "churn", "forks", "balloon")
 ORDERS = (10, 9, 5, 0)
 RUNS = 3
+AT_ONCE = 4
 _HEAD = (
     "| workload | order | passes equal | block for block | reported, MiB | apart | resident apart |"
 )
 
 
-def compare(name: str, order: int, seed: int) -> dict[str, Any]:
-    """The comparison of one run, by `fpr.truth/1`."""
+def real(kernel: Kernel, name: str, order: int, seed: int) -> tuple[Scenario, RealRun]:
+    """One run on the real kernel."""
     scenario = load_real(str(SCENARIOS / f"{name}.yaml"), (f"reporting.order={order}",), seed)
-    kernel = find_kernel()
-    run = run_real(scenario, kernel)
+    return scenario, run_real(scenario, kernel)
+
+
+def compare(kernel: Kernel, scenario: Scenario, run: RealRun) -> dict[str, Any]:
+    """Its comparison, by `fpr.truth/1`."""
     return judge(scenario, kernel.version, run, run_model(scenario, run), Tolerance()).comparison
 
 
@@ -58,8 +65,11 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.truth_table", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(NAMES)}")
-    parser.add_argument("--orders", default=",".join(map(str, ORDERS)), help="reporting orders")
+    parser.add_argument(
+        "--orders", default=",".join(map(str, ORDERS)), help="of reporting, 10,9,5,0"
+    )
     parser.add_argument("--runs", type=int, default=RUNS, help="of each; seeds count from 1")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="guests that run at once")
     parser.add_argument("--json", action="store_true", help="print JSON, a comparison a run")
     arguments = parser.parse_args()
     names = arguments.names or NAMES
@@ -68,9 +78,16 @@ def main() -> int:
     document = []
     if not arguments.json:
         print(_HEAD, "|---" * 7 + "|", sep="\n", flush=True)
-    for name in names:
-        for order in map(int, arguments.orders.split(",")):
-            found = [compare(name, order, seed) for seed in range(1, arguments.runs + 1)]
+    kernel = find_kernel()
+    cells = [(name, order) for name in names for order in map(int, arguments.orders.split(","))]
+    seeds = range(1, arguments.runs + 1)
+    with ThreadPoolExecutor(arguments.at_once) as pool:
+        runs = [
+            [pool.submit(real, kernel, name, order, seed) for seed in seeds]
+            for name, order in cells
+        ]
+        for (name, order), pending in zip(cells, runs, strict=True):
+            found = [compare(kernel, *each.result()) for each in pending]
             document.append({"workload": name, "order": order, "runs": found})
             if not arguments.json:
                 print(row(name, order, found), flush=True)

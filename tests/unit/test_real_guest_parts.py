@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from emulator.analysis.balloon_wishes import BalloonWishes
 from emulator.analysis.passes import passes_of
 from emulator.analysis.real_guest import plan_of
 from emulator.inputs.photograph import PageStructs, PhotographError, photograph
@@ -120,3 +121,32 @@ def test_lists_of_a_cpu_are_told_apart_by_where_their_blocks_lie(singles: list[i
         _link(rows, first + 16 * (3 * order + kind), frames)
     found = PageStructs(rows, 4096).cpu_lists()
     assert found == {key: frames for key, frames in lists.items() if frames}
+
+
+BALLOONS = """
+guest: {kind: linux, memory: 512MiB}
+phases:
+  - duration: 1s
+    run:
+      - {kind: balloon, target: 100MiB}
+      - {kind: balloon, target: 500MiB, duration: 1us}
+  - {duration: 1s, run: [{kind: idle}]}
+"""
+
+
+def test_the_host_asks_for_balloons_as_phases_come_and_go() -> None:
+    """Targets of a phase add up, to the guest's memory at most; each ends with its own duration."""
+    said: list[int] = []
+    wishes = BalloonWishes(parse(BALLOONS.encode(), "test.yaml", Path()), said.append)
+    assert wishes.due_ns is None
+    wishes.phase_began(0)
+    assert wishes.due_ns is not None
+    while wishes.due_ns is not None:
+        wishes.look()
+    wishes.phase_ended()
+    wishes.phase_began(1)
+    wishes.phase_ended()
+    assert said == [512 << 20, 100 << 20, 0], "an idle phase asks for nothing"
+    assert [size for _, size in wishes.changes] == said
+    times = [at for at, _ in wishes.changes]
+    assert times == sorted(times)
