@@ -67,7 +67,7 @@ def _profile_mistakes(path: Path) -> list[Mistake]:
     except CostProfileError as error:
         for where, sentence in error.problems:
             what, _, instead = sentence.partition("; ")
-            instead = instead or "see configs/costs/default.yaml for one that is complete"
+            instead = instead or "see docs/hosts.md"
             mistakes.append(Mistake(root.find(where).place, where, what, instead))
     return mistakes
 

@@ -303,7 +303,7 @@ class Host(Part):
     )
     """What the guest's memory is made of."""
     costs: CostsFile = Field(default=written("default"), examples=["default"])
-    """What everything costs: the name of a profile in configs/costs, or the path of another."""
+    """What everything costs: a profile in host_model/profiles by its name, or another's path."""
 
 
 class Phase(Part):

@@ -14,6 +14,7 @@ from emulator.scenario.load import load, parse
 from emulator.scenario.model import Scenario
 from emulator.scenario.schema import json_schema, json_schema_text
 from emulator.scenario.workloads import Tmpfs, Workload
+from host_model.costs import PROFILES
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SCENARIOS = sorted(CONFIGS.glob("*.yaml"))
@@ -248,7 +249,7 @@ def test_missing_file_is_a_mistake(tmp_path: Path) -> None:
 
 def test_cost_profile_is_checked_at_its_own_places(tmp_path: Path) -> None:
     """A path is taken from the scenario's folder, and mistakes in the profile are named in it."""
-    text = (CONFIGS / "costs" / "default.yaml").read_text()
+    text = (PROFILES / "default.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("fpr.costs/1", "fpr.costs/7"))
     (tmp_path / "a.yaml").write_bytes(SMALL + b"host: {costs: mine.yaml}\n")
     with pytest.raises(ScenarioError) as caught:

@@ -38,7 +38,7 @@ Rule = Callable[[str, str], Iterator[Finding]]
 
 def project_files() -> list[str]:
     """Paths of all texts that people wrote, from the project's root."""
-    found = [path for path in ROOT.iterdir() if path.is_file()]
+    found = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
     for folder in FOLDERS:
         found += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
     paths = [path.relative_to(ROOT) for path in found]
