@@ -71,8 +71,12 @@ def default_reserved_bytes(memory_bytes: int) -> int:
 
 
 def default_boot_used_bytes(memory_bytes: int) -> int:
-    """What a freshly booted small server uses: kernel objects, daemons and page cache, in bytes."""
-    return _whole_pages(min(64 * MIB + memory_bytes // 128, memory_bytes // 8))
+    """What a freshly booted small server uses: kernel objects, daemons and page cache, in bytes.
+
+    What grows with memory beyond 64 GiB is taken before the allocator is there: it is reserved.
+    """
+    grows = min(memory_bytes, 64 * GIB) // 128
+    return _whole_pages(min(64 * MIB + grows, memory_bytes // 8))
 
 
 def _whole_pages(size_bytes: int) -> int:

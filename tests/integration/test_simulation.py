@@ -16,6 +16,7 @@ from emulator.simulation.summary import overhead, summarize
 from tests.support import BOOT_TMPFS
 
 MIB = 1 << 20
+PAGE_BYTES = 4096
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -311,6 +312,18 @@ def test_an_idle_guest_of_1_tib_takes_little() -> None:
     with Machine(scenario(text), tasks=1, owners=1) as machine:
         touched_gib = -(-machine.backing.resident_bytes() // 1024**3)
         assert machine.allocator.metadata_bytes < touched_gib * 4 * MIB + 8 * MIB
+
+
+def test_a_guest_of_8_tib_takes_what_it_touches() -> None:
+    """No more is in use after boot than in 64 GiB, and checking it all looks at no idle block."""
+    made = scenario("guest: {memory: 8TiB}\nphases: [{run: [{kind: idle}], duration: 1s}]\n")
+    assert made.guest.boot_used_bytes == 576 * MIB
+    with Machine(made, tasks=1, owners=1) as machine:
+        before = machine.allocator.metadata_bytes
+        machine.allocator.validate()
+        reserved_metadata = made.guest.reserved_bytes // PAGE_BYTES * 12  # in pieces; it is read
+        assert machine.allocator.metadata_bytes - before < reserved_metadata + 8 * MIB
+        assert before < 64 * MIB
 
 
 BALLOON = """
