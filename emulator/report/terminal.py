@@ -162,6 +162,6 @@ def _expectations(summary: Summary) -> Iterator[str]:
             for name, word in (("min", "at least"), ("max", "at most"))
             if each[name] is not None
         ]
-        found = "no such number" if each["value"] is None else f"{each['value']:,}"
+        found = "unknown after this run" if each["value"] is None else f"{each['value']:,}"
         verdict = "ok" if each["ok"] else "FAILED"
         yield _row(verdict, f"{each['metric']} is {found}, expected {' and '.join(bounds)}")

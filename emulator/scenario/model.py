@@ -24,6 +24,7 @@ from pydantic import (
 
 from emulator.scenario.errors import did_you_mean
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
+from emulator.scenario.metrics import known_metric
 from emulator.scenario.units import (
     GIB,
     KIB,
@@ -52,9 +53,6 @@ REAL_GUEST: dict[str, Any] = {"vcpus": 1, "hz": 100, "pageblock_order": TOP_ORDE
 """What a User-mode Linux kernel is built with."""
 REAL_MEMORY_BYTES = (128 * MIB, 8 * GIB)
 """Below, it does not boot; above, it takes more of this machine than a test of it should."""
-_METRIC = re.compile(r"[a-z]+(\.[a-z0-9_]+)+")
-SUMMARY_GROUPS = ("guest", "reporting", "device", "host", "cost", "control", "overhead", "explain")
-"""The groups of summary.json that hold numbers."""
 SWIOTLB_BYTES = 64 * MIB
 """Taken at boot where memory reaches beyond 32-bit addresses."""
 
@@ -348,13 +346,7 @@ class Expectation(Part):
     @field_validator("metric")
     @classmethod
     def _of_the_summary(cls, metric: str) -> str:
-        group = metric.partition(".")[0]
-        if group not in SUMMARY_GROUPS:
-            what = f"summary.json has no group {shown(group)}"
-            raise mistake(what, did_you_mean(group, SUMMARY_GROUPS))
-        if not _METRIC.fullmatch(metric):
-            raise mistake(f"{shown(metric)} is no path of a number", f"write {group}.NAME")
-        return metric
+        return known_metric(metric)
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Expectation:
@@ -410,6 +402,30 @@ class Scenario(Part):
         if not name.isprintable():
             raise mistake(f"{shown(name)} cannot be printed", "write letters, digits, - and _")
         return name
+
+    @field_validator("expect")
+    @classmethod
+    def _of_this_run(
+        cls, expect: tuple[Expectation, ...], info: ValidationInfo
+    ) -> tuple[Expectation, ...]:
+        guest, phases = info.data.get("guest"), info.data.get("phases", ())
+        for index, each in enumerate(expect):
+            here = (index, "metric")
+            path = each.metric.removeprefix("control.").split(".")
+            alone = guest is not None and guest.kind == "linux"
+            if alone and each.metric.startswith(("control.", "overhead.")):
+                raise mistake("a real guest runs without a control", "take it out", here)
+            if path[:2] != ["guest", "phases"] or not phases:
+                continue
+            number = int(path[2])
+            if number >= len(phases):
+                what = f"there is no phase {number}: they are counted from 0"
+                raise mistake(what, f"write 0 to {len(phases) - 1}", here)
+            work = len(phases[number].run)
+            if path[3] == "workloads" and int(path[4]) >= work:
+                what = f"phase {number} has no workload {path[4]}: they are counted from 0"
+                raise mistake(what, f"write 0 to {work - 1}", here)
+        return expect
 
     @field_validator("reporting", mode="before")
     @classmethod

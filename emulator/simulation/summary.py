@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from emulator.scenario.metrics import is_sparse
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import GIB, SECOND
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
@@ -201,10 +202,15 @@ def _percent(part: int, whole: int) -> float | None:
 
 
 def lookup(summary: Summary, metric: str) -> int | float | None:
-    """The number at a path such as `guest.phases.0.workloads.0.units`; None where there is none."""
+    """The number at a path such as `guest.phases.0.workloads.0.units`; None where there is none.
+
+    What is only there if something was counted is zero elsewhere.
+    """
     value: Any = summary
     for step in metric.split("."):
         if isinstance(value, dict):
+            if step not in value and is_sparse(metric):
+                return 0
             value = value.get(step)
         elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
             value = value[int(step)]

@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from emulator.cli.main import Exit, run
+from emulator.scenario.metrics import METRICS, is_sparse
 
 SMALL = """
 name: small
@@ -168,14 +169,35 @@ def test_an_expectation_that_fails_gives_exit_1(
     """The results are written all the same, and say which one."""
     small.write_text(
         SMALL + "expect: [{metric: reporting.bytes, max: 1}, {metric: host.rss_bytes_end, min: 1},"
-        " {metric: host.no_such_number, min: 0}]\n"
+        " {metric: cost.alloc_latency_ns.count, max: 0}]\n"
     )
     result = in_process("run", small, "--no-control", "-o", tmp_path / "out")
     assert result.exit_code == Exit.FAILED
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [each["ok"] for each in summary["expect"]] == [False, True, False]
     assert "FAILED      reporting.bytes is" in result.stdout
-    assert "host.no_such_number is no such number" in result.stdout
+    assert "FAILED      cost.alloc_latency_ns.count is" in result.stdout
+
+
+def numbers_of(value: Any, path: str = "") -> Iterator[str]:
+    """Paths of all numbers in a document, `N` for what is a number in them."""
+    entries: Any = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, entry in entries:
+        step = "N" if str(key).isdecimal() else key
+        if isinstance(entry, dict | list):
+            yield from numbers_of(entry, f"{path}{step}.")
+        elif isinstance(entry, int | float) and not isinstance(entry, bool):
+            yield f"{path}{step}"
+
+
+def test_expectations_know_the_numbers_of_a_summary(small: Path, tmp_path: Path) -> None:
+    """No more and no fewer; what is there only if it was counted may be missing here."""
+    done = fpr("run", small, "--json", "-o", tmp_path / "out")
+    summary = json.loads(done.stdout)
+    del summary["seed"], summary["expect"]
+    found = set(numbers_of(summary))
+    assert found <= METRICS
+    assert {each for each in METRICS - found if not is_sparse(each)} == set()
 
 
 def test_what_needs_the_control_cannot_be_expected_without_it(

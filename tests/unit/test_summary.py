@@ -120,15 +120,37 @@ def test_a_metric_is_a_path_to_a_number(metric: str, value: float | None) -> Non
     assert lookup(summary, metric) == value
 
 
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ("device.skipped_bytes.already_free", 7),
+        ("device.skipped_bytes.poison", 0),
+        ("device.queues.hint.chains", 0),
+        ("reporting.blocks_by_size_bytes.4096", 0),
+        ("control.device.violations.kick_no_queue", None),
+        ("host.faults", None),
+    ],
+)
+def test_what_was_not_counted_is_zero(metric: str, value: int | None) -> None:
+    """Only where summary.json leaves zeros out; without a control nothing of it is known."""
+    summary = {
+        "device": {"skipped_bytes": {"already_free": 7}, "queues": {}, "violations": {}},
+        "reporting": {"blocks_by_size_bytes": {}},
+        "control": None,
+        "host": {},
+    }
+    assert lookup(summary, metric) == value
+
+
 def test_bounds_hold_at_their_values() -> None:
     """`min` and `max` are the smallest and the largest value that passes."""
     text = (
         "phases: [{run: [{kind: idle, duration: 1s}]}]\n"
-        "expect: [{metric: host.x, min: 3, max: 3}, {metric: host.x, min: 4},"
-        " {metric: host.x, max: 2},"
-        " {metric: host.y, max: 9}]"
+        "expect: [{metric: host.faults, min: 3, max: 3}, {metric: host.faults, min: 4},"
+        " {metric: host.faults, max: 2},"
+        " {metric: host.fault_bytes, max: 9}]"
     )
     scenario = parse(text.encode(), "test.yaml", Path.cwd())
-    results = check_expectations(scenario, {"host": {"x": 3}})
+    results = check_expectations(scenario, {"host": {"faults": 3}})
     assert [each["ok"] for each in results] == [True, False, False, False]
     assert [each["value"] for each in results] == [3, 3, 3, None]
