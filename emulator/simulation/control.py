@@ -40,7 +40,7 @@ class _Child:
         self._progress = progress
         self._result: tuple[str, Any] | None = None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "emulator.simulation.control"],
+            [sys.executable, "-P", "-m", "emulator.simulation.control"],  # not from this folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is the parent's matter
