@@ -1,4 +1,4 @@
-"""A bar of virtual time on standard error; nothing where that is no terminal."""
+"""A bar of virtual time on standard error; where that is no terminal, lines in the log, for -v."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+import structlog
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
@@ -16,6 +17,7 @@ from rich.text import Text
 from emulator.scenario.units import SECOND
 
 INTERVAL_S = 0.05
+LOG_INTERVAL_S = 5.0
 
 
 class _VirtualTime(ProgressColumn):
@@ -51,11 +53,15 @@ class Progress:
     def task(self, description: str) -> Callable[[int], None]:
         """A bar of its own."""
         bar = self._bars.add_task(description, total=self._total_ns)
-        last_s = 0.0
+        log = structlog.get_logger()
+        last_s = last_log_s = -LOG_INTERVAL_S
 
         def progress(now_ns: int) -> None:
-            nonlocal last_s
+            nonlocal last_s, last_log_s
             now_s = time.monotonic()
+            if now_s - last_log_s >= LOG_INTERVAL_S and self._bars.disable:
+                last_log_s = now_s
+                log.debug("progress", run=description, reached_ns=now_ns, total_ns=self._total_ns)
             if now_s - last_s >= INTERVAL_S:
                 last_s = now_s
                 self._bars.update(bar, completed=now_ns)
