@@ -9935,7 +9935,7 @@ static int _cffi_const_FPR_COST_MAX_NS(unsigned long long *o)
 {
   int n = (FPR_COST_MAX_NS) <= 0;
   *o = (unsigned long long)((FPR_COST_MAX_NS) | 0);  /* check that FPR_COST_MAX_NS is an integer */
-  if (!_cffi_check_int(*o, n, 1000000000000U))
+  if (!_cffi_check_int(*o, n, 10000000000U))
     n |= 2;
   return n;
 }

@@ -330,6 +330,11 @@ class Phase(Part):
                 if not workload.ends:
                     what = f"this {workload.kind} never ends, and neither does its phase"
                     raise mistake(what, "give the phase or the workload a `duration`", (index,))
+                if getattr(workload, "waits_ns", 0) > MAX_DURATION_NS:
+                    what = f"this {workload.kind} waits for more than a day of virtual time"
+                    raise mistake(
+                        what, "give the phase a `duration`, or let it wait less", (index,)
+                    )
         return run
 
 

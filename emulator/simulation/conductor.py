@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from emulator.scenario.model import Scenario
-from emulator.scenario.workloads import Balloon, Workload
+from emulator.scenario.units import format_duration
+from emulator.scenario.workloads import MAX_DURATION_NS, Balloon, Workload
 from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
@@ -67,6 +68,12 @@ class PhaseResult:
     workloads: list[WorkloadResult] = field(default_factory=list)
 
 
+class EndlessPhaseError(Exception):
+    """A phase goes on for longer than any sensible run; the sentence says what to change."""
+
+    exit_code = 2
+
+
 class Conductor:
     """Runs the phases of a scenario on a machine."""
 
@@ -103,6 +110,7 @@ class Conductor:
         if phase.duration_ns is not None:
             self._held_until_ns = now_ns + phase.duration_ns
             self._queue.at(self._held_until_ns, lambda at: self._end_of(number, None, at))
+        self._queue.at(self._held_until_ns + MAX_DURATION_NS, lambda _: self._overdue(number))
         self._end_if_over(now_ns)
 
     def refill(self, stop: Stop) -> None:
@@ -165,6 +173,17 @@ class Conductor:
         if workload is not None:
             self._balloon.release((phase, workload), now_ns)
         self._end_if_over(now_ns)
+
+    def _overdue(self, phase: int) -> None:
+        """Whatever should have ended long ago would run on, practically for ever."""
+        if phase != len(self.phases) - 1 or self.finished_ns is not None:
+            return
+        raise EndlessPhaseError(
+            f"{self._scenario.name}: phase {self.phases[phase].name} has run for "
+            f"{format_duration(MAX_DURATION_NS)} of virtual time longer than it was given, and its "
+            "workloads have not ended; give it a `duration`, do less in it, or check the "
+            f"costs in {self._scenario.host.costs.name}"
+        )
 
     def _stop_task(self, index: int, now_ns: int) -> None:
         running = self._running[index]

@@ -97,6 +97,14 @@ def test_five_mistakes_are_named_at_once_with_what_to_write() -> None:
             "1:45: phases[0].run[0].variant: 3 is not possible here; write 1 or 2",
         ),
         (
+            "phases: [{run: [{kind: tmpfs, size: 1MiB, keep: 0, pause: 1s, repeat: 86402}]}]",
+            "1:17: phases[0].run[0]: this tmpfs waits for more than a day of virtual time; give",
+        ),
+        (
+            "phases: [{run: [{kind: churn, operations: 1000000000, pause: 1ms}]}]",
+            "1:17: phases[0].run[0]: this churn waits for more than a day of virtual time; give",
+        ),
+        (
             "phases: [{run: [{kind: tmpfs, size: 1.5}]}]",
             "1:37: phases[0].run[0].size: 1.5 has no unit; write for example 1.5MiB",
         ),
