@@ -225,3 +225,11 @@ def test_all_code_is_read() -> None:
     assert {"Makefile", "pyproject.toml", ".ci/run", "tests/unit/test_style.py"} <= set(FILES)
     assert set(EXTENSION["sources"]) - set(GENERATED) <= set(FILES)
     assert set(generate.HEADERS) <= set(FILES)
+
+
+def test_the_page_shows_the_arrows_that_are_checked() -> None:
+    """docs/architecture.md draws the layers of import-linter's contract, in their order."""
+    (contract,) = PROJECT["tool"]["importlinter"]["contracts"]
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    drawn = page.partition("## Arrows")[2].split("```")[1].strip().splitlines()
+    assert [re.split(r"\s{2,}", line)[0] for line in drawn] == contract["layers"]
