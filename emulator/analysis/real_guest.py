@@ -39,9 +39,6 @@ UNKNOWN_LIMIT_S = 3600
 SAVED = ("zoneinfo", "pagetypeinfo", "timer_list")
 """What the agent leaves in /plan at the end."""
 
-Blocks = NDArray[np.uint64]
-"""One batch: shape (n, 2), first frame and pages, in ring order."""
-
 
 @dataclass
 class RealRun:
