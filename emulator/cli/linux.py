@@ -98,11 +98,12 @@ def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: 
         arguments=sys.argv[1:],
     )
     manifest["guest_kernel"] = kernel.version
-    results.write(folder, summary, {"": run.series}, manifest)
-    if as_json:
-        click.echo(results.as_json(summary).decode(), nl=False)
-    else:
-        click.echo(render(summary, run.series))
+    folder = output or results.default_folder(scenario, started)
+    try:
+        results.write(folder, summary, {"": run.series}, manifest)
+    finally:  # what was found is told even where it cannot be kept
+        text = results.as_json(summary).decode().rstrip("\n")
+        click.echo(text if as_json else render(summary, run.series))
     click.echo(f"results are in {folder}", err=True)
     return Exit.OK if all(each["ok"] for each in summary["expect"]) else Exit.FAILED
 

@@ -88,6 +88,7 @@ def command(
         arguments=sys.argv[1:],
     )
     text = render(summary, run.series, levels=_levels())
+    folder = output or results.default_folder(scenario, started)
     try:
         results.write(folder, summary, series, manifest)
     finally:  # what a long run has found is told even where it cannot be kept

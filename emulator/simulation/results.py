@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from emulator.simulation.summary import Summary
 SUMMARY = "summary.json"
 SERIES = "series.npz"
 MANIFEST = "manifest.json"
+_NAME_BYTES = 180  # of the 255 that a file system takes; the time and a number follow
 
 
 class ResultsError(Exception):
@@ -35,9 +37,15 @@ class ResultsError(Exception):
 
 
 def default_folder(scenario: Scenario, now: datetime) -> Path:
-    """results/NAME-TIME below the working directory."""
+    """results/NAME-TIME below the working directory; another number behind it where that exists.
+
+    Asked again once the results are there, it gives way to a run of the same second.
+    """
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in scenario.name)
-    return Path("results") / f"{name.lstrip('.') or 'run'}-{now:%Y%m%dT%H%M%S}"
+    name = name.lstrip(".").encode()[:_NAME_BYTES].decode(errors="ignore") or "run"
+    folder = Path("results") / f"{name}-{now:%Y%m%dT%H%M%S}"
+    others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(each for each in chain([folder], others) if not os.path.lexists(each))
 
 
 def check_free(folder: Path) -> None:
