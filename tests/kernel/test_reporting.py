@@ -84,7 +84,7 @@ class Heard:
 
 
 @pytest.mark.parametrize("offered", [MINIMAL, SUPPORTED & ~Feature.RING_PACKED, SUPPORTED], ids=hex)
-def test_reported_memory_is_given_back(kernel: Kernel, folder: Path, offered: Feature) -> None:
+def test_reported_memory_is_given_back(each_kernel: Kernel, folder: Path, offered: Feature) -> None:
     """Batches of at most 32 blocks of 4 MiB, 2 s after the load; a deleted file's memory returns.
 
     Whatever is offered: one SET_FEATURES or two, 3 queues or 5, split rings or packed ones.
@@ -96,7 +96,7 @@ def test_reported_memory_is_given_back(kernel: Kernel, folder: Path, offered: Fe
             return server.call(server.endpoints[0].resident_bytes)
 
         tasks: list[Task] = [Idle(5 * S), Tmpfs(200 * MIB, keep_ns=S), Idle(30 * S)]
-        guest = Guest(kernel, folder, socket, tasks)
+        guest = Guest(each_kernel, folder, socket, tasks)
         with guest.machine as machine:
             guest.begin()
             loaded_ns = time.monotonic_ns()
@@ -121,7 +121,7 @@ def test_reported_memory_is_given_back(kernel: Kernel, folder: Path, offered: Fe
     assert not any(name.startswith("refused") for name in counters["transport"])
 
 
-def test_guests_killed_in_the_middle_of_a_batch(kernel: Kernel, folder: Path) -> None:
+def test_guests_killed_in_the_middle_of_a_batch(each_kernel: Kernel, folder: Path) -> None:
     """Ten times: killed after the discard, before the buffer is handed back; the next is served."""
     guests: list[Guest] = []
     killed: list[int] = []
@@ -135,7 +135,7 @@ def test_guests_killed_in_the_middle_of_a_batch(kernel: Kernel, folder: Path) ->
     with Server(socket, observer=kill) as server:
         descriptors: list[int] = []
         for number in range(11):
-            guest = Guest(kernel, folder / str(number), socket, [Idle(3 * S)], 256)
+            guest = Guest(each_kernel, folder / str(number), socket, [Idle(3 * S)], 256)
             guests.append(guest)
             with guest.machine:
                 guest.begin()
@@ -152,7 +152,7 @@ def test_guests_killed_in_the_middle_of_a_batch(kernel: Kernel, folder: Path) ->
     assert counters["device"]["reporting"]["batches"] > 10
 
 
-def test_sixteen_guests_survive_each_other(kernel: Kernel, folder: Path) -> None:
+def test_sixteen_guests_survive_each_other(each_kernel: Kernel, folder: Path) -> None:
     """One server, 16 devices: half of the guests are killed, and the others report on."""
     heard = Heard()
     sockets = [folder / f"device-{number}" for number in range(16)]
@@ -162,7 +162,7 @@ def test_sixteen_guests_survive_each_other(kernel: Kernel, folder: Path) -> None
             task for _ in range(8) for task in (Tmpfs(32 * MIB, keep_ns=S), Idle(3 * S))
         ]
         guests = [
-            Guest(kernel, folder / f"guest-{number}", socket, tasks, 256)
+            Guest(each_kernel, folder / f"guest-{number}", socket, tasks, 256)
             for number, socket in enumerate(sockets)
         ]
         for guest in guests:
@@ -182,11 +182,11 @@ def test_sixteen_guests_survive_each_other(kernel: Kernel, folder: Path) -> None
         assert until(lambda: sum(c["connected"] for c in server.counters().values()) == 8)
 
 
-def test_an_idle_device_uses_no_cpu(kernel: Kernel, folder: Path) -> None:
+def test_an_idle_device_uses_no_cpu(each_kernel: Kernel, folder: Path) -> None:
     """With a guest that has nothing left to report, the serving thread sleeps."""
     heard, socket = Heard(), folder / "socket"
     with Server(socket, observer=heard) as server:
-        guest = Guest(kernel, folder, socket, [Idle(30 * S)], 256)
+        guest = Guest(each_kernel, folder, socket, [Idle(30 * S)], 256)
         with guest.machine:
             guest.begin()
             assert until(lambda: bool(heard.batches))
