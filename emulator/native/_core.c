@@ -618,7 +618,7 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 705), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 707), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 661), // struct fpr_allocator *
@@ -633,7 +633,7 @@ static void *_cffi_types[] = {
 /* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 22 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 23 */ _CFFI_OP(_CFFI_OP_POINTER, 686), // struct fpr_random *
+/* 23 */ _CFFI_OP(_CFFI_OP_POINTER, 688), // struct fpr_random *
 /* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -641,14 +641,14 @@ static void *_cffi_types[] = {
 /* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_trace_event const *
-/* 32 */ _CFFI_OP(_CFFI_OP_POINTER, 744), // uint8_t const *
+/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 712), // struct fpr_trace_event const *
+/* 32 */ _CFFI_OP(_CFFI_OP_POINTER, 746), // uint8_t const *
 /* 33 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 34 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint32_t *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 694), // struct fpr_replay_model_stats *
+/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 696), // struct fpr_replay_model_stats *
 /* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 41 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -656,9 +656,9 @@ static void *_cffi_types[] = {
 /* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
 /* 44 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 46 */ _CFFI_OP(_CFFI_OP_POINTER, 744), // uint8_t *
+/* 46 */ _CFFI_OP(_CFFI_OP_POINTER, 746), // uint8_t *
 /* 47 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 48 */ _CFFI_OP(_CFFI_OP_POINTER, 693), // struct fpr_replay_frames_stats *
+/* 48 */ _CFFI_OP(_CFFI_OP_POINTER, 695), // struct fpr_replay_frames_stats *
 /* 49 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 51 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -667,7 +667,7 @@ static void *_cffi_types[] = {
 /* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 57 */ _CFFI_OP(_CFFI_OP_POINTER, 718), // struct fpr_zone_config const *
+/* 57 */ _CFFI_OP(_CFFI_OP_POINTER, 720), // struct fpr_zone_config const *
 /* 58 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 59 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
 /* 60 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -746,7 +746,7 @@ static void *_cffi_types[] = {
 /* 133 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 134 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
 /* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 719), // struct fpr_zone_state *
+/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 721), // struct fpr_zone_state *
 /* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 139 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
@@ -779,12 +779,12 @@ static void *_cffi_types[] = {
 /* 166 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // struct fpr_segment *
+/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 706), // struct fpr_segment *
 /* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
 /* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 672), // struct fpr_guest_memory const *
 /* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 665), // struct fpr_chain const *
-/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 698), // struct fpr_report_cursor *
+/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 700), // struct fpr_report_cursor *
 /* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
 /* 176 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 177 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
@@ -793,17 +793,17 @@ static void *_cffi_types[] = {
 /* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 182 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
-/* 183 */ _CFFI_OP(_CFFI_OP_POINTER, 699), // struct fpr_report_rules const *
+/* 183 */ _CFFI_OP(_CFFI_OP_POINTER, 701), // struct fpr_report_rules const *
 /* 184 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
-/* 185 */ _CFFI_OP(_CFFI_OP_POINTER, 688), // struct fpr_range *
+/* 185 */ _CFFI_OP(_CFFI_OP_POINTER, 690), // struct fpr_range *
 /* 186 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 188 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 189 */ _CFFI_OP(_CFFI_OP_POINTER, 697), // struct fpr_report_account *
+/* 189 */ _CFFI_OP(_CFFI_OP_POINTER, 699), // struct fpr_report_account *
 /* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 685), // struct fpr_page_set *
+/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 687), // struct fpr_page_set *
 /* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint32_t const *
 /* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 196 */ _CFFI_OP(_CFFI_OP_POINTER, 663), // struct fpr_balloon_account *
@@ -842,13 +842,13 @@ static void *_cffi_types[] = {
 /* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 747), // void *
+/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 749), // void *
 /* 233 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 235 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 236 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 237 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 747), // void const *
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 749), // void const *
 /* 239 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 241 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
@@ -860,7 +860,7 @@ static void *_cffi_types[] = {
 /* 247 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 248 */ _CFFI_OP(_CFFI_OP_NOOP, 245),
 /* 249 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 250 */ _CFFI_OP(_CFFI_OP_POINTER, 703), // struct fpr_ring_layout const *
+/* 250 */ _CFFI_OP(_CFFI_OP_POINTER, 705), // struct fpr_ring_layout const *
 /* 251 */ _CFFI_OP(_CFFI_OP_POINTER, 670), // struct fpr_driver_slot *
 /* 252 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 253 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
@@ -868,7 +868,7 @@ static void *_cffi_types[] = {
 /* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 245),
-/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // struct fpr_segment const *
+/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 706), // struct fpr_segment const *
 /* 259 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 260 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -882,7 +882,7 @@ static void *_cffi_types[] = {
 /* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 272 */ _CFFI_OP(_CFFI_OP_POINTER, 684), // struct fpr_packed_ring *
+/* 272 */ _CFFI_OP(_CFFI_OP_POINTER, 686), // struct fpr_packed_ring *
 /* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
 /* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 272),
@@ -909,14 +909,14 @@ static void *_cffi_types[] = {
 /* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 299 */ _CFFI_OP(_CFFI_OP_POINTER, 684), // struct fpr_packed_ring const *
+/* 299 */ _CFFI_OP(_CFFI_OP_POINTER, 686), // struct fpr_packed_ring const *
 /* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
 /* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
 /* 303 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 306 */ _CFFI_OP(_CFFI_OP_POINTER, 689), // struct fpr_real_memory *
+/* 306 */ _CFFI_OP(_CFFI_OP_POINTER, 691), // struct fpr_real_memory *
 /* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
 /* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 309 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -936,16 +936,16 @@ static void *_cffi_types[] = {
 /* 323 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
 /* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 689), // struct fpr_real_memory const *
+/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 691), // struct fpr_real_memory const *
 /* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 690), // struct fpr_real_memory_config const *
+/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 692), // struct fpr_real_memory_config const *
 /* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 677), // struct fpr_memory_region const *
 /* 331 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 306), // struct fpr_real_memory * *
 /* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 335 */ _CFFI_OP(_CFFI_OP_POINTER, 700), // struct fpr_residency *
+/* 335 */ _CFFI_OP(_CFFI_OP_POINTER, 702), // struct fpr_residency *
 /* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
 /* 337 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 338 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -959,23 +959,23 @@ static void *_cffi_types[] = {
 /* 346 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 349 */ _CFFI_OP(_CFFI_OP_POINTER, 700), // struct fpr_residency const *
+/* 349 */ _CFFI_OP(_CFFI_OP_POINTER, 702), // struct fpr_residency const *
 /* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
 /* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 701), // struct fpr_residency_config const *
+/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 703), // struct fpr_residency_config const *
 /* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
 /* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
 /* 359 */ _CFFI_OP(_CFFI_OP_POINTER, 335), // struct fpr_residency * *
 /* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 362 */ _CFFI_OP(_CFFI_OP_POINTER, 705), // struct fpr_shared_map const *
+/* 362 */ _CFFI_OP(_CFFI_OP_POINTER, 707), // struct fpr_shared_map const *
 /* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 365 */ _CFFI_OP(_CFFI_OP_POINTER, 707), // struct fpr_split_driver *
+/* 365 */ _CFFI_OP(_CFFI_OP_POINTER, 709), // struct fpr_split_driver *
 /* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
@@ -1002,7 +1002,7 @@ static void *_cffi_types[] = {
 /* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 392 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct fpr_split_ring *
+/* 392 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_split_ring *
 /* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
@@ -1030,7 +1030,7 @@ static void *_cffi_types[] = {
 /* 417 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct fpr_split_ring const *
+/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_split_ring const *
 /* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
 /* 423 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
@@ -1039,8 +1039,8 @@ static void *_cffi_types[] = {
 /* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 427 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 712), // struct fpr_trace_op *
-/* 430 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // struct fpr_trace_pairing *
+/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 714), // struct fpr_trace_op *
+/* 430 */ _CFFI_OP(_CFFI_OP_POINTER, 715), // struct fpr_trace_pairing *
 /* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
 /* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
@@ -1059,27 +1059,27 @@ static void *_cffi_types[] = {
 /* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 447 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 448 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 695), // struct fpr_replay_phase const *
+/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 697), // struct fpr_replay_phase const *
 /* 450 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 451 */ _CFFI_OP(_CFFI_OP_POINTER, 696), // struct fpr_replay_unseen *
+/* 451 */ _CFFI_OP(_CFFI_OP_POINTER, 698), // struct fpr_replay_unseen *
 /* 452 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 453 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 456 */ _CFFI_OP(_CFFI_OP_POINTER, 714), // struct fpr_trace_state *
+/* 456 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // struct fpr_trace_state *
 /* 457 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
 /* 458 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 460 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_trace_event *
+/* 460 */ _CFFI_OP(_CFFI_OP_POINTER, 712), // struct fpr_trace_event *
 /* 461 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 462 */ _CFFI_OP(_CFFI_OP_POINTER, 711), // struct fpr_trace_marker *
+/* 462 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // struct fpr_trace_marker *
 /* 463 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 464 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 469 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // struct fpr_vcpus *
+/* 469 */ _CFFI_OP(_CFFI_OP_POINTER, 718), // struct fpr_vcpus *
 /* 470 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 681), // struct fpr_op const *
 /* 472 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -1106,17 +1106,17 @@ static void *_cffi_types[] = {
 /* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
 /* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
 /* 495 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 496 */ _CFFI_OP(_CFFI_OP_POINTER, 715), // struct fpr_vcpu_stop *
+/* 496 */ _CFFI_OP(_CFFI_OP_POINTER, 717), // struct fpr_vcpu_stop *
 /* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 499 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // struct fpr_vcpus const *
+/* 499 */ _CFFI_OP(_CFFI_OP_POINTER, 718), // struct fpr_vcpus const *
 /* 500 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 501 */ _CFFI_OP(_CFFI_OP_POINTER, 682), // struct fpr_owner_view *
 /* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
 /* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 499),
 /* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 506 */ _CFFI_OP(_CFFI_OP_POINTER, 709), // struct fpr_task_view *
+/* 506 */ _CFFI_OP(_CFFI_OP_POINTER, 711), // struct fpr_task_view *
 /* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 499),
@@ -1126,7 +1126,7 @@ static void *_cffi_types[] = {
 /* 513 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 516 */ _CFFI_OP(_CFFI_OP_POINTER, 717), // struct fpr_vcpus_config const *
+/* 516 */ _CFFI_OP(_CFFI_OP_POINTER, 719), // struct fpr_vcpus_config const *
 /* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 676), // struct fpr_memory_port const *
 /* 519 */ _CFFI_OP(_CFFI_OP_POINTER, 673), // struct fpr_histogram *
@@ -1204,55 +1204,55 @@ static void *_cffi_types[] = {
 /* 591 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
 /* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 593 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_allocator *)
+/* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_allocator *)
 /* 595 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 596 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_histogram *, struct fpr_histogram const *)
 /* 598 */ _CFFI_OP(_CFFI_OP_NOOP, 519),
 /* 599 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
 /* 600 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
 /* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 519),
 /* 603 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
 /* 604 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_histogram *, uint64_t, uint64_t)
 /* 607 */ _CFFI_OP(_CFFI_OP_NOOP, 519),
 /* 608 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 609 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 611 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 611 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_random *, uint64_t, uint64_t)
 /* 612 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
 /* 613 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 614 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_real_memory *)
+/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_real_memory *)
 /* 617 */ _CFFI_OP(_CFFI_OP_NOOP, 306),
 /* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
 /* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
 /* 621 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 622 */ _CFFI_OP(_CFFI_OP_POINTER, 675), // struct fpr_host_counters *
 /* 623 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 624 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_residency *)
+/* 624 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_residency *)
 /* 625 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
 /* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
 /* 628 */ _CFFI_OP(_CFFI_OP_NOOP, 349),
 /* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 622),
 /* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_shared_map *)
+/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_shared_map *)
 /* 633 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
 /* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 636 */ _CFFI_OP(_CFFI_OP_POINTER, 706), // struct fpr_shared_region *
+/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 636 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct fpr_shared_region *
 /* 637 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 638 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
 /* 639 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 640 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
 /* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_vcpus *)
+/* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION, 749), // void()(struct fpr_vcpus *)
 /* 643 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
 /* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 645 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
@@ -1294,70 +1294,72 @@ static void *_cffi_types[] = {
 /* 681 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
 /* 682 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_owner_view
 /* 683 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_packed_driver
-/* 684 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_ring
-/* 685 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_page_set
-/* 686 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_random
-/* 687 */ _CFFI_OP(_CFFI_OP_POINTER, 688), // struct fpr_range const *
-/* 688 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_range
-/* 689 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_real_memory
-/* 690 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_real_memory_config
-/* 691 */ _CFFI_OP(_CFFI_OP_POINTER, 692), // struct fpr_region *
-/* 692 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_region
-/* 693 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_replay_frames_stats
-/* 694 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_replay_model_stats
-/* 695 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_phase
-/* 696 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_unseen
-/* 697 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_report_account
-/* 698 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_report_cursor
-/* 699 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_rules
-/* 700 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_residency
-/* 701 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_residency_config
-/* 702 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_ring_counters
-/* 703 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_ring_layout
-/* 704 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_segment
-/* 705 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_shared_map
-/* 706 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_shared_region
-/* 707 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_split_driver
-/* 708 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_split_ring
-/* 709 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_task_view
-/* 710 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_trace_event
-/* 711 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_trace_marker
-/* 712 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_trace_op
-/* 713 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_trace_pairing
-/* 714 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_state
-/* 715 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_vcpu_stop
-/* 716 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_vcpus
-/* 717 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_vcpus_config
-/* 718 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_zone_config
-/* 719 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_zone_state
-/* 720 */ _CFFI_OP(_CFFI_OP_POINTER, 721), // struct packed_desc *
-/* 721 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct packed_desc
-/* 722 */ _CFFI_OP(_CFFI_OP_POINTER, 723), // struct packed_event *
-/* 723 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct packed_event
-/* 724 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // struct split_avail *
-/* 725 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct split_avail
-/* 726 */ _CFFI_OP(_CFFI_OP_POINTER, 727), // struct split_desc *
-/* 727 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct split_desc
-/* 728 */ _CFFI_OP(_CFFI_OP_POINTER, 729), // struct split_used *
-/* 729 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct split_used
-/* 730 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 731 */ (_cffi_opcode_t)(14),
-/* 732 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 733 */ (_cffi_opcode_t)(32),
-/* 734 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 735 */ (_cffi_opcode_t)(4),
-/* 736 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 737 */ (_cffi_opcode_t)(6),
-/* 738 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 739 */ (_cffi_opcode_t)(7424),
-/* 740 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 741 */ (_cffi_opcode_t)(7),
-/* 742 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 743 */ (_cffi_opcode_t)(9),
-/* 744 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 745 */ _CFFI_OP(_CFFI_OP_ARRAY, 744), // uint8_t[5]
-/* 746 */ (_cffi_opcode_t)(5),
-/* 747 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 684 */ _CFFI_OP(_CFFI_OP_POINTER, 685), // struct fpr_packed_note *
+/* 685 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_note
+/* 686 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_ring
+/* 687 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_page_set
+/* 688 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_random
+/* 689 */ _CFFI_OP(_CFFI_OP_POINTER, 690), // struct fpr_range const *
+/* 690 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_range
+/* 691 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_real_memory
+/* 692 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_real_memory_config
+/* 693 */ _CFFI_OP(_CFFI_OP_POINTER, 694), // struct fpr_region *
+/* 694 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_region
+/* 695 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_replay_frames_stats
+/* 696 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_model_stats
+/* 697 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_phase
+/* 698 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_replay_unseen
+/* 699 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_report_account
+/* 700 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_cursor
+/* 701 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_report_rules
+/* 702 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_residency
+/* 703 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_residency_config
+/* 704 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_ring_counters
+/* 705 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_ring_layout
+/* 706 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_segment
+/* 707 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_shared_map
+/* 708 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_shared_region
+/* 709 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_split_driver
+/* 710 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_split_ring
+/* 711 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_task_view
+/* 712 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_trace_event
+/* 713 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_trace_marker
+/* 714 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_trace_op
+/* 715 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_pairing
+/* 716 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_trace_state
+/* 717 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_vcpu_stop
+/* 718 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_vcpus
+/* 719 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_vcpus_config
+/* 720 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_zone_config
+/* 721 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_zone_state
+/* 722 */ _CFFI_OP(_CFFI_OP_POINTER, 723), // struct packed_desc *
+/* 723 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct packed_desc
+/* 724 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // struct packed_event *
+/* 725 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct packed_event
+/* 726 */ _CFFI_OP(_CFFI_OP_POINTER, 727), // struct split_avail *
+/* 727 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct split_avail
+/* 728 */ _CFFI_OP(_CFFI_OP_POINTER, 729), // struct split_desc *
+/* 729 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct split_desc
+/* 730 */ _CFFI_OP(_CFFI_OP_POINTER, 731), // struct split_used *
+/* 731 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct split_used
+/* 732 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 733 */ (_cffi_opcode_t)(14),
+/* 734 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 735 */ (_cffi_opcode_t)(32),
+/* 736 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 737 */ (_cffi_opcode_t)(4),
+/* 738 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 739 */ (_cffi_opcode_t)(6),
+/* 740 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 741 */ (_cffi_opcode_t)(7424),
+/* 742 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 743 */ (_cffi_opcode_t)(7),
+/* 744 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 745 */ (_cffi_opcode_t)(9),
+/* 746 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 747 */ _CFFI_OP(_CFFI_OP_ARRAY, 746), // uint8_t[5]
+/* 748 */ (_cffi_opcode_t)(5),
+/* 749 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -10887,6 +10889,18 @@ static void _cffi_checkfld_struct_fpr_packed_driver(struct fpr_packed_driver *p)
 struct _cffi_align_struct_fpr_packed_driver { char x; struct fpr_packed_driver y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_packed_note(struct fpr_packed_note *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->used) | 0);  /* check that 'struct fpr_packed_note.used' is an integer */
+  (void)((p->old_used) | 0);  /* check that 'struct fpr_packed_note.old_used' is an integer */
+  (void)((p->used_wrap) | 0);  /* check that 'struct fpr_packed_note.used_wrap' is an integer */
+  (void)((p->old_used_wrap) | 0);  /* check that 'struct fpr_packed_note.old_used_wrap' is an integer */
+}
+struct _cffi_align_struct_fpr_packed_note { char x; struct fpr_packed_note y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_packed_ring(struct fpr_packed_ring *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -10895,6 +10909,7 @@ static void _cffi_checkfld_struct_fpr_packed_ring(struct fpr_packed_ring *p)
   { struct packed_desc * *tmp = &p->table; (void)tmp; }
   { struct packed_event * *tmp = &p->driver; (void)tmp; }
   { struct packed_event * *tmp = &p->device; (void)tmp; }
+  { struct fpr_packed_note * *tmp = &p->note; (void)tmp; }
   (void)((p->avail) | 0);  /* check that 'struct fpr_packed_ring.avail' is an integer */
   (void)((p->avail_wrap) | 0);  /* check that 'struct fpr_packed_ring.avail_wrap' is an integer */
   (void)((p->used) | 0);  /* check that 'struct fpr_packed_ring.used' is an integer */
@@ -11643,16 +11658,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 744) },
+               _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -11697,7 +11712,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 736) },
+          _CFFI_OP(_CFFI_OP_NOOP, 738) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11802,7 +11817,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 691) },
+               _CFFI_OP(_CFFI_OP_NOOP, 693) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -11817,7 +11832,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 738) },
+               _CFFI_OP(_CFFI_OP_NOOP, 740) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
                 _CFFI_OP(_CFFI_OP_NOOP, 666) },
@@ -11970,16 +11985,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 744) },
+            _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 744) },
+            _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11991,19 +12006,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 705) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 720) },
+             _CFFI_OP(_CFFI_OP_NOOP, 722) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 724) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 724) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 720) },
+              _CFFI_OP(_CFFI_OP_NOOP, 722) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 251) },
@@ -12043,18 +12058,33 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
                    _CFFI_OP(_CFFI_OP_NOOP, 407) },
+  { "used", offsetof(struct fpr_packed_note, used),
+            sizeof(((struct fpr_packed_note *)0)->used),
+            _CFFI_OP(_CFFI_OP_NOOP, 407) },
+  { "old_used", offsetof(struct fpr_packed_note, old_used),
+                sizeof(((struct fpr_packed_note *)0)->old_used),
+                _CFFI_OP(_CFFI_OP_NOOP, 407) },
+  { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
+                 sizeof(((struct fpr_packed_note *)0)->used_wrap),
+                 _CFFI_OP(_CFFI_OP_NOOP, 746) },
+  { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
+                     sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
+                     _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 705) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 720) },
+             _CFFI_OP(_CFFI_OP_NOOP, 722) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 724) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 724) },
+  { "note", offsetof(struct fpr_packed_ring, note),
+            sizeof(((struct fpr_packed_ring *)0)->note),
+            _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
              _CFFI_OP(_CFFI_OP_NOOP, 407) },
@@ -12084,7 +12114,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 702) },
+                _CFFI_OP(_CFFI_OP_NOOP, 704) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 26) },
@@ -12096,7 +12126,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 734) },
+             _CFFI_OP(_CFFI_OP_NOOP, 736) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12219,13 +12249,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 740) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 742) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 740) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 742) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 732) },
+             _CFFI_OP(_CFFI_OP_NOOP, 734) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -12237,7 +12267,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 687) },
+              _CFFI_OP(_CFFI_OP_NOOP, 689) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -12351,19 +12381,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 705) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 726) },
+             _CFFI_OP(_CFFI_OP_NOOP, 728) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 724) },
+             _CFFI_OP(_CFFI_OP_NOOP, 726) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 728) },
+            _CFFI_OP(_CFFI_OP_NOOP, 730) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 726) },
+              _CFFI_OP(_CFFI_OP_NOOP, 728) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 251) },
@@ -12402,16 +12432,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 705) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 726) },
+             _CFFI_OP(_CFFI_OP_NOOP, 728) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 724) },
+             _CFFI_OP(_CFFI_OP_NOOP, 726) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 728) },
+            _CFFI_OP(_CFFI_OP_NOOP, 730) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 26) },
@@ -12435,7 +12465,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 702) },
+                _CFFI_OP(_CFFI_OP_NOOP, 704) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -12483,28 +12513,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 407) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 744) },
+            _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
                    _CFFI_OP(_CFFI_OP_NOOP, 660) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
                             _CFFI_OP(_CFFI_OP_NOOP, 660) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 745) },
+                _CFFI_OP(_CFFI_OP_NOOP, 747) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 34) },
@@ -12561,10 +12591,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 742) },
+              _CFFI_OP(_CFFI_OP_NOOP, 744) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 742) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 744) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12627,7 +12657,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 734) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 736) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -12639,7 +12669,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 718) },
+              _CFFI_OP(_CFFI_OP_NOOP, 720) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12654,7 +12684,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 730) },
+               _CFFI_OP(_CFFI_OP_NOOP, 732) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
@@ -12700,83 +12730,85 @@ static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 117, 3 },
   { "fpr_packed_driver", 683, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 120, 18 },
-  { "fpr_packed_ring", 684, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 138, 14 },
-  { "fpr_page_set", 685, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 152, 3 },
-  { "fpr_random", 686, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 155, 1 },
-  { "fpr_range", 688, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 156, 2 },
-  { "fpr_real_memory", 689, _CFFI_F_OPAQUE,
+  { "fpr_packed_note", 685, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 138, 4 },
+  { "fpr_packed_ring", 686, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 142, 15 },
+  { "fpr_page_set", 687, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 157, 3 },
+  { "fpr_random", 688, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 160, 1 },
+  { "fpr_range", 690, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 161, 2 },
+  { "fpr_real_memory", 691, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 690, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 158, 4 },
-  { "fpr_region", 692, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 162, 5 },
-  { "fpr_replay_frames_stats", 693, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 167, 10 },
-  { "fpr_replay_model_stats", 694, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 177, 10 },
-  { "fpr_replay_phase", 695, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 187, 2 },
-  { "fpr_replay_unseen", 696, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 189, 4 },
-  { "fpr_report_account", 697, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 193, 6 },
-  { "fpr_report_cursor", 698, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 199, 3 },
-  { "fpr_report_rules", 699, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 202, 3 },
-  { "fpr_residency", 700, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 692, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 163, 4 },
+  { "fpr_region", 694, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 167, 5 },
+  { "fpr_replay_frames_stats", 695, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 172, 10 },
+  { "fpr_replay_model_stats", 696, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 182, 10 },
+  { "fpr_replay_phase", 697, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 192, 2 },
+  { "fpr_replay_unseen", 698, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 194, 4 },
+  { "fpr_report_account", 699, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 198, 6 },
+  { "fpr_report_cursor", 700, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 204, 3 },
+  { "fpr_report_rules", 701, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 207, 3 },
+  { "fpr_residency", 702, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 701, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 205, 5 },
-  { "fpr_ring_counters", 702, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 210, 11 },
-  { "fpr_ring_layout", 703, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 221, 5 },
-  { "fpr_segment", 704, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 226, 3 },
-  { "fpr_shared_map", 705, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 229, 4 },
-  { "fpr_shared_region", 706, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 233, 7 },
-  { "fpr_split_driver", 707, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 240, 17 },
-  { "fpr_split_ring", 708, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 257, 12 },
-  { "fpr_task_view", 709, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 269, 9 },
-  { "fpr_trace_event", 710, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 278, 14 },
-  { "fpr_trace_marker", 711, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 292, 4 },
-  { "fpr_trace_op", 712, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 296, 3 },
-  { "fpr_trace_pairing", 713, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 299, 10 },
-  { "fpr_trace_state", 714, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 309, 8 },
-  { "fpr_vcpu_stop", 715, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 317, 4 },
-  { "fpr_vcpus", 716, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 703, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 210, 5 },
+  { "fpr_ring_counters", 704, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 215, 11 },
+  { "fpr_ring_layout", 705, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 226, 5 },
+  { "fpr_segment", 706, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 231, 3 },
+  { "fpr_shared_map", 707, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 234, 4 },
+  { "fpr_shared_region", 708, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 238, 7 },
+  { "fpr_split_driver", 709, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 245, 17 },
+  { "fpr_split_ring", 710, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 262, 12 },
+  { "fpr_task_view", 711, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 274, 9 },
+  { "fpr_trace_event", 712, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 283, 14 },
+  { "fpr_trace_marker", 713, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 297, 4 },
+  { "fpr_trace_op", 714, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 301, 3 },
+  { "fpr_trace_pairing", 715, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 304, 10 },
+  { "fpr_trace_state", 716, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 314, 8 },
+  { "fpr_vcpu_stop", 717, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 322, 4 },
+  { "fpr_vcpus", 718, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 717, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 321, 5 },
-  { "fpr_zone_config", 718, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 326, 10 },
-  { "fpr_zone_state", 719, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 336, 6 },
-  { "packed_desc", 721, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 719, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 326, 5 },
+  { "fpr_zone_config", 720, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 331, 10 },
+  { "fpr_zone_state", 721, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 341, 6 },
+  { "packed_desc", 723, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 723, _CFFI_F_OPAQUE,
+  { "packed_event", 725, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 725, _CFFI_F_OPAQUE,
+  { "split_avail", 727, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 727, _CFFI_F_OPAQUE,
+  { "split_desc", 729, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 729, _CFFI_F_OPAQUE,
+  { "split_used", 731, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
@@ -12823,11 +12855,11 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_enums,
   _cffi_typenames,
   287,  /* num_globals */
-  60,  /* num_struct_unions */
+  61,  /* num_struct_unions */
   12,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  748,  /* num_types */
+  750,  /* num_types */
   0,  /* flags */
 };
 
