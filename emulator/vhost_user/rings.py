@@ -12,7 +12,8 @@ from emulator.vhost_user.inflight import Inflight
 from emulator.vhost_user.memory_table import Mapping, MemoryTable
 from emulator.vhost_user.protocol import QUEUE_NUM
 from emulator.vhost_user.refusal import Refusal, Refused
-from emulator.vhost_user.ring import Ring, UserAddresses, check_size, is_signal
+from emulator.vhost_user.ring import Ring, UserAddresses, check_size
+from emulator.vhost_user.signals import is_signal
 from emulator.virtio.balloon import BalloonDevice
 from emulator.virtio.features import Feature, Status
 from emulator.virtio.packed import FRESH_BASE, is_marked_used
