@@ -1,4 +1,4 @@
-"""Reports of resident memory through the device, beside bare fallocate calls for the same ranges."""
+"""Reports through the device, beside bare fallocate calls for the same ranges of a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from itertools import count
 from time import thread_time_ns
+from typing import Any
 
 from cffi import FFI
 
@@ -62,7 +63,8 @@ class _Bench:
         self.queue = len(self.driver.queues) - 1
         libc = FFI()
         libc.cdef("int fallocate(int fd, int mode, int64_t offset, int64_t length);")
-        self.fallocate = libc.dlopen(None).fallocate
+        library: Any = libc.dlopen(None)
+        self.fallocate = library.fallocate
 
     def fill(self, blocks: Sequence[int]) -> None:
         """Make blocks resident."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,14 +41,25 @@ class Guest:
     """A guest on a socket, whose agent has said that the driver is loaded."""
 
     def __init__(
-        self, kernel: Kernel, folder: Path, socket: Path, tasks: list[Task], mebibytes: int = 512
+        self,
+        kernel: Kernel,
+        folder: Path,
+        socket: Path,
+        tasks: list[Task],
+        mebibytes: int = 512,
+        parameters: Sequence[str] = (),
     ) -> None:
         folder.mkdir(exist_ok=True)
         (folder / "root").mkdir()
         phases = [PlannedPhase([PlannedTask(task, 0)]) for task in tasks]
         build_root(folder / "root", kernel, Plan(phases, None))
         self.machine = UmlMachine(
-            kernel, folder, socket, memory_bytes=mebibytes * MIB, timeout_s=TIMEOUT_S
+            kernel,
+            folder,
+            socket,
+            memory_bytes=mebibytes * MIB,
+            timeout_s=TIMEOUT_S,
+            parameters=parameters,
         )
 
     def begin(self) -> None:
@@ -119,6 +130,28 @@ def test_reported_memory_is_given_back(each_kernel: Kernel, folder: Path, offere
     assert reporting["ineffective_bytes"] == 0
     assert counters["device"]["queue_failures"] == {}
     assert not any(name.startswith("refused") for name in counters["transport"])
+
+
+def test_a_guest_that_clears_its_free_pages_reports_them(each_kernel: Kernel, folder: Path) -> None:
+    """With init_on_free=1 the driver takes PAGE_POISON with the pattern 0, as freed memory reads.
+
+    Clearing at boot has made all of the guest's memory resident: most of it is really freed.
+    """
+    heard, socket = Heard(), folder / "socket"
+    with Server(socket, observer=heard) as server:
+        guest = Guest(
+            each_kernel, folder, socket, [Idle(30 * S)], 256, parameters=["init_on_free=1"]
+        )
+        with guest.machine as machine:
+            guest.begin()
+            assert until(lambda: bool(heard.batches))
+            assert server.call(lambda: server.device.features) & Feature.PAGE_POISON
+            assert until(
+                lambda: sum(each.freed_bytes for each in heard.batches["socket"]) > 64 * MIB
+            )
+            reporting = server.counters()["socket"]["device"]["reporting"]
+            assert "poison" not in reporting["skipped_bytes"]
+            assert not machine.complaints
 
 
 def test_guests_killed_in_the_middle_of_a_batch(each_kernel: Kernel, folder: Path) -> None:
