@@ -585,6 +585,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/trace_pairing.h"
 #include "emulator/native/guest_memory.h"
 #include "emulator/native/shared_map.h"
+#include "emulator/native/event_signal.h"
 #include "emulator/native/ring.h"
 #include "emulator/native/split_ring.h"
 #include "emulator/native/split_driver.h"
@@ -610,7 +611,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 646), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 657), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -618,11 +619,11 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 705), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 718), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 661), // struct fpr_allocator *
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 664), // struct fpr_block const *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 672), // struct fpr_allocator *
+/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 675), // struct fpr_block const *
 /* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -633,7 +634,7 @@ static void *_cffi_types[] = {
 /* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 22 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 23 */ _CFFI_OP(_CFFI_OP_POINTER, 686), // struct fpr_random *
+/* 23 */ _CFFI_OP(_CFFI_OP_POINTER, 699), // struct fpr_random *
 /* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -641,14 +642,14 @@ static void *_cffi_types[] = {
 /* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_trace_event const *
-/* 32 */ _CFFI_OP(_CFFI_OP_POINTER, 744), // uint8_t const *
+/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 724), // struct fpr_trace_event const *
+/* 32 */ _CFFI_OP(_CFFI_OP_POINTER, 758), // uint8_t const *
 /* 33 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 34 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint32_t *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 694), // struct fpr_replay_model_stats *
+/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 707), // struct fpr_replay_model_stats *
 /* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 41 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -656,9 +657,9 @@ static void *_cffi_types[] = {
 /* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
 /* 44 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 46 */ _CFFI_OP(_CFFI_OP_POINTER, 744), // uint8_t *
+/* 46 */ _CFFI_OP(_CFFI_OP_POINTER, 758), // uint8_t *
 /* 47 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 48 */ _CFFI_OP(_CFFI_OP_POINTER, 693), // struct fpr_replay_frames_stats *
+/* 48 */ _CFFI_OP(_CFFI_OP_POINTER, 706), // struct fpr_replay_frames_stats *
 /* 49 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 51 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -667,7 +668,7 @@ static void *_cffi_types[] = {
 /* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 57 */ _CFFI_OP(_CFFI_OP_POINTER, 718), // struct fpr_zone_config const *
+/* 57 */ _CFFI_OP(_CFFI_OP_POINTER, 732), // struct fpr_zone_config const *
 /* 58 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 59 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
 /* 60 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -675,7 +676,7 @@ static void *_cffi_types[] = {
 /* 62 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 63 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 65 */ _CFFI_OP(_CFFI_OP_POINTER, 664), // struct fpr_block *
+/* 65 */ _CFFI_OP(_CFFI_OP_POINTER, 675), // struct fpr_block *
 /* 66 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
@@ -739,14 +740,14 @@ static void *_cffi_types[] = {
 /* 126 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 128 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 661), // struct fpr_allocator const *
-/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 645), // char *
+/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 672), // struct fpr_allocator const *
+/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 656), // char *
 /* 131 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 132 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 133 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 134 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
 /* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 719), // struct fpr_zone_state *
+/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 733), // struct fpr_zone_state *
 /* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 139 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
@@ -771,7 +772,7 @@ static void *_cffi_types[] = {
 /* 158 */ _CFFI_OP(_CFFI_OP_NOOP, 65),
 /* 159 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 161 */ _CFFI_OP(_CFFI_OP_POINTER, 662), // struct fpr_allocator_config const *
+/* 161 */ _CFFI_OP(_CFFI_OP_POINTER, 673), // struct fpr_allocator_config const *
 /* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 57),
 /* 163 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 164 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -779,34 +780,34 @@ static void *_cffi_types[] = {
 /* 166 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // struct fpr_segment *
+/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 717), // struct fpr_segment *
 /* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 672), // struct fpr_guest_memory const *
-/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 665), // struct fpr_chain const *
-/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 698), // struct fpr_report_cursor *
+/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 683), // struct fpr_guest_memory const *
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 676), // struct fpr_chain const *
+/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 711), // struct fpr_report_cursor *
 /* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
 /* 176 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 177 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 678), // struct fpr_message_account *
+/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 689), // struct fpr_message_account *
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 182 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
-/* 183 */ _CFFI_OP(_CFFI_OP_POINTER, 699), // struct fpr_report_rules const *
+/* 183 */ _CFFI_OP(_CFFI_OP_POINTER, 712), // struct fpr_report_rules const *
 /* 184 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
-/* 185 */ _CFFI_OP(_CFFI_OP_POINTER, 688), // struct fpr_range *
+/* 185 */ _CFFI_OP(_CFFI_OP_POINTER, 701), // struct fpr_range *
 /* 186 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 188 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 189 */ _CFFI_OP(_CFFI_OP_POINTER, 697), // struct fpr_report_account *
+/* 189 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_report_account *
 /* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 685), // struct fpr_page_set *
+/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 698), // struct fpr_page_set *
 /* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint32_t const *
 /* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 196 */ _CFFI_OP(_CFFI_OP_POINTER, 663), // struct fpr_balloon_account *
+/* 196 */ _CFFI_OP(_CFFI_OP_POINTER, 674), // struct fpr_balloon_account *
 /* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 199 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
@@ -842,33 +843,33 @@ static void *_cffi_types[] = {
 /* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 747), // void *
+/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 761), // void *
 /* 233 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 235 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 236 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 237 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 747), // void const *
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 761), // void const *
 /* 239 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 241 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 674), // struct fpr_host_costs const *
+/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 685), // struct fpr_host_costs const *
 /* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 244 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 245 */ _CFFI_OP(_CFFI_OP_POINTER, 683), // struct fpr_packed_driver *
+/* 245 */ _CFFI_OP(_CFFI_OP_POINTER, 694), // struct fpr_packed_driver *
 /* 246 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 247 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 248 */ _CFFI_OP(_CFFI_OP_NOOP, 245),
 /* 249 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 250 */ _CFFI_OP(_CFFI_OP_POINTER, 703), // struct fpr_ring_layout const *
-/* 251 */ _CFFI_OP(_CFFI_OP_POINTER, 670), // struct fpr_driver_slot *
+/* 250 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // struct fpr_ring_layout const *
+/* 251 */ _CFFI_OP(_CFFI_OP_POINTER, 681), // struct fpr_driver_slot *
 /* 252 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 253 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 254 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 245),
-/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // struct fpr_segment const *
+/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 717), // struct fpr_segment const *
 /* 259 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 260 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -882,7 +883,7 @@ static void *_cffi_types[] = {
 /* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 272 */ _CFFI_OP(_CFFI_OP_POINTER, 684), // struct fpr_packed_ring *
+/* 272 */ _CFFI_OP(_CFFI_OP_POINTER, 697), // struct fpr_packed_ring *
 /* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
 /* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 272),
@@ -891,7 +892,7 @@ static void *_cffi_types[] = {
 /* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 279 */ _CFFI_OP(_CFFI_OP_NOOP, 272),
 /* 280 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 281 */ _CFFI_OP(_CFFI_OP_POINTER, 665), // struct fpr_chain *
+/* 281 */ _CFFI_OP(_CFFI_OP_POINTER, 676), // struct fpr_chain *
 /* 282 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
 /* 284 */ _CFFI_OP(_CFFI_OP_NOOP, 272),
@@ -909,19 +910,19 @@ static void *_cffi_types[] = {
 /* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 299 */ _CFFI_OP(_CFFI_OP_POINTER, 684), // struct fpr_packed_ring const *
+/* 299 */ _CFFI_OP(_CFFI_OP_POINTER, 697), // struct fpr_packed_ring const *
 /* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
 /* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
 /* 303 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 306 */ _CFFI_OP(_CFFI_OP_POINTER, 689), // struct fpr_real_memory *
+/* 306 */ _CFFI_OP(_CFFI_OP_POINTER, 702), // struct fpr_real_memory *
 /* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
 /* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 309 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 310 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 669), // struct fpr_discard_outcome *
+/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 680), // struct fpr_discard_outcome *
 /* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
 /* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 306),
@@ -936,16 +937,16 @@ static void *_cffi_types[] = {
 /* 323 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
 /* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 689), // struct fpr_real_memory const *
+/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 702), // struct fpr_real_memory const *
 /* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 690), // struct fpr_real_memory_config const *
-/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 677), // struct fpr_memory_region const *
+/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 703), // struct fpr_real_memory_config const *
+/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 688), // struct fpr_memory_region const *
 /* 331 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 306), // struct fpr_real_memory * *
 /* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 335 */ _CFFI_OP(_CFFI_OP_POINTER, 700), // struct fpr_residency *
+/* 335 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // struct fpr_residency *
 /* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
 /* 337 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 338 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -959,405 +960,419 @@ static void *_cffi_types[] = {
 /* 346 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 349 */ _CFFI_OP(_CFFI_OP_POINTER, 700), // struct fpr_residency const *
+/* 349 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // struct fpr_residency const *
 /* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
 /* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 701), // struct fpr_residency_config const *
+/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 714), // struct fpr_residency_config const *
 /* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
 /* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
 /* 359 */ _CFFI_OP(_CFFI_OP_POINTER, 335), // struct fpr_residency * *
 /* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 362 */ _CFFI_OP(_CFFI_OP_POINTER, 705), // struct fpr_shared_map const *
+/* 362 */ _CFFI_OP(_CFFI_OP_POINTER, 718), // struct fpr_shared_map const *
 /* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 365 */ _CFFI_OP(_CFFI_OP_POINTER, 707), // struct fpr_split_driver *
+/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
+/* 365 */ _CFFI_OP(_CFFI_OP_POINTER, 720), // struct fpr_signaller *
 /* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
-/* 369 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
-/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 251),
-/* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 373 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 374 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
-/* 378 */ _CFFI_OP(_CFFI_OP_NOOP, 258),
-/* 379 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
+/* 368 */ _CFFI_OP(_CFFI_OP_POINTER, 720), // struct fpr_signaller const *
+/* 369 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 721), // struct fpr_split_driver *
+/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 376 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 378 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
+/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 251),
 /* 380 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
-/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 385 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 387 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
-/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 392 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct fpr_split_ring *
+/* 381 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 382 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 258),
+/* 387 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 388 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
-/* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
-/* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
-/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 404 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
-/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 406 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
-/* 407 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
-/* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 415 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
-/* 416 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 417 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct fpr_split_ring const *
+/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 373),
+/* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 397 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 722), // struct fpr_split_ring *
+/* 401 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
+/* 404 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
+/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 409 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 411 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
+/* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 414 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
+/* 415 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 416 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 419 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
+/* 420 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 423 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 424 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 427 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 712), // struct fpr_trace_op *
-/* 430 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // struct fpr_trace_pairing *
-/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
-/* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 423 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
+/* 424 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 425 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 428 */ _CFFI_OP(_CFFI_OP_POINTER, 722), // struct fpr_split_ring const *
+/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 434 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 437 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
-/* 440 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
-/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 443 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 444 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
-/* 445 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 447 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 448 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 695), // struct fpr_replay_phase const *
-/* 450 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 451 */ _CFFI_OP(_CFFI_OP_POINTER, 696), // struct fpr_replay_unseen *
-/* 452 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 453 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 456 */ _CFFI_OP(_CFFI_OP_POINTER, 714), // struct fpr_trace_state *
-/* 457 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
-/* 458 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 460 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_trace_event *
-/* 461 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 462 */ _CFFI_OP(_CFFI_OP_POINTER, 711), // struct fpr_trace_marker *
-/* 463 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 464 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 469 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // struct fpr_vcpus *
-/* 470 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 681), // struct fpr_op const *
-/* 472 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 477 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 482 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
-/* 485 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 490 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 435 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 436 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 437 */ _CFFI_OP(_CFFI_OP_POINTER, 726), // struct fpr_trace_op *
+/* 438 */ _CFFI_OP(_CFFI_OP_POINTER, 727), // struct fpr_trace_pairing *
+/* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
+/* 441 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 442 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 443 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 444 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 445 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 447 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
+/* 448 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
+/* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
+/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
+/* 453 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 454 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 455 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 456 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 457 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct fpr_replay_phase const *
+/* 458 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 459 */ _CFFI_OP(_CFFI_OP_POINTER, 709), // struct fpr_replay_unseen *
+/* 460 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 728), // struct fpr_trace_state *
+/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
+/* 466 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 468 */ _CFFI_OP(_CFFI_OP_POINTER, 724), // struct fpr_trace_event *
+/* 469 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // struct fpr_trace_marker *
+/* 471 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 474 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 477 */ _CFFI_OP(_CFFI_OP_POINTER, 730), // struct fpr_vcpus *
+/* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 479 */ _CFFI_OP(_CFFI_OP_POINTER, 692), // struct fpr_op const *
+/* 480 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 477),
+/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 485 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 486 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 488 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 489 */ _CFFI_OP(_CFFI_OP_NOOP, 477),
+/* 490 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 491 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 495 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 496 */ _CFFI_OP(_CFFI_OP_POINTER, 715), // struct fpr_vcpu_stop *
-/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 499 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // struct fpr_vcpus const *
-/* 500 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 501 */ _CFFI_OP(_CFFI_OP_POINTER, 682), // struct fpr_owner_view *
-/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 499),
-/* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 506 */ _CFFI_OP(_CFFI_OP_POINTER, 709), // struct fpr_task_view *
-/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 499),
-/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 511 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 512 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 513 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 516 */ _CFFI_OP(_CFFI_OP_POINTER, 717), // struct fpr_vcpus_config const *
-/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 676), // struct fpr_memory_port const *
-/* 519 */ _CFFI_OP(_CFFI_OP_POINTER, 673), // struct fpr_histogram *
-/* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 469), // struct fpr_vcpus * *
-/* 521 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 523 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 526 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 529 */ _CFFI_OP(_CFFI_OP_NOOP, 232),
-/* 530 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 531 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 532 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 533 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION, 667), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 538 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 540 */ _CFFI_OP(_CFFI_OP_FUNCTION, 567), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 541 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 542 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 543 */ _CFFI_OP(_CFFI_OP_FUNCTION, 567), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 544 */ _CFFI_OP(_CFFI_OP_NOOP, 349),
-/* 545 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 546 */ _CFFI_OP(_CFFI_OP_FUNCTION, 679), // struct fpr_notify *()(struct fpr_allocator *)
-/* 547 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 548 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 549 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 550 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 551 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 552 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 553 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint32_t()(uint64_t)
-/* 554 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 556 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 557 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 558 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 559 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 560 */ _CFFI_OP(_CFFI_OP_POINTER, 666), // struct fpr_cost const *
-/* 561 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 563 */ _CFFI_OP(_CFFI_OP_NOOP, 560),
-/* 564 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 567 */ _CFFI_OP(_CFFI_OP_POINTER, 673), // struct fpr_histogram const *
-/* 568 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 492 */ _CFFI_OP(_CFFI_OP_NOOP, 479),
+/* 493 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 477),
+/* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 498 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 477),
+/* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 504 */ _CFFI_OP(_CFFI_OP_POINTER, 729), // struct fpr_vcpu_stop *
+/* 505 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 506 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 507 */ _CFFI_OP(_CFFI_OP_POINTER, 730), // struct fpr_vcpus const *
+/* 508 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 693), // struct fpr_owner_view *
+/* 510 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 507),
+/* 513 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 514 */ _CFFI_OP(_CFFI_OP_POINTER, 723), // struct fpr_task_view *
+/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 516 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 507),
+/* 518 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 520 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 521 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 523 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 524 */ _CFFI_OP(_CFFI_OP_POINTER, 731), // struct fpr_vcpus_config const *
+/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 687), // struct fpr_memory_port const *
+/* 527 */ _CFFI_OP(_CFFI_OP_POINTER, 684), // struct fpr_histogram *
+/* 528 */ _CFFI_OP(_CFFI_OP_POINTER, 477), // struct fpr_vcpus * *
+/* 529 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 531 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 532 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 533 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 534 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 535 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 232),
+/* 538 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 539 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 540 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 541 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 542 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 543 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 544 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 545 */ _CFFI_OP(_CFFI_OP_FUNCTION, 678), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
+/* 547 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 548 */ _CFFI_OP(_CFFI_OP_FUNCTION, 575), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 549 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 551 */ _CFFI_OP(_CFFI_OP_FUNCTION, 575), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 349),
+/* 553 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION, 690), // struct fpr_notify *()(struct fpr_allocator *)
+/* 555 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 556 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 558 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
+/* 559 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 560 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 561 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint32_t()(uint64_t)
+/* 562 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 563 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 564 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 565 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
+/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 567 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 568 */ _CFFI_OP(_CFFI_OP_POINTER, 677), // struct fpr_cost const *
 /* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 575 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 578 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 580 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 582 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 583 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 585 */ _CFFI_OP(_CFFI_OP_NOOP, 349),
-/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 587 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 588 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 590 */ _CFFI_OP(_CFFI_OP_FUNCTION, 232), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 591 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 593 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_allocator *)
-/* 595 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 596 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 598 */ _CFFI_OP(_CFFI_OP_NOOP, 519),
-/* 599 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
-/* 600 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 519),
-/* 603 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 604 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 607 */ _CFFI_OP(_CFFI_OP_NOOP, 519),
-/* 608 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 609 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 611 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 612 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 613 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 614 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_real_memory *)
-/* 617 */ _CFFI_OP(_CFFI_OP_NOOP, 306),
+/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 568),
+/* 572 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 574 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 575 */ _CFFI_OP(_CFFI_OP_POINTER, 684), // struct fpr_histogram const *
+/* 576 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 578 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 579 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 580 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 581 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 582 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 583 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 586 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 587 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 589 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 590 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 593 */ _CFFI_OP(_CFFI_OP_NOOP, 349),
+/* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 595 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION, 232), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 599 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 600 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 602 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_allocator *)
+/* 603 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 606 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 607 */ _CFFI_OP(_CFFI_OP_NOOP, 575),
+/* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
+/* 612 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 615 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 616 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 617 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
 /* 621 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 622 */ _CFFI_OP(_CFFI_OP_POINTER, 675), // struct fpr_host_counters *
+/* 622 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 623 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 624 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_residency *)
-/* 625 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
+/* 624 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_real_memory *)
+/* 625 */ _CFFI_OP(_CFFI_OP_NOOP, 306),
 /* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 628 */ _CFFI_OP(_CFFI_OP_NOOP, 349),
+/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 628 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
 /* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 622),
+/* 630 */ _CFFI_OP(_CFFI_OP_POINTER, 686), // struct fpr_host_counters *
 /* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_shared_map *)
-/* 633 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_residency *)
+/* 633 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
 /* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 636 */ _CFFI_OP(_CFFI_OP_POINTER, 706), // struct fpr_shared_region *
-/* 637 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 638 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 639 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 640 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
-/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_vcpus *)
-/* 643 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 645 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 646 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 647 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 648 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
-/* 649 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
-/* 650 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
-/* 651 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
-/* 652 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
-/* 653 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
-/* 654 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
-/* 655 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
-/* 656 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
-/* 657 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
-/* 658 */ _CFFI_OP(_CFFI_OP_POINTER, 528), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 659 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 660 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 661 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 662 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 663 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 664 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 665 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 666 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 667 */ _CFFI_OP(_CFFI_OP_POINTER, 668), // struct fpr_counters const *
-/* 668 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
-/* 669 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
-/* 670 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
-/* 671 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
-/* 672 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
-/* 673 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
-/* 674 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
-/* 675 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
-/* 676 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
-/* 677 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
-/* 678 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
-/* 679 */ _CFFI_OP(_CFFI_OP_POINTER, 680), // struct fpr_notify *
-/* 680 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
-/* 681 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
-/* 682 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_owner_view
-/* 683 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_packed_driver
-/* 684 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_ring
-/* 685 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_page_set
-/* 686 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_random
-/* 687 */ _CFFI_OP(_CFFI_OP_POINTER, 688), // struct fpr_range const *
-/* 688 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_range
-/* 689 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_real_memory
-/* 690 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_real_memory_config
-/* 691 */ _CFFI_OP(_CFFI_OP_POINTER, 692), // struct fpr_region *
-/* 692 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_region
-/* 693 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_replay_frames_stats
-/* 694 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_replay_model_stats
-/* 695 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_phase
-/* 696 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_unseen
-/* 697 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_report_account
-/* 698 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_report_cursor
-/* 699 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_rules
-/* 700 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_residency
-/* 701 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_residency_config
-/* 702 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_ring_counters
-/* 703 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_ring_layout
-/* 704 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_segment
-/* 705 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_shared_map
-/* 706 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_shared_region
-/* 707 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_split_driver
-/* 708 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_split_ring
-/* 709 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_task_view
-/* 710 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_trace_event
-/* 711 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_trace_marker
-/* 712 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_trace_op
-/* 713 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_trace_pairing
-/* 714 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_state
-/* 715 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_vcpu_stop
-/* 716 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_vcpus
-/* 717 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_vcpus_config
-/* 718 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_zone_config
-/* 719 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_zone_state
-/* 720 */ _CFFI_OP(_CFFI_OP_POINTER, 721), // struct packed_desc *
-/* 721 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct packed_desc
-/* 722 */ _CFFI_OP(_CFFI_OP_POINTER, 723), // struct packed_event *
-/* 723 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct packed_event
-/* 724 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // struct split_avail *
-/* 725 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct split_avail
-/* 726 */ _CFFI_OP(_CFFI_OP_POINTER, 727), // struct split_desc *
-/* 727 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct split_desc
-/* 728 */ _CFFI_OP(_CFFI_OP_POINTER, 729), // struct split_used *
-/* 729 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct split_used
-/* 730 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 731 */ (_cffi_opcode_t)(14),
-/* 732 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 733 */ (_cffi_opcode_t)(32),
-/* 734 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 735 */ (_cffi_opcode_t)(4),
-/* 736 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 737 */ (_cffi_opcode_t)(6),
-/* 738 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 739 */ (_cffi_opcode_t)(7424),
-/* 740 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 741 */ (_cffi_opcode_t)(7),
-/* 742 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 743 */ (_cffi_opcode_t)(9),
-/* 744 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 745 */ _CFFI_OP(_CFFI_OP_ARRAY, 744), // uint8_t[5]
-/* 746 */ (_cffi_opcode_t)(5),
-/* 747 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 636 */ _CFFI_OP(_CFFI_OP_NOOP, 349),
+/* 637 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 638 */ _CFFI_OP(_CFFI_OP_NOOP, 630),
+/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_shared_map *)
+/* 641 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 644 */ _CFFI_OP(_CFFI_OP_POINTER, 719), // struct fpr_shared_region *
+/* 645 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 646 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
+/* 647 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 648 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
+/* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 650 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_signaller *)
+/* 651 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
+/* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 653 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // void()(struct fpr_vcpus *)
+/* 654 */ _CFFI_OP(_CFFI_OP_NOOP, 477),
+/* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 656 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 657 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 658 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 659 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
+/* 660 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
+/* 661 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
+/* 662 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
+/* 663 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
+/* 664 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
+/* 665 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
+/* 666 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
+/* 667 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
+/* 668 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
+/* 669 */ _CFFI_OP(_CFFI_OP_POINTER, 536), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 670 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 671 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 672 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 673 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 674 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 675 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 676 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 677 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 678 */ _CFFI_OP(_CFFI_OP_POINTER, 679), // struct fpr_counters const *
+/* 679 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
+/* 680 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
+/* 681 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
+/* 682 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
+/* 683 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
+/* 684 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
+/* 685 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
+/* 686 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
+/* 687 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
+/* 688 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
+/* 689 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
+/* 690 */ _CFFI_OP(_CFFI_OP_POINTER, 691), // struct fpr_notify *
+/* 691 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
+/* 692 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
+/* 693 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_owner_view
+/* 694 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_packed_driver
+/* 695 */ _CFFI_OP(_CFFI_OP_POINTER, 696), // struct fpr_packed_note *
+/* 696 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_note
+/* 697 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_ring
+/* 698 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_page_set
+/* 699 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_random
+/* 700 */ _CFFI_OP(_CFFI_OP_POINTER, 701), // struct fpr_range const *
+/* 701 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_range
+/* 702 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_real_memory
+/* 703 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_real_memory_config
+/* 704 */ _CFFI_OP(_CFFI_OP_POINTER, 705), // struct fpr_region *
+/* 705 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_region
+/* 706 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_replay_frames_stats
+/* 707 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_model_stats
+/* 708 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_phase
+/* 709 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_replay_unseen
+/* 710 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_report_account
+/* 711 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_cursor
+/* 712 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_report_rules
+/* 713 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_residency
+/* 714 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_residency_config
+/* 715 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_ring_counters
+/* 716 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_ring_layout
+/* 717 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_segment
+/* 718 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_shared_map
+/* 719 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_shared_region
+/* 720 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_signaller
+/* 721 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_split_driver
+/* 722 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_split_ring
+/* 723 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_task_view
+/* 724 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_trace_event
+/* 725 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_trace_marker
+/* 726 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_op
+/* 727 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_trace_pairing
+/* 728 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_trace_state
+/* 729 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_vcpu_stop
+/* 730 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_vcpus
+/* 731 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_vcpus_config
+/* 732 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_zone_config
+/* 733 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_zone_state
+/* 734 */ _CFFI_OP(_CFFI_OP_POINTER, 735), // struct packed_desc *
+/* 735 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct packed_desc
+/* 736 */ _CFFI_OP(_CFFI_OP_POINTER, 737), // struct packed_event *
+/* 737 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct packed_event
+/* 738 */ _CFFI_OP(_CFFI_OP_POINTER, 739), // struct split_avail *
+/* 739 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct split_avail
+/* 740 */ _CFFI_OP(_CFFI_OP_POINTER, 741), // struct split_desc *
+/* 741 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct split_desc
+/* 742 */ _CFFI_OP(_CFFI_OP_POINTER, 743), // struct split_used *
+/* 743 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct split_used
+/* 744 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 745 */ (_cffi_opcode_t)(14),
+/* 746 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 747 */ (_cffi_opcode_t)(32),
+/* 748 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 749 */ (_cffi_opcode_t)(4),
+/* 750 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 751 */ (_cffi_opcode_t)(6),
+/* 752 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 753 */ (_cffi_opcode_t)(7424),
+/* 754 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 755 */ (_cffi_opcode_t)(7),
+/* 756 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 757 */ (_cffi_opcode_t)(9),
+/* 758 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 759 */ _CFFI_OP(_CFFI_OP_ARRAY, 758), // uint8_t[5]
+/* 760 */ (_cffi_opcode_t)(5),
+/* 761 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -2180,7 +2195,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(667));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(678));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2404,7 +2419,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(679));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(690));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3565,10 +3580,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(560), arg0, (char **)&x0);
+      _cffi_type(568), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(560), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(568), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3612,10 +3627,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(560), arg0, (char **)&x0);
+      _cffi_type(568), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(560), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(568), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3658,7 +3673,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(646));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(657));
   return pyresult;
 }
 #else
@@ -4089,19 +4104,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(519), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(519), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg1, (char **)&x1);
+      _cffi_type(575), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(575), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4142,10 +4157,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg0, (char **)&x0);
+      _cffi_type(575), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(575), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4190,10 +4205,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(519), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(519), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4242,10 +4257,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(519), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(519), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5881,10 +5896,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(622), arg2, (char **)&x2);
+      _cffi_type(630), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(622), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(630), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6127,7 +6142,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(567));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(575));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -6976,10 +6991,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(449), arg6, (char **)&x6);
+      _cffi_type(457), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(449), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(457), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6989,10 +7004,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(451), arg8, (char **)&x8);
+      _cffi_type(459), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(451), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(459), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7249,10 +7264,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(622), arg2, (char **)&x2);
+      _cffi_type(630), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(622), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(630), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7506,7 +7521,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(567));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(575));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7823,10 +7838,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(636), arg0, (char **)&x0);
+      _cffi_type(644), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(644), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8012,6 +8027,139 @@ _cffi_f_fpr_shared_unmap(PyObject *self, PyObject *arg0)
 #  define _cffi_f_fpr_shared_unmap _cffi_d_fpr_shared_unmap
 #endif
 
+static void _cffi_d_fpr_signaller_close(struct fpr_signaller * x0)
+{
+  fpr_signaller_close(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_signaller_close(PyObject *self, PyObject *arg0)
+{
+  struct fpr_signaller * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(365), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_signaller_close(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_signaller_close _cffi_d_fpr_signaller_close
+#endif
+
+static int _cffi_d_fpr_signaller_open(struct fpr_signaller * x0)
+{
+  return fpr_signaller_open(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_signaller_open(PyObject *self, PyObject *arg0)
+{
+  struct fpr_signaller * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(365), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_signaller_open(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_signaller_open _cffi_d_fpr_signaller_open
+#endif
+
+static int _cffi_d_fpr_signaller_send(struct fpr_signaller const * x0, int x1, uint32_t * x2)
+{
+  return fpr_signaller_send(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_signaller_send(PyObject *self, PyObject *args)
+{
+  struct fpr_signaller const * x0;
+  int x1;
+  uint32_t * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_signaller_send", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(368), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(368), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, int);
+  if (x1 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(35), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(35), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_signaller_send(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_signaller_send _cffi_d_fpr_signaller_send
+#endif
+
 static int _cffi_d_fpr_split_driver_add(struct fpr_split_driver * x0, struct fpr_segment const * x1, uint32_t x2, uint64_t x3)
 {
   return fpr_split_driver_add(x0, x1, x2, x3);
@@ -8037,10 +8185,10 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8092,10 +8240,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8136,10 +8284,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8191,10 +8339,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8253,10 +8401,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8316,10 +8464,10 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(373), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(373), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8463,10 +8611,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8507,10 +8655,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8554,10 +8702,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(420), arg0, (char **)&x0);
+      _cffi_type(428), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(428), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8600,10 +8748,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8664,10 +8812,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8716,10 +8864,10 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8769,10 +8917,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8828,10 +8976,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8897,10 +9045,10 @@ _cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8997,19 +9145,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(429), arg6, (char **)&x6);
+      _cffi_type(437), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(429), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(437), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(430), arg7, (char **)&x7);
+      _cffi_type(438), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(430), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(438), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9068,10 +9216,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(456), arg0, (char **)&x0);
+      _cffi_type(464), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(456), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(464), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9094,10 +9242,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(460), arg4, (char **)&x4);
+      _cffi_type(468), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(460), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(468), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9107,10 +9255,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(462), arg6, (char **)&x6);
+      _cffi_type(470), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(462), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9262,10 +9410,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(477), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9324,10 +9472,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(516), arg0, (char **)&x0);
+      _cffi_type(524), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(516), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(524), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9342,28 +9490,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(518), arg2, (char **)&x2);
+      _cffi_type(526), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(518), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(526), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(519), arg3, (char **)&x3);
+      _cffi_type(527), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(519), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(520), arg4, (char **)&x4);
+      _cffi_type(528), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(520), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(528), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9396,10 +9544,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(477), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9446,10 +9594,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(477), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9463,10 +9611,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(471), arg3, (char **)&x3);
+      _cffi_type(479), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(471), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(479), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9513,10 +9661,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(499), arg0, (char **)&x0);
+      _cffi_type(507), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(499), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9526,10 +9674,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(501), arg2, (char **)&x2);
+      _cffi_type(509), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(501), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(509), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9576,10 +9724,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(499), arg0, (char **)&x0);
+      _cffi_type(507), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(499), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9650,10 +9798,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(477), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9663,10 +9811,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(471), arg2, (char **)&x2);
+      _cffi_type(479), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(471), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(479), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9713,10 +9861,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(477), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9726,10 +9874,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(496), arg2, (char **)&x2);
+      _cffi_type(504), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(496), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(504), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9774,10 +9922,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(477), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9832,10 +9980,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(499), arg0, (char **)&x0);
+      _cffi_type(507), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(499), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9845,10 +9993,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(506), arg2, (char **)&x2);
+      _cffi_type(514), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(506), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(514), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10887,6 +11035,18 @@ static void _cffi_checkfld_struct_fpr_packed_driver(struct fpr_packed_driver *p)
 struct _cffi_align_struct_fpr_packed_driver { char x; struct fpr_packed_driver y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_packed_note(struct fpr_packed_note *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->used) | 0);  /* check that 'struct fpr_packed_note.used' is an integer */
+  (void)((p->old_used) | 0);  /* check that 'struct fpr_packed_note.old_used' is an integer */
+  (void)((p->used_wrap) | 0);  /* check that 'struct fpr_packed_note.used_wrap' is an integer */
+  (void)((p->old_used_wrap) | 0);  /* check that 'struct fpr_packed_note.old_used_wrap' is an integer */
+}
+struct _cffi_align_struct_fpr_packed_note { char x; struct fpr_packed_note y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_packed_ring(struct fpr_packed_ring *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -10895,6 +11055,7 @@ static void _cffi_checkfld_struct_fpr_packed_ring(struct fpr_packed_ring *p)
   { struct packed_desc * *tmp = &p->table; (void)tmp; }
   { struct packed_event * *tmp = &p->driver; (void)tmp; }
   { struct packed_event * *tmp = &p->device; (void)tmp; }
+  { struct fpr_packed_note * *tmp = &p->note; (void)tmp; }
   (void)((p->avail) | 0);  /* check that 'struct fpr_packed_ring.avail' is an integer */
   (void)((p->avail_wrap) | 0);  /* check that 'struct fpr_packed_ring.avail_wrap' is an integer */
   (void)((p->used) | 0);  /* check that 'struct fpr_packed_ring.used' is an integer */
@@ -11139,6 +11300,16 @@ static void _cffi_checkfld_struct_fpr_shared_region(struct fpr_shared_region *p)
   (void)((p->reserved) | 0);  /* check that 'struct fpr_shared_region.reserved' is an integer */
 }
 struct _cffi_align_struct_fpr_shared_region { char x; struct fpr_shared_region y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_signaller(struct fpr_signaller *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->context) | 0);  /* check that 'struct fpr_signaller.context' is an integer */
+  (void)((p->source) | 0);  /* check that 'struct fpr_signaller.source' is an integer */
+}
+struct _cffi_align_struct_fpr_signaller { char x; struct fpr_signaller y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_split_driver(struct fpr_split_driver *p)
@@ -11500,12 +11671,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 110), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 110), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 123), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 537), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 545), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 160), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 594), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 549), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 556), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 546), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 602), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 557), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 564), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 554), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 105), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 54), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 128), (void *)_cffi_d_fpr_allocator_validate },
@@ -11523,8 +11694,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 155), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 116), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 105), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 562), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 559), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 570), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 567), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 50), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 99), (void *)_cffi_d_fpr_free },
@@ -11532,12 +11703,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 207), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 235), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 553), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 587), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 597), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 566), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 606), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 601), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 561), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 595), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 605), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 574), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 614), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 609), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 241), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 15), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 146), (void *)_cffi_d_fpr_list_read },
@@ -11549,7 +11720,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 266), (void *)_cffi_d_fpr_packed_driver_get },
   { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 262), (void *)_cffi_d_fpr_packed_driver_should_kick },
   { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 247), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 522), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 530), (void *)_cffi_d_fpr_packed_part_bytes },
   { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_packed_ring_base },
   { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 271), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
   { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 289), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
@@ -11561,71 +11732,74 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 283), (void *)_cffi_d_fpr_packed_ring_start },
   { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 271), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 146), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 573), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 570), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 611), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 619), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 581), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 578), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 619), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 627), (void *)_cffi_d_fpr_real_memory_counters },
   { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 328), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 616), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 624), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 305), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 540), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 548), (void *)_cffi_d_fpr_real_memory_fault_latency },
   { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 325), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 580), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 588), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 598), (void *)_cffi_d_fpr_real_memory_pointer },
   { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 313), (void *)_cffi_d_fpr_real_memory_populate },
   { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 319), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 577), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 528), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 585), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 536), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 211), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 432), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 440), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 29), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 450), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 180), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 165), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 627), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 635), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 354), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 624), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 632), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 334), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 543), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 584), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 551), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 592), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 342), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 348), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 584), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 528), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 635), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 592), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 536), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 643), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
   { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 361), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 632), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 376), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 364), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 386), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 367), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 522), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 391), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 419), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 398), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 414), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 394), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 403), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 391), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 422), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 455), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 640), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 650), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 364), (void *)_cffi_d_fpr_signaller_open },
+  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 367), (void *)_cffi_d_fpr_signaller_send },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 372), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 390), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 394), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 390), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 375), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 530), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 399), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 418), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 427), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 406), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 422), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 402), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 418), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 411), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 399), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 222), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 487), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 515), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 642), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 480), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 498), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 468), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 493), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 474), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 503), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 495), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 523), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 653), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 488), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 506), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 516), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 476), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 501), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 511), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -11643,16 +11817,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
                sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 744) },
+               _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -11697,7 +11871,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 736) },
+          _CFFI_OP(_CFFI_OP_NOOP, 750) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11763,10 +11937,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 407) },
+            _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 407) },
+             _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -11802,7 +11976,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 691) },
+               _CFFI_OP(_CFFI_OP_NOOP, 704) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -11817,43 +11991,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 738) },
+               _CFFI_OP(_CFFI_OP_NOOP, 752) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 666) },
+            _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -11934,7 +12108,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 232) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 658) },
+             _CFFI_OP(_CFFI_OP_NOOP, 669) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11970,16 +12144,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 744) },
+            _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 744) },
+            _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11991,19 +12165,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 716) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 720) },
+             _CFFI_OP(_CFFI_OP_NOOP, 734) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 736) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 736) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 720) },
+              _CFFI_OP(_CFFI_OP_NOOP, 734) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 251) },
@@ -12027,52 +12201,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "free_id", offsetof(struct fpr_packed_driver, free_id),
                sizeof(((struct fpr_packed_driver *)0)->free_id),
-               _CFFI_OP(_CFFI_OP_NOOP, 407) },
+               _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "avail", offsetof(struct fpr_packed_driver, avail),
              sizeof(((struct fpr_packed_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 407) },
+             _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
                   sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "used", offsetof(struct fpr_packed_driver, used),
             sizeof(((struct fpr_packed_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 407) },
+            _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
                  sizeof(((struct fpr_packed_driver *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
-                   _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 415) },
+  { "used", offsetof(struct fpr_packed_note, used),
+            sizeof(((struct fpr_packed_note *)0)->used),
+            _CFFI_OP(_CFFI_OP_NOOP, 415) },
+  { "old_used", offsetof(struct fpr_packed_note, old_used),
+                sizeof(((struct fpr_packed_note *)0)->old_used),
+                _CFFI_OP(_CFFI_OP_NOOP, 415) },
+  { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
+                 sizeof(((struct fpr_packed_note *)0)->used_wrap),
+                 _CFFI_OP(_CFFI_OP_NOOP, 758) },
+  { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
+                     sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
+                     _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 716) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 720) },
+             _CFFI_OP(_CFFI_OP_NOOP, 734) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 736) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 736) },
+  { "note", offsetof(struct fpr_packed_ring, note),
+            sizeof(((struct fpr_packed_ring *)0)->note),
+            _CFFI_OP(_CFFI_OP_NOOP, 695) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 407) },
+             _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
                   sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "used", offsetof(struct fpr_packed_ring, used),
             sizeof(((struct fpr_packed_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 407) },
+            _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
                   sizeof(((struct fpr_packed_ring *)0)->last_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->last_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "pushed", offsetof(struct fpr_packed_ring, pushed),
               sizeof(((struct fpr_packed_ring *)0)->pushed),
               _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -12084,7 +12273,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 702) },
+                _CFFI_OP(_CFFI_OP_NOOP, 715) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 26) },
@@ -12096,7 +12285,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 734) },
+             _CFFI_OP(_CFFI_OP_NOOP, 748) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12219,13 +12408,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 740) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 754) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 740) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 754) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 732) },
+             _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -12237,7 +12426,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 687) },
+              _CFFI_OP(_CFFI_OP_NOOP, 700) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -12339,31 +12528,37 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 659) },
+          _CFFI_OP(_CFFI_OP_NOOP, 670) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 659) },
+               _CFFI_OP(_CFFI_OP_NOOP, 670) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "reserved", offsetof(struct fpr_shared_region, reserved),
                 sizeof(((struct fpr_shared_region *)0)->reserved),
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
+  { "context", offsetof(struct fpr_signaller, context),
+               sizeof(((struct fpr_signaller *)0)->context),
+               _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "source", offsetof(struct fpr_signaller, source),
+              sizeof(((struct fpr_signaller *)0)->source),
+              _CFFI_OP(_CFFI_OP_NOOP, 670) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 716) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 726) },
+             _CFFI_OP(_CFFI_OP_NOOP, 740) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 724) },
+             _CFFI_OP(_CFFI_OP_NOOP, 738) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 728) },
+            _CFFI_OP(_CFFI_OP_NOOP, 742) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 726) },
+              _CFFI_OP(_CFFI_OP_NOOP, 740) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 251) },
@@ -12384,34 +12579,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 407) },
+              _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 716) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 726) },
+             _CFFI_OP(_CFFI_OP_NOOP, 740) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 724) },
+             _CFFI_OP(_CFFI_OP_NOOP, 738) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 728) },
+            _CFFI_OP(_CFFI_OP_NOOP, 742) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 26) },
@@ -12420,22 +12615,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 702) },
+                _CFFI_OP(_CFFI_OP_NOOP, 715) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -12477,34 +12672,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 407) },
+           _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 407) },
+           _CFFI_OP(_CFFI_OP_NOOP, 415) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 744) },
+            _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 660) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 671) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 660) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 671) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 745) },
+                _CFFI_OP(_CFFI_OP_NOOP, 759) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 34) },
@@ -12561,10 +12756,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 742) },
+              _CFFI_OP(_CFFI_OP_NOOP, 756) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 742) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 756) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12606,7 +12801,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 671) },
+             _CFFI_OP(_CFFI_OP_NOOP, 682) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12627,7 +12822,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 734) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 748) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
@@ -12639,7 +12834,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 718) },
+              _CFFI_OP(_CFFI_OP_NOOP, 732) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12654,165 +12849,169 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 730) },
+               _CFFI_OP(_CFFI_OP_NOOP, 744) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 661, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 672, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 662, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 673, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_balloon_account", 663, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 674, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 9, 3 },
-  { "fpr_block", 664, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 675, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 12, 3 },
-  { "fpr_chain", 665, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 676, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 15, 7 },
-  { "fpr_cost", 666, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 677, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 22, 1 },
-  { "fpr_counters", 668, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 679, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 23, 10 },
-  { "fpr_discard_outcome", 669, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 680, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 33, 10 },
-  { "fpr_driver_slot", 670, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 681, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 43, 4 },
-  { "fpr_guest_costs", 671, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 682, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 47, 10 },
-  { "fpr_guest_memory", 672, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 683, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 57, 2 },
-  { "fpr_histogram", 673, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 684, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 59, 4 },
-  { "fpr_host_costs", 674, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 685, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 63, 15 },
-  { "fpr_host_counters", 675, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 686, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 78, 22 },
-  { "fpr_memory_port", 676, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 687, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 100, 2 },
-  { "fpr_memory_region", 677, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 688, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 102, 2 },
-  { "fpr_message_account", 678, _CFFI_F_CHECK_FIELDS,
+  { "fpr_message_account", 689, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 104, 2 },
-  { "fpr_notify", 680, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 691, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 106, 5 },
-  { "fpr_op", 681, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 692, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 111, 6 },
-  { "fpr_owner_view", 682, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 693, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 117, 3 },
-  { "fpr_packed_driver", 683, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_driver", 694, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 120, 18 },
-  { "fpr_packed_ring", 684, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 138, 14 },
-  { "fpr_page_set", 685, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 152, 3 },
-  { "fpr_random", 686, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 155, 1 },
-  { "fpr_range", 688, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 156, 2 },
-  { "fpr_real_memory", 689, _CFFI_F_OPAQUE,
+  { "fpr_packed_note", 696, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 138, 4 },
+  { "fpr_packed_ring", 697, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 142, 15 },
+  { "fpr_page_set", 698, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 157, 3 },
+  { "fpr_random", 699, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 160, 1 },
+  { "fpr_range", 701, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 161, 2 },
+  { "fpr_real_memory", 702, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 690, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 158, 4 },
-  { "fpr_region", 692, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 162, 5 },
-  { "fpr_replay_frames_stats", 693, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 167, 10 },
-  { "fpr_replay_model_stats", 694, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 177, 10 },
-  { "fpr_replay_phase", 695, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 187, 2 },
-  { "fpr_replay_unseen", 696, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 189, 4 },
-  { "fpr_report_account", 697, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 193, 6 },
-  { "fpr_report_cursor", 698, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 199, 3 },
-  { "fpr_report_rules", 699, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 202, 3 },
-  { "fpr_residency", 700, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 703, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 163, 4 },
+  { "fpr_region", 705, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 167, 5 },
+  { "fpr_replay_frames_stats", 706, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 172, 10 },
+  { "fpr_replay_model_stats", 707, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 182, 10 },
+  { "fpr_replay_phase", 708, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 192, 2 },
+  { "fpr_replay_unseen", 709, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 194, 4 },
+  { "fpr_report_account", 710, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 198, 6 },
+  { "fpr_report_cursor", 711, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 204, 3 },
+  { "fpr_report_rules", 712, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 207, 3 },
+  { "fpr_residency", 713, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 701, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 205, 5 },
-  { "fpr_ring_counters", 702, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 210, 11 },
-  { "fpr_ring_layout", 703, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 221, 5 },
-  { "fpr_segment", 704, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 226, 3 },
-  { "fpr_shared_map", 705, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 229, 4 },
-  { "fpr_shared_region", 706, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 233, 7 },
-  { "fpr_split_driver", 707, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 240, 17 },
-  { "fpr_split_ring", 708, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 257, 12 },
-  { "fpr_task_view", 709, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 269, 9 },
-  { "fpr_trace_event", 710, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 278, 14 },
-  { "fpr_trace_marker", 711, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 292, 4 },
-  { "fpr_trace_op", 712, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 296, 3 },
-  { "fpr_trace_pairing", 713, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 299, 10 },
-  { "fpr_trace_state", 714, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 309, 8 },
-  { "fpr_vcpu_stop", 715, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 317, 4 },
-  { "fpr_vcpus", 716, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 714, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 210, 5 },
+  { "fpr_ring_counters", 715, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 215, 11 },
+  { "fpr_ring_layout", 716, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 226, 5 },
+  { "fpr_segment", 717, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 231, 3 },
+  { "fpr_shared_map", 718, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 234, 4 },
+  { "fpr_shared_region", 719, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 238, 7 },
+  { "fpr_signaller", 720, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 245, 2 },
+  { "fpr_split_driver", 721, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 247, 17 },
+  { "fpr_split_ring", 722, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 264, 12 },
+  { "fpr_task_view", 723, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 276, 9 },
+  { "fpr_trace_event", 724, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 285, 14 },
+  { "fpr_trace_marker", 725, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 299, 4 },
+  { "fpr_trace_op", 726, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 303, 3 },
+  { "fpr_trace_pairing", 727, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 306, 10 },
+  { "fpr_trace_state", 728, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 316, 8 },
+  { "fpr_vcpu_stop", 729, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 324, 4 },
+  { "fpr_vcpus", 730, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 717, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 321, 5 },
-  { "fpr_zone_config", 718, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 326, 10 },
-  { "fpr_zone_state", 719, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 336, 6 },
-  { "packed_desc", 721, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 731, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 328, 5 },
+  { "fpr_zone_config", 732, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 333, 10 },
+  { "fpr_zone_state", 733, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 343, 6 },
+  { "packed_desc", 735, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 723, _CFFI_F_OPAQUE,
+  { "packed_event", 737, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 725, _CFFI_F_OPAQUE,
+  { "split_avail", 739, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 727, _CFFI_F_OPAQUE,
+  { "split_desc", 741, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 729, _CFFI_F_OPAQUE,
+  { "split_used", 743, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 646, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 657, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 647, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 658, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_frame_state", 648, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 659, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 649, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 660, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 650, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 661, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 651, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 662, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM" },
-  { "fpr_ring_fault", 652, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 663, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
-  { "fpr_status", 653, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 664, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 654, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 665, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 655, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 666, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 656, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 667, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 657, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 668, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 658 },
+  { "fpr_touch_fn", 669 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -12822,12 +13021,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  287,  /* num_globals */
-  60,  /* num_struct_unions */
+  290,  /* num_globals */
+  62,  /* num_struct_unions */
   12,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  748,  /* num_types */
+  762,  /* num_types */
   0,  /* flags */
 };
 

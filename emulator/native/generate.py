@@ -23,6 +23,7 @@ HEADERS = (
     "emulator/native/trace_pairing.h",
     "emulator/native/guest_memory.h",
     "emulator/native/shared_map.h",
+    "emulator/native/event_signal.h",
     "emulator/native/ring.h",
     "emulator/native/split_ring.h",
     "emulator/native/split_driver.h",

@@ -23,7 +23,7 @@ phases:
 
 def _truth(path: Path, kernel: Kernel, *sets: str) -> Truth:
     scenario = load_real(str(path), sets, None)
-    run = run_real(scenario, kernel)
+    run = run_real(scenario, kernel, with_state=True)
     assert not run.complaints, "the kernel must not complain of the device"
     tolerance = Tolerance(exact=path.stem == "idle")
     return judge(scenario, kernel.version, run, run_model(scenario, run), tolerance)
