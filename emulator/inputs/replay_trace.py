@@ -18,7 +18,7 @@ from emulator.inputs.start_state import (
     runs_to_frames,
 )
 from emulator.native import check, ffi, lib
-from guest_model.allocator.config import AllocatorConfig, ZoneClass, ZoneConfig
+from guest_model.allocator.config import AllocatorConfig, Placement, ZoneClass, ZoneConfig
 from guest_model.allocator.watermarks import Tunables, pcp_batch, with_watermarks
 
 _UNSEEN_DTYPE = np.dtype(
@@ -85,7 +85,7 @@ def prepare(recording: Recording) -> ReplayTrace:
         top_order=meta.top_order,
         pageblock_order=meta.pageblock_order,
         thp_order=meta.pageblock_order if meta.pageblock_order < meta.top_order else 0,
-        shuffle=shuffled(recording),
+        placement=Placement.SHUFFLE if shuffled(recording) else Placement.LINUX,
     )
     shape = GuestShape(
         frames=frames,

@@ -173,7 +173,14 @@ class Guest(Part):
     thp: bool = Field(default=True, examples=[True])
     """Transparent huge pages: anonymous memory comes in 2 MiB blocks where it can."""
     shuffle: bool = Field(default=False, examples=[False])
-    """Shuffled free lists (page_alloc.shuffle=1)."""
+    """Shuffled free lists (page_alloc.shuffle=1): the same as `placement: shuffle`."""
+    placement: Literal["linux", "lifo", "fifo", "shuffle", "hot_cold", "reported_last"] = Field(
+        default="linux", examples=["linux"]
+    )
+    """Where free blocks go in their lists, and which is allocated. `linux`: as the kernel does;
+    `lifo`, `fifo`: every freed or returned block to the head, to the tail; `shuffle`: as with
+    page_alloc.shuffle=1; `hot_cold`: cold pages at the tails of per-CPU lists, as before 4.15;
+    `reported_last`: reported blocks are allocated only where nothing else of their type is left."""
     min_free_bytes: OptionalSize = Field(
         default=written("auto"),
         alias="min_free",
@@ -204,7 +211,37 @@ class Guest(Part):
             return {**REAL_GUEST, **guest}
         return guest
 
-    @field_validator(*REAL_GUEST, "memory_bytes", "min_free_bytes", "watermark_scale_factor")
+    @model_validator(mode="before")
+    @classmethod
+    def _shuffle_is_a_placement(cls, guest: Any) -> Any:
+        if not isinstance(guest, dict) or guest.get("kind") == "linux":
+            return guest
+        if guest.get("shuffle") is True and "placement" not in guest:
+            return {**guest, "placement": "shuffle"}
+        if guest.get("placement") == "shuffle" and "shuffle" not in guest:
+            return {**guest, "shuffle": True}
+        return guest
+
+    @field_validator("placement")
+    @classmethod
+    def _one_placement(cls, placement: str, info: ValidationInfo) -> str:
+        shuffle = info.data.get("shuffle")
+        if (
+            info.data.get("kind") != "linux"
+            and shuffle is not None
+            and shuffle != (placement == "shuffle")
+        ):
+            told = str(shuffle).lower()
+            raise mistake(
+                f"this contradicts `shuffle: {told}`: `shuffle: true` is `placement: shuffle`",
+                "leave out `shuffle`",
+            )
+        return placement
+
+    @field_validator(
+        *REAL_GUEST, "shuffle", "placement",
+        "memory_bytes", "min_free_bytes", "watermark_scale_factor",
+    )  # fmt: skip
     @classmethod
     def _of_the_real_kernel(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("kind") != "linux" or info.field_name is None:

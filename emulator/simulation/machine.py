@@ -19,7 +19,7 @@ from emulator.virtio.features import QueueRole
 from emulator.virtio.guest_memory import GuestMemory, Region
 from emulator.virtio.virtqueue import RingFault
 from guest_model.allocator.allocator import Allocator
-from guest_model.allocator.config import AllocatorConfig, MigrateType
+from guest_model.allocator.config import AllocatorConfig, MigrateType, Placement
 from guest_model.allocator.memory_map import PAGE_BYTES, MemoryMap, split_by_zone, x86_64
 from guest_model.allocator.watermarks import Tunables, with_watermarks
 from guest_model.driver import BalloonDriver, DriverProfile
@@ -224,13 +224,15 @@ def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
         cpus=guest.vcpus,
         pageblock_order=guest.pageblock_order,
         thp_order=guest.pageblock_order if guest.thp else 0,  # so in Linux 6.1
-        shuffle=guest.shuffle,
+        placement=Placement[guest.placement.upper()],
         boost_factor=guest.watermark_boost_factor,
     )
     zones = with_watermarks(memory_map.zones, tunables)
     allocator = Allocator(config, zones)
     for first, pages in split_by_zone(memory_map.usable, zones):
         allocator.add_range(first, pages)
+    if config.placement == Placement.SHUFFLE:
+        allocator.shuffle()
     return allocator
 
 

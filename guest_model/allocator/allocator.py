@@ -86,6 +86,10 @@ class Allocator:
         """Hand over frames pfn..pfn+count-1 of one zone as the boot allocator does."""
         check(lib.fpr_allocator_add_range(self.pointer, pfn, count), f"range {pfn:#x}+{count}")
 
+    def shuffle(self) -> None:
+        """Shuffle the free blocks of the top order, all memory being handed over."""
+        check(lib.fpr_allocator_shuffle(self.pointer), "shuffle")
+
     def add_block(self, pfn: int, order: int, type: int) -> None:
         """Put a free block at the tail of list [order][type], without merging."""
         check(lib.fpr_allocator_add_block(self.pointer, pfn, order, type), f"block {pfn:#x}")
@@ -124,9 +128,9 @@ class Allocator:
         check(lib.fpr_alloc(self.pointer, cpu, order, type, flags, self._pfn), "allocate")
         return int(self._pfn[0])
 
-    def free(self, cpu: int, pfn: int, order: int) -> None:
+    def free(self, cpu: int, pfn: int, order: int, flags: int = 0) -> None:
         """Free an allocated block on `cpu`."""
-        check(lib.fpr_free(self.pointer, cpu, pfn, order), f"free {pfn:#x} order {order}")
+        check(lib.fpr_free(self.pointer, cpu, pfn, order, flags), f"free {pfn:#x} order {order}")
 
     def drain_pcp(self, cpu: int | None = None) -> None:
         """Empty the per-CPU lists of one CPU, or of all."""

@@ -52,13 +52,26 @@ class AllocFlags(IntFlag):
     HIGH = 4
     NONBLOCKING = 8
     NO_RECLAIM = 16
+    COLD = 32
 
 
 class FreeFlags(IntFlag):
-    """How a block enters the buddy lists."""
+    """How a block enters the buddy lists; COLD: how it enters a per-CPU list."""
 
     TO_TAIL = 1
     SKIP_NOTIFY = 2
+    COLD = 4
+
+
+class Placement(IntEnum):
+    """Where blocks go in their lists; see enum fpr_placement."""
+
+    LINUX = 0
+    LIFO = 1
+    FIFO = 2
+    SHUFFLE = 3
+    HOT_COLD = 4
+    REPORTED_LAST = 5
 
 
 class TakeStop(IntEnum):
@@ -79,7 +92,7 @@ class AllocatorConfig:
     top_order: int = 10
     pageblock_order: int = 9
     thp_order: int = 9
-    shuffle: bool = False
+    placement: Placement = Placement.LINUX
     boost_factor: int = 15_000
 
 
@@ -134,3 +147,7 @@ class Counters:
     merges: int = 0
     splits: int = 0
     reported_allocs: int = 0
+    reported_alloc_pages: int = 0
+    checked_lists: int = 0
+    broken_lists: int = 0
+    misplaced_blocks: int = 0

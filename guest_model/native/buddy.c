@@ -57,11 +57,25 @@ static void notify(struct fpr_allocator *a, const struct fpr_zone *zone, uint32_
     a->notify.raised = 1;
 }
 
+/* The end of its list that a block enters at. */
+static bool goes_to_tail(struct fpr_allocator *a, const struct fpr_zone *zone, uint64_t pfn,
+                         uint32_t order, uint32_t flags)
+{
+    const uint32_t placement = a->config.placement;
+
+    if (placement == FPR_PLACE_LIFO || placement == FPR_PLACE_FIFO)
+        return placement == FPR_PLACE_FIFO;
+    if (flags & FPR_FREE_TO_TAIL)
+        return true;
+    if (placement == FPR_PLACE_SHUFFLE && order >= a->config.top_order)
+        return shuffle_bit(a);
+    return merge_likely(a, zone, pfn, order);
+}
+
 void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
                   uint32_t type, uint32_t flags)
 {
     const uint32_t top = a->config.top_order;
-    bool tail;
 
     if (type != FPR_ISOLATE)
         zone->free_pages += (uint64_t)1 << order;
@@ -81,15 +95,11 @@ void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, 
         a->counters.merges++;
         pfn &= buddy;
     }
-    if (flags & FPR_FREE_TO_TAIL)
-        tail = true;
-    else if (a->config.shuffle && order >= top)
-        tail = shuffle_bit(a);
-    else
-        tail = merge_likely(a, zone, pfn, order);
-    fpr_area_add(a, zone, pfn, order, type, tail);
-    if (!(flags & FPR_FREE_SKIP_NOTIFY) && a->notify.armed && order >= a->notify.order)
+    fpr_area_add(a, zone, pfn, order, type, goes_to_tail(a, zone, pfn, order, flags));
+    if (!(flags & FPR_FREE_SKIP_NOTIFY) && a->notify.armed && order >= a->notify.order) {
+        fpr_note_misplaced(a, zone, fpr_page(a, pfn));
         notify(a, zone, order);
+    }
 }
 
 /* Cut block (pfn, from) down to `to`: upper halves go to the heads of their lists. */
@@ -105,14 +115,41 @@ static void expand(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
 
 static void delete_free(struct fpr_allocator *a, struct fpr_zone *zone, struct fpr_page *page)
 {
-    a->counters.reported_allocs += page->reported;
+    if (page->reported) {
+        a->counters.reported_allocs++;
+        a->counters.reported_alloc_pages += (uint64_t)1 << page->order;
+    }
     fpr_area_delete(a, zone, page);
+}
+
+/* The lowest order from `order` on whose list begins with an unreported block, or where none does,
+ * the lowest that has a block: a list begins with a reported one only if all of it is reported. */
+static uint32_t order_unreported_first(const struct fpr_allocator *a, const struct fpr_zone *zone,
+                                       uint32_t order, uint32_t type)
+{
+    uint32_t reported = a->config.top_order + 1u;
+
+    for (uint32_t o = order; o <= a->config.top_order; o++) {
+        uint32_t pfn = zone->areas[o].lists[type].head;
+
+        if (pfn == FPR_NIL)
+            continue;
+        if (!fpr_page(a, pfn)->reported)
+            return o;
+        if (o < reported)
+            reported = o;
+    }
+    return reported;
 }
 
 uint64_t fpr_remove_smallest(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order,
                              uint32_t type)
 {
-    for (uint32_t o = order; o <= a->config.top_order; o++) {
+    uint32_t o = order;
+
+    if (a->config.placement == FPR_PLACE_REPORTED_LAST)
+        o = order_unreported_first(a, zone, order, type);
+    for (; o <= a->config.top_order; o++) {
         uint32_t pfn = zone->areas[o].lists[type].head;
 
         if (pfn == FPR_NIL)

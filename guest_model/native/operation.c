@@ -48,6 +48,7 @@ static uint32_t alloc_flags(const struct fpr_op *op, uint32_t order)
 {
     uint32_t flags = op->flags & FPR_OP_DMA32 ? FPR_ALLOC_DMA32 : 0;
 
+    flags |= op->flags & FPR_OP_COLD ? FPR_ALLOC_COLD : 0;
     return order && op->flags & FPR_OP_PIECEMEAL ? flags | FPR_ALLOC_NO_RECLAIM : flags;
 }
 
@@ -115,7 +116,7 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
 }
 
 static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index,
-                     struct fpr_task *task, struct fpr_owner *owner)
+                     struct fpr_task *task, const struct fpr_op *op, struct fpr_owner *owner)
 {
     uint32_t pfn = owner->head;
     const struct fpr_page *page = fpr_page(v->allocator, pfn);
@@ -129,7 +130,8 @@ static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_inde
     owner->blocks--;
     owner->freed++;
     owner->pages -= (uint64_t)1 << order;
-    status = fpr_free(v->allocator, cpu_index, pfn, order);
+    status =
+        fpr_free(v->allocator, cpu_index, pfn, order, op->flags & FPR_OP_COLD ? FPR_FREE_COLD : 0);
     if (status)
         return status;
     spend(cpu, task, grown(v, is_huge(order) ? costs->free_thp_ns : costs->free_4k_ns, 0), 0);
@@ -202,7 +204,7 @@ int fpr_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint3
         break;
     case FPR_OP_FREE:
         if (!owner_done(task, op, owner->head))
-            return free_step(v, cpu, cpu_index, task, owner);
+            return free_step(v, cpu, cpu_index, task, op, owner);
         break;
     case FPR_OP_TOUCH:
         if (!task->done) {
@@ -228,7 +230,7 @@ int fpr_check_ops(const struct fpr_vcpus *v, const struct fpr_op *ops, uint64_t 
         if (op->kind >= FPR_OP_KINDS || op->owner >= v->config.owners)
             return FPR_BAD_ARGUMENT;
         if (op->kind == FPR_OP_ALLOC && (op->order > v->allocator->config.top_order ||
-                                         op->type > FPR_RECLAIMABLE || op->flags >= 64))
+                                         op->type > FPR_RECLAIMABLE || op->flags >= 128))
             return FPR_BAD_ARGUMENT;
         if (op->kind == FPR_OP_WORK && op->count >= FPR_TIME_LIMIT_NS)
             return FPR_BAD_ARGUMENT;

@@ -58,8 +58,9 @@ static uint32_t refill_size(uint32_t batch, uint32_t order)
 }
 
 uint64_t fpr_pcp_alloc(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t cpu, uint32_t order,
-                       uint32_t type, bool no_fragment)
+                       uint32_t type, uint32_t how)
 {
+    const bool no_fragment = how & FPR_PCP_NO_FRAGMENT, cold = how & FPR_PCP_COLD;
     struct fpr_pcp *pcp = &zone->pcps[cpu];
     struct fpr_list *list = &pcp->lists[list_index(order, type)];
     uint32_t pfn;
@@ -76,14 +77,17 @@ uint64_t fpr_pcp_alloc(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t 
             page->order = (uint8_t)order;
             page->state = FPR_PAGE_PCP;
             page->type = (uint8_t)type;
-            fpr_list_add_tail(a, list, got, page);
+            if (cold) /* so that taking from the tail ascends as well */
+                fpr_list_add_head(a, list, got, page);
+            else
+                fpr_list_add_tail(a, list, got, page);
             pcp->count += 1u << order;
             a->counters.refills++;
         }
         if (list->head == FPR_NIL)
             return FPR_NIL;
     }
-    pfn = list->head;
+    pfn = cold ? list->tail : list->head;
     fpr_list_remove(a, list, fpr_page(a, pfn));
     pcp->count -= 1u << order;
     return pfn;
@@ -108,18 +112,20 @@ static uint32_t drain_size(struct fpr_pcp *pcp, uint32_t high, uint32_t batch, b
 }
 
 void fpr_pcp_free(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t cpu, uint64_t pfn,
-                  uint32_t order, uint32_t label)
+                  uint32_t label, uint32_t how)
 {
     struct fpr_pcp *pcp = &zone->pcps[cpu];
-    uint32_t index = list_index(order, label);
     struct fpr_page *page = fpr_page(a, pfn);
+    uint32_t order = page->order, index = list_index(order, label);
     bool all = pcp->free_factor && order && order <= COSTLY_ORDER;
     uint32_t high = all ? 0 : zone->config.pcp_high;
 
-    page->order = (uint8_t)order;
     page->state = FPR_PAGE_PCP;
     page->type = (uint8_t)label;
-    fpr_list_add_head(a, &pcp->lists[index], pfn, page);
+    if (how & FPR_PCP_COLD)
+        fpr_list_add_tail(a, &pcp->lists[index], pfn, page);
+    else
+        fpr_list_add_head(a, &pcp->lists[index], pfn, page);
     pcp->count += 1u << order;
     if (pcp->count >= high)
         drain(a, zone, pcp, drain_size(pcp, high, zone->config.pcp_batch, all), index);

@@ -64,7 +64,7 @@ static void release(const struct run *r, const struct fpr_trace_event *e, uint32
     if (cut_allocated(r->a, model - 1, e->order))
         status = trim ? fpr_buddy_free(r->a, model - 1, e->order, fpr_label(r->a, model - 1),
                                        FPR_FREE_TO_TAIL)
-                      : fpr_free(r->a, cpu, model - 1, e->order);
+                      : fpr_free(r->a, cpu, model - 1, e->order, 0);
     r->stats->frees_unknown += status != FPR_OK;
 }
 

@@ -71,7 +71,7 @@ int fpr_list_put_back(struct fpr_allocator *a, const struct fpr_block *blocks, u
         fpr_free_one(a, zone, pfn, blocks[i].order, fpr_label(a, pfn),
                      FPR_FREE_TO_TAIL | FPR_FREE_SKIP_NOTIFY);
         if (reported && page->state == FPR_PAGE_FREE && page->order == blocks[i].order)
-            page->reported = 1;
+            fpr_mark_reported(a, zone, pfn, page);
     }
     return FPR_OK;
 }

@@ -141,10 +141,10 @@ static int check_boundary(const struct fpr_allocator *a, const struct fpr_zone *
                           uint32_t index, const struct report *report)
 {
     for (uint32_t order = 0; zone->boundary.counting && order <= a->config.top_order; order++) {
-        uint64_t reported = 0;
+        uint64_t all = 0;
 
         for (uint32_t type = 0; type < FPR_MIGRATETYPES; type++) {
-            uint32_t at = zone->boundary.at[order][type];
+            uint32_t at = zone->boundary.at[order][type], reported = 0;
 
             for (uint32_t pfn = zone->areas[order].lists[type].head; pfn != FPR_NIL;
                  pfn = fpr_page(a, pfn)->next)
@@ -154,11 +154,40 @@ static int check_boundary(const struct fpr_allocator *a, const struct fpr_zone *
                  fpr_page(a, at)->type != type))
                 return broken(report, "zone %u: boundary 0x%x is not on list [%u][%u]", index, at,
                               order, type);
+            if (reported != zone->boundary.listed[order][type])
+                return broken(report, "zone %u list [%u][%u]: %u reported counted, %u are", index,
+                              order, type, zone->boundary.listed[order][type], reported);
+            all += reported;
         }
-        if (reported != zone->boundary.reported_blocks[order])
+        if (all != zone->boundary.reported_blocks[order])
             return broken(report, "zone %u order %u: %" PRIu64 " reported counted, %" PRIu64 " are",
-                          index, order, zone->boundary.reported_blocks[order], reported);
+                          index, order, zone->boundary.reported_blocks[order], all);
     }
+    return FPR_OK;
+}
+
+/* Where reported blocks are kept in a run, it is the tail of its list, from the run's first on. */
+static int check_runs(const struct fpr_allocator *a, const struct fpr_zone *zone, uint32_t index,
+                      const struct report *report)
+{
+    for (uint32_t order = 0; order <= a->config.top_order; order++)
+        for (uint32_t type = 0; type < FPR_MIGRATETYPES; type++) {
+            uint32_t pfn = zone->areas[order].lists[type].head;
+            uint32_t run = zone->reported_run[order][type];
+
+            if (a->config.placement == FPR_PLACE_REPORTED_LAST)
+                while (pfn != FPR_NIL && !fpr_page(a, pfn)->reported)
+                    pfn = fpr_page(a, pfn)->next;
+            else
+                pfn = FPR_NIL;
+            if (pfn != run)
+                return broken(report, "zone %u list [%u][%u]: first reported 0x%x, run at 0x%x",
+                              index, order, type, pfn, run);
+            for (; pfn != FPR_NIL; pfn = fpr_page(a, pfn)->next)
+                if (!fpr_page(a, pfn)->reported)
+                    return broken(report, "zone %u list [%u][%u]: 0x%x is behind reported ones",
+                                  index, order, type, pfn);
+        }
     return FPR_OK;
 }
 
@@ -233,6 +262,8 @@ int fpr_allocator_validate(const struct fpr_allocator *a, char *why, size_t size
             status = check_map(a, zone, z, &report);
         if (!status)
             status = check_boundary(a, zone, z, &report);
+        if (!status)
+            status = check_runs(a, zone, z, &report);
     }
     return status;
 }

@@ -36,6 +36,7 @@ enum fpr_op_kind {
 #define FPR_OP_PIECEMEAL 8u /* where no block of this order is free: single pages instead */
 #define FPR_OP_DMA32 16u    /* from DMA32 and below */
 #define FPR_OP_COUNTED 32u  /* every page of it is a unit of the task's work */
+#define FPR_OP_COLD 64u     /* of FPR_OP_FREE as well: the contents are in no CPU's cache */
 
 /* One operation; 16 bytes, laid out as guest_model/workload/op.py has it. */
 struct fpr_op {

@@ -38,7 +38,7 @@ class OpKind(IntEnum):
 
 
 class OpFlags(IntFlag):
-    """How memory is allocated and filled."""
+    """How memory is allocated and filled; COLD: how it is freed, too."""
 
     FAULTED = 1
     ZEROED = 2
@@ -46,6 +46,7 @@ class OpFlags(IntFlag):
     PIECEMEAL = 8
     DMA32 = 16
     COUNTED = 32
+    COLD = 64
 
 
 Op = tuple[int, int, int, int, int, int]
@@ -74,9 +75,9 @@ def touch(owner: int, count: int = 0) -> Op:
     return (count, owner, OpKind.TOUCH, 0, 0, 0)
 
 
-def free(owner: int, count: int = 0) -> Op:
+def free(owner: int, count: int = 0, *, flags: int = OpFlags(0)) -> Op:
     """Free `count` blocks of `owner` from its head on; 0: all."""
-    return (count, owner, OpKind.FREE, 0, 0, 0)
+    return (count, owner, OpKind.FREE, 0, 0, flags)
 
 
 def wait(duration_ns: int) -> Op:

@@ -21,6 +21,7 @@ from guest_model.allocator.config import (
     AllocFlags,
     FreeFlags,
     MigrateType,
+    Placement,
     ZoneClass,
     ZoneConfig,
 )
@@ -36,6 +37,8 @@ REQUEST_FLAGS = (
     AllocFlags.DMA,
     AllocFlags.DMA32,
     AllocFlags.NO_RECLAIM,
+    AllocFlags.COLD,
+    AllocFlags.COLD | AllocFlags.HIGH,
 )
 
 
@@ -108,7 +111,8 @@ def alloc_pages(pair: Pair, a: int, b: int, c: int) -> None:
 
 def free(pair: Pair, a: int, b: int, _: int) -> None:
     if pair.held:
-        pair.call("free", b % pair.config.cpus, *pair.held.pop(a % len(pair.held)))
+        flags = FreeFlags.COLD if a & 1 else FreeFlags(0)
+        pair.call("free", b % pair.config.cpus, *pair.held.pop(a % len(pair.held)), flags)
 
 
 def free_many(pair: Pair, a: int, b: int, c: int) -> None:
@@ -223,7 +227,7 @@ OPERATIONS = (
 
 
 @st.composite
-def pairs(draw: st.DrawFn, orders: tuple[int, int, int]) -> Pair:
+def pairs(draw: st.DrawFn, orders: tuple[int, int, int], placement: Placement) -> Pair:
     """A small guest: (top, page block, huge page) orders, one to three zones, some of it in use."""
     top, pageblock, thp = orders
     classes = draw(st.sampled_from(ZONE_CLASSES))
@@ -237,7 +241,7 @@ def pairs(draw: st.DrawFn, orders: tuple[int, int, int]) -> Pair:
         top_order=top,
         pageblock_order=pageblock,
         thp_order=draw(st.sampled_from((0, thp))),
-        shuffle=draw(st.booleans()),
+        placement=placement,
         boost_factor=draw(st.sampled_from((0, 15_000))),
     )
     zones = [
@@ -260,6 +264,7 @@ def pairs(draw: st.DrawFn, orders: tuple[int, int, int]) -> Pair:
         boot = draw(st.integers(max(start, end - 64), end))
         pair.set_up("add_range", start, boot - start)
         fill(pair, boot, end, draw(st.integers(0, 1 << 32)))
+    pair.set_up("shuffle")
     return pair
 
 
@@ -294,11 +299,12 @@ STEPS = st.lists(st.lists(STEP, max_size=20), max_size=20)
 @pytest.mark.parametrize(
     "orders", [(4, 3, 0), (4, 4, 0), (5, 4, 4), (6, 3, 5), (10, 9, 9), (10, 10, 10)], ids=str
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("placement", Placement, ids=lambda each: each.name.lower())
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_both_allocators_do_the_same(orders, data):
+def test_both_allocators_do_the_same(orders, placement, data):
     """Every list in order, every mark, label, counter, result and error, after every operation."""
-    pair = data.draw(pairs(orders))
+    pair = data.draw(pairs(orders, placement))
     pair.compare()
     for number, a, b, c in chain.from_iterable(data.draw(STEPS)):
         OPERATIONS[number](pair, a, b, c)

@@ -69,7 +69,9 @@ scenario = st.fixed_dictionaries(
             },
             optional={
                 "thp": thp,
-                "shuffle": st.booleans(),
+                "placement": st.sampled_from(
+                    ["linux", "lifo", "fifo", "shuffle", "hot_cold", "reported_last"]
+                ),
                 "hz": st.sampled_from([100, 250, 300, 1000]),
                 "pageblock_order": st.sampled_from([4, 9, 10]),
             },

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from emulator.native import NativeError, ffi, lib
 from guest_model.allocator.allocator import Allocator
-from guest_model.allocator.config import AllocatorConfig, ZoneConfig
+from guest_model.allocator.config import (
+    AllocatorConfig,
+    AllocFlags,
+    FreeFlags,
+    Placement,
+    ZoneConfig,
+)
 from guest_model.vcpus import StopReason, Vcpus
 from guest_model.workload.op import (
     Op,
@@ -30,7 +36,7 @@ FRAMES = 1 << 12
 OWNERS = 4
 COSTS = {"alloc_4k_ns": 90, "free_4k_ns": 40, "alloc_thp_ns": 900, "free_thp_ns": 400}
 COSTS |= {"zero_4k_ns": 3, "copy_4k_ns": 5, "fault_4k_ns": 200, "fault_thp_ns": 1500}
-FLAGS = (0, 1 | 2, 1 | 4, 1 | 2 | 8, 2, 4 | 32)
+FLAGS = (0, 1 | 2, 1 | 4, 1 | 2 | 8, 2, 4 | 32, 2 | 64)
 
 Touches = list[tuple[int, int, int, int]]
 
@@ -38,7 +44,7 @@ Touches = list[tuple[int, int, int, int]]
 def new_allocator(cpus: int) -> Allocator:
     """A guest of 16 MiB."""
     allocator = Allocator(
-        AllocatorConfig(frames=FRAMES, cpus=cpus),
+        AllocatorConfig(frames=FRAMES, cpus=cpus, placement=Placement.HOT_COLD),
         [ZoneConfig(0, FRAMES, FRAMES, pcp_batch=7, pcp_high=40)],
     )
     allocator.add_range(0, FRAMES)
@@ -78,7 +84,7 @@ class Slow:
                 case OpKind.ALLOC:
                     yield from self.alloc_steps(cpu, count, owner, order, type_, flags)
                 case OpKind.FREE:
-                    yield from self.free_steps(cpu, count, owner)
+                    yield from self.free_steps(cpu, count, owner, flags)
                 case OpKind.TOUCH:
                     yield from self.touch_steps(cpu, count, owner)
                 case OpKind.WAIT:
@@ -106,12 +112,12 @@ class Slow:
                     yield self.clocks[cpu] + 90 + (200 if flags & OpFlags.FAULTED else 0)
                     return
 
-    def free_steps(self, cpu: int, count: int, owner: int) -> Iterator[int]:
+    def free_steps(self, cpu: int, count: int, owner: int, flags: int) -> Iterator[int]:
         """A block a step, oldest first."""
-        done = 0
+        done, how = 0, FreeFlags.COLD if flags & OpFlags.COLD else FreeFlags(0)
         while self.owners[owner] and (not count or done < count):
             pfn, order = self.owners[owner].pop(0)
-            self.allocator.free(cpu, pfn, order)
+            self.allocator.free(cpu, pfn, order, how)
             self.freed[owner] += 1
             done += 1
             yield self.clocks[cpu] + (400 if order >= 9 else 40)
@@ -129,9 +135,11 @@ class Slow:
 
     def allocate(self, cpu: int, owner: int, order: int, type_: int, flags: int) -> int | None:
         """What the block costs; None where there is none."""
-        reclaim = 16 if order and flags & OpFlags.PIECEMEAL else 0  # FPR_ALLOC_NO_RECLAIM
+        how = AllocFlags.COLD if flags & OpFlags.COLD else AllocFlags(0)
+        if order and flags & OpFlags.PIECEMEAL:
+            how |= AllocFlags.NO_RECLAIM
         try:
-            pfn = self.allocator.alloc(cpu, order, type_, reclaim)
+            pfn = self.allocator.alloc(cpu, order, type_, how)
         except NativeError as error:
             if error.status != lib.FPR_NO_MEMORY:
                 raise
@@ -198,7 +206,7 @@ operation = st.one_of(
         st.integers(1, 4),
         st.sampled_from(FLAGS),
     ),
-    st.builds(free, owner, blocks),
+    st.builds(free, owner, blocks, flags=st.sampled_from([0, OpFlags.COLD])),
     st.builds(touch, owner, blocks),
     st.builds(wait, st.integers(0, 30_000)),
     st.builds(until, st.integers(0, 300_000)),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from emulator.native import NativeError
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.boundary import BoundaryLists
-from guest_model.allocator.config import AllocatorConfig, MigrateType, ZoneConfig
+from guest_model.allocator.config import AllocatorConfig, MigrateType, Placement, ZoneConfig
 from guest_model.reporting.boundary import HIGH_WATER, BoundaryPolicy
 from guest_model.reporting.mainline import State
 
@@ -23,12 +23,18 @@ def block(number):
     return (2 * number + 2) * SIZE
 
 
-@pytest.fixture
-def guest():
+def create(placement=Placement.LINUX):
     """An allocator with one zone, its boundary lists, and the policy at order 10."""
-    allocator = Allocator(AllocatorConfig(frames=FRAMES), [ZoneConfig(0, FRAMES, FRAMES)])
+    config = AllocatorConfig(frames=FRAMES, placement=placement)
+    allocator = Allocator(config, [ZoneConfig(0, FRAMES, FRAMES)])
     lists = BoundaryLists(allocator)
     return allocator, lists, BoundaryPolicy(lists, order=10)
+
+
+@pytest.fixture
+def guest():
+    """As Linux places its blocks."""
+    return create()
 
 
 def listed(allocator, order=10, type_=M):
@@ -135,6 +141,44 @@ def test_higher_orders_and_later_types_are_reported_first(guest):
     allocator.add_block(6144, 10, M)
     policy.register()
     assert activate(policy) == [[6144, 3072, 1024]]
+
+
+def order_counters(allocator):
+    counters = allocator.counters
+    return counters.checked_lists, counters.broken_lists, counters.misplaced_blocks
+
+
+def test_a_placement_that_returns_to_the_head_breaks_the_order():
+    """E11 where lists are LIFO: the first batch lies in front, and nothing is in front of it."""
+    allocator, lists, policy = create(Placement.LIFO)
+    p = [block(number) for number in range(40)]
+    for pfn in p:
+        allocator.add_block(pfn, 10, M)
+    policy.register()
+    assert activate(policy) == [p[39:23:-1]]
+    assert listed(allocator) == p[24:] + p[:24]
+    assert lists.read(0, 10, M) == (16, p[24])
+    assert order_counters(allocator) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("placement", "misplaced"), [(Placement.LINUX, 0), (Placement.FIFO, 3), (Placement.LIFO, 0)]
+)
+def test_blocks_behind_the_reported_run_are_counted(placement, misplaced):
+    """Between passes; all of them, not only the first. A list with nothing reported has no run."""
+    allocator, _, policy = create(placement)
+    for number in range(12):
+        allocator.add_block(block(number), 10, M)
+    free_new(allocator, 50)
+    policy.register()
+    activate(policy)
+    assert order_counters(allocator) == (1, 0, 0)
+    for number in (100, 101, 102):
+        free_new(allocator, number)
+    assert order_counters(allocator) == (1, 0, misplaced)
+    policy.lists.notify.zones = 1
+    activate(policy)
+    assert order_counters(allocator) == (2, 0, misplaced)
 
 
 OPERATIONS = st.lists(

@@ -258,6 +258,36 @@ def test_expectations_are_in_the_unit_of_their_metric() -> None:
     assert [type(value) for value in (bounds[0][0], bounds[2][1])] == [int, float]
 
 
+def test_shuffling_is_a_placement() -> None:
+    """`shuffle: true` is the kernel's page_alloc.shuffle=1; `placement: shuffle` is the same."""
+    for text in (b"guest: {shuffle: true}\n", b"guest: {placement: shuffle}\n"):
+        guest = read(text + SMALL).guest
+        assert (guest.shuffle, guest.placement) == (True, "shuffle")
+    assert read(SMALL, "guest.placement=lifo").guest.shuffle is False
+
+
+@pytest.mark.parametrize(
+    ("guest", "told"),
+    [("shuffle: true, placement: linux", "true"), ("shuffle: false, placement: shuffle", "false")],
+)
+def test_two_placements_contradict_each_other(guest: str, told: str) -> None:
+    """Told once, at the placement."""
+    assert mistakes(b"guest: {" + guest.encode() + b"}\n" + SMALL) == [
+        f"a.yaml:1:{9 + guest.index('placement: ') + 11}: guest.placement: this contradicts "
+        f"`shuffle: {told}`: `shuffle: true` is `placement: shuffle`; leave out `shuffle`"
+    ]
+
+
+@pytest.mark.parametrize("setting", ["placement: fifo", "placement: shuffle", "shuffle: true"])
+def test_a_real_guest_places_blocks_itself(setting: str) -> None:
+    """Its kernel cannot be told."""
+    text = b"guest: {kind: linux, " + setting.encode() + b"}\n" + SMALL
+    name, only = ("placement", "linux") if "placement" in setting else ("shuffle", "false")
+    assert [each.partition(": ")[2] for each in mistakes(text)] == [
+        f"guest.{name}: a real guest has {only}; leave it out"
+    ]
+
+
 def test_scenario_is_frozen() -> None:
     """Nobody changes a scenario after it was read."""
     with pytest.raises(ValidationError):

@@ -253,7 +253,7 @@ def test_a_horizon_is_never_passed_by_a_start(guest: Guest) -> None:
         (1, 8, OpKind.ALLOC, 0, 0, 0),
         (1, 0, OpKind.ALLOC, 11, 0, 0),
         (1, 0, OpKind.ALLOC, 0, MigrateType.HIGHATOMIC, 0),
-        (1, 0, OpKind.ALLOC, 0, 0, 64),
+        (1, 0, OpKind.ALLOC, 0, 0, 128),
         (1, 0, 7, 0, 0, 0),
         (1 << 63, 0, OpKind.WORK, 0, 0, 0),
     ],

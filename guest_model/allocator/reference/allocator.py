@@ -15,6 +15,7 @@ from guest_model.allocator.config import (
     Counters,
     FreeFlags,
     MigrateType,
+    Placement,
     ZoneConfig,
     ZoneState,
 )
@@ -61,6 +62,13 @@ class ReferenceAllocator:
             self._pages.hand_over(pfn, 1 << order)
             zone.free_block(pfn, order, self._pages.label(pfn), FreeFlags.TO_TAIL)
             pfn += 1 << order
+
+    def shuffle(self) -> None:
+        """Shuffle the free blocks of the top order."""
+        if self.config.placement != Placement.SHUFFLE:
+            fail(lib.FPR_BAD_ARGUMENT, "this placement does not shuffle")
+        for zone in self._zones:
+            zone.shuffle()
 
     def add_block(self, pfn: int, order: int, type_: int) -> None:
         """A free block at the tail of its list, without merging."""
@@ -124,7 +132,8 @@ class ReferenceAllocator:
         index = list_index(self.config, request.order, request.type)
         pfn = None
         if index is not None:
-            pfn = zone.per_cpu[cpu].alloc(index, request.type, from_buddy)
+            cold = self._cold(request.flags & AllocFlags.COLD)
+            pfn = zone.per_cpu[cpu].alloc(index, request.type, from_buddy, cold=cold)
         if pfn is None and highatomic:
             pfn = zone.smallest(request.order, MigrateType.HIGHATOMIC)
         if pfn is None:
@@ -133,7 +142,10 @@ class ReferenceAllocator:
             fallback.reserve_highatomic(zone, pfn)
         return pfn
 
-    def free(self, cpu: int, pfn: int, order: int) -> None:
+    def _cold(self, flag: int) -> bool:
+        return bool(flag) and self.config.placement == Placement.HOT_COLD
+
+    def free(self, cpu: int, pfn: int, order: int, flags: int = 0) -> None:
         """To the CPU's lists where they take this order, else to the buddy lists."""
         self._check_block(pfn, order)
         self._pages.take_allocated(pfn, order)
@@ -143,7 +155,8 @@ class ReferenceAllocator:
         if index is None or label == MigrateType.ISOLATE:
             zone.free_block(pfn, order, label)
         else:
-            zone.per_cpu[cpu].free(index, Entry(pfn, label))
+            cold = self._cold(flags & FreeFlags.COLD)
+            zone.per_cpu[cpu].free(index, Entry(pfn, label), cold=cold)
 
     def drain_pcp(self, cpu: int | None = None) -> None:
         """Empty the per-CPU lists of one CPU, or of all."""

@@ -58,4 +58,4 @@ def put_back(pages: Pages, zones: Sequence[Zone], blocks: NDArray[np.void], repo
         zone.free_block(pfn, order, pages.label(pfn), flags)
         returned = pages.free.get(pfn)
         if reported and returned is not None and returned.order == order:
-            returned.reported = True
+            zone.mark_reported(returned)

@@ -53,8 +53,13 @@ class PerCpu:
     def count(self) -> int:
         return sum(len(each) << self.order_of(index) for index, each in enumerate(self.lists))
 
-    def alloc(self, index: int, type_: int, refill: Callable[[], int | None]) -> int | None:
-        """Hand out the head; an empty list is refilled at its tail, one block at a time."""
+    def alloc(
+        self, index: int, type_: int, refill: Callable[[], int | None], *, cold: bool
+    ) -> int | None:
+        """Hand out the head; an empty list is refilled at its tail, one block at a time.
+
+        For a cold request both are at the other end.
+        """
         self.free_factor >>= 1
         entries = self.lists[index]
         if not entries:
@@ -64,13 +69,13 @@ class PerCpu:
                 pfn = refill()
                 if pfn is None:
                     break
-                entries.append(Entry(pfn, type_))
+                entries.insert(0 if cold else len(entries), Entry(pfn, type_))
                 self.zone.pages.tally.refills += 1
-        return entries.pop(0).pfn if entries else None
+        return entries.pop(-1 if cold else 0).pfn if entries else None
 
-    def free(self, index: int, entry: Entry) -> None:
-        """Push on the head; beyond `high`, give back the oldest."""
-        self.lists[index].insert(0, entry)
+    def free(self, index: int, entry: Entry, *, cold: bool) -> None:
+        """Push on the head, or cold at the tail; beyond `high`, give back from the tail."""
+        self.lists[index].insert(len(self.lists[index]) if cold else 0, entry)
         batch, high = self.zone.config.pcp_batch, self.zone.config.pcp_high
         if self.free_factor and 1 <= self.order_of(index) <= _COSTLY_ORDER:
             self.drain(self.count, index)
