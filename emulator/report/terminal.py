@@ -70,9 +70,26 @@ def _given_back(summary: Summary) -> Iterator[str]:
         f"{size(host['discarded_bytes'])} that were resident "
         f"({size(host['already_free_bytes'])} of what was reported were not)",
     )
+    if reporting["reallocated_blocks"]:
+        blocks = plural(reporting["reallocated_blocks"], "reported block")
+        yield _row("used again", f"{size(reporting['reallocated_bytes'])}: {blocks}")
+    yield from _order(reporting)
     if host["ineffective_discard_bytes"]:
         lost = size(host["ineffective_discard_bytes"])
         yield _row("in vain", f"discards of {lost} succeeded and freed nothing")
+
+
+def _order(reporting: Summary) -> Iterator[str]:
+    """How often lists were not in the order that the policy counts on."""
+    broken = []
+    if reporting["broken_lists"]:
+        lists = f"{reporting['broken_lists']:,} of {reporting['checked_lists']:,} lists"
+        broken.append(f"{lists} at the ends of passes")
+    if reporting["misplaced_blocks"]:
+        blocks = plural(reporting["misplaced_blocks"], "unreported block")
+        broken.append(f"{blocks} put behind reported ones")
+    if broken:
+        yield _row("disorder", ", ".join(broken))
 
 
 def _curve(summary: Summary, series: Mapping[str, NDArray[np.int64]], levels: str) -> Iterator[str]:

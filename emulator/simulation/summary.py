@@ -17,6 +17,9 @@ from emulator.simulation.simulate import Outcome
 
 SCHEMA = "fpr.summary/1"
 
+ORDER_COUNTERS = ("checked_lists", "broken_lists", "misplaced_blocks")
+"""Whether lists had the order that the policy promises."""
+
 Summary = dict[str, Any]
 
 
@@ -49,6 +52,7 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
             "blocks": reports["blocks"],
             "bytes": reports["reported_bytes"],
             "blocks_by_size_bytes": reports["blocks_by_size_bytes"],
+            **_after_report(scenario, outcome.allocator),
         },
         "device": {
             **device,
@@ -84,6 +88,16 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
             "balloon_ns": outcome.balloon_ns,
             "alloc_latency_ns": outcome.alloc_latency_ns,
         },
+    }
+
+
+def _after_report(scenario: Scenario, allocator: dict[str, int]) -> Summary:
+    """What became of reported blocks in the free lists; null where they cannot be looked into."""
+    pages = allocator.get("reported_alloc_pages")
+    return {
+        "reallocated_blocks": allocator.get("reported_allocs"),
+        "reallocated_bytes": None if pages is None else pages * scenario.guest.page_size_bytes,
+        **{name: allocator.get(name) for name in ORDER_COUNTERS},
     }
 
 

@@ -34,7 +34,17 @@ guest: {memory: 512MiB, vcpus: 2}
 phases: [{run: [{kind: page_fault, thp: false, size: 64MiB}], duration: 1h}]
 """
 FIXED_KEYS = {
-    "reporting": {"passes", "batches", "blocks", "bytes"},
+    "reporting": {
+        "passes",
+        "batches",
+        "blocks",
+        "bytes",
+        "reallocated_blocks",
+        "reallocated_bytes",
+        "checked_lists",
+        "broken_lists",
+        "misplaced_blocks",
+    },
     "host": {
         "rss_bytes_end",
         "rss_bytes_peak",
@@ -96,6 +106,22 @@ def test_a_run_writes_its_folder_and_says_what_it_found(small: Path, tmp_path: P
     assert manifest["scenario"]["guest"]["memory"] == "256MiB"
     for word in ("reported", "given back", "resident", "overhead", "saved", "still there"):
         assert word in done.stdout
+
+
+def test_a_broken_promise_is_told(small: Path, tmp_path: Path) -> None:
+    """The boundary wants reported blocks at the tails, where a LIFO list puts none; text speaks of
+    it only then."""
+    told = {}
+    for placement in ("linux", "lifo"):
+        out = tmp_path / placement
+        sets = ("--set", "reporting.policy=boundary", "--set", f"guest.placement={placement}")
+        done = fpr("run", small, "-o", out, *sets)
+        assert done.returncode == Exit.OK, done.stderr
+        told[placement] = json.loads((out / "summary.json").read_text())["reporting"]
+        assert ("disorder" in done.stdout) == (placement == "lifo")
+    assert told["linux"]["checked_lists"] > 0
+    assert told["linux"]["broken_lists"] == told["linux"]["misplaced_blocks"] == 0
+    assert 0 < told["lifo"]["broken_lists"] <= told["lifo"]["checked_lists"]
 
 
 def test_the_same_scenario_and_seed_give_the_same_bytes(small: Path, tmp_path: Path) -> None:
