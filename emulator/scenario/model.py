@@ -25,6 +25,7 @@ from pydantic import (
 from emulator.scenario.errors import did_you_mean
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
 from emulator.scenario.metrics import known_metric
+from emulator.scenario.reporting import TOP_ORDER, Reporting, with_order
 from emulator.scenario.units import (
     GIB,
     KIB,
@@ -47,8 +48,6 @@ MAX_MEMORY_BYTES = 15 * TIB
 MAX_PHASES = 1000
 MAX_PARALLEL = 256
 MIN_PCP_HIGH_FRACTION = 8
-TOP_ORDER = 10
-"""The largest block of the buddy allocator on x86-64: 4 MiB."""
 REAL_GUEST: dict[str, Any] = {"vcpus": 1, "hz": 100, "pageblock_order": TOP_ORDER, "thp": False}
 """What a User-mode Linux kernel is built with."""
 REAL_MEMORY_BYTES = (128 * MIB, 8 * GIB)
@@ -279,35 +278,6 @@ class Guest(Part):
         return boot_used_bytes
 
 
-class Reporting(Part):
-    """How the guest tells the host which memory is free."""
-
-    policy: Literal["mainline", "boundary", "none"] = Field(
-        default="mainline", examples=["mainline"]
-    )
-    """`mainline`: as in Linux since 5.7; `boundary`: the design of September 2019, with reported
-    blocks at the tails of their lists; `none`: no reporting, the other fields are ignored."""
-    order: int = Field(default=9, ge=0, le=TOP_ORDER, examples=[9])
-    """The smallest block reported, as a power of two of pages. Default: the page block order."""
-    delay_ns: Duration = Field(
-        default=written("2s"), alias="delay", ge=MS, le=MAX_DURATION_NS, examples=["2s"]
-    )
-    """From the first free to the pass over the lists; the timer rounds it up. Kernel: 2 s;
-    policy `boundary`: 100 ms."""
-    capacity: int = Field(default=32, ge=1, le=1024, examples=[32])
-    """Blocks in one batch to the device. Kernel: 32; policy `boundary`: 16."""
-    budget_divisor: int = Field(default=16, ge=1, le=65536, examples=[16])
-    """A pass sends about this fraction of a list: 16 is a sixteenth, as in the kernel. Policy
-    `boundary` has no budget."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults_of_the_policy(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("policy") == "boundary":
-            return {"delay": written("100ms"), "capacity": 16, **data}
-        return data
-
-
 class _Backing(Part):
     thp: bool = Field(default=True, examples=[True])
     """Back guest memory with huge pages of 2 MiB where possible; else 4 KiB."""
@@ -473,6 +443,6 @@ class Scenario(Part):
     @classmethod
     def _order_of_the_guest(cls, reporting: Any, info: ValidationInfo) -> Any:
         guest = info.data.get("guest")
-        if isinstance(reporting, dict) and "order" not in reporting and guest is not None:
-            return {**reporting, "order": guest.pageblock_order}
+        if isinstance(reporting, dict) and guest is not None:
+            return with_order(reporting, guest.pageblock_order)
         return reporting

@@ -12,7 +12,7 @@ from emulator.native import check, ffi, lib
 from emulator.simulation.machine import Machine
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.config import PCP_LISTS, MigrateType
-from guest_model.reporting.mainline import Batch
+from guest_model.reporting.policy import Batch
 
 CHUNK_FRAMES = 1 << 22
 """Residency is read in pieces of 16 GiB of guest memory."""

@@ -15,7 +15,8 @@ from emulator.native import check, ffi, lib
 from emulator.simulation.wakeup import SWITCH_NS, WORKER_NS, Wakeup
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.kswapd import end_boosts
-from guest_model.reporting.mainline import Batch, MainlinePolicy
+from guest_model.reporting.mainline import MainlinePolicy
+from guest_model.reporting.policy import Batch, PolicySettings
 from guest_model.reporting.timer_wheel import Jiffies
 
 Placement = Literal["recorded", "model"]
@@ -172,12 +173,12 @@ def replay(
     """
     guest = _Guest(trace, placement)
     meta = recording.meta
-    policy = MainlinePolicy(
-        guest.allocator,
+    settings = PolicySettings(
         order=meta.page_reporting_order,
         top_order=trace.config.top_order,
         capacity=meta.page_reporting_capacity,
     )
+    policy = MainlinePolicy(guest.allocator, settings)
     worker = _Worker(recording, trace)
     passes: list[Pass] = []
     complete = False

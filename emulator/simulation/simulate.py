@@ -18,6 +18,8 @@ from emulator.simulation.tasks import TaskSource, room_for, tasks_of
 from emulator.simulation.worker import ReportingWorker
 from emulator.virtio.reporting_queue import Batch
 from guest_model.allocator.kswapd import end_boosts
+from guest_model.reporting.policy import Runs
+from guest_model.reporting.registry import find
 from guest_model.vcpus import StopReason
 from host_model.backing.interface import HostCounters
 from host_model.costs import CostProfile
@@ -81,7 +83,7 @@ def simulate(
     """
     tasks, owners = room_for(scenario)
     with Machine(scenario, tasks=tasks, owners=owners, state=state, profile=profile) as machine:
-        wanted = reporting and scenario.reporting.policy != "none"
+        wanted = reporting and find(scenario.reporting.policy).runs is not Runs.NEVER
         machine.device.reporting.observer = observer
         run = _Run(machine, tasks_of, reporting=wanted, state=state)
         run.go(progress, stopped)

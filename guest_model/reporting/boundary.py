@@ -7,34 +7,39 @@ allocations prefer blocks that will not fault.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from typing import ClassVar
 
 import numpy as np
 
+from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.boundary import BoundaryLists
 from guest_model.allocator.config import NEVER, MigrateType
-from guest_model.reporting.mainline import Batch, State
+from guest_model.reporting.policy import Batch, PolicySettings, ReportingPolicy, State
 
-CAPACITY = 16
-"""v9 takes the size of the reporting ring, but no more than this."""
 HIGH_WATER = 32
 """Unreported blocks of an order in a zone that are worth a pass."""
 
 
-class BoundaryPolicy:
+class BoundaryPolicy(ReportingPolicy):
     """Report a zone to the end once `HIGH_WATER` of its blocks of one order are unreported.
 
     No budget and no watermark: the worker goes on until no zone is requested.
     """
 
-    def __init__(
-        self, lists: BoundaryLists, *, order: int, top_order: int = 10, capacity: int = CAPACITY
-    ) -> None:
-        self.lists = lists
-        self.order = order
-        self.top_order = top_order
-        self.capacity = capacity
+    description: ClassVar[str] = (
+        "Design of September 2019: reported blocks at the tails of their lists, behind a boundary."
+    )
+    default_delay_ns: ClassVar[int] = 100_000_000
+    default_capacity: ClassVar[int] = 16
+    """v9 takes the size of the reporting ring, but no more than this."""
+
+    def __init__(self, allocator: Allocator, settings: PolicySettings) -> None:
+        self.lists = BoundaryLists(allocator)
+        self.order = settings.order
+        self.top_order = settings.top_order
+        self.capacity = settings.capacity
         self.state = State.IDLE
-        lists.notify.order = min(order, NEVER)
+        self.lists.notify.order = min(self.order, NEVER)
 
     def register(self) -> None:
         """Begin: every zone is requested. The caller starts the timer."""

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from emulator.native import NativeError
 from guest_model.allocator.allocator import Allocator
-from guest_model.allocator.boundary import BoundaryLists
 from guest_model.allocator.config import AllocatorConfig, MigrateType, Placement, ZoneConfig
 from guest_model.reporting.boundary import BoundaryPolicy
 from guest_model.reporting.mainline import MainlinePolicy
+from guest_model.reporting.policy import PolicySettings
 
 TOP, ORDER = 5, 3
 """Blocks are small here, so that lists are long, merge and split in few operations."""
+SETTINGS = PolicySettings(order=ORDER, top_order=TOP, capacity=4)
 FRAMES = 96 << TOP
 TYPES = (MigrateType.UNMOVABLE, MigrateType.MOVABLE, MigrateType.RECLAIMABLE)
 HOLDS = set(Placement) - {Placement.LIFO}
@@ -80,7 +81,7 @@ def run_pass(guest, policy, steps=()):
 def test_reported_last_takes_no_reported_block_without_need(operations):
     """None while its type has an unreported block that is large enough."""
     guest = Guest(Placement.REPORTED_LAST)
-    policy = MainlinePolicy(guest.allocator, order=ORDER, top_order=TOP, capacity=4)
+    policy = MainlinePolicy(guest.allocator, SETTINGS)
     policy.register()
     for kind, order, choice in operations:
         if kind == "report":
@@ -110,7 +111,7 @@ def test_broken_order_is_counted(placement, operations, between):
     """At the end of each pass, lists that are not unreported blocks and then reported ones; and
     all but a placement that ignores where the policy wants its blocks keep that order."""
     guest = Guest(placement)
-    policy = BoundaryPolicy(BoundaryLists(guest.allocator), order=ORDER, top_order=TOP, capacity=4)
+    policy = BoundaryPolicy(guest.allocator, SETTINGS)
     policy.register()
     checked = broken = 0
     for kind, order, choice in operations:

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from emulator.native import NativeError
 from guest_model.allocator.allocator import Allocator
-from guest_model.allocator.boundary import BoundaryLists
 from guest_model.allocator.config import AllocatorConfig, MigrateType, Placement, ZoneConfig
 from guest_model.reporting.boundary import HIGH_WATER, BoundaryPolicy
-from guest_model.reporting.mainline import State
+from guest_model.reporting.policy import PolicySettings, State
 
 M = MigrateType.MOVABLE
 SIZE = 1024
@@ -27,8 +26,8 @@ def create(placement=Placement.LINUX):
     """An allocator with one zone, its boundary lists, and the policy at order 10."""
     config = AllocatorConfig(frames=FRAMES, placement=placement)
     allocator = Allocator(config, [ZoneConfig(0, FRAMES, FRAMES)])
-    lists = BoundaryLists(allocator)
-    return allocator, lists, BoundaryPolicy(lists, order=10)
+    policy = BoundaryPolicy(allocator, PolicySettings(order=10, capacity=16))
+    return allocator, policy.lists, policy
 
 
 @pytest.fixture
@@ -194,7 +193,7 @@ def test_reported_blocks_stay_together(operations):
     frames = 64 * SIZE
     allocator = Allocator(AllocatorConfig(frames=frames), [ZoneConfig(0, frames, frames)])
     allocator.add_range(0, frames)
-    policy = BoundaryPolicy(BoundaryLists(allocator), order=9)
+    policy = BoundaryPolicy(allocator, PolicySettings(order=9, capacity=16))
     policy.register()
     held = []
     for kind, order, choice in operations:
