@@ -34,6 +34,7 @@ HEADERS = (
     "guest_model/native/block.h",
     "guest_model/native/allocator.h",
     "guest_model/native/boundary.h",
+    "guest_model/native/freed_bitmap.h",
     "guest_model/native/replay.h",
     "guest_model/native/bench.h",
     "guest_model/native/report_batch.h",

@@ -40,12 +40,28 @@ static bool shuffle_bit(struct fpr_allocator *a)
     return bit;
 }
 
+/* Mark a freed block; whether its zone has enough of them now. */
+static bool mark_freed(struct fpr_freed_bitmap *freed, uint32_t zone, uint64_t pfn)
+{
+    uint64_t *word = &freed->words[pfn >> freed->order >> 6];
+    uint64_t bit = (uint64_t)1 << (pfn >> freed->order & 63);
+
+    freed->set[zone] += !(*word & bit);
+    *word |= bit;
+    return freed->set[zone] >= freed->threshold;
+}
+
 /* A block that could be reported was freed. */
-static void notify(struct fpr_allocator *a, const struct fpr_zone *zone, uint32_t order)
+static void notify(struct fpr_allocator *a, const struct fpr_zone *zone, uint64_t pfn,
+                   uint32_t order)
 {
     uint32_t bit = 1u << (zone - a->zones);
 
-    if (a->notify.high_water) {
+    if (a->freed.words) {
+        if (!mark_freed(&a->freed, (uint32_t)(zone - a->zones), pfn) || a->notify.zones & bit)
+            return;
+        a->notify.zones |= bit;
+    } else if (a->notify.high_water) {
         if (a->notify.zones & bit ||
             zone->areas[order].nr_free <
                 zone->boundary.reported_blocks[order] + a->notify.high_water)
@@ -61,15 +77,18 @@ static void notify(struct fpr_allocator *a, const struct fpr_zone *zone, uint32_
 static bool goes_to_tail(struct fpr_allocator *a, const struct fpr_zone *zone, uint64_t pfn,
                          uint32_t order, uint32_t flags)
 {
-    const uint32_t placement = a->config.placement;
-
-    if (placement == FPR_PLACE_LIFO || placement == FPR_PLACE_FIFO)
-        return placement == FPR_PLACE_FIFO;
-    if (flags & FPR_FREE_TO_TAIL)
+    switch (a->config.placement) {
+    case FPR_PLACE_LIFO:
+        return false;
+    case FPR_PLACE_FIFO:
         return true;
-    if (placement == FPR_PLACE_SHUFFLE && order >= a->config.top_order)
-        return shuffle_bit(a);
-    return merge_likely(a, zone, pfn, order);
+    case FPR_PLACE_SHUFFLE:
+        if (order >= a->config.top_order && !(flags & FPR_FREE_TO_TAIL))
+            return shuffle_bit(a);
+        /* fall through */
+    default:
+        return flags & FPR_FREE_TO_TAIL || merge_likely(a, zone, pfn, order);
+    }
 }
 
 void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
@@ -98,7 +117,7 @@ void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, 
     fpr_area_add(a, zone, pfn, order, type, goes_to_tail(a, zone, pfn, order, flags));
     if (!(flags & FPR_FREE_SKIP_NOTIFY) && a->notify.armed && order >= a->notify.order) {
         fpr_note_misplaced(a, zone, fpr_page(a, pfn));
-        notify(a, zone, order);
+        notify(a, zone, pfn, order);
     }
 }
 
@@ -115,10 +134,8 @@ static void expand(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
 
 static void delete_free(struct fpr_allocator *a, struct fpr_zone *zone, struct fpr_page *page)
 {
-    if (page->reported) {
-        a->counters.reported_allocs++;
-        a->counters.reported_alloc_pages += (uint64_t)1 << page->order;
-    }
+    a->counters.reported_allocs += page->reported;
+    a->counters.reported_alloc_pages += (uint64_t)page->reported << page->order;
     fpr_area_delete(a, zone, page);
 }
 

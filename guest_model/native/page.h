@@ -52,6 +52,14 @@ struct fpr_boundary {
     bool counting, active;
 };
 
+/* See freed_bitmap.h; no words: nobody wants to know. */
+struct fpr_freed_bitmap {
+    uint64_t *words;
+    uint64_t threshold;
+    uint64_t set[FPR_MAX_ZONES]; /* bits, by zone */
+    uint32_t order;
+};
+
 struct fpr_zone {
     struct fpr_zone_config config;
     struct fpr_boundary boundary;
@@ -67,6 +75,7 @@ struct fpr_allocator {
     struct fpr_allocator_config config;
     struct fpr_zone zones[FPR_MAX_ZONES];
     struct fpr_notify notify;
+    struct fpr_freed_bitmap freed;
     struct fpr_counters counters;
     struct fpr_random random;
     uint64_t shuffle_bits;
@@ -359,6 +368,10 @@ bool fpr_unreserve_highatomic(struct fpr_allocator *a, uint32_t zone_class, uint
 
 /* alloc.c: work out what requests of each class prefer, after zones have changed. */
 void fpr_prefer_zones(struct fpr_allocator *a);
+
+/* reporting.c: take a free block out of every list for the device; false where the minimum
+ * watermark forbids it. */
+bool fpr_isolate(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn);
 
 /* per_cpu.c */
 bool fpr_pcp_order(const struct fpr_allocator *a, uint32_t order);

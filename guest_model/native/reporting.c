@@ -1,8 +1,7 @@
 /* What a reporting policy may do to the free lists: walk and isolate, put back, read. */
 #include "guest_model/native/page.h"
 
-/* Take a free block out of every list for the device. The minimum watermark is the floor. */
-static bool isolate(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn)
+bool fpr_isolate(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn)
 {
     struct fpr_page *page = fpr_page(a, pfn);
     uint64_t count = (uint64_t)1 << page->order;
@@ -43,7 +42,7 @@ int fpr_list_take(struct fpr_allocator *a, uint32_t zone_index, uint32_t order, 
             *stop = FPR_TAKE_CANDIDATE;
             break;
         }
-        if (!isolate(a, zone, pfn)) {
+        if (!fpr_isolate(a, zone, pfn)) {
             *stop = FPR_TAKE_REFUSED;
             break;
         }

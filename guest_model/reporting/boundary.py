@@ -34,6 +34,7 @@ class BoundaryPolicy(ReportingPolicy):
     """v9 takes the size of the reporting ring, but no more than this."""
 
     def __init__(self, allocator: Allocator, settings: PolicySettings) -> None:
+        self.allocator = allocator
         self.lists = BoundaryLists(allocator)
         self.order = settings.order
         self.top_order = settings.top_order
@@ -51,7 +52,8 @@ class BoundaryPolicy(ReportingPolicy):
 
     def unregister(self) -> None:
         """End: nothing is noticed any more. Marks and counts stay."""
-        self.lists.notify.armed = self.lists.notify.raised = 0
+        notify = self.lists.notify
+        notify.armed = notify.raised = notify.high_water = notify.zones = 0
         self.state = State.IDLE
 
     def take_notice(self) -> bool:
@@ -89,9 +91,20 @@ class BoundaryPolicy(ReportingPolicy):
             if len(batch) < self.capacity:
                 notify.zones &= ~(1 << zone)
             if len(batch):
-                yield batch
-                self.lists.put_back(batch)
+                yield from self._report(batch)
         self.lists.end(zone)
+
+    def _report(self, batch: Batch) -> Generator[Batch, bool, None]:
+        """v9 asks nobody whether the device took a batch. One that was cut off is not reported:
+        it goes in front of the boundary, as every free to a tail does during a pass."""
+        try:
+            yield batch
+        except GeneratorExit:
+            self.allocator.list_put_back(batch, False)
+            for zone in range(self.lists.zones):
+                self.lists.end(zone)
+            raise
+        self.lists.put_back(batch)
 
     def _fill(self, zone: int) -> Batch:
         """Up to a batch of blocks, from the largest order and the last type on."""

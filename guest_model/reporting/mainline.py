@@ -8,7 +8,14 @@ from typing import ClassVar
 import numpy as np
 
 from guest_model.allocator.config import MigrateType, TakeStop
-from guest_model.reporting.policy import Batch, FreeLists, PolicySettings, ReportingPolicy, State
+from guest_model.reporting.policy import (
+    Batch,
+    FreeLists,
+    PolicySettings,
+    ReportingPolicy,
+    State,
+    hand_over,
+)
 
 
 class MainlinePolicy(ReportingPolicy):
@@ -120,6 +127,4 @@ class MainlinePolicy(ReportingPolicy):
         batch = (taken[0] if len(taken) == 1 else np.concatenate(taken))[::-1]
         self._entries = []
         self._free_entries = self.capacity
-        success = yield batch
-        self.lists.list_put_back(batch, success)
-        return success
+        return (yield from hand_over(self.lists, batch))

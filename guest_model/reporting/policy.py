@@ -31,6 +31,7 @@ __all__ = [
     "ReportingPolicy",
     "Runs",
     "State",
+    "hand_over",
 ]
 
 Batch = NDArray[np.void]
@@ -166,6 +167,18 @@ class ReportingPolicy(Described, Protocol):
         A pass that is closed before its end puts back what it took.
         """
         ...
+
+
+def hand_over(lists: FreeLists, batch: Batch) -> Generator[Batch, bool, bool]:
+    """Yield a batch that was taken from the lists, and put it back to their tails, flagged where
+    the device took it; whether it did. A pass that is closed meanwhile loses nothing."""
+    try:
+        success = yield batch
+    except GeneratorExit:
+        lists.list_put_back(batch, False)
+        raise
+    lists.list_put_back(batch, success)
+    return success
 
 
 class HostControls(Protocol):

@@ -18,6 +18,7 @@ GROUP = "fpr.policies"
 BUILT_IN = {
     "mainline": "guest_model.reporting.mainline:MainlinePolicy",
     "boundary": "guest_model.reporting.boundary:BoundaryPolicy",
+    "bitmap": "guest_model.reporting.bitmap:BitmapPolicy",
     "none": "guest_model.reporting.none:NoReporting",
 }
 """These names are this project's: an entry point of the same name is not looked at."""
