@@ -604,6 +604,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/costs.h"
 #include "host_model/native/host.h"
 #include "host_model/native/residency.h"
+#include "host_model/native/oracle.h"
 #include "guest_model/native/vcpu.h"
 #include "host_model/native/real_memory.h"
 #include "host_model/native/shared_discard.h"
@@ -612,7 +613,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 682), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 738), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -620,14 +621,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 744), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 802), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 698), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 755), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 701), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 758), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -638,7 +639,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 783), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -646,14 +647,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 750), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 784), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 842), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 733), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 791), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -661,9 +662,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 784), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 842), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 732), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 790), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -672,13 +673,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 758), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 701), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 758), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -761,14 +762,14 @@ static void *_cffi_types[] = {
 /* 146 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 147 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 149 */ _CFFI_OP(_CFFI_OP_POINTER, 698), // struct fpr_allocator const *
-/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 681), // char *
+/* 149 */ _CFFI_OP(_CFFI_OP_POINTER, 755), // struct fpr_allocator const *
+/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 737), // char *
 /* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
 /* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 759), // struct fpr_zone_state *
+/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_zone_state *
 /* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
@@ -798,7 +799,7 @@ static void *_cffi_types[] = {
 /* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 699), // struct fpr_allocator_config const *
+/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 756), // struct fpr_allocator_config const *
 /* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -806,34 +807,34 @@ static void *_cffi_types[] = {
 /* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 743), // struct fpr_segment *
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 801), // struct fpr_segment *
 /* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 709), // struct fpr_guest_memory const *
-/* 198 */ _CFFI_OP(_CFFI_OP_POINTER, 702), // struct fpr_chain const *
-/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 737), // struct fpr_report_cursor *
+/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 766), // struct fpr_guest_memory const *
+/* 198 */ _CFFI_OP(_CFFI_OP_POINTER, 759), // struct fpr_chain const *
+/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 795), // struct fpr_report_cursor *
 /* 200 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 202 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 715), // struct fpr_message_account *
+/* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 772), // struct fpr_message_account *
 /* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 206 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 207 */ _CFFI_OP(_CFFI_OP_NOOP, 198),
-/* 208 */ _CFFI_OP(_CFFI_OP_POINTER, 738), // struct fpr_report_rules const *
+/* 208 */ _CFFI_OP(_CFFI_OP_POINTER, 796), // struct fpr_report_rules const *
 /* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 199),
-/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 727), // struct fpr_range *
+/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 785), // struct fpr_range *
 /* 211 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 212 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 213 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 736), // struct fpr_report_account *
+/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 794), // struct fpr_report_account *
 /* 215 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 217 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 724), // struct fpr_page_set *
+/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 782), // struct fpr_page_set *
 /* 219 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
 /* 220 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 700), // struct fpr_balloon_account *
+/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 757), // struct fpr_balloon_account *
 /* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
@@ -869,537 +870,595 @@ static void *_cffi_types[] = {
 /* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 255 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 256 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // void *
+/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // void *
 /* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // void const *
+/* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // void const *
 /* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 267 */ _CFFI_OP(_CFFI_OP_POINTER, 711), // struct fpr_host_costs const *
+/* 267 */ _CFFI_OP(_CFFI_OP_POINTER, 768), // struct fpr_host_costs const *
 /* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 269 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 270 */ _CFFI_OP(_CFFI_OP_POINTER, 720), // struct fpr_packed_driver *
-/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 272 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 273 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
-/* 274 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 742), // struct fpr_ring_layout const *
-/* 276 */ _CFFI_OP(_CFFI_OP_POINTER, 707), // struct fpr_driver_slot *
-/* 277 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 278 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 279 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 281 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 282 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
-/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 743), // struct fpr_segment const *
-/* 284 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 269 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 270 */ _CFFI_OP(_CFFI_OP_POINTER, 776), // struct fpr_oracle *
+/* 271 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
+/* 272 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 273 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 274 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 763), // struct fpr_discard_outcome *
+/* 276 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
+/* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
+/* 279 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 280 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 281 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 282 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
+/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 776), // struct fpr_oracle const *
 /* 285 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 287 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
-/* 288 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
-/* 289 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
-/* 292 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
-/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 294 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 296 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 297 */ _CFFI_OP(_CFFI_OP_POINTER, 723), // struct fpr_packed_ring *
-/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 299 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
-/* 300 */ _CFFI_OP(_CFFI_OP_NOOP, 297),
-/* 301 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 302 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 304 */ _CFFI_OP(_CFFI_OP_NOOP, 297),
-/* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 306 */ _CFFI_OP(_CFFI_OP_POINTER, 702), // struct fpr_chain *
-/* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 308 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
-/* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 297),
-/* 310 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
-/* 312 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
-/* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 297),
-/* 316 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
-/* 319 */ _CFFI_OP(_CFFI_OP_NOOP, 297),
-/* 320 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 321 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 286 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 288 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
+/* 290 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_packed_driver *
+/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
+/* 294 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 800), // struct fpr_ring_layout const *
+/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 764), // struct fpr_driver_slot *
+/* 297 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 298 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
+/* 303 */ _CFFI_OP(_CFFI_OP_POINTER, 801), // struct fpr_segment const *
+/* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
+/* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
+/* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
+/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
+/* 313 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
+/* 317 */ _CFFI_OP(_CFFI_OP_POINTER, 781), // struct fpr_packed_ring *
+/* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
+/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
+/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 324 */ _CFFI_OP(_CFFI_OP_POINTER, 723), // struct fpr_packed_ring const *
-/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
-/* 327 */ _CFFI_OP(_CFFI_OP_NOOP, 324),
-/* 328 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 329 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 330 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 331 */ _CFFI_OP(_CFFI_OP_POINTER, 728), // struct fpr_real_memory *
-/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
-/* 333 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 334 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 335 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 336 */ _CFFI_OP(_CFFI_OP_POINTER, 706), // struct fpr_discard_outcome *
+/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
+/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 759), // struct fpr_chain *
+/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
+/* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
+/* 330 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 331 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 332 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
+/* 335 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
+/* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
-/* 339 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
-/* 340 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 344 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 345 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
-/* 346 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 347 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
+/* 339 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
+/* 340 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
+/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 781), // struct fpr_packed_ring const *
+/* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
+/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 344),
+/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 728), // struct fpr_real_memory const *
-/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 354 */ _CFFI_OP(_CFFI_OP_POINTER, 729), // struct fpr_real_memory_config const *
-/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 714), // struct fpr_memory_region const *
-/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 357 */ _CFFI_OP(_CFFI_OP_POINTER, 331), // struct fpr_real_memory * *
-/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 739), // struct fpr_residency *
-/* 361 */ _CFFI_OP(_CFFI_OP_NOOP, 332),
-/* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 363 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 364 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
-/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 360),
-/* 369 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 370 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 371 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 786), // struct fpr_real_memory *
+/* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 353 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 360 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 361 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 366 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 371 */ _CFFI_OP(_CFFI_OP_POINTER, 786), // struct fpr_real_memory const *
 /* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 739), // struct fpr_residency const *
-/* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_real_memory_config const *
+/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 771), // struct fpr_memory_region const *
+/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 377 */ _CFFI_OP(_CFFI_OP_POINTER, 351), // struct fpr_real_memory * *
 /* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 380 */ _CFFI_OP(_CFFI_OP_POINTER, 740), // struct fpr_residency_config const *
-/* 381 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
+/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 380 */ _CFFI_OP(_CFFI_OP_POINTER, 797), // struct fpr_residency *
+/* 381 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
 /* 382 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 267),
-/* 384 */ _CFFI_OP(_CFFI_OP_POINTER, 360), // struct fpr_residency * *
-/* 385 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 387 */ _CFFI_OP(_CFFI_OP_POINTER, 744), // struct fpr_shared_map const *
-/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 390 */ _CFFI_OP(_CFFI_OP_POINTER, 746), // struct fpr_signaller *
-/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 393 */ _CFFI_OP(_CFFI_OP_POINTER, 746), // struct fpr_signaller const *
-/* 394 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 398 */ _CFFI_OP(_CFFI_OP_POINTER, 747), // struct fpr_split_driver *
-/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 400 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 398),
-/* 402 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
-/* 404 */ _CFFI_OP(_CFFI_OP_NOOP, 276),
-/* 405 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 406 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 407 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 410 */ _CFFI_OP(_CFFI_OP_NOOP, 398),
-/* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 283),
-/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 413 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 416 */ _CFFI_OP(_CFFI_OP_NOOP, 398),
-/* 417 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 383 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 389 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 394 */ _CFFI_OP(_CFFI_OP_POINTER, 797), // struct fpr_residency const *
+/* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 396 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 397 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
+/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 798), // struct fpr_residency_config const *
+/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
+/* 402 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 267),
+/* 404 */ _CFFI_OP(_CFFI_OP_POINTER, 270), // struct fpr_oracle * *
+/* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
+/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
+/* 409 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 410 */ _CFFI_OP(_CFFI_OP_NOOP, 267),
+/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 380), // struct fpr_residency * *
+/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
+/* 414 */ _CFFI_OP(_CFFI_OP_POINTER, 802), // struct fpr_shared_map const *
+/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
+/* 417 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_signaller *
 /* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 420 */ _CFFI_OP(_CFFI_OP_NOOP, 398),
-/* 421 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
+/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_signaller const *
+/* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 748), // struct fpr_split_ring *
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_split_driver *
 /* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
 /* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 432 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
-/* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 434 */ _CFFI_OP(_CFFI_OP_NOOP, 306),
+/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
+/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 433 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 434 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
-/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
-/* 440 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 441 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 444 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
-/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 446 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 448 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
-/* 449 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 450 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 452 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 453 */ _CFFI_OP(_CFFI_OP_POINTER, 748), // struct fpr_split_ring const *
-/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 457 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 462 */ _CFFI_OP(_CFFI_OP_POINTER, 752), // struct fpr_trace_op *
-/* 463 */ _CFFI_OP(_CFFI_OP_POINTER, 753), // struct fpr_trace_pairing *
-/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
-/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 468 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 469 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 470 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 471 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 476 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 479 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 480 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 481 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 482 */ _CFFI_OP(_CFFI_OP_POINTER, 734), // struct fpr_replay_phase const *
-/* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 484 */ _CFFI_OP(_CFFI_OP_POINTER, 735), // struct fpr_replay_unseen *
-/* 485 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 486 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 488 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 489 */ _CFFI_OP(_CFFI_OP_POINTER, 754), // struct fpr_trace_state *
-/* 490 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 491 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 492 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 493 */ _CFFI_OP(_CFFI_OP_POINTER, 750), // struct fpr_trace_event *
+/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 303),
+/* 439 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 440 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 443 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
+/* 444 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 446 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 447 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
+/* 448 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 449 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 452 */ _CFFI_OP(_CFFI_OP_POINTER, 806), // struct fpr_split_ring *
+/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 458 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 464 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 468 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 471 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 477 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 480 */ _CFFI_OP(_CFFI_OP_POINTER, 806), // struct fpr_split_ring const *
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 486 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 489 */ _CFFI_OP(_CFFI_OP_POINTER, 810), // struct fpr_trace_op *
+/* 490 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_trace_pairing *
+/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
+/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
 /* 494 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 495 */ _CFFI_OP(_CFFI_OP_POINTER, 751), // struct fpr_trace_marker *
-/* 496 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 497 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 502 */ _CFFI_OP(_CFFI_OP_POINTER, 756), // struct fpr_vcpus *
-/* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 504 */ _CFFI_OP(_CFFI_OP_POINTER, 718), // struct fpr_op const *
+/* 495 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 496 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 498 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 500 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 506 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 508 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
-/* 509 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 506 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 507 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 508 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 792), // struct fpr_replay_phase const *
 /* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 511 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
-/* 515 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 516 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 504),
+/* 511 */ _CFFI_OP(_CFFI_OP_POINTER, 793), // struct fpr_replay_unseen *
+/* 512 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 513 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 516 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_trace_state *
+/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 518 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 519 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 520 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 521 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
-/* 522 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 519 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_trace_event *
+/* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 522 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_trace_marker *
 /* 523 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 524 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 527 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
-/* 528 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 755), // struct fpr_vcpu_stop *
-/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 532 */ _CFFI_OP(_CFFI_OP_POINTER, 756), // struct fpr_vcpus const *
-/* 533 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 534 */ _CFFI_OP(_CFFI_OP_POINTER, 719), // struct fpr_owner_view *
-/* 535 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 532),
-/* 538 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 539 */ _CFFI_OP(_CFFI_OP_POINTER, 749), // struct fpr_task_view *
-/* 540 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 542 */ _CFFI_OP(_CFFI_OP_NOOP, 532),
-/* 543 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 544 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 545 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 547 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 548 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 549 */ _CFFI_OP(_CFFI_OP_POINTER, 757), // struct fpr_vcpus_config const *
-/* 550 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 551 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // struct fpr_memory_port const *
-/* 552 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_histogram *
-/* 553 */ _CFFI_OP(_CFFI_OP_POINTER, 502), // struct fpr_vcpus * *
-/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 556 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 557 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 558 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 559 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 560 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 561 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 562 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
-/* 563 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 564 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 565 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 566 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 567 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 568 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 704), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
-/* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 575 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION, 600), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 577 */ _CFFI_OP(_CFFI_OP_NOOP, 374),
+/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 526 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
+/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 814), // struct fpr_vcpus *
+/* 530 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 532 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 533 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
+/* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 535 */ _CFFI_OP(_CFFI_OP_POINTER, 775), // struct fpr_op const *
+/* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 539 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
+/* 540 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 541 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 542 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 543 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 544 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 545 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
+/* 546 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 547 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 548 */ _CFFI_OP(_CFFI_OP_NOOP, 535),
+/* 549 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 551 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
+/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 554 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 555 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 556 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 558 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
+/* 559 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 560 */ _CFFI_OP(_CFFI_OP_POINTER, 813), // struct fpr_vcpu_stop *
+/* 561 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 563 */ _CFFI_OP(_CFFI_OP_POINTER, 814), // struct fpr_vcpus const *
+/* 564 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 565 */ _CFFI_OP(_CFFI_OP_POINTER, 777), // struct fpr_owner_view *
+/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 567 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 568 */ _CFFI_OP(_CFFI_OP_NOOP, 563),
+/* 569 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 570 */ _CFFI_OP(_CFFI_OP_POINTER, 807), // struct fpr_task_view *
+/* 571 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 573 */ _CFFI_OP(_CFFI_OP_NOOP, 563),
+/* 574 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 576 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 577 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 578 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION, 716), // struct fpr_notify *()(struct fpr_allocator *)
-/* 580 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 581 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 582 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 583 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
-/* 584 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 580 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_vcpus_config const *
+/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 582 */ _CFFI_OP(_CFFI_OP_POINTER, 770), // struct fpr_memory_port const *
+/* 583 */ _CFFI_OP(_CFFI_OP_POINTER, 767), // struct fpr_histogram *
+/* 584 */ _CFFI_OP(_CFFI_OP_POINTER, 529), // struct fpr_vcpus * *
 /* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
-/* 587 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 590 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 587 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 588 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 589 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 590 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 593 */ _CFFI_OP(_CFFI_OP_POINTER, 703), // struct fpr_cost const *
-/* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 595 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 596 */ _CFFI_OP(_CFFI_OP_NOOP, 593),
-/* 597 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 600 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_histogram const *
-/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 602 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 603 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 604 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 607 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 608 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 593 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
+/* 594 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 597 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 598 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 599 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 600 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
+/* 603 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 604 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 605 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 607 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 608 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
 /* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION, 640), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
 /* 612 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 614 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 615 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 617 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 618 */ _CFFI_OP(_CFFI_OP_NOOP, 374),
-/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 621 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 622 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 623 */ _CFFI_OP(_CFFI_OP_FUNCTION, 257), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 624 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_allocator *)
-/* 628 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 629 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 630 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 631 */ _CFFI_OP(_CFFI_OP_NOOP, 552),
-/* 632 */ _CFFI_OP(_CFFI_OP_NOOP, 600),
-/* 633 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 635 */ _CFFI_OP(_CFFI_OP_NOOP, 552),
-/* 636 */ _CFFI_OP(_CFFI_OP_NOOP, 332),
-/* 637 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION, 640), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 614 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION, 640), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 617 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
+/* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION, 773), // struct fpr_notify *()(struct fpr_allocator *)
+/* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 621 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 622 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 623 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 624 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 625 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 627 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 629 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 633 */ _CFFI_OP(_CFFI_OP_POINTER, 760), // struct fpr_cost const *
+/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 636 */ _CFFI_OP(_CFFI_OP_NOOP, 633),
+/* 637 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 638 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 640 */ _CFFI_OP(_CFFI_OP_NOOP, 552),
-/* 641 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 642 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 645 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 646 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 647 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 640 */ _CFFI_OP(_CFFI_OP_POINTER, 767), // struct fpr_histogram const *
+/* 641 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 644 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 646 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 647 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 648 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_real_memory *)
-/* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
-/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 653 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 654 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 655 */ _CFFI_OP(_CFFI_OP_POINTER, 712), // struct fpr_host_counters *
-/* 656 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_residency *)
-/* 658 */ _CFFI_OP(_CFFI_OP_NOOP, 360),
+/* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 651 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 653 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 654 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 656 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 657 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 658 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 659 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 661 */ _CFFI_OP(_CFFI_OP_NOOP, 374),
-/* 662 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 663 */ _CFFI_OP(_CFFI_OP_NOOP, 655),
-/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 665 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_shared_map *)
-/* 666 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 667 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 668 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 669 */ _CFFI_OP(_CFFI_OP_POINTER, 745), // struct fpr_shared_region *
-/* 670 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 671 */ _CFFI_OP(_CFFI_OP_NOOP, 332),
-/* 672 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 673 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
-/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_signaller *)
-/* 676 */ _CFFI_OP(_CFFI_OP_NOOP, 390),
-/* 677 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 678 */ _CFFI_OP(_CFFI_OP_FUNCTION, 787), // void()(struct fpr_vcpus *)
-/* 679 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
-/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 681 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 682 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 683 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 684 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
-/* 685 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
-/* 686 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
-/* 687 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_placement
-/* 688 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_replay_action
-/* 689 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_ring_fault
-/* 690 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_status
-/* 691 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_stop_reason
-/* 692 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_take_stop
-/* 693 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_task_state
-/* 694 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_zone_class
-/* 695 */ _CFFI_OP(_CFFI_OP_POINTER, 561), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 696 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 697 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 698 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 699 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 700 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 701 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 702 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 703 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 704 */ _CFFI_OP(_CFFI_OP_POINTER, 705), // struct fpr_counters const *
-/* 705 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
-/* 706 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
-/* 707 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
-/* 708 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
-/* 709 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
-/* 710 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
-/* 711 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
-/* 712 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
-/* 713 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
-/* 714 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
-/* 715 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
-/* 716 */ _CFFI_OP(_CFFI_OP_POINTER, 717), // struct fpr_notify *
-/* 717 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
-/* 718 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
-/* 719 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_owner_view
-/* 720 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_packed_driver
-/* 721 */ _CFFI_OP(_CFFI_OP_POINTER, 722), // struct fpr_packed_note *
-/* 722 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_note
-/* 723 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_ring
-/* 724 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_page_set
-/* 725 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_random
-/* 726 */ _CFFI_OP(_CFFI_OP_POINTER, 727), // struct fpr_range const *
-/* 727 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_range
-/* 728 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_real_memory
-/* 729 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_real_memory_config
-/* 730 */ _CFFI_OP(_CFFI_OP_POINTER, 731), // struct fpr_region *
-/* 731 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_region
-/* 732 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_replay_frames_stats
-/* 733 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_model_stats
-/* 734 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_phase
-/* 735 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_replay_unseen
-/* 736 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_report_account
-/* 737 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_cursor
-/* 738 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_report_rules
-/* 739 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_residency
-/* 740 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_residency_config
-/* 741 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_ring_counters
-/* 742 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_ring_layout
-/* 743 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_segment
-/* 744 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_shared_map
-/* 745 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_shared_region
-/* 746 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_signaller
-/* 747 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_split_driver
-/* 748 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_split_ring
-/* 749 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_task_view
-/* 750 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_trace_event
-/* 751 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_trace_marker
-/* 752 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_op
-/* 753 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_trace_pairing
-/* 754 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_trace_state
-/* 755 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_vcpu_stop
-/* 756 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_vcpus
-/* 757 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_vcpus_config
-/* 758 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_zone_config
-/* 759 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_zone_state
-/* 760 */ _CFFI_OP(_CFFI_OP_POINTER, 761), // struct packed_desc *
-/* 761 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct packed_desc
-/* 762 */ _CFFI_OP(_CFFI_OP_POINTER, 763), // struct packed_event *
-/* 763 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct packed_event
-/* 764 */ _CFFI_OP(_CFFI_OP_POINTER, 765), // struct split_avail *
-/* 765 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct split_avail
-/* 766 */ _CFFI_OP(_CFFI_OP_POINTER, 767), // struct split_desc *
-/* 767 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct split_desc
-/* 768 */ _CFFI_OP(_CFFI_OP_POINTER, 769), // struct split_used *
-/* 769 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct split_used
-/* 770 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 771 */ (_cffi_opcode_t)(14),
-/* 772 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 773 */ (_cffi_opcode_t)(32),
-/* 774 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 775 */ (_cffi_opcode_t)(4),
-/* 776 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 777 */ (_cffi_opcode_t)(6),
-/* 778 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 779 */ (_cffi_opcode_t)(7424),
-/* 780 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 781 */ (_cffi_opcode_t)(7),
-/* 782 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 783 */ (_cffi_opcode_t)(9),
-/* 784 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 785 */ _CFFI_OP(_CFFI_OP_ARRAY, 784), // uint8_t[5]
-/* 786 */ (_cffi_opcode_t)(5),
-/* 787 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 661 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
+/* 662 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 664 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 665 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 666 */ _CFFI_OP(_CFFI_OP_FUNCTION, 257), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 667 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 668 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_allocator *)
+/* 671 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 672 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 674 */ _CFFI_OP(_CFFI_OP_NOOP, 583),
+/* 675 */ _CFFI_OP(_CFFI_OP_NOOP, 640),
+/* 676 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 677 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 678 */ _CFFI_OP(_CFFI_OP_NOOP, 583),
+/* 679 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 680 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 681 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 682 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 683 */ _CFFI_OP(_CFFI_OP_NOOP, 583),
+/* 684 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 685 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_oracle *)
+/* 688 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
+/* 689 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 691 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 692 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 693 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 697 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 698 */ _CFFI_OP(_CFFI_OP_POINTER, 769), // struct fpr_host_counters *
+/* 699 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 700 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 701 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 702 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 703 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_real_memory *)
+/* 706 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 707 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 710 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 711 */ _CFFI_OP(_CFFI_OP_NOOP, 698),
+/* 712 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_residency *)
+/* 714 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 715 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 716 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 717 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
+/* 718 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 719 */ _CFFI_OP(_CFFI_OP_NOOP, 698),
+/* 720 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_shared_map *)
+/* 722 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 723 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 725 */ _CFFI_OP(_CFFI_OP_POINTER, 803), // struct fpr_shared_region *
+/* 726 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 727 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 728 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 729 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 730 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_signaller *)
+/* 732 */ _CFFI_OP(_CFFI_OP_NOOP, 417),
+/* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_vcpus *)
+/* 735 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
+/* 736 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 737 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 738 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 739 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 740 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
+/* 741 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
+/* 742 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
+/* 743 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_placement
+/* 744 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_replay_action
+/* 745 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_ring_fault
+/* 746 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_status
+/* 747 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_stop_reason
+/* 748 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_take_stop
+/* 749 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_task_state
+/* 750 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_zone_class
+/* 751 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 752 */ _CFFI_OP(_CFFI_OP_POINTER, 601), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 753 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 754 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 755 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 756 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 757 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 758 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 759 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 760 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 761 */ _CFFI_OP(_CFFI_OP_POINTER, 762), // struct fpr_counters const *
+/* 762 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
+/* 763 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
+/* 764 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
+/* 765 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
+/* 766 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
+/* 767 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
+/* 768 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
+/* 769 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
+/* 770 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
+/* 771 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
+/* 772 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
+/* 773 */ _CFFI_OP(_CFFI_OP_POINTER, 774), // struct fpr_notify *
+/* 774 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
+/* 775 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
+/* 776 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
+/* 777 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
+/* 778 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
+/* 779 */ _CFFI_OP(_CFFI_OP_POINTER, 780), // struct fpr_packed_note *
+/* 780 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
+/* 781 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
+/* 782 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
+/* 783 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_random
+/* 784 */ _CFFI_OP(_CFFI_OP_POINTER, 785), // struct fpr_range const *
+/* 785 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_range
+/* 786 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_real_memory
+/* 787 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_real_memory_config
+/* 788 */ _CFFI_OP(_CFFI_OP_POINTER, 789), // struct fpr_region *
+/* 789 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_region
+/* 790 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_frames_stats
+/* 791 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_model_stats
+/* 792 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_replay_phase
+/* 793 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_unseen
+/* 794 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_account
+/* 795 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_report_cursor
+/* 796 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_report_rules
+/* 797 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_residency
+/* 798 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_residency_config
+/* 799 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_ring_counters
+/* 800 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_ring_layout
+/* 801 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_segment
+/* 802 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_shared_map
+/* 803 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_shared_region
+/* 804 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_signaller
+/* 805 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_split_driver
+/* 806 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_split_ring
+/* 807 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_task_view
+/* 808 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_trace_event
+/* 809 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_marker
+/* 810 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_trace_op
+/* 811 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_trace_pairing
+/* 812 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_state
+/* 813 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_vcpu_stop
+/* 814 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_vcpus
+/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_vcpus_config
+/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_zone_config
+/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_zone_state
+/* 818 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct packed_desc *
+/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct packed_desc
+/* 820 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct packed_event *
+/* 821 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct packed_event
+/* 822 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct split_avail *
+/* 823 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct split_avail
+/* 824 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct split_desc *
+/* 825 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct split_desc
+/* 826 */ _CFFI_OP(_CFFI_OP_POINTER, 827), // struct split_used *
+/* 827 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct split_used
+/* 828 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 829 */ (_cffi_opcode_t)(14),
+/* 830 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 831 */ (_cffi_opcode_t)(32),
+/* 832 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 833 */ (_cffi_opcode_t)(4),
+/* 834 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 835 */ (_cffi_opcode_t)(6),
+/* 836 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 837 */ (_cffi_opcode_t)(7424),
+/* 838 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 839 */ (_cffi_opcode_t)(7),
+/* 840 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 841 */ (_cffi_opcode_t)(9),
+/* 842 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 843 */ _CFFI_OP(_CFFI_OP_ARRAY, 842), // uint8_t[5]
+/* 844 */ (_cffi_opcode_t)(5),
+/* 845 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -2271,7 +2330,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(704));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(761));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2495,7 +2554,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(716));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(773));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3694,10 +3753,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(593), arg0, (char **)&x0);
+      _cffi_type(633), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(593), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(633), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3741,10 +3800,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(593), arg0, (char **)&x0);
+      _cffi_type(633), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(593), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(633), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3787,7 +3846,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(682));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(738));
   return pyresult;
 }
 #else
@@ -4490,19 +4549,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(552), arg0, (char **)&x0);
+      _cffi_type(583), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(552), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(583), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(600), arg1, (char **)&x1);
+      _cffi_type(640), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(600), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(640), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4543,10 +4602,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(600), arg0, (char **)&x0);
+      _cffi_type(640), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(600), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(640), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4591,10 +4650,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(552), arg0, (char **)&x0);
+      _cffi_type(583), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(552), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(583), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4643,19 +4702,19 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(552), arg0, (char **)&x0);
+      _cffi_type(583), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(552), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(583), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(332), arg1, (char **)&x1);
+      _cffi_type(271), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(332), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(271), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5072,6 +5131,673 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_message_read _cffi_d_fpr_message_read
 #endif
 
+static void _cffi_d_fpr_oracle_counters(struct fpr_oracle const * x0, uint64_t x1, struct fpr_host_counters * x2)
+{
+  fpr_oracle_counters(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle const * x0;
+  uint64_t x1;
+  struct fpr_host_counters * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_counters", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(284), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(698), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(698), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_oracle_counters(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_oracle_counters _cffi_d_fpr_oracle_counters
+#endif
+
+static int _cffi_d_fpr_oracle_create(struct fpr_residency_config const * x0, struct fpr_memory_region const * x1, uint32_t x2, struct fpr_host_costs const * x3, struct fpr_oracle * * x4)
+{
+  return fpr_oracle_create(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
+{
+  struct fpr_residency_config const * x0;
+  struct fpr_memory_region const * x1;
+  uint32_t x2;
+  struct fpr_host_costs const * x3;
+  struct fpr_oracle * * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_create", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(400), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(375), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(375), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(267), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(267), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(404), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_oracle * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(404), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_create(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_create _cffi_d_fpr_oracle_create
+#endif
+
+static void _cffi_d_fpr_oracle_destroy(struct fpr_oracle * x0)
+{
+  fpr_oracle_destroy(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_destroy(PyObject *self, PyObject *arg0)
+{
+  struct fpr_oracle * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(270), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_oracle_destroy(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_oracle_destroy _cffi_d_fpr_oracle_destroy
+#endif
+
+static int _cffi_d_fpr_oracle_discard(struct fpr_oracle * x0, uint64_t const * x1, uint32_t x2, uint64_t x3, uint64_t * x4, struct fpr_discard_outcome * x5)
+{
+  return fpr_oracle_discard(x0, x1, x2, x3, x4, x5);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle * x0;
+  uint64_t const * x1;
+  uint32_t x2;
+  uint64_t x3;
+  uint64_t * x4;
+  struct fpr_discard_outcome * x5;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_discard", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(270), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(271), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(271), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(275), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(275), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_discard(x0, x1, x2, x3, x4, x5); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_discard _cffi_d_fpr_oracle_discard
+#endif
+
+static struct fpr_histogram const * _cffi_d_fpr_oracle_fault_latency(struct fpr_oracle const * x0)
+{
+  return fpr_oracle_fault_latency(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
+{
+  struct fpr_oracle const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  struct fpr_histogram const * result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(284), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_fault_latency(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(640));
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_fault_latency _cffi_d_fpr_oracle_fault_latency
+#endif
+
+static int _cffi_d_fpr_oracle_populate(struct fpr_oracle * x0, uint64_t x1, uint64_t x2, uint64_t x3)
+{
+  return fpr_oracle_populate(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_populate(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_populate", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(270), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_populate(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_populate _cffi_d_fpr_oracle_populate
+#endif
+
+static int _cffi_d_fpr_oracle_read(struct fpr_oracle const * x0, uint64_t x1, uint64_t x2, uint8_t * x3)
+{
+  return fpr_oracle_read(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_read(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle const * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint8_t * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_read", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(284), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(49), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(49), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_read(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_read _cffi_d_fpr_oracle_read
+#endif
+
+static int _cffi_d_fpr_oracle_release(void * x0, uint64_t x1, uint64_t x2, uint64_t x3)
+{
+  return fpr_oracle_release(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_release(PyObject *self, PyObject *args)
+{
+  void * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_release", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(257), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_release(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_release _cffi_d_fpr_oracle_release
+#endif
+
+static void _cffi_d_fpr_oracle_released(struct fpr_oracle const * x0, uint64_t * x1, uint64_t * x2)
+{
+  fpr_oracle_released(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_released(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle const * x0;
+  uint64_t * x1;
+  uint64_t * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_released", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(284), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_oracle_released(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_oracle_released _cffi_d_fpr_oracle_released
+#endif
+
+static uint64_t _cffi_d_fpr_oracle_resident_bytes(struct fpr_oracle const * x0)
+{
+  return fpr_oracle_resident_bytes(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_resident_bytes(PyObject *self, PyObject *arg0)
+{
+  struct fpr_oracle const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(284), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_resident_bytes(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_resident_bytes _cffi_d_fpr_oracle_resident_bytes
+#endif
+
+static int _cffi_d_fpr_oracle_touch(void * x0, uint64_t x1, uint64_t x2, int x3, uint64_t x4, uint32_t x5, uint64_t * x6)
+{
+  return fpr_oracle_touch(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_touch(PyObject *self, PyObject *args)
+{
+  void * x0;
+  uint64_t x1;
+  uint64_t x2;
+  int x3;
+  uint64_t x4;
+  uint32_t x5;
+  uint64_t * x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_touch", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(257), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x5 = _cffi_to_c_int(arg5, uint32_t);
+  if (x5 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_touch(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_touch _cffi_d_fpr_oracle_touch
+#endif
+
 static int _cffi_d_fpr_packed_driver_add(struct fpr_packed_driver * x0, struct fpr_segment const * x1, uint32_t x2, uint64_t x3)
 {
   return fpr_packed_driver_add(x0, x1, x2, x3);
@@ -5097,19 +5823,19 @@ _cffi_f_fpr_packed_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(270), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(283), arg1, (char **)&x1);
+      _cffi_type(303), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(283), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(303), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5152,10 +5878,10 @@ _cffi_f_fpr_packed_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(270), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5196,10 +5922,10 @@ _cffi_f_fpr_packed_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(270), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5251,10 +5977,10 @@ _cffi_f_fpr_packed_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(270), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5313,10 +6039,10 @@ _cffi_f_fpr_packed_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(270), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5376,10 +6102,10 @@ _cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(270), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5394,19 +6120,19 @@ _cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(275), arg2, (char **)&x2);
+      _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(275), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(276), arg3, (char **)&x3);
+      _cffi_type(296), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(276), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(296), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5529,10 +6255,10 @@ _cffi_f_fpr_packed_ring_base(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(324), arg0, (char **)&x0);
+      _cffi_type(344), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(324), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(344), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5576,10 +6302,10 @@ _cffi_f_fpr_packed_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(297), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(297), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5620,10 +6346,10 @@ _cffi_f_fpr_packed_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(297), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(297), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5667,10 +6393,10 @@ _cffi_f_fpr_packed_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(324), arg0, (char **)&x0);
+      _cffi_type(344), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(324), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(344), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5713,10 +6439,10 @@ _cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(297), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(297), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5731,10 +6457,10 @@ _cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(306), arg2, (char **)&x2);
+      _cffi_type(326), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(306), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(326), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5777,10 +6503,10 @@ _cffi_f_fpr_packed_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(297), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(297), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5829,10 +6555,10 @@ _cffi_f_fpr_packed_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(297), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(297), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5882,10 +6608,10 @@ _cffi_f_fpr_packed_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(297), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(297), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5939,10 +6665,10 @@ _cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(297), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(297), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5957,10 +6683,10 @@ _cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(275), arg2, (char **)&x2);
+      _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(275), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5999,10 +6725,10 @@ _cffi_f_fpr_packed_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(297), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(297), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6269,10 +6995,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6282,10 +7008,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(655), arg2, (char **)&x2);
+      _cffi_type(698), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(655), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(698), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6330,19 +7056,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(354), arg0, (char **)&x0);
+      _cffi_type(374), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(354), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(374), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(355), arg1, (char **)&x1);
+      _cffi_type(375), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(355), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(375), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6352,10 +7078,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(357), arg3, (char **)&x3);
+      _cffi_type(377), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(357), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(377), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6388,10 +7114,10 @@ _cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6440,19 +7166,19 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(332), arg1, (char **)&x1);
+      _cffi_type(271), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(332), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(271), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6475,10 +7201,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(336), arg5, (char **)&x5);
+      _cffi_type(275), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(336), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(275), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6513,10 +7239,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6528,7 +7254,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(600));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(640));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -6551,10 +7277,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6595,10 +7321,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6643,10 +7369,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6695,10 +7421,10 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6755,10 +7481,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6810,10 +7536,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(351), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7377,10 +8103,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(482), arg6, (char **)&x6);
+      _cffi_type(509), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(482), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(509), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7390,10 +8116,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(484), arg8, (char **)&x8);
+      _cffi_type(511), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(484), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(511), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7637,10 +8363,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(374), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(374), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7650,10 +8376,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(655), arg2, (char **)&x2);
+      _cffi_type(698), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(655), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(698), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7700,19 +8426,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(380), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(355), arg1, (char **)&x1);
+      _cffi_type(375), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(355), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(375), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7731,10 +8457,10 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(384), arg4, (char **)&x4);
+      _cffi_type(411), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(384), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(411), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7767,10 +8493,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(360), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(360), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7819,19 +8545,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(360), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(360), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(332), arg1, (char **)&x1);
+      _cffi_type(271), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(332), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(271), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7854,10 +8580,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(336), arg5, (char **)&x5);
+      _cffi_type(275), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(336), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(275), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7892,10 +8618,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(374), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(374), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7907,7 +8633,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(600));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(640));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7930,10 +8656,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(374), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(374), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7978,10 +8704,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(360), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(360), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8038,10 +8764,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(374), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(374), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8093,10 +8819,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(374), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(374), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8224,10 +8950,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(669), arg0, (char **)&x0);
+      _cffi_type(725), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(669), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(725), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8237,10 +8963,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(332), arg2, (char **)&x2);
+      _cffi_type(271), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(332), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(271), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8250,10 +8976,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(336), arg4, (char **)&x4);
+      _cffi_type(275), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(336), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(275), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8354,10 +9080,10 @@ _cffi_f_fpr_shared_map_lost(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(387), arg0, (char **)&x0);
+      _cffi_type(414), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(387), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8426,10 +9152,10 @@ _cffi_f_fpr_signaller_close(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(390), arg0, (char **)&x0);
+      _cffi_type(417), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(390), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(417), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8464,10 +9190,10 @@ _cffi_f_fpr_signaller_open(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(390), arg0, (char **)&x0);
+      _cffi_type(417), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(390), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(417), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8510,10 +9236,10 @@ _cffi_f_fpr_signaller_send(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(393), arg0, (char **)&x0);
+      _cffi_type(420), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(393), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8571,19 +9297,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(398), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(398), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(283), arg1, (char **)&x1);
+      _cffi_type(303), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(283), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(303), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8626,10 +9352,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(398), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(398), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8670,10 +9396,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(398), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(398), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8725,10 +9451,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(398), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(398), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8787,10 +9513,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(398), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(398), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8850,10 +9576,10 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(398), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(398), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8868,19 +9594,19 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(275), arg2, (char **)&x2);
+      _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(275), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(276), arg3, (char **)&x3);
+      _cffi_type(296), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(276), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(296), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8997,10 +9723,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9041,10 +9767,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9088,10 +9814,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(453), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(453), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9134,10 +9860,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9152,10 +9878,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(306), arg2, (char **)&x2);
+      _cffi_type(326), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(306), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(326), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9198,10 +9924,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9250,10 +9976,10 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9303,10 +10029,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9362,10 +10088,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9380,10 +10106,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(275), arg2, (char **)&x2);
+      _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(275), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9431,10 +10157,10 @@ _cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9531,19 +10257,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(462), arg6, (char **)&x6);
+      _cffi_type(489), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(462), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(489), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(463), arg7, (char **)&x7);
+      _cffi_type(490), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(463), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(490), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9602,10 +10328,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(489), arg0, (char **)&x0);
+      _cffi_type(516), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(489), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(516), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9628,10 +10354,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(493), arg4, (char **)&x4);
+      _cffi_type(520), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(493), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(520), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9641,10 +10367,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(495), arg6, (char **)&x6);
+      _cffi_type(522), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(495), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(522), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9796,10 +10522,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9858,10 +10584,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(549), arg0, (char **)&x0);
+      _cffi_type(580), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(549), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(580), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9876,28 +10602,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(551), arg2, (char **)&x2);
+      _cffi_type(582), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(551), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(582), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(552), arg3, (char **)&x3);
+      _cffi_type(583), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(552), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(583), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(553), arg4, (char **)&x4);
+      _cffi_type(584), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(553), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(584), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9930,10 +10656,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9980,10 +10706,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9997,10 +10723,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(504), arg3, (char **)&x3);
+      _cffi_type(535), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(504), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(535), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10047,10 +10773,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(532), arg0, (char **)&x0);
+      _cffi_type(563), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(532), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(563), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10060,10 +10786,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(534), arg2, (char **)&x2);
+      _cffi_type(565), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(534), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(565), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10110,10 +10836,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(532), arg0, (char **)&x0);
+      _cffi_type(563), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(532), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(563), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10184,10 +10910,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10197,10 +10923,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(504), arg2, (char **)&x2);
+      _cffi_type(535), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(504), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(535), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10222,6 +10948,54 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_vcpus_refill _cffi_d_fpr_vcpus_refill
+#endif
+
+static int _cffi_d_fpr_vcpus_retry(struct fpr_vcpus * x0, uint32_t x1)
+{
+  return fpr_vcpus_retry(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_retry(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_retry", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(529), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_retry(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_retry _cffi_d_fpr_vcpus_retry
 #endif
 
 static int _cffi_d_fpr_vcpus_run(struct fpr_vcpus * x0, uint64_t x1, struct fpr_vcpu_stop * x2)
@@ -10247,10 +11021,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10260,10 +11034,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg2, (char **)&x2);
+      _cffi_type(560), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(560), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10308,10 +11082,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10366,10 +11140,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(532), arg0, (char **)&x0);
+      _cffi_type(563), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(532), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(563), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10379,10 +11153,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(539), arg2, (char **)&x2);
+      _cffi_type(570), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(539), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(570), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11364,6 +12138,7 @@ static void _cffi_checkfld_struct_fpr_memory_port(struct fpr_memory_port *p)
   (void)p;
   { void * *tmp = &p->host; (void)tmp; }
   { int(* *tmp)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *) = &p->touch; (void)tmp; }
+  { int(* *tmp)(void *, uint64_t, uint64_t, uint64_t) = &p->release; (void)tmp; }
 }
 struct _cffi_align_struct_fpr_memory_port { char x; struct fpr_memory_port y; };
 
@@ -11877,6 +12652,7 @@ static void _cffi_checkfld_struct_fpr_vcpu_stop(struct fpr_vcpu_stop *p)
   (void)((p->reason) | 0);  /* check that 'struct fpr_vcpu_stop.reason' is an integer */
   (void)((p->cpu) | 0);  /* check that 'struct fpr_vcpu_stop.cpu' is an integer */
   (void)((p->task) | 0);  /* check that 'struct fpr_vcpu_stop.task' is an integer */
+  (void)((p->order) | 0);  /* check that 'struct fpr_vcpu_stop.order' is an integer */
   (void)((p->now_ns) | 0);  /* check that 'struct fpr_vcpu_stop.now_ns' is an integer */
 }
 struct _cffi_align_struct_fpr_vcpu_stop { char x; struct fpr_vcpu_stop y; };
@@ -12098,12 +12874,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 570), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 607), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 627), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 582), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 589), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 579), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 670), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 622), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 629), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 619), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_shuffle", (void *)_cffi_f_fpr_allocator_shuffle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_allocator_shuffle },
@@ -12122,8 +12898,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 180), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 595), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 592), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 635), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 632), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 111), (void *)_cffi_d_fpr_free },
@@ -12135,103 +12911,115 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 232), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 254), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 260), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 586), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 620), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 630), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 639), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 634), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 626), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 663), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 673), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 639), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 682), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 677), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 266), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
   { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 196), (void *)_cffi_d_fpr_message_read },
-  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 281), (void *)_cffi_d_fpr_packed_driver_add },
-  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 269), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
-  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 287), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
-  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 291), (void *)_cffi_d_fpr_packed_driver_get },
-  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 287), (void *)_cffi_d_fpr_packed_driver_should_kick },
-  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 272), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 555), (void *)_cffi_d_fpr_packed_part_bytes },
-  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 326), (void *)_cffi_d_fpr_packed_ring_base },
-  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 296), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
-  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 314), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
-  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 323), (void *)_cffi_d_fpr_packed_ring_overlaps },
-  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 303), (void *)_cffi_d_fpr_packed_ring_pop },
-  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 318), (void *)_cffi_d_fpr_packed_ring_push },
-  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 299), (void *)_cffi_d_fpr_packed_ring_remap },
-  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 314), (void *)_cffi_d_fpr_packed_ring_should_notify },
-  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 308), (void *)_cffi_d_fpr_packed_ring_start },
-  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 296), (void *)_cffi_d_fpr_packed_ring_unpop },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 695), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 399), (void *)_cffi_d_fpr_oracle_create },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 687), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 269), (void *)_cffi_d_fpr_oracle_discard },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 610), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 277), (void *)_cffi_d_fpr_oracle_populate },
+  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 283), (void *)_cffi_d_fpr_oracle_read },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 601), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 690), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 643), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_packed_driver_add },
+  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 289), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
+  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 307), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
+  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 311), (void *)_cffi_d_fpr_packed_driver_get },
+  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 307), (void *)_cffi_d_fpr_packed_driver_should_kick },
+  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_packed_driver_start },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 586), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 346), (void *)_cffi_d_fpr_packed_ring_base },
+  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 316), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
+  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 334), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
+  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 343), (void *)_cffi_d_fpr_packed_ring_overlaps },
+  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 323), (void *)_cffi_d_fpr_packed_ring_pop },
+  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 338), (void *)_cffi_d_fpr_packed_ring_push },
+  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 319), (void *)_cffi_d_fpr_packed_ring_remap },
+  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 334), (void *)_cffi_d_fpr_packed_ring_should_notify },
+  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 328), (void *)_cffi_d_fpr_packed_ring_start },
+  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 316), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 606), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 603), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 644), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 652), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 353), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 649), (void *)_cffi_d_fpr_real_memory_destroy },
-  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 330), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 573), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 350), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 613), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 623), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 338), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 344), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 610), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 561), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 649), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 646), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 700), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 708), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 373), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 705), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 350), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 613), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 370), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 656), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 666), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 364), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 653), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 236), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 465), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 492), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 475), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 502), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 205), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 660), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 379), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 657), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 359), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 576), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 617), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 367), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 373), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 617), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 561), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 668), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 716), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 406), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 713), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 379), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 616), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 660), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 387), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 393), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 660), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 724), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
-  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 386), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 665), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 675), (void *)_cffi_d_fpr_signaller_close },
-  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 389), (void *)_cffi_d_fpr_signaller_open },
-  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 392), (void *)_cffi_d_fpr_signaller_send },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 409), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 397), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 415), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 415), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 400), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 555), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 424), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 443), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 452), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 431), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 447), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 427), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 443), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 424), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 455), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 488), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 413), (void *)_cffi_d_fpr_shared_map_lost },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 721), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 731), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 416), (void *)_cffi_d_fpr_signaller_open },
+  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_signaller_send },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 424), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 446), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 427), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 586), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 470), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 479), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 458), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 474), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 454), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 470), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 515), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 247), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 520), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 548), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 678), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 513), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 531), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 541), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 501), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 526), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 507), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 536), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 551), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 579), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 734), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 544), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 562), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 572), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 532), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 528), (void *)_cffi_d_fpr_vcpus_retry },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 557), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 538), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 567), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -12249,16 +13037,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 784) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 784) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 784) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 784) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12303,7 +13091,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 776) },
+          _CFFI_OP(_CFFI_OP_NOOP, 834) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12381,10 +13169,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 440) },
+            _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 440) },
+             _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12420,7 +13208,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 730) },
+               _CFFI_OP(_CFFI_OP_NOOP, 788) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12435,43 +13223,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 778) },
+               _CFFI_OP(_CFFI_OP_NOOP, 836) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 703) },
+                _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 703) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 703) },
+                _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 703) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 703) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 703) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 703) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 703) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 703) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 703) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 703) },
+            _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 703) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12552,7 +13340,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 257) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 695) },
+             _CFFI_OP(_CFFI_OP_NOOP, 751) },
+  { "release", offsetof(struct fpr_memory_port, release),
+               sizeof(((struct fpr_memory_port *)0)->release),
+               _CFFI_OP(_CFFI_OP_NOOP, 752) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12588,16 +13379,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 784) },
+            _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 784) },
+             _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 784) },
+            _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 784) },
+             _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12609,22 +13400,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 742) },
+              _CFFI_OP(_CFFI_OP_NOOP, 800) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 760) },
+             _CFFI_OP(_CFFI_OP_NOOP, 818) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 762) },
+              _CFFI_OP(_CFFI_OP_NOOP, 820) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 762) },
+              _CFFI_OP(_CFFI_OP_NOOP, 820) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 760) },
+              _CFFI_OP(_CFFI_OP_NOOP, 818) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 276) },
+             _CFFI_OP(_CFFI_OP_NOOP, 296) },
   { "tables_gpa", offsetof(struct fpr_packed_driver, tables_gpa),
                   sizeof(((struct fpr_packed_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12645,67 +13436,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_id", offsetof(struct fpr_packed_driver, free_id),
                sizeof(((struct fpr_packed_driver *)0)->free_id),
-               _CFFI_OP(_CFFI_OP_NOOP, 440) },
+               _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "avail", offsetof(struct fpr_packed_driver, avail),
              sizeof(((struct fpr_packed_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 440) },
+             _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
                   sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "used", offsetof(struct fpr_packed_driver, used),
             sizeof(((struct fpr_packed_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 440) },
+            _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
                  sizeof(((struct fpr_packed_driver *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
-                   _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "used", offsetof(struct fpr_packed_note, used),
             sizeof(((struct fpr_packed_note *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 440) },
+            _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "old_used", offsetof(struct fpr_packed_note, old_used),
                 sizeof(((struct fpr_packed_note *)0)->old_used),
-                _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 784) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 784) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 742) },
+              _CFFI_OP(_CFFI_OP_NOOP, 800) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 760) },
+             _CFFI_OP(_CFFI_OP_NOOP, 818) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 762) },
+              _CFFI_OP(_CFFI_OP_NOOP, 820) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 762) },
+              _CFFI_OP(_CFFI_OP_NOOP, 820) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 721) },
+            _CFFI_OP(_CFFI_OP_NOOP, 779) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 440) },
+             _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
                   sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "used", offsetof(struct fpr_packed_ring, used),
             sizeof(((struct fpr_packed_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 440) },
+            _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
                   sizeof(((struct fpr_packed_ring *)0)->last_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->last_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "pushed", offsetof(struct fpr_packed_ring, pushed),
               sizeof(((struct fpr_packed_ring *)0)->pushed),
               _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12717,7 +13508,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 741) },
+                _CFFI_OP(_CFFI_OP_NOOP, 799) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -12729,7 +13520,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 774) },
+             _CFFI_OP(_CFFI_OP_NOOP, 832) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12852,13 +13643,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 838) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 838) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 772) },
+             _CFFI_OP(_CFFI_OP_NOOP, 830) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12870,7 +13661,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 726) },
+              _CFFI_OP(_CFFI_OP_NOOP, 784) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12972,10 +13763,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 696) },
+          _CFFI_OP(_CFFI_OP_NOOP, 753) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 696) },
+               _CFFI_OP(_CFFI_OP_NOOP, 753) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12987,25 +13778,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 696) },
+              _CFFI_OP(_CFFI_OP_NOOP, 753) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 742) },
+              _CFFI_OP(_CFFI_OP_NOOP, 800) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 766) },
+             _CFFI_OP(_CFFI_OP_NOOP, 824) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 764) },
+             _CFFI_OP(_CFFI_OP_NOOP, 822) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 768) },
+            _CFFI_OP(_CFFI_OP_NOOP, 826) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 766) },
+              _CFFI_OP(_CFFI_OP_NOOP, 824) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 276) },
+             _CFFI_OP(_CFFI_OP_NOOP, 296) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13023,34 +13814,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 440) },
+              _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 742) },
+              _CFFI_OP(_CFFI_OP_NOOP, 800) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 766) },
+             _CFFI_OP(_CFFI_OP_NOOP, 824) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 764) },
+             _CFFI_OP(_CFFI_OP_NOOP, 822) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 768) },
+            _CFFI_OP(_CFFI_OP_NOOP, 826) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -13059,22 +13850,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 440) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 741) },
+                _CFFI_OP(_CFFI_OP_NOOP, 799) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13116,34 +13907,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 440) },
+           _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 440) },
+           _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 784) },
+            _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 784) },
+             _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 697) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 754) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 784) },
+             _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 784) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 697) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 754) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 784) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 785) },
+                _CFFI_OP(_CFFI_OP_NOOP, 843) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -13200,10 +13991,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 782) },
+              _CFFI_OP(_CFFI_OP_NOOP, 840) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 782) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 840) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13228,6 +14019,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "task", offsetof(struct fpr_vcpu_stop, task),
             sizeof(((struct fpr_vcpu_stop *)0)->task),
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "order", offsetof(struct fpr_vcpu_stop, order),
+             sizeof(((struct fpr_vcpu_stop *)0)->order),
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "now_ns", offsetof(struct fpr_vcpu_stop, now_ns),
               sizeof(((struct fpr_vcpu_stop *)0)->now_ns),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13245,7 +14039,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 708) },
+             _CFFI_OP(_CFFI_OP_NOOP, 765) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13266,7 +14060,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 774) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 832) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13278,7 +14072,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 758) },
+              _CFFI_OP(_CFFI_OP_NOOP, 816) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13293,172 +14087,175 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 770) },
+               _CFFI_OP(_CFFI_OP_NOOP, 828) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 698, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 755, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 699, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 756, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_balloon_account", 700, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 757, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 9, 3 },
-  { "fpr_block", 701, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 758, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 12, 3 },
-  { "fpr_chain", 702, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 759, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 15, 7 },
-  { "fpr_cost", 703, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 760, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 22, 1 },
-  { "fpr_counters", 705, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 762, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 23, 14 },
-  { "fpr_discard_outcome", 706, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 763, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 37, 10 },
-  { "fpr_driver_slot", 707, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 764, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 47, 4 },
-  { "fpr_guest_costs", 708, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 765, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 51, 10 },
-  { "fpr_guest_memory", 709, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 766, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 61, 2 },
-  { "fpr_histogram", 710, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 767, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 63, 4 },
-  { "fpr_host_costs", 711, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 768, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 67, 15 },
-  { "fpr_host_counters", 712, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 769, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 82, 22 },
-  { "fpr_memory_port", 713, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 104, 2 },
-  { "fpr_memory_region", 714, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 106, 2 },
-  { "fpr_message_account", 715, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 108, 2 },
-  { "fpr_notify", 717, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 110, 5 },
-  { "fpr_op", 718, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 115, 6 },
-  { "fpr_owner_view", 719, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 121, 3 },
-  { "fpr_packed_driver", 720, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 124, 18 },
-  { "fpr_packed_note", 722, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 142, 4 },
-  { "fpr_packed_ring", 723, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 146, 15 },
-  { "fpr_page_set", 724, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 161, 3 },
-  { "fpr_random", 725, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 164, 1 },
-  { "fpr_range", 727, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 165, 2 },
-  { "fpr_real_memory", 728, _CFFI_F_OPAQUE,
+  { "fpr_memory_port", 770, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 104, 3 },
+  { "fpr_memory_region", 771, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 107, 2 },
+  { "fpr_message_account", 772, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 109, 2 },
+  { "fpr_notify", 774, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 111, 5 },
+  { "fpr_op", 775, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 116, 6 },
+  { "fpr_oracle", 776, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 729, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 167, 4 },
-  { "fpr_region", 731, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 171, 5 },
-  { "fpr_replay_frames_stats", 732, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 176, 10 },
-  { "fpr_replay_model_stats", 733, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 186, 10 },
-  { "fpr_replay_phase", 734, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 196, 2 },
-  { "fpr_replay_unseen", 735, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 198, 4 },
-  { "fpr_report_account", 736, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 202, 6 },
-  { "fpr_report_cursor", 737, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 208, 3 },
-  { "fpr_report_rules", 738, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 211, 3 },
-  { "fpr_residency", 739, _CFFI_F_OPAQUE,
+  { "fpr_owner_view", 777, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 122, 3 },
+  { "fpr_packed_driver", 778, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 125, 18 },
+  { "fpr_packed_note", 780, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 143, 4 },
+  { "fpr_packed_ring", 781, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 147, 15 },
+  { "fpr_page_set", 782, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 162, 3 },
+  { "fpr_random", 783, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 165, 1 },
+  { "fpr_range", 785, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 166, 2 },
+  { "fpr_real_memory", 786, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 740, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 214, 5 },
-  { "fpr_ring_counters", 741, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 219, 11 },
-  { "fpr_ring_layout", 742, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 230, 5 },
-  { "fpr_segment", 743, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 235, 3 },
-  { "fpr_shared_map", 744, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 238, 4 },
-  { "fpr_shared_region", 745, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 242, 7 },
-  { "fpr_signaller", 746, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 249, 2 },
-  { "fpr_split_driver", 747, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 251, 17 },
-  { "fpr_split_ring", 748, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 268, 12 },
-  { "fpr_task_view", 749, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 280, 9 },
-  { "fpr_trace_event", 750, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 289, 14 },
-  { "fpr_trace_marker", 751, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 303, 4 },
-  { "fpr_trace_op", 752, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 307, 3 },
-  { "fpr_trace_pairing", 753, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 310, 10 },
-  { "fpr_trace_state", 754, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 320, 8 },
-  { "fpr_vcpu_stop", 755, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 328, 4 },
-  { "fpr_vcpus", 756, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 787, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 168, 4 },
+  { "fpr_region", 789, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 172, 5 },
+  { "fpr_replay_frames_stats", 790, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 177, 10 },
+  { "fpr_replay_model_stats", 791, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 187, 10 },
+  { "fpr_replay_phase", 792, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 197, 2 },
+  { "fpr_replay_unseen", 793, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 199, 4 },
+  { "fpr_report_account", 794, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 203, 6 },
+  { "fpr_report_cursor", 795, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 209, 3 },
+  { "fpr_report_rules", 796, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 212, 3 },
+  { "fpr_residency", 797, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 757, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 332, 5 },
-  { "fpr_zone_config", 758, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 337, 10 },
-  { "fpr_zone_state", 759, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 347, 6 },
-  { "packed_desc", 761, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 798, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 215, 5 },
+  { "fpr_ring_counters", 799, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 220, 11 },
+  { "fpr_ring_layout", 800, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 231, 5 },
+  { "fpr_segment", 801, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 236, 3 },
+  { "fpr_shared_map", 802, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 239, 4 },
+  { "fpr_shared_region", 803, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 243, 7 },
+  { "fpr_signaller", 804, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 250, 2 },
+  { "fpr_split_driver", 805, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 252, 17 },
+  { "fpr_split_ring", 806, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 269, 12 },
+  { "fpr_task_view", 807, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 281, 9 },
+  { "fpr_trace_event", 808, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 290, 14 },
+  { "fpr_trace_marker", 809, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 304, 4 },
+  { "fpr_trace_op", 810, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 308, 3 },
+  { "fpr_trace_pairing", 811, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 311, 10 },
+  { "fpr_trace_state", 812, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 321, 8 },
+  { "fpr_vcpu_stop", 813, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 329, 5 },
+  { "fpr_vcpus", 814, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 763, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 815, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 334, 5 },
+  { "fpr_zone_config", 816, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 339, 10 },
+  { "fpr_zone_state", 817, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 349, 6 },
+  { "packed_desc", 819, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 765, _CFFI_F_OPAQUE,
+  { "packed_event", 821, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 767, _CFFI_F_OPAQUE,
+  { "split_avail", 823, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 769, _CFFI_F_OPAQUE,
+  { "split_desc", 825, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_used", 827, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 682, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 738, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 683, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 739, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_frame_state", 684, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 740, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 685, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 741, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 686, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 742, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_placement", 687, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 743, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_replay_action", 688, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 744, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM" },
-  { "fpr_ring_fault", 689, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 745, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
-  { "fpr_status", 690, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 746, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 691, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 747, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 692, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 748, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 693, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 749, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 694, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 750, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 695 },
+  { "fpr_release_fn", 752 },
+  { "fpr_touch_fn", 751 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -13468,12 +14265,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  305,  /* num_globals */
-  62,  /* num_struct_unions */
+  317,  /* num_globals */
+  63,  /* num_struct_unions */
   13,  /* num_enums */
-  1,  /* num_typenames */
+  2,  /* num_typenames */
   NULL,  /* no includes */
-  788,  /* num_types */
+  846,  /* num_types */
   0,  /* flags */
 };
 

@@ -42,6 +42,7 @@ HEADERS = (
     "emulator/native/costs.h",
     "host_model/native/host.h",
     "host_model/native/residency.h",
+    "host_model/native/oracle.h",
     "guest_model/native/vcpu.h",
     "host_model/native/real_memory.h",
     "host_model/native/shared_discard.h",

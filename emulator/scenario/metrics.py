@@ -21,14 +21,15 @@ _LATENCY = "count p50 p90 p99 p99_9 max"
 _SIDE = {
     "guest": "memory_bytes vcpus allocation_failures oom_kills huge_faults huge_fallbacks",
     "guest.balloon": "target_bytes_end held_bytes_end held_bytes_peak inflated_bytes deflated_bytes"
-    " rounds shortages",
+    " oom_deflated_bytes rounds shortages",
     "guest.allocator": "allocs frees failures refills drains fallbacks steals merges splits"
     " reported_allocs reported_alloc_pages checked_lists broken_lists misplaced_blocks",
     "guest.phases.N": "start_ns end_ns",
     "guest.phases.N.workloads.N": "tasks start_ns end_ns units units_per_second busy_ns fault_ns"
     " failures oom_kills huge_faults huge_fallbacks",
-    "reporting": "passes worker_runs batches blocks bytes reallocated_blocks reallocated_bytes"
-    " checked_lists broken_lists misplaced_blocks",
+    "reporting": "passes worker_runs worker_ns batches blocks bytes reported_bytes hinted_bytes"
+    " ballooned_bytes released_bytes reallocated_blocks reallocated_bytes checked_lists"
+    " broken_lists misplaced_blocks",
     "reporting.blocks_by_size_bytes": "N",
     "device": "kicks",
     "device.balloon": "held_bytes inflate_buffers inflated_bytes deflate_buffers deflated_bytes"

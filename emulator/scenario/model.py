@@ -39,6 +39,8 @@ from emulator.scenario.units import (
     shown,
 )
 from emulator.scenario.workloads import MAX_DURATION_NS, Workload
+from guest_model.reporting.policy import PolicySettings, Runs
+from guest_model.reporting.registry import find
 from host_model.costs import PROFILES, profile_names
 
 MAX_VCPUS = 1024
@@ -50,6 +52,7 @@ MAX_PARALLEL = 256
 MIN_PCP_HIGH_FRACTION = 8
 REAL_GUEST: dict[str, Any] = {"vcpus": 1, "hz": 100, "pageblock_order": TOP_ORDER, "thp": False}
 """What a User-mode Linux kernel is built with."""
+REAL_POLICIES = ("mainline", "none")
 REAL_MEMORY_BYTES = (128 * MIB, 8 * GIB)
 """Below, it does not boot; above, it takes more of this machine than a test of it should."""
 SWIOTLB_BYTES = 64 * MIB
@@ -446,3 +449,34 @@ class Scenario(Part):
         if isinstance(reporting, dict) and guest is not None:
             return with_order(reporting, guest.pageblock_order)
         return reporting
+
+    @model_validator(mode="after")
+    def _policy_can_be(self) -> Scenario:
+        policy, name = find(self.reporting.policy), self.reporting.policy
+        simulated = self.host.backing.kind == "simulated"
+        if policy.runs is Runs.AT_FREE and not (simulated and self.guest.kind == "model"):
+            what = f"{name} is no policy that a real guest or host could have"
+            raise mistake(what, "use a simulated backing and guest", ("reporting", "policy"))
+        if self.guest.kind == "linux" and name not in REAL_POLICIES:
+            what = f"a real guest has no policy {name}"
+            raise mistake(what, "write mainline or none", ("reporting", "policy"))
+        refusal = policy.refuse(policy_settings(self.guest, self.reporting))
+        if refusal is not None:
+            raise mistake(refusal.what, refusal.instead, ("reporting", refusal.field))
+        return self
+
+
+def policy_settings(
+    guest: Guest, reporting: Reporting, *, capacity: int | None = None
+) -> PolicySettings:
+    """What the policy of a scenario is created with; `capacity`: what its driver has room for."""
+    return PolicySettings(
+        order=reporting.order,
+        top_order=TOP_ORDER,
+        pageblock_order=guest.pageblock_order,
+        capacity=reporting.capacity if capacity is None else capacity,
+        budget_divisor=reporting.budget_divisor,
+        delay_ns=reporting.delay_ns,
+        kernel=guest.kernel,
+        options=reporting.options,
+    )

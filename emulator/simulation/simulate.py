@@ -12,7 +12,9 @@ from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import NEVER_NS, EventQueue
 from emulator.simulation.conductor import Conductor, PhaseResult
 from emulator.simulation.explain import explain
+from emulator.simulation.host_control import HostControl
 from emulator.simulation.machine import Machine
+from emulator.simulation.oracle import release_free, released
 from emulator.simulation.series import Sampler, Series
 from emulator.simulation.tasks import TaskSource, room_for, tasks_of
 from emulator.simulation.worker import ReportingWorker
@@ -53,6 +55,8 @@ class Outcome:
     worker_ns: int = 0
     worker_runs: int = 0
     passes: int = 0
+    released: tuple[int, int] = (0, 0)
+    """Blocks and bytes that the host heard of at their free."""
     explain: dict[str, int] = field(default_factory=dict)
     series: Series = field(default_factory=dict)
 
@@ -82,10 +86,17 @@ def simulate(
     scenario's costs and its workloads' tasks; `observer` is handed every batch.
     """
     tasks, owners = room_for(scenario)
-    with Machine(scenario, tasks=tasks, owners=owners, state=state, profile=profile) as machine:
-        wanted = reporting and find(scenario.reporting.policy).runs is not Runs.NEVER
+    runs = find(scenario.reporting.policy).runs if reporting else Runs.NEVER
+    with Machine(
+        scenario,
+        tasks=tasks,
+        owners=owners,
+        state=state,
+        profile=profile,
+        at_free=runs is Runs.AT_FREE,
+    ) as machine:
         machine.device.reporting.observer = observer
-        run = _Run(machine, tasks_of, reporting=wanted, state=state)
+        run = _Run(machine, tasks_of, runs=runs, state=state)
         run.go(progress, stopped)
         return run.outcome()
 
@@ -98,7 +109,7 @@ class _Run:
         machine: Machine,
         tasks: TaskSource,
         *,
-        reporting: bool,
+        runs: Runs,
         state: GuestState | None,
     ) -> None:
         self.machine = machine
@@ -107,10 +118,15 @@ class _Run:
         self.conductor = Conductor(machine, self.queue, self.balloon, tasks)
         self.sampler = Sampler(machine, self.queue)
         self.first_phase_ns = 0 if state is None else state.first_phase_ns
-        self.worker = None
-        if reporting:
+        self.worker = self.host_control = None
+        if runs is Runs.WORKER:
             jiffies = None if state is None else state.jiffies
             self.worker = ReportingWorker(machine, self.queue, jiffies)
+        elif runs is Runs.HOST:
+            policy = find(machine.scenario.reporting.policy)(machine.policy_settings())
+            self.host_control = HostControl(machine, self.queue, policy, self.balloon, self._freed)
+        elif runs is Runs.AT_FREE:
+            release_free(machine)
         self.now_ns = 0
         self.complete = False
         self._fallbacks = 0
@@ -119,6 +135,8 @@ class _Run:
         """Run to the end of the scenario, or until somebody stops it."""
         if self.worker is not None:
             self.worker.start(0)
+        if self.host_control is not None:
+            self.host_control.start(0)
         self.queue.at(self.first_phase_ns, self.conductor.start)
         self.queue.run_until(0)
         self.sampler.start(0)
@@ -131,9 +149,10 @@ class _Run:
                 case StopReason.REFILL:
                     self.conductor.refill(stop)
                 case StopReason.FAILED:
-                    self.conductor.failed(stop)
+                    if not self.balloon.relieve(stop):
+                        self.conductor.failed(stop)
                 case StopReason.NOTIFY:
-                    assert self.worker is not None
+                    assert self.worker is not None, "only a worker arms the hook"
                     self.worker.notice(stop.cpu, stop.now_ns)
                 case _:
                     self.now_ns = horizon_ns
@@ -172,9 +191,29 @@ class _Run:
             fault_latency_ns=machine.backing.fault_latency().summary(),
             balloon_ns=self.balloon.busy_ns,
             balloon=self.balloon.counters(),
-            worker_ns=worker.busy_ns if worker else 0,
-            worker_runs=worker.runs if worker else 0,
-            passes=worker.passes if worker else 0,
+            worker_ns=self._worker_ns(),
+            worker_runs=self._worker_runs(),
+            passes=worker.passes if worker else self._host_rounds(),
+            released=released(machine),
             explain=explain(machine, worker.in_flight if worker else None),
             series=self.sampler.arrays(),
         )
+
+    def _worker_ns(self) -> int:
+        """The guest's time for the policy, but for the balloon's, which workloads use as well."""
+        if self.worker is not None:
+            return self.worker.busy_ns
+        control = self.host_control
+        if control is None:
+            return 0
+        return control.busy_ns + (control.hints.busy_ns if control.hints else 0)
+
+    def _worker_runs(self) -> int:
+        if self.worker is not None:
+            return self.worker.runs
+        return self.host_control.wakes if self.host_control else 0
+
+    def _host_rounds(self) -> int:
+        """Rounds of hinting; a balloon has none."""
+        control = self.host_control
+        return control.hints.rounds if control and control.hints else 0

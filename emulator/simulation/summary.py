@@ -14,6 +14,9 @@ from emulator.scenario.model import Scenario
 from emulator.scenario.units import GIB, SECOND
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.simulate import Outcome
+from emulator.virtio.features import PFN_BYTES
+from guest_model.reporting.policy import Runs
+from guest_model.reporting.registry import find
 
 SCHEMA = "fpr.summary/1"
 
@@ -45,15 +48,7 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
     reports = device.pop("reporting")
     return {
         "guest": _guest(scenario, outcome),
-        "reporting": {
-            "passes": outcome.passes,
-            "worker_runs": outcome.worker_runs,
-            "batches": reports["batches"],
-            "blocks": reports["blocks"],
-            "bytes": reports["reported_bytes"],
-            "blocks_by_size_bytes": reports["blocks_by_size_bytes"],
-            **_after_report(scenario, outcome.allocator),
-        },
+        "reporting": _reporting(scenario, outcome),
         "device": {
             **device,
             "skipped_bytes": reports["skipped_bytes"],
@@ -98,6 +93,39 @@ def _after_report(scenario: Scenario, allocator: dict[str, int]) -> Summary:
         "reallocated_blocks": allocator.get("reported_allocs"),
         "reallocated_bytes": None if pages is None else pages * scenario.guest.page_size_bytes,
         **{name: allocator.get(name) for name in ORDER_COUNTERS},
+    }
+
+
+def _reporting(scenario: Scenario, outcome: Outcome) -> Summary:
+    """What was given back by whatever way the policy has; beside it, what each way carried."""
+    device = outcome.device
+    reports, hints, balloon = device["reporting"], device["hinting"], device["balloon"]
+    worker_ns = outcome.worker_ns
+    match find(scenario.reporting.policy).runs:
+        case Runs.HOST:
+            batches = hints["rounds"] + balloon["inflate_buffers"]
+            blocks = hints["hints"] + balloon["inflated_bytes"] // PFN_BYTES
+            size_bytes = hints["hinted_bytes"] + balloon["inflated_bytes"]
+            worker_ns += outcome.balloon_ns
+        case Runs.AT_FREE:
+            batches = 0
+            blocks, size_bytes = outcome.released
+        case _:
+            batches, blocks = reports["batches"], reports["blocks"]
+            size_bytes = reports["reported_bytes"]
+    return {
+        "passes": outcome.passes,
+        "worker_runs": outcome.worker_runs,
+        "worker_ns": worker_ns,
+        "batches": batches,
+        "blocks": blocks,
+        "bytes": size_bytes,
+        "reported_bytes": reports["reported_bytes"],
+        "hinted_bytes": hints["hinted_bytes"],
+        "ballooned_bytes": balloon["inflated_bytes"],
+        "released_bytes": outcome.released[1],
+        "blocks_by_size_bytes": reports["blocks_by_size_bytes"],
+        **_after_report(scenario, outcome.allocator),
     }
 
 

@@ -12,25 +12,9 @@ from collections.abc import Generator
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
 from emulator.virtio.features import QueueRole
-from guest_model.reporting.policy import Batch, PolicySettings, ReportingPolicy
+from guest_model.reporting.policy import Batch, ReportingPolicy
 from guest_model.reporting.registry import find
 from guest_model.reporting.timer_wheel import Jiffies
-
-
-def policy_of(machine: Machine) -> ReportingPolicy:
-    """The scenario's policy on the machine's allocator."""
-    reporting = machine.scenario.reporting
-    settings = PolicySettings(
-        order=reporting.order,
-        top_order=machine.allocator.config.top_order,
-        capacity=machine.driver.capacity,
-        budget_divisor=reporting.budget_divisor,
-        delay_ns=reporting.delay_ns,
-        kernel=machine.scenario.guest.kernel,
-        options=reporting.options,
-    )
-    policy: ReportingPolicy = find(reporting.policy)(machine.allocator, settings)
-    return policy
 
 
 class ReportingWorker:
@@ -49,7 +33,8 @@ class ReportingWorker:
         """Blocks that are with the device now."""
         self._machine = machine
         self._queue = queue
-        self._policy = policy_of(machine)
+        policy = find(scenario.reporting.policy)
+        self._policy: ReportingPolicy = policy(machine.allocator, machine.policy_settings())
         self._jiffies = jiffies or Jiffies(scenario.guest.hz)
         self._delay = self._jiffies.delay(scenario.reporting.delay_ns)
         guest, host = machine.profile.guest, machine.profile.host

@@ -89,9 +89,12 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
         }
         task->view.failures++;
         spend(cpu, task, alloc_cost(v, op->flags & FPR_OP_FAULTED, 0), 0);
+        task->failed_done = task->done;
+        task->failed_pieces = task->pieces;
         task->position++;
         task->done = task->pieces = 0;
         stop->reason = FPR_STOP_FAILED;
+        stop->order = order;
         return FPR_OK;
     }
     if (status)
@@ -132,6 +135,8 @@ static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_inde
     owner->pages -= (uint64_t)1 << order;
     status =
         fpr_free(v->allocator, cpu_index, pfn, order, op->flags & FPR_OP_COLD ? FPR_FREE_COLD : 0);
+    if (!status && v->port.release)
+        status = v->port.release(v->port.host, pfn, (uint64_t)1 << order, cpu->clock_ns);
     if (status)
         return status;
     spend(cpu, task, grown(v, is_huge(order) ? costs->free_thp_ns : costs->free_4k_ns, 0), 0);

@@ -64,6 +64,7 @@ enum fpr_stop_reason {
 
 struct fpr_vcpu_stop {
     uint32_t reason, cpu, task;
+    uint32_t order; /* of the block that could not be had, with FPR_STOP_FAILED */
     uint64_t now_ns;
 };
 
@@ -102,6 +103,9 @@ int fpr_vcpus_refill(struct fpr_vcpus *vcpus, uint32_t task, const struct fpr_op
 /* The same for a task in the middle of its chunk, which wakes it if it sleeps. */
 int fpr_vcpus_interrupt(struct fpr_vcpus *vcpus, uint32_t task, uint64_t now_ns,
                         const struct fpr_op *ops, uint64_t length);
+/* After FPR_STOP_FAILED, before anything else is done with the task: go on with the operation that
+ * failed as if it had not. FPR_BAD_ARGUMENT: it has not. */
+int fpr_vcpus_retry(struct fpr_vcpus *vcpus, uint32_t task);
 /* Run until an operation would start at `horizon_ns` or later, or until Python is needed. */
 int fpr_vcpus_run(struct fpr_vcpus *vcpus, uint64_t horizon_ns, struct fpr_vcpu_stop *stop);
 /* Something that is no task, such as the reporting worker, takes a vCPU for a while. */

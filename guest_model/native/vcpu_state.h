@@ -22,12 +22,14 @@ struct fpr_owner {
 struct fpr_task {
     const struct fpr_op *ops;
     uint64_t length, position;
-    uint64_t done;    /* of the current operation's count */
-    uint32_t pieces;  /* single pages still to come in place of a huge block */
-    uint32_t cursor;  /* next block of an FPR_OP_TOUCH under way */
-    uint64_t freed;   /* of its owner when that began: another task may free blocks meanwhile */
-    uint32_t next;    /* task after this one on its vCPU, circular */
-    uint64_t wake_ns; /* not runnable before */
+    uint64_t done;        /* of the current operation's count */
+    uint32_t pieces;      /* single pages still to come in place of a huge block */
+    uint32_t cursor;      /* next block of an FPR_OP_TOUCH under way */
+    uint64_t freed;       /* of its owner when that began: another task may free blocks meanwhile */
+    uint32_t next;        /* task after this one on its vCPU, circular */
+    uint64_t wake_ns;     /* not runnable before */
+    uint64_t failed_done; /* `done` and `pieces` of the operation that failed last */
+    uint32_t failed_pieces;
     struct fpr_task_view view;
 };
 

@@ -28,6 +28,7 @@ __all__ = [
     "Option",
     "OptionValue",
     "PolicySettings",
+    "Refusal",
     "ReportingPolicy",
     "Runs",
     "State",
@@ -81,6 +82,7 @@ class PolicySettings:
     """Smallest block to report, as a power of two of pages."""
     top_order: int = 10
     """Largest block of the allocator."""
+    pageblock_order: int = 9
     capacity: int = 32
     """Blocks in one batch, at most: what the driver registered."""
     budget_divisor: int = 16
@@ -98,6 +100,15 @@ class PolicySettings:
     def text(self, policy: type[Described], name: str) -> str:
         """An option that is a word, or its default."""
         return str(self.options.get(name, policy.options[name].default))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Settings that a policy cannot have: of which field, what is wrong, what to write instead."""
+
+    field: str
+    what: str
+    instead: str
 
 
 class Notify(Protocol):
@@ -130,8 +141,15 @@ class Described(Protocol):
     default_order: ClassVar[int | None] = None
     """None: the guest's page block order."""
     options: ClassVar[Mapping[str, Option]] = {}
+    """An option `ring_size` is the number of descriptors of each of the device's queues, 0 for as
+    many as are needed; an option `version` is the Linux version of the guest's driver."""
     features: ClassVar[int] = int(Feature.PAGE_REPORTING)
     """Feature bits of the balloon device that it stands on."""
+
+    @classmethod
+    def refuse(cls, settings: PolicySettings) -> Refusal | None:
+        """What of these settings it cannot have, if anything."""
+        return None
 
 
 class ReportingPolicy(Described, Protocol):

@@ -7,6 +7,7 @@ brings is named by its path, `package.module:Class`.
 from __future__ import annotations
 
 import importlib
+import inspect
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -19,6 +20,9 @@ BUILT_IN = {
     "mainline": "guest_model.reporting.mainline:MainlinePolicy",
     "boundary": "guest_model.reporting.boundary:BoundaryPolicy",
     "bitmap": "guest_model.reporting.bitmap:BitmapPolicy",
+    "hinting": "guest_model.reporting.hinting:HintingPolicy",
+    "balloon": "guest_model.reporting.balloon:BalloonPolicy",
+    "oracle": "guest_model.reporting.oracle:Oracle",
     "none": "guest_model.reporting.none:NoReporting",
 }
 """These names are this project's: an entry point of the same name is not looked at."""
@@ -37,6 +41,7 @@ _ATTRIBUTES = (
     "default_order",
     "options",
     "features",
+    "refuse",
 )
 
 
@@ -107,7 +112,7 @@ def _checked(found: Any, who: str) -> type[Any]:
     policy: Any = found
     for name in _ATTRIBUTES:
         if not hasattr(policy, name):
-            setattr(policy, name, getattr(Described, name))
+            setattr(policy, name, inspect.getattr_static(Described, name))
     if not isinstance(policy.runs, Runs):
         raise PolicyError(f"{who}: `runs` is no Runs", "see docs/policies.md")
     protocol, methods = _METHODS[policy.runs]
