@@ -23,6 +23,7 @@ COMMANDS = {
     "linux": "Run a scenario's workload on a real Linux kernel.",
     "truth": "Run a scenario on the model and on a real kernel, and compare.",
     "serve": "Serve the balloon device to real guests over vhost-user.",
+    "policies": "List the reporting policies, with their options.",
     "validate": "Check scenario files and name every mistake in them.",
     "schema": "Print the JSON Schema of scenario files, for editors.",
     "doctor": "Say what this machine can do, and what to install for the rest.",

@@ -29,7 +29,7 @@ from emulator.scenario.workloads import MAX_DURATION_NS
 from guest_model.reporting.policy import Option, OptionValue
 from guest_model.reporting.registry import BUILT_IN, PolicyError, UnknownPolicyError, find
 
-__all__ = ["TOP_ORDER", "Reporting", "with_order"]
+__all__ = ["TOP_ORDER", "Reporting", "as_written", "with_order", "written_name"]
 
 TOP_ORDER = 10
 """The largest block of the buddy allocator on x86-64: 4 MiB."""
@@ -57,10 +57,16 @@ PolicyName = Annotated[
 """YAML: a policy's name, or `package.module:Class`; attribute: the same, which can be found."""
 
 
-def _written_name(name: str) -> str:
+def written_name(name: str) -> str:
     """What a scenario calls an option: the unit is in the value."""
     stem, _, unit = name.rpartition("_")
     return stem if unit in _UNITS else name
+
+
+def as_written(name: str, value: OptionValue) -> OptionValue:
+    """The value of an option as a scenario has it, with its unit."""
+    _, text = _UNITS.get(name.rpartition("_")[2], (None, None))
+    return value if text is None else text(int(value))
 
 
 def _option(key: str, name: str, option: Option, value: Any) -> OptionValue:
@@ -154,7 +160,7 @@ class Reporting(Part):
         known = _default(info.data.get("policy"), "options")
         if not isinstance(written_options, Mapping) or known is None:
             return written_options
-        by_key = {_written_name(name): name for name in known}
+        by_key = {written_name(name): name for name in known}
         values = {name: option.default for name, option in known.items()}
         for key, value in written_options.items():
             if key not in by_key:
@@ -167,8 +173,4 @@ class Reporting(Part):
 
     @field_serializer("options", when_used="json")
     def _as_written(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        written_options = {}
-        for name, value in options.items():
-            _, text = _UNITS.get(name.rpartition("_")[2], (None, None))
-            written_options[_written_name(name)] = value if text is None else text(value)
-        return written_options
+        return {written_name(name): as_written(name, value) for name, value in options.items()}

@@ -1,8 +1,9 @@
 """A run and its control, side by side: the control is a process of its own.
 
-The child reads a pickled scenario from its standard input, and writes pickled messages to its
-standard output: ("progress", ns), and at last ("outcome", Outcome) or ("error", exception). It ends
-early when its standard input is closed, so that it never outlives its parent.
+The child reads where to look for modules (a policy may be anybody's) and a pickled scenario from
+its standard input, and writes pickled messages to its standard output: ("progress", ns), and at
+last ("outcome", Outcome) or ("error", exception). It ends early when its standard input is closed,
+so that it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class _Child:
             start_new_session=True,  # Ctrl-C is the parent's matter
         )
         assert self._process.stdin is not None
+        pickle.dump(sys.path, self._process.stdin)
         pickle.dump(scenario, self._process.stdin)
         self._process.stdin.flush()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -137,6 +139,7 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    sys.path = pickle.load(sys.stdin.buffer)
     scenario: Scenario = pickle.load(sys.stdin.buffer)
 
     def send(kind: str, value: object) -> None:

@@ -23,8 +23,8 @@ def test_a_round_of_hints_frees_what_is_free_and_gives_it_back_to_the_guest():
     assert reporting["blocks"] * 4 * MIB == reporting["bytes"]
     assert reporting["reported_bytes"] == 0
     assert hints["stale_hints"] == 0
-    assert summary["host"]["discarded_bytes"] > 300 * MIB
-    assert summary["host"]["rss_bytes_end"] < 150 * MIB
+    assert summary["host"]["discarded_bytes"] > 250 * MIB
+    assert summary["host"]["rss_bytes_end"] < summary["host"]["rss_bytes_peak"] - 100 * MIB
     assert 0 < reporting["worker_ns"] == summary["cost"]["worker_ns"]
 
 
