@@ -3,6 +3,7 @@ of reporting checked after each step."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -179,5 +180,5 @@ class PolicyRig:
     @staticmethod
     def _check_apart(places: dict[str, list[Block]]) -> None:
         blocks = sorted((pfn, order, name) for name, each in places.items() for pfn, order in each)
-        for (pfn, order, name), (after, _, other) in zip(blocks, blocks[1:], strict=False):
+        for (pfn, order, name), (after, _, other) in itertools.pairwise(blocks):
             assert pfn + (1 << order) <= after, f"{pfn:#x} is {name} and {other} at once"

@@ -97,8 +97,11 @@ def simulate(
     ) as machine:
         machine.device.reporting.observer = observer
         run = _Run(machine, tasks_of, runs=runs, state=state)
-        run.go(progress, stopped)
-        return run.outcome()
+        try:
+            run.go(progress, stopped)
+            return run.outcome()
+        finally:
+            run.stop()
 
 
 class _Run:
@@ -173,6 +176,11 @@ class _Run:
             self._fallbacks = fallbacks
             end_boosts(self.machine.allocator)
         self.queue.at(now_ns + KSWAPD_INTERVAL_NS, self._run_kswapd)
+
+    def stop(self) -> None:
+        """Before the machine goes: a pass holds blocks of its allocator."""
+        if self.worker is not None:
+            self.worker.stop()
 
     def outcome(self) -> Outcome:
         """Collect what was found; every invariant of the allocator must hold."""

@@ -53,6 +53,13 @@ class ReportingWorker:
         self._policy.register()
         self._set_timer(now_ns)
 
+    def stop(self) -> None:
+        """The run is over, maybe in the middle of a pass: nothing may go on by itself later."""
+        if self._pass is not None:
+            self._pass.close()
+            self._pass = None
+        self._policy.unregister()
+
     def notice(self, cpu: int, now_ns: int) -> None:
         """The allocator's hook was raised on a vCPU: the work is queued there."""
         if self._policy.take_notice():

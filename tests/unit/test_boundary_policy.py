@@ -213,3 +213,59 @@ def test_reported_blocks_stay_together(operations):
                     flags = [flagged for _, flagged in allocator.list_read(0, large, type_)]
                     assert flags == sorted(flags)
         allocator.validate()
+
+
+def test_start_up_requests_every_zone_and_shutdown_forgets_nothing_that_was_reported(guest):
+    """Registered: the zone is requested without any free. Shut down: no notice, marks and counts
+    stay, and the next activation goes on from them."""
+    allocator, lists, policy = guest
+    p = [block(number) for number in range(40)]
+    for pfn in p:
+        allocator.add_block(pfn, 10, M)
+    policy.register()
+    assert lists.notify.zones == 1
+    activate(policy)
+    policy.unregister()
+    assert (lists.notify.armed, lists.notify.high_water, lists.notify.zones) == (0, 0, 0)
+    for number in range(HIGH_WATER):
+        free_new(allocator, 100 + number)
+    assert not policy.take_notice()
+    assert lists.read(0, 10, M)[0] == 40
+    policy.register()
+    assert [len(batch) for batch in activate(policy)] == [16, 16]
+    assert lists.read(0, 10, M)[0] == 40 + HIGH_WATER
+    allocator.validate()
+
+
+def test_blocks_of_a_report_are_in_no_list_and_not_free(guest):
+    """Until they are drained; a shutdown in between puts them back unreported."""
+    allocator, lists, policy = guest
+    p = [block(number) for number in range(20)]
+    for pfn in p:
+        allocator.add_block(pfn, 10, M)
+    policy.register()
+    worker = policy.run_pass()
+    batch = next(worker)["pfn"].tolist()
+    assert listed(allocator) == p[:4]
+    assert allocator.zone(0).free_pages == 4 * SIZE
+    worker.close()
+    policy.unregister()
+    assert sorted(listed(allocator)) == p
+    assert batch == p[:3:-1]
+    assert lists.read(0, 10, M)[0] == 0
+    allocator.validate()
+
+
+def test_a_full_batch_that_empties_the_lists_is_followed_by_an_empty_fill(guest):
+    """Step 2 of the worker: only a fill that ran out clears the request."""
+    allocator, lists, policy = guest
+    for number in range(32):
+        allocator.add_block(block(number), 10, M)
+    policy.register()
+    worker = policy.run_pass()
+    next(worker)
+    worker.send(True)
+    assert lists.notify.zones == 1
+    with pytest.raises(StopIteration):
+        worker.send(True)
+    assert lists.notify.zones == 0
