@@ -43,6 +43,10 @@ def _row(label: str, text: str) -> str:
     return f"{label:<{_LABEL}}{text}".rstrip()
 
 
+WAYS = ("reported", "hinted", "ballooned", "released")
+"""How memory is given back, as `reporting.*_bytes` has it."""
+
+
 def _headline(summary: Summary) -> str:
     guest = summary["guest"]
     text = (
@@ -59,8 +63,10 @@ def _headline(summary: Summary) -> str:
 
 def _given_back(summary: Summary) -> Iterator[str]:
     reporting, host = summary["reporting"], summary["host"]
+    ways = [way for way in WAYS if reporting.get(f"{way}_bytes") == reporting["bytes"]]
+    way = ways[0] if ways else "told"
     yield _row(
-        "reported",
+        way,
         f"{size(reporting['bytes'])} in {plural(reporting['blocks'], 'block')}, "
         f"{plural(reporting['batches'], 'batch', 'batches')}, "
         f"{plural(reporting['passes'], 'pass', 'passes')}",
@@ -68,7 +74,7 @@ def _given_back(summary: Summary) -> Iterator[str]:
     yield _row(
         "given back",
         f"{size(host['discarded_bytes'])} that were resident "
-        f"({size(host['already_free_bytes'])} of what was reported were not)",
+        f"({size(host['already_free_bytes'])} of what was {way} were not)",
     )
     if reporting["reallocated_blocks"]:
         blocks = plural(reporting["reallocated_blocks"], "reported block")
