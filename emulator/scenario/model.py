@@ -25,7 +25,7 @@ from pydantic import (
 from emulator.scenario.errors import did_you_mean
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
 from emulator.scenario.metrics import known_metric
-from emulator.scenario.reporting import TOP_ORDER, Reporting, with_order
+from emulator.scenario.reporting import TOP_ORDER, Reporting, check_policy, with_order
 from emulator.scenario.units import (
     GIB,
     KIB,
@@ -39,8 +39,6 @@ from emulator.scenario.units import (
     shown,
 )
 from emulator.scenario.workloads import MAX_DURATION_NS, Workload
-from guest_model.reporting.policy import PolicySettings, Runs
-from guest_model.reporting.registry import find
 from host_model.costs import PROFILES, profile_names
 
 MAX_VCPUS = 1024
@@ -52,7 +50,6 @@ MAX_PARALLEL = 256
 MIN_PCP_HIGH_FRACTION = 8
 REAL_GUEST: dict[str, Any] = {"vcpus": 1, "hz": 100, "pageblock_order": TOP_ORDER, "thp": False}
 """What a User-mode Linux kernel is built with."""
-REAL_POLICIES = ("mainline", "none")
 REAL_MEMORY_BYTES = (128 * MIB, 8 * GIB)
 """Below, it does not boot; above, it takes more of this machine than a test of it should."""
 SWIOTLB_BYTES = 64 * MIB
@@ -452,31 +449,11 @@ class Scenario(Part):
 
     @model_validator(mode="after")
     def _policy_can_be(self) -> Scenario:
-        policy, name = find(self.reporting.policy), self.reporting.policy
-        simulated = self.host.backing.kind == "simulated"
-        if policy.runs is Runs.AT_FREE and not (simulated and self.guest.kind == "model"):
-            what = f"{name} is no policy that a real guest or host could have"
-            raise mistake(what, "use a simulated backing and guest", ("reporting", "policy"))
-        if self.guest.kind == "linux" and name not in REAL_POLICIES:
-            what = f"a real guest has no policy {name}"
-            raise mistake(what, "write mainline or none", ("reporting", "policy"))
-        refusal = policy.refuse(policy_settings(self.guest, self.reporting))
-        if refusal is not None:
-            raise mistake(refusal.what, refusal.instead, ("reporting", refusal.field))
+        guest = self.guest
+        check_policy(
+            self.reporting,
+            self.reporting.settings(guest.pageblock_order, guest.kernel),
+            real_guest=guest.kind == "linux",
+            real_host=self.host.backing.kind != "simulated",
+        )
         return self
-
-
-def policy_settings(
-    guest: Guest, reporting: Reporting, *, capacity: int | None = None
-) -> PolicySettings:
-    """What the policy of a scenario is created with; `capacity`: what its driver has room for."""
-    return PolicySettings(
-        order=reporting.order,
-        top_order=TOP_ORDER,
-        pageblock_order=guest.pageblock_order,
-        capacity=reporting.capacity if capacity is None else capacity,
-        budget_divisor=reporting.budget_divisor,
-        delay_ns=reporting.delay_ns,
-        kernel=guest.kernel,
-        options=reporting.options,
-    )

@@ -26,13 +26,15 @@ from emulator.scenario.units import (
     shown,
 )
 from emulator.scenario.workloads import MAX_DURATION_NS
-from guest_model.reporting.policy import Option, OptionValue
+from guest_model.reporting.policy import Option, OptionValue, PolicySettings, Runs
 from guest_model.reporting.registry import BUILT_IN, PolicyError, UnknownPolicyError, find
 
-__all__ = ["TOP_ORDER", "Reporting", "as_written", "with_order", "written_name"]
+__all__ = ["TOP_ORDER", "Reporting", "as_written", "check_policy", "with_order", "written_name"]
 
 TOP_ORDER = 10
 """The largest block of the buddy allocator on x86-64: 4 MiB."""
+REAL_POLICIES = ("mainline", "none")
+"""What a real kernel can do."""
 _UNITS = {"ns": (parse_duration, format_duration), "bytes": (parse_size, format_size)}
 
 
@@ -174,3 +176,34 @@ class Reporting(Part):
     @field_serializer("options", when_used="json")
     def _as_written(self, options: Mapping[str, Any]) -> dict[str, Any]:
         return {written_name(name): as_written(name, value) for name, value in options.items()}
+
+    def settings(
+        self, pageblock_order: int, kernel: str, *, capacity: int | None = None
+    ) -> PolicySettings:
+        """What the policy is created with; `capacity`: what its driver has room for."""
+        return PolicySettings(
+            order=self.order,
+            top_order=TOP_ORDER,
+            pageblock_order=pageblock_order,
+            capacity=self.capacity if capacity is None else capacity,
+            budget_divisor=self.budget_divisor,
+            delay_ns=self.delay_ns,
+            kernel=kernel,
+            options=self.options,
+        )
+
+
+def check_policy(
+    reporting: Reporting, settings: PolicySettings, *, real_guest: bool, real_host: bool
+) -> None:
+    """A mistake where this guest, this host or these settings cannot have the policy."""
+    name, policy = reporting.policy, find(reporting.policy)
+    if policy.runs is Runs.AT_FREE and (real_guest or real_host):
+        what = f"{name} is no policy that a real guest or host could have"
+        raise mistake(what, "use a simulated backing and guest", ("reporting", "policy"))
+    if real_guest and name not in REAL_POLICIES:
+        what = f"a real guest has no policy {name}"
+        raise mistake(what, "write mainline or none", ("reporting", "policy"))
+    refusal = policy.refuse(settings)
+    if refusal is not None:
+        raise mistake(refusal.what, refusal.instead, ("reporting", refusal.field))

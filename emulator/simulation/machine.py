@@ -11,7 +11,7 @@ from emulator.inputs.guest_state import GuestState
 from emulator.native import NativeError, ffi, lib
 from emulator.native.histogram import Histogram
 from emulator.native.random import Random
-from emulator.scenario.model import Guest, Scenario, policy_settings
+from emulator.scenario.model import Guest, Scenario
 from emulator.simulation.backings import create_backing
 from emulator.simulation.real_start import RING_PFN, allocator_of, memory_map_of, populate
 from emulator.simulation.statistics import read_statistics
@@ -204,8 +204,10 @@ class Machine:
 
     def policy_settings(self) -> PolicySettings:
         """What the scenario's policy is created with, now that the driver is there."""
-        scenario = self.scenario
-        return policy_settings(scenario.guest, scenario.reporting, capacity=self.driver.capacity)
+        guest, capacity = self.scenario.guest, self.driver.capacity
+        return self.scenario.reporting.settings(
+            guest.pageblock_order, guest.kernel, capacity=capacity
+        )
 
     def _allocate_ring(self, size_bytes: int) -> int:
         """Memory of the guest's kernel for a virtqueue, as its driver would take it."""

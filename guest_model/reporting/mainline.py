@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from guest_model.reporting.policy import (
     State,
     hand_over,
 )
-from guest_model.reporting.versions import VERSIONS, OrderRule, ReportingVersion, version_of
+from guest_model.reporting.versions import OPTIONS, order_of, refusal
 
 
 class MainlinePolicy(ReportingPolicy):
@@ -32,57 +32,12 @@ class MainlinePolicy(ReportingPolicy):
         "Linux since 5.7: two seconds after a large block was freed, a sixteenth of each list."
     )
 
-    options: ClassVar[dict[str, Option]] = {
-        "version": Option(
-            "guest", "the Linux release whose reporting it is", choices=("guest", *VERSIONS)
-        ),
-        "order_set": Option(
-            "running",
-            "when page_reporting_order was set: while it ran, at boot, or never",
-            choices=("running", "boot", "never"),
-        ),
-        "driver_order": Option(
-            -1, "the order that the driver asks for; -1: none", minimum=-1, maximum=10
-        ),
-        "ring_size": Option(
-            0, "descriptors of the reporting ring; 0: enough", minimum=0, maximum=1024
-        ),
-    }
+    options: ClassVar[Mapping[str, Option]] = OPTIONS
 
     @classmethod
     def refuse(cls, settings: PolicySettings) -> Refusal | None:
-        """Before 5.14 there is one order; a ring has a power of two of descriptors."""
-        version, size = cls.version(settings), settings.integer(MainlinePolicy, "ring_size")
-        fixed = version.order_rule is OrderRule.CONSTANT
-        if fixed and settings.order != settings.pageblock_order:
-            what = f"Linux {version.name} reports order {settings.pageblock_order} and no other"
-            return Refusal("order", what, "leave it out, or take a later version")
-        if size & (size - 1):
-            return Refusal("options", f"a ring of {size} descriptors", "write a power of two")
-        if 0 < size < settings.capacity and version.small_ring_fails:
-            what = f"Linux {version.name} refuses a ring of {size} for batches of"
-            return Refusal("options", f"{what} {settings.capacity}", "take version '7.2', or more")
-        return None
-
-    @classmethod
-    def version(cls, settings: PolicySettings) -> ReportingVersion:
-        """The release whose rules hold."""
-        name = settings.text(MainlinePolicy, "version")
-        return version_of(settings.kernel if name == "guest" else name)
-
-    @classmethod
-    def _registered_order(cls, settings: PolicySettings) -> int:
-        how, asked = (
-            settings.text(MainlinePolicy, "order_set"),
-            settings.integer(MainlinePolicy, "driver_order"),
-        )
-        if how == "running":
-            return settings.order
-        return cls.version(settings).registered_order(
-            settings.pageblock_order,
-            parameter=settings.order if how == "boot" else None,
-            driver=None if asked < 0 else asked,
-        )
+        """What the release cannot have."""
+        return refusal(settings)
 
     def __init__(self, lists: FreeLists, settings: PolicySettings) -> None:
         self.lists = lists
@@ -92,7 +47,7 @@ class MainlinePolicy(ReportingPolicy):
         self.state = State.IDLE
         self._entries: list[Batch] = []
         self._free_entries = self.capacity
-        self.order = self._registered_order(settings)
+        self.order = order_of(settings)
 
     @property
     def order(self) -> int:

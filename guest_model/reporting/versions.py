@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-__all__ = ["NEWEST", "VERSIONS", "OrderRule", "ReportingVersion", "version_of"]
+from guest_model.reporting.policy import Option, PolicySettings, Refusal
+
+__all__ = [
+    "NEWEST",
+    "OPTIONS",
+    "VERSIONS",
+    "OrderRule",
+    "ReportingVersion",
+    "order_of",
+    "refusal",
+    "version_of",
+]
 
 
 class OrderRule(Enum):
@@ -67,3 +78,53 @@ def version_of(kernel: str) -> ReportingVersion:
 
 def _numbers(release: str) -> tuple[int, ...]:
     return tuple(int(part) for part in release.split("."))
+
+
+OPTIONS: Final = {
+    "version": Option(
+        "guest", "the Linux release whose reporting it is", choices=("guest", *VERSIONS)
+    ),
+    "order_set": Option(
+        "running",
+        "when page_reporting_order was set: while it ran, at boot, or never",
+        choices=("running", "boot", "never"),
+    ),
+    "driver_order": Option(
+        -1, "the order that the driver asks for; -1: none", minimum=-1, maximum=10
+    ),
+    "ring_size": Option(0, "descriptors of the reporting ring; 0: enough", minimum=0, maximum=1024),
+}
+"""What `mainline` has of its own."""
+
+
+def _in_force(settings: PolicySettings) -> ReportingVersion:
+    name = str(settings.options.get("version", "guest"))
+    return version_of(settings.kernel if name == "guest" else name)
+
+
+def order_of(settings: PolicySettings) -> int:
+    """The order that these settings of `mainline` come to."""
+    how = settings.options.get("order_set", "running")
+    asked = int(settings.options.get("driver_order", -1))
+    if how == "running":
+        return settings.order
+    return _in_force(settings).registered_order(
+        settings.pageblock_order,
+        parameter=settings.order if how == "boot" else None,
+        driver=None if asked < 0 else asked,
+    )
+
+
+def refusal(settings: PolicySettings) -> Refusal | None:
+    """Before 5.14 there is one order; a ring has a power of two of descriptors, and before 7.2
+    room for a batch."""
+    version, size = _in_force(settings), int(settings.options.get("ring_size", 0))
+    if version.order_rule is OrderRule.CONSTANT and settings.order != settings.pageblock_order:
+        what = f"Linux {version.name} reports order {settings.pageblock_order} and no other"
+        return Refusal("order", what, "leave it out, or take a later version")
+    if size & (size - 1):
+        return Refusal("options", f"a ring of {size} descriptors", "write a power of two")
+    if 0 < size < settings.capacity and version.small_ring_fails:
+        what = f"Linux {version.name} refuses a ring of {size} for batches of {settings.capacity}"
+        return Refusal("options", what, "take version '7.2', or more")
+    return None

@@ -78,3 +78,20 @@ def test_a_whole_command_runs_it_and_its_control(tmp_path):
     summary = json.loads(done.stdout)
     assert summary["complete"]
     assert summary["overhead"]["saved_byte_seconds"] > 0
+
+
+def test_the_list_shows_it_and_says_what_is_broken():
+    """All of it, on standard output; a package that cannot be imported is worth exit code 2."""
+    done = subprocess.run(
+        [FPR, "policies", "--json"],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    found = {each["name"]: each for each in json.loads(done.stdout)["policies"]}
+    assert done.returncode == 2
+    assert "No module named 'fpr_lost'" in found["lost"]["error"]
+    assert found["patient"]["options"][0]["default"] == "64MiB"
+    assert not found["patient"]["built_in"]
+    assert found["mainline"]["built_in"]
