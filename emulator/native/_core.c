@@ -594,6 +594,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/report.h"
 #include "emulator/native/balloon.h"
 #include "guest_model/native/block.h"
+#include "guest_model/native/rules.h"
 #include "guest_model/native/allocator.h"
 #include "guest_model/native/boundary.h"
 #include "guest_model/native/replay.h"
@@ -611,7 +612,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 661), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 659), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -619,14 +620,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 723), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 726), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 677), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 679), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 680), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 682), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -637,7 +638,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 706), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -645,14 +646,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 729), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 763), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 732), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 766), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 712), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 714), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -660,9 +661,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 763), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 766), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 711), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -671,7 +672,7 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 737), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 740), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -679,7 +680,7 @@ static void *_cffi_types[] = {
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 68 */ _CFFI_OP(_CFFI_OP_POINTER, 680), // struct fpr_block *
+/* 68 */ _CFFI_OP(_CFFI_OP_POINTER, 682), // struct fpr_block *
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
@@ -744,14 +745,14 @@ static void *_cffi_types[] = {
 /* 130 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 131 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 132 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 677), // struct fpr_allocator const *
-/* 134 */ _CFFI_OP(_CFFI_OP_POINTER, 660), // char *
+/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 679), // struct fpr_allocator const *
+/* 134 */ _CFFI_OP(_CFFI_OP_POINTER, 658), // char *
 /* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 138 */ _CFFI_OP(_CFFI_OP_NOOP, 133),
 /* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 738), // struct fpr_zone_state *
+/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 741), // struct fpr_zone_state *
 /* 141 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 143 */ _CFFI_OP(_CFFI_OP_NOOP, 133),
@@ -776,7 +777,7 @@ static void *_cffi_types[] = {
 /* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 68),
 /* 163 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 164 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 165 */ _CFFI_OP(_CFFI_OP_POINTER, 678), // struct fpr_allocator_config const *
+/* 165 */ _CFFI_OP(_CFFI_OP_POINTER, 680), // struct fpr_allocator_config const *
 /* 166 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -784,34 +785,34 @@ static void *_cffi_types[] = {
 /* 170 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 171 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 172 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 722), // struct fpr_segment *
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // struct fpr_segment *
 /* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 688), // struct fpr_guest_memory const *
-/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 681), // struct fpr_chain const *
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // struct fpr_report_cursor *
+/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 690), // struct fpr_guest_memory const *
+/* 177 */ _CFFI_OP(_CFFI_OP_POINTER, 683), // struct fpr_chain const *
+/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 718), // struct fpr_report_cursor *
 /* 179 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 180 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 694), // struct fpr_message_account *
+/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 696), // struct fpr_message_account *
 /* 183 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 185 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
 /* 186 */ _CFFI_OP(_CFFI_OP_NOOP, 177),
-/* 187 */ _CFFI_OP(_CFFI_OP_POINTER, 717), // struct fpr_report_rules const *
+/* 187 */ _CFFI_OP(_CFFI_OP_POINTER, 719), // struct fpr_report_rules const *
 /* 188 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 189 */ _CFFI_OP(_CFFI_OP_POINTER, 706), // struct fpr_range *
+/* 189 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct fpr_range *
 /* 190 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 715), // struct fpr_report_account *
+/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 717), // struct fpr_report_account *
 /* 194 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 196 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
-/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 703), // struct fpr_page_set *
+/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 705), // struct fpr_page_set *
 /* 198 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
 /* 199 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 679), // struct fpr_balloon_account *
+/* 200 */ _CFFI_OP(_CFFI_OP_POINTER, 681), // struct fpr_balloon_account *
 /* 201 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 202 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 203 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
@@ -847,33 +848,33 @@ static void *_cffi_types[] = {
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 234 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
 /* 235 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 766), // void *
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 769), // void *
 /* 237 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 238 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 239 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 240 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
 /* 241 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 766), // void const *
+/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 769), // void const *
 /* 243 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 244 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 245 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 690), // struct fpr_host_costs const *
+/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 692), // struct fpr_host_costs const *
 /* 247 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 249 */ _CFFI_OP(_CFFI_OP_POINTER, 699), // struct fpr_packed_driver *
+/* 249 */ _CFFI_OP(_CFFI_OP_POINTER, 701), // struct fpr_packed_driver *
 /* 250 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 251 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 252 */ _CFFI_OP(_CFFI_OP_NOOP, 249),
 /* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
-/* 254 */ _CFFI_OP(_CFFI_OP_POINTER, 721), // struct fpr_ring_layout const *
-/* 255 */ _CFFI_OP(_CFFI_OP_POINTER, 686), // struct fpr_driver_slot *
+/* 254 */ _CFFI_OP(_CFFI_OP_POINTER, 723), // struct fpr_ring_layout const *
+/* 255 */ _CFFI_OP(_CFFI_OP_POINTER, 688), // struct fpr_driver_slot *
 /* 256 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 257 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 249),
-/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 722), // struct fpr_segment const *
+/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // struct fpr_segment const *
 /* 263 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -887,7 +888,7 @@ static void *_cffi_types[] = {
 /* 273 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 275 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 276 */ _CFFI_OP(_CFFI_OP_POINTER, 702), // struct fpr_packed_ring *
+/* 276 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // struct fpr_packed_ring *
 /* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
 /* 279 */ _CFFI_OP(_CFFI_OP_NOOP, 276),
@@ -896,7 +897,7 @@ static void *_cffi_types[] = {
 /* 282 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 283 */ _CFFI_OP(_CFFI_OP_NOOP, 276),
 /* 284 */ _CFFI_OP(_CFFI_OP_NOOP, 176),
-/* 285 */ _CFFI_OP(_CFFI_OP_POINTER, 681), // struct fpr_chain *
+/* 285 */ _CFFI_OP(_CFFI_OP_POINTER, 683), // struct fpr_chain *
 /* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 287 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
 /* 288 */ _CFFI_OP(_CFFI_OP_NOOP, 276),
@@ -914,19 +915,19 @@ static void *_cffi_types[] = {
 /* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 302 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 303 */ _CFFI_OP(_CFFI_OP_POINTER, 702), // struct fpr_packed_ring const *
+/* 303 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // struct fpr_packed_ring const *
 /* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
 /* 306 */ _CFFI_OP(_CFFI_OP_NOOP, 303),
 /* 307 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 308 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 310 */ _CFFI_OP(_CFFI_OP_POINTER, 707), // struct fpr_real_memory *
+/* 310 */ _CFFI_OP(_CFFI_OP_POINTER, 709), // struct fpr_real_memory *
 /* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
 /* 312 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 313 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 315 */ _CFFI_OP(_CFFI_OP_POINTER, 685), // struct fpr_discard_outcome *
+/* 315 */ _CFFI_OP(_CFFI_OP_POINTER, 687), // struct fpr_discard_outcome *
 /* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
 /* 318 */ _CFFI_OP(_CFFI_OP_NOOP, 310),
@@ -941,16 +942,16 @@ static void *_cffi_types[] = {
 /* 327 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 329 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 707), // struct fpr_real_memory const *
+/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 709), // struct fpr_real_memory const *
 /* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 333 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct fpr_real_memory_config const *
-/* 334 */ _CFFI_OP(_CFFI_OP_POINTER, 693), // struct fpr_memory_region const *
+/* 333 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_real_memory_config const *
+/* 334 */ _CFFI_OP(_CFFI_OP_POINTER, 695), // struct fpr_memory_region const *
 /* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 336 */ _CFFI_OP(_CFFI_OP_POINTER, 310), // struct fpr_real_memory * *
 /* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 339 */ _CFFI_OP(_CFFI_OP_POINTER, 718), // struct fpr_residency *
+/* 339 */ _CFFI_OP(_CFFI_OP_POINTER, 720), // struct fpr_residency *
 /* 340 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
 /* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -964,31 +965,31 @@ static void *_cffi_types[] = {
 /* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 351 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 353 */ _CFFI_OP(_CFFI_OP_POINTER, 718), // struct fpr_residency const *
+/* 353 */ _CFFI_OP(_CFFI_OP_POINTER, 720), // struct fpr_residency const *
 /* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 355 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 359 */ _CFFI_OP(_CFFI_OP_POINTER, 719), // struct fpr_residency_config const *
+/* 359 */ _CFFI_OP(_CFFI_OP_POINTER, 721), // struct fpr_residency_config const *
 /* 360 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
 /* 361 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 362 */ _CFFI_OP(_CFFI_OP_NOOP, 246),
 /* 363 */ _CFFI_OP(_CFFI_OP_POINTER, 339), // struct fpr_residency * *
 /* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 723), // struct fpr_shared_map const *
+/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 726), // struct fpr_shared_map const *
 /* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 369 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // struct fpr_signaller *
+/* 369 */ _CFFI_OP(_CFFI_OP_POINTER, 728), // struct fpr_signaller *
 /* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 372 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // struct fpr_signaller const *
+/* 372 */ _CFFI_OP(_CFFI_OP_POINTER, 728), // struct fpr_signaller const *
 /* 373 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 374 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 377 */ _CFFI_OP(_CFFI_OP_POINTER, 726), // struct fpr_split_driver *
+/* 377 */ _CFFI_OP(_CFFI_OP_POINTER, 729), // struct fpr_split_driver *
 /* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 377),
@@ -1015,7 +1016,7 @@ static void *_cffi_types[] = {
 /* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 404 */ _CFFI_OP(_CFFI_OP_POINTER, 727), // struct fpr_split_ring *
+/* 404 */ _CFFI_OP(_CFFI_OP_POINTER, 730), // struct fpr_split_ring *
 /* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 404),
@@ -1043,341 +1044,344 @@ static void *_cffi_types[] = {
 /* 429 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 432 */ _CFFI_OP(_CFFI_OP_POINTER, 727), // struct fpr_split_ring const *
+/* 432 */ _CFFI_OP(_CFFI_OP_POINTER, 730), // struct fpr_split_ring const *
 /* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
 /* 435 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
 /* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 440 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 441 */ _CFFI_OP(_CFFI_OP_POINTER, 731), // struct fpr_trace_op *
-/* 442 */ _CFFI_OP(_CFFI_OP_POINTER, 732), // struct fpr_trace_pairing *
-/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
-/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 440 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 443 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 444 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 447 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 448 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 449 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 450 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 457 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 458 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 447 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 448 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 734), // struct fpr_trace_op *
+/* 450 */ _CFFI_OP(_CFFI_OP_POINTER, 735), // struct fpr_trace_pairing *
+/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 452 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 453 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 454 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 455 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 165),
+/* 457 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 458 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 459 */ _CFFI_OP(_CFFI_OP_POINTER, 715), // struct fpr_replay_phase const *
 /* 460 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 461 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // struct fpr_replay_phase const *
-/* 462 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 463 */ _CFFI_OP(_CFFI_OP_POINTER, 714), // struct fpr_replay_unseen *
-/* 464 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 468 */ _CFFI_OP(_CFFI_OP_POINTER, 733), // struct fpr_trace_state *
-/* 469 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 470 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 471 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 472 */ _CFFI_OP(_CFFI_OP_POINTER, 729), // struct fpr_trace_event *
+/* 461 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // struct fpr_replay_unseen *
+/* 462 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 463 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 466 */ _CFFI_OP(_CFFI_OP_POINTER, 736), // struct fpr_trace_state *
+/* 467 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 468 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 469 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 732), // struct fpr_trace_event *
+/* 471 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 472 */ _CFFI_OP(_CFFI_OP_POINTER, 733), // struct fpr_trace_marker *
 /* 473 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 474 */ _CFFI_OP(_CFFI_OP_POINTER, 730), // struct fpr_trace_marker *
-/* 475 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 474 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 476 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 478 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 481 */ _CFFI_OP(_CFFI_OP_POINTER, 735), // struct fpr_vcpus *
-/* 482 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 483 */ _CFFI_OP(_CFFI_OP_POINTER, 697), // struct fpr_op const *
-/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
-/* 488 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 490 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
-/* 494 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 477 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 479 */ _CFFI_OP(_CFFI_OP_POINTER, 738), // struct fpr_vcpus *
+/* 480 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 481 */ _CFFI_OP(_CFFI_OP_POINTER, 699), // struct fpr_op const *
+/* 482 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 483 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 484 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 479),
+/* 486 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 487 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 488 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 479),
+/* 492 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 493 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
 /* 495 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 483),
-/* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 500 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
-/* 501 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 502 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 504 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 505 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
-/* 507 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 508 */ _CFFI_OP(_CFFI_OP_POINTER, 734), // struct fpr_vcpu_stop *
-/* 509 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 510 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 511 */ _CFFI_OP(_CFFI_OP_POINTER, 735), // struct fpr_vcpus const *
-/* 512 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 513 */ _CFFI_OP(_CFFI_OP_POINTER, 698), // struct fpr_owner_view *
-/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 511),
-/* 517 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 728), // struct fpr_task_view *
-/* 519 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 520 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 521 */ _CFFI_OP(_CFFI_OP_NOOP, 511),
-/* 522 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 479),
+/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 500 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 501 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 479),
+/* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 506 */ _CFFI_OP(_CFFI_OP_POINTER, 737), // struct fpr_vcpu_stop *
+/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 738), // struct fpr_vcpus const *
+/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 511 */ _CFFI_OP(_CFFI_OP_POINTER, 700), // struct fpr_owner_view *
+/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 509),
+/* 515 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 516 */ _CFFI_OP(_CFFI_OP_POINTER, 731), // struct fpr_task_view *
+/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 509),
+/* 520 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 521 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 522 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 523 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 524 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 528 */ _CFFI_OP(_CFFI_OP_POINTER, 736), // struct fpr_vcpus_config const *
-/* 529 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 530 */ _CFFI_OP(_CFFI_OP_POINTER, 692), // struct fpr_memory_port const *
-/* 531 */ _CFFI_OP(_CFFI_OP_POINTER, 689), // struct fpr_histogram *
-/* 532 */ _CFFI_OP(_CFFI_OP_POINTER, 481), // struct fpr_vcpus * *
-/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 535 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 524 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 739), // struct fpr_vcpus_config const *
+/* 527 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 528 */ _CFFI_OP(_CFFI_OP_POINTER, 694), // struct fpr_memory_port const *
+/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 691), // struct fpr_histogram *
+/* 530 */ _CFFI_OP(_CFFI_OP_POINTER, 479), // struct fpr_vcpus * *
+/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 532 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 533 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 534 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 536 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 538 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 540 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 541 */ _CFFI_OP(_CFFI_OP_NOOP, 236),
-/* 542 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 539 */ _CFFI_OP(_CFFI_OP_NOOP, 236),
+/* 540 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 541 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 542 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 543 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 544 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 545 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 546 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 547 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 548 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 549 */ _CFFI_OP(_CFFI_OP_FUNCTION, 683), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 550 */ _CFFI_OP(_CFFI_OP_NOOP, 133),
-/* 551 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 552 */ _CFFI_OP(_CFFI_OP_FUNCTION, 579), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 553 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
-/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 579), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 556 */ _CFFI_OP(_CFFI_OP_NOOP, 353),
-/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 558 */ _CFFI_OP(_CFFI_OP_FUNCTION, 695), // struct fpr_notify *()(struct fpr_allocator *)
-/* 559 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 560 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 561 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 562 */ _CFFI_OP(_CFFI_OP_NOOP, 133),
-/* 563 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 564 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
-/* 566 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 567 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 568 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 569 */ _CFFI_OP(_CFFI_OP_NOOP, 133),
-/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 571 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 572 */ _CFFI_OP(_CFFI_OP_POINTER, 682), // struct fpr_cost const *
-/* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 574 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 572),
-/* 576 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 578 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 579 */ _CFFI_OP(_CFFI_OP_POINTER, 689), // struct fpr_histogram const *
-/* 580 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 581 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 582 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 583 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 586 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 587 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 590 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
-/* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 593 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
-/* 594 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 595 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 596 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 597 */ _CFFI_OP(_CFFI_OP_NOOP, 353),
-/* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 600 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 602 */ _CFFI_OP(_CFFI_OP_FUNCTION, 236), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 603 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
-/* 604 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_allocator *)
-/* 607 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 531),
-/* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 579),
-/* 612 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 614 */ _CFFI_OP(_CFFI_OP_NOOP, 531),
-/* 615 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
-/* 616 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 617 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 619 */ _CFFI_OP(_CFFI_OP_NOOP, 531),
-/* 620 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 621 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 622 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 623 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 624 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 626 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_real_memory *)
-/* 629 */ _CFFI_OP(_CFFI_OP_NOOP, 310),
-/* 630 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 632 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
-/* 633 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 634 */ _CFFI_OP(_CFFI_OP_POINTER, 691), // struct fpr_host_counters *
-/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 636 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_residency *)
-/* 637 */ _CFFI_OP(_CFFI_OP_NOOP, 339),
-/* 638 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 640 */ _CFFI_OP(_CFFI_OP_NOOP, 353),
-/* 641 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 642 */ _CFFI_OP(_CFFI_OP_NOOP, 634),
-/* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_shared_map *)
-/* 645 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 646 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 647 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 648 */ _CFFI_OP(_CFFI_OP_POINTER, 724), // struct fpr_shared_region *
+/* 544 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 545 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 546 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 547 */ _CFFI_OP(_CFFI_OP_FUNCTION, 685), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 548 */ _CFFI_OP(_CFFI_OP_NOOP, 133),
+/* 549 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION, 577), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 551 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
+/* 552 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 553 */ _CFFI_OP(_CFFI_OP_FUNCTION, 577), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 554 */ _CFFI_OP(_CFFI_OP_NOOP, 353),
+/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 556 */ _CFFI_OP(_CFFI_OP_FUNCTION, 697), // struct fpr_notify *()(struct fpr_allocator *)
+/* 557 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 558 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 559 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 560 */ _CFFI_OP(_CFFI_OP_NOOP, 133),
+/* 561 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 563 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 564 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 567 */ _CFFI_OP(_CFFI_OP_NOOP, 133),
+/* 568 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 570 */ _CFFI_OP(_CFFI_OP_POINTER, 684), // struct fpr_cost const *
+/* 571 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 573 */ _CFFI_OP(_CFFI_OP_NOOP, 570),
+/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 575 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 577 */ _CFFI_OP(_CFFI_OP_POINTER, 691), // struct fpr_histogram const *
+/* 578 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 580 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 582 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 583 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 584 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 585 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 587 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 588 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
+/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 590 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 591 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
+/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 593 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 595 */ _CFFI_OP(_CFFI_OP_NOOP, 353),
+/* 596 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 598 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 600 */ _CFFI_OP(_CFFI_OP_FUNCTION, 236), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 601 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
+/* 602 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 603 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_allocator *)
+/* 605 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 607 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 608 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
+/* 609 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
+/* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 611 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 612 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
+/* 613 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
+/* 614 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 617 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
+/* 618 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 619 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 621 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 622 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 623 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 624 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 625 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_real_memory *)
+/* 627 */ _CFFI_OP(_CFFI_OP_NOOP, 310),
+/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 629 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
+/* 631 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 632 */ _CFFI_OP(_CFFI_OP_POINTER, 693), // struct fpr_host_counters *
+/* 633 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_residency *)
+/* 635 */ _CFFI_OP(_CFFI_OP_NOOP, 339),
+/* 636 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 637 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 638 */ _CFFI_OP(_CFFI_OP_NOOP, 353),
+/* 639 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 640 */ _CFFI_OP(_CFFI_OP_NOOP, 632),
+/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_shared_map *)
+/* 643 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 646 */ _CFFI_OP(_CFFI_OP_POINTER, 727), // struct fpr_shared_region *
+/* 647 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 648 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
 /* 649 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
-/* 651 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 652 */ _CFFI_OP(_CFFI_OP_NOOP, 315),
-/* 653 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 654 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_signaller *)
-/* 655 */ _CFFI_OP(_CFFI_OP_NOOP, 369),
-/* 656 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION, 766), // void()(struct fpr_vcpus *)
-/* 658 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
-/* 659 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 660 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 661 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 662 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 663 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
-/* 664 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
-/* 665 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
-/* 666 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_placement
-/* 667 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_replay_action
-/* 668 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_ring_fault
-/* 669 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_status
-/* 670 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_stop_reason
-/* 671 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_take_stop
-/* 672 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_task_state
-/* 673 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_zone_class
-/* 674 */ _CFFI_OP(_CFFI_OP_POINTER, 540), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 675 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 676 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 677 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 678 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 679 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 680 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 681 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 682 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 683 */ _CFFI_OP(_CFFI_OP_POINTER, 684), // struct fpr_counters const *
-/* 684 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
-/* 685 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
-/* 686 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
-/* 687 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
-/* 688 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
-/* 689 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
-/* 690 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
-/* 691 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
-/* 692 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
-/* 693 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
-/* 694 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
-/* 695 */ _CFFI_OP(_CFFI_OP_POINTER, 696), // struct fpr_notify *
-/* 696 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
-/* 697 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
-/* 698 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_owner_view
-/* 699 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_packed_driver
-/* 700 */ _CFFI_OP(_CFFI_OP_POINTER, 701), // struct fpr_packed_note *
-/* 701 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_note
-/* 702 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_ring
-/* 703 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_page_set
-/* 704 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_random
-/* 705 */ _CFFI_OP(_CFFI_OP_POINTER, 706), // struct fpr_range const *
-/* 706 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_range
-/* 707 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_real_memory
-/* 708 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_real_memory_config
-/* 709 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_region *
-/* 710 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_region
-/* 711 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_replay_frames_stats
-/* 712 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_model_stats
-/* 713 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_phase
-/* 714 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_replay_unseen
-/* 715 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_report_account
-/* 716 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_cursor
-/* 717 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_report_rules
-/* 718 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_residency
-/* 719 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_residency_config
-/* 720 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_ring_counters
-/* 721 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_ring_layout
-/* 722 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_segment
-/* 723 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_shared_map
-/* 724 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_shared_region
-/* 725 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_signaller
-/* 726 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_split_driver
-/* 727 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_split_ring
-/* 728 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_task_view
-/* 729 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_trace_event
-/* 730 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_trace_marker
-/* 731 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_op
-/* 732 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_trace_pairing
-/* 733 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_trace_state
-/* 734 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_vcpu_stop
-/* 735 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_vcpus
-/* 736 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_vcpus_config
-/* 737 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_zone_config
-/* 738 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_zone_state
-/* 739 */ _CFFI_OP(_CFFI_OP_POINTER, 740), // struct packed_desc *
-/* 740 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct packed_desc
-/* 741 */ _CFFI_OP(_CFFI_OP_POINTER, 742), // struct packed_event *
-/* 742 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct packed_event
-/* 743 */ _CFFI_OP(_CFFI_OP_POINTER, 744), // struct split_avail *
-/* 744 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct split_avail
-/* 745 */ _CFFI_OP(_CFFI_OP_POINTER, 746), // struct split_desc *
-/* 746 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct split_desc
-/* 747 */ _CFFI_OP(_CFFI_OP_POINTER, 748), // struct split_used *
-/* 748 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct split_used
-/* 749 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 750 */ (_cffi_opcode_t)(14),
-/* 751 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 752 */ (_cffi_opcode_t)(32),
-/* 753 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 754 */ (_cffi_opcode_t)(4),
-/* 755 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 756 */ (_cffi_opcode_t)(6),
-/* 757 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 758 */ (_cffi_opcode_t)(7424),
-/* 759 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 760 */ (_cffi_opcode_t)(7),
-/* 761 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 762 */ (_cffi_opcode_t)(9),
-/* 763 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 764 */ _CFFI_OP(_CFFI_OP_ARRAY, 763), // uint8_t[5]
-/* 765 */ (_cffi_opcode_t)(5),
-/* 766 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 315),
+/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_signaller *)
+/* 653 */ _CFFI_OP(_CFFI_OP_NOOP, 369),
+/* 654 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION, 769), // void()(struct fpr_vcpus *)
+/* 656 */ _CFFI_OP(_CFFI_OP_NOOP, 479),
+/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 658 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 659 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 660 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 661 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 662 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 663 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_migratetype
+/* 664 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_op_kind
+/* 665 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_pcp_drain
+/* 666 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_sizing
+/* 667 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_placement
+/* 668 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_relabel
+/* 669 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_replay_action
+/* 670 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_ring_fault
+/* 671 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_status
+/* 672 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_stop_reason
+/* 673 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_take_stop
+/* 674 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_task_state
+/* 675 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_zone_class
+/* 676 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 677 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 678 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 679 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 680 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 681 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 682 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 683 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 684 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 685 */ _CFFI_OP(_CFFI_OP_POINTER, 686), // struct fpr_counters const *
+/* 686 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
+/* 687 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
+/* 688 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
+/* 689 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
+/* 690 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
+/* 691 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
+/* 692 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
+/* 693 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
+/* 694 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
+/* 695 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
+/* 696 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
+/* 697 */ _CFFI_OP(_CFFI_OP_POINTER, 698), // struct fpr_notify *
+/* 698 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
+/* 699 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
+/* 700 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_owner_view
+/* 701 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_packed_driver
+/* 702 */ _CFFI_OP(_CFFI_OP_POINTER, 703), // struct fpr_packed_note *
+/* 703 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_note
+/* 704 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_ring
+/* 705 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_page_set
+/* 706 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_random
+/* 707 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct fpr_range const *
+/* 708 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_range
+/* 709 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_real_memory
+/* 710 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_real_memory_config
+/* 711 */ _CFFI_OP(_CFFI_OP_POINTER, 712), // struct fpr_region *
+/* 712 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_region
+/* 713 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_replay_frames_stats
+/* 714 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_model_stats
+/* 715 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_phase
+/* 716 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_replay_unseen
+/* 717 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_report_account
+/* 718 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_cursor
+/* 719 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_report_rules
+/* 720 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_residency
+/* 721 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_residency_config
+/* 722 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_ring_counters
+/* 723 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_ring_layout
+/* 724 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_rules
+/* 725 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_segment
+/* 726 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_shared_map
+/* 727 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_shared_region
+/* 728 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_signaller
+/* 729 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_split_driver
+/* 730 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_split_ring
+/* 731 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_task_view
+/* 732 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_trace_event
+/* 733 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_marker
+/* 734 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_trace_op
+/* 735 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_trace_pairing
+/* 736 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_state
+/* 737 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_vcpu_stop
+/* 738 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_vcpus
+/* 739 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_vcpus_config
+/* 740 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_zone_config
+/* 741 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_zone_state
+/* 742 */ _CFFI_OP(_CFFI_OP_POINTER, 743), // struct packed_desc *
+/* 743 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct packed_desc
+/* 744 */ _CFFI_OP(_CFFI_OP_POINTER, 745), // struct packed_event *
+/* 745 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct packed_event
+/* 746 */ _CFFI_OP(_CFFI_OP_POINTER, 747), // struct split_avail *
+/* 747 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct split_avail
+/* 748 */ _CFFI_OP(_CFFI_OP_POINTER, 749), // struct split_desc *
+/* 749 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct split_desc
+/* 750 */ _CFFI_OP(_CFFI_OP_POINTER, 751), // struct split_used *
+/* 751 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct split_used
+/* 752 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 753 */ (_cffi_opcode_t)(14),
+/* 754 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 755 */ (_cffi_opcode_t)(32),
+/* 756 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 757 */ (_cffi_opcode_t)(4),
+/* 758 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 759 */ (_cffi_opcode_t)(6),
+/* 760 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 761 */ (_cffi_opcode_t)(7424),
+/* 762 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 763 */ (_cffi_opcode_t)(7),
+/* 764 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 765 */ (_cffi_opcode_t)(9),
+/* 766 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 767 */ _CFFI_OP(_CFFI_OP_ARRAY, 766), // uint8_t[5]
+/* 768 */ (_cffi_opcode_t)(5),
+/* 769 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1419,6 +1423,27 @@ static int _cffi_const_FPR_DISCARD_PUNCH_HOLE(unsigned long long *o)
 {
   int n = (FPR_DISCARD_PUNCH_HOLE) <= 0;
   *o = (unsigned long long)((FPR_DISCARD_PUNCH_HOLE) | 0);  /* check that FPR_DISCARD_PUNCH_HOLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MOVE_THEN_TEST(unsigned long long *o)
+{
+  int n = (FPR_MOVE_THEN_TEST) <= 0;
+  *o = (unsigned long long)((FPR_MOVE_THEN_TEST) | 0);  /* check that FPR_MOVE_THEN_TEST is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_TEST_THEN_MOVE(unsigned long long *o)
+{
+  int n = (FPR_TEST_THEN_MOVE) <= 0;
+  *o = (unsigned long long)((FPR_TEST_THEN_MOVE) | 0);  /* check that FPR_TEST_THEN_MOVE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_CLAIM_OR_STEAL(unsigned long long *o)
+{
+  int n = (FPR_CLAIM_OR_STEAL) <= 0;
+  *o = (unsigned long long)((FPR_CLAIM_OR_STEAL) | 0);  /* check that FPR_CLAIM_OR_STEAL is an integer */
   return n;
 }
 
@@ -1555,6 +1580,41 @@ static int _cffi_const_FPR_OP_KINDS(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_DRAIN_ROUND_ROBIN(unsigned long long *o)
+{
+  int n = (FPR_DRAIN_ROUND_ROBIN) <= 0;
+  *o = (unsigned long long)((FPR_DRAIN_ROUND_ROBIN) | 0);  /* check that FPR_DRAIN_ROUND_ROBIN is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_DRAIN_FROM_FREED(unsigned long long *o)
+{
+  int n = (FPR_DRAIN_FROM_FREED) <= 0;
+  *o = (unsigned long long)((FPR_DRAIN_FROM_FREED) | 0);  /* check that FPR_DRAIN_FROM_FREED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PCP_FIXED(unsigned long long *o)
+{
+  int n = (FPR_PCP_FIXED) <= 0;
+  *o = (unsigned long long)((FPR_PCP_FIXED) | 0);  /* check that FPR_PCP_FIXED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PCP_FREE_FACTOR(unsigned long long *o)
+{
+  int n = (FPR_PCP_FREE_FACTOR) <= 0;
+  *o = (unsigned long long)((FPR_PCP_FREE_FACTOR) | 0);  /* check that FPR_PCP_FREE_FACTOR is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PCP_AUTO(unsigned long long *o)
+{
+  int n = (FPR_PCP_AUTO) <= 0;
+  *o = (unsigned long long)((FPR_PCP_AUTO) | 0);  /* check that FPR_PCP_AUTO is an integer */
+  return n;
+}
+
 static int _cffi_const_FPR_PLACE_LINUX(unsigned long long *o)
 {
   int n = (FPR_PLACE_LINUX) <= 0;
@@ -1601,6 +1661,27 @@ static int _cffi_const_FPR_PLACEMENTS(unsigned long long *o)
 {
   int n = (FPR_PLACEMENTS) <= 0;
   *o = (unsigned long long)((FPR_PLACEMENTS) | 0);  /* check that FPR_PLACEMENTS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_RELABEL_NONE(unsigned long long *o)
+{
+  int n = (FPR_RELABEL_NONE) <= 0;
+  *o = (unsigned long long)((FPR_RELABEL_NONE) | 0);  /* check that FPR_RELABEL_NONE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_RELABEL_FIRST(unsigned long long *o)
+{
+  int n = (FPR_RELABEL_FIRST) <= 0;
+  *o = (unsigned long long)((FPR_RELABEL_FIRST) | 0);  /* check that FPR_RELABEL_FIRST is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_RELABEL_ALL(unsigned long long *o)
+{
+  int n = (FPR_RELABEL_ALL) <= 0;
+  *o = (unsigned long long)((FPR_RELABEL_ALL) | 0);  /* check that FPR_RELABEL_ALL is an integer */
   return n;
 }
 
@@ -1657,6 +1738,13 @@ static int _cffi_const_FPR_REPLAY_CLAIM(unsigned long long *o)
 {
   int n = (FPR_REPLAY_CLAIM) <= 0;
   *o = (unsigned long long)((FPR_REPLAY_CLAIM) | 0);  /* check that FPR_REPLAY_CLAIM is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_REPLAY_SPLIT(unsigned long long *o)
+{
+  int n = (FPR_REPLAY_SPLIT) <= 0;
+  *o = (unsigned long long)((FPR_REPLAY_SPLIT) | 0);  /* check that FPR_REPLAY_SPLIT is an integer */
   return n;
 }
 
@@ -2249,7 +2337,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(683));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(685));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2473,7 +2561,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(695));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(697));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3672,10 +3760,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(572), arg0, (char **)&x0);
+      _cffi_type(570), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(572), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(570), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3719,10 +3807,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(572), arg0, (char **)&x0);
+      _cffi_type(570), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(572), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(570), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3740,6 +3828,54 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_fpr_cost_mean _cffi_d_fpr_cost_mean
+#endif
+
+static int _cffi_d_fpr_decay_pcp(struct fpr_allocator * x0, uint32_t x1)
+{
+  return fpr_decay_pcp(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_decay_pcp(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_decay_pcp", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_decay_pcp(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_decay_pcp _cffi_d_fpr_decay_pcp
 #endif
 
 static enum fpr_discard_failure _cffi_d_fpr_discard_failure_of(int x0)
@@ -3765,7 +3901,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(661));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(659));
   return pyresult;
 }
 #else
@@ -4202,19 +4338,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(531), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(531), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(579), arg1, (char **)&x1);
+      _cffi_type(577), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(579), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(577), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4255,10 +4391,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(579), arg0, (char **)&x0);
+      _cffi_type(577), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(579), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4303,10 +4439,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(531), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(531), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4355,10 +4491,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(531), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(531), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5994,10 +6130,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(634), arg2, (char **)&x2);
+      _cffi_type(632), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(634), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(632), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6240,7 +6376,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(579));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(577));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -6698,9 +6834,9 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_region_find _cffi_d_fpr_region_find
 #endif
 
-static int _cffi_d_fpr_replay_actions(struct fpr_trace_event const * x0, uint64_t x1, uint64_t x2, uint32_t x3, uint32_t x4, int x5, uint8_t * x6, uint8_t * x7)
+static int _cffi_d_fpr_replay_actions(struct fpr_trace_event const * x0, uint64_t x1, struct fpr_allocator_config const * x2, int x3, uint8_t * x4, uint8_t * x5)
 {
-  return fpr_replay_actions(x0, x1, x2, x3, x4, x5, x6, x7);
+  return fpr_replay_actions(x0, x1, x2, x3, x4, x5);
 }
 #ifndef PYPY_VERSION
 static PyObject *
@@ -6708,12 +6844,10 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
 {
   struct fpr_trace_event const * x0;
   uint64_t x1;
-  uint64_t x2;
-  uint32_t x3;
-  uint32_t x4;
-  int x5;
-  uint8_t * x6;
-  uint8_t * x7;
+  struct fpr_allocator_config const * x2;
+  int x3;
+  uint8_t * x4;
+  uint8_t * x5;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -6724,10 +6858,8 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
   PyObject *arg3;
   PyObject *arg4;
   PyObject *arg5;
-  PyObject *arg6;
-  PyObject *arg7;
 
-  if (!PyArg_UnpackTuple(args, "fpr_replay_actions", 8, 8, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7))
+  if (!PyArg_UnpackTuple(args, "fpr_replay_actions", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
@@ -6743,43 +6875,40 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
   if (x1 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
-  x2 = _cffi_to_c_int(arg2, uint64_t);
-  if (x2 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(165), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(165), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
-  x3 = _cffi_to_c_int(arg3, uint32_t);
-  if (x3 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x4 = _cffi_to_c_int(arg4, uint32_t);
-  if (x4 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x5 = _cffi_to_c_int(arg5, int);
-  if (x5 == (int)-1 && PyErr_Occurred())
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(49), arg6, (char **)&x6);
+      _cffi_type(49), arg4, (char **)&x4);
   if (datasize != 0) {
-    x6 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(49), arg6, (char **)&x6,
+    x4 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(49), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(49), arg7, (char **)&x7);
+      _cffi_type(49), arg5, (char **)&x5);
   if (datasize != 0) {
-    x7 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(49), arg7, (char **)&x7,
+    x5 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(49), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
-  { result = fpr_replay_actions(x0, x1, x2, x3, x4, x5, x6, x7); }
+  { result = fpr_replay_actions(x0, x1, x2, x3, x4, x5); }
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
@@ -7016,7 +7145,7 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_replay_model _cffi_d_fpr_replay_model
 #endif
 
-static int _cffi_d_fpr_replay_unseen(struct fpr_trace_event const * x0, uint8_t const * x1, uint64_t x2, uint64_t x3, uint32_t x4, uint32_t x5, struct fpr_replay_phase const * x6, uint32_t x7, struct fpr_replay_unseen * x8, uint64_t x9, uint64_t * x10)
+static int _cffi_d_fpr_replay_unseen(struct fpr_trace_event const * x0, uint8_t const * x1, uint64_t x2, struct fpr_allocator_config const * x3, struct fpr_zone_config const * x4, uint32_t x5, struct fpr_replay_phase const * x6, uint32_t x7, struct fpr_replay_unseen * x8, uint64_t x9, uint64_t * x10)
 {
   return fpr_replay_unseen(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10);
 }
@@ -7027,8 +7156,8 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
   struct fpr_trace_event const * x0;
   uint8_t const * x1;
   uint64_t x2;
-  uint64_t x3;
-  uint32_t x4;
+  struct fpr_allocator_config const * x3;
+  struct fpr_zone_config const * x4;
   uint32_t x5;
   struct fpr_replay_phase const * x6;
   uint32_t x7;
@@ -7076,23 +7205,33 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
   if (x2 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
-  x3 = _cffi_to_c_int(arg3, uint64_t);
-  if (x3 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(165), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(165), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
-  x4 = _cffi_to_c_int(arg4, uint32_t);
-  if (x4 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(60), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(60), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   x5 = _cffi_to_c_int(arg5, uint32_t);
   if (x5 == (uint32_t)-1 && PyErr_Occurred())
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(461), arg6, (char **)&x6);
+      _cffi_type(459), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(461), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(459), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7102,10 +7241,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(463), arg8, (char **)&x8);
+      _cffi_type(461), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(463), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(461), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7362,10 +7501,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(634), arg2, (char **)&x2);
+      _cffi_type(632), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(634), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(632), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7619,7 +7758,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(579));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(577));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7936,10 +8075,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(648), arg0, (char **)&x0);
+      _cffi_type(646), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(648), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(646), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9243,19 +9382,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(441), arg6, (char **)&x6);
+      _cffi_type(449), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(441), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(449), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(442), arg7, (char **)&x7);
+      _cffi_type(450), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(442), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(450), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9314,10 +9453,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(468), arg0, (char **)&x0);
+      _cffi_type(466), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(468), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(466), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9340,10 +9479,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(472), arg4, (char **)&x4);
+      _cffi_type(470), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(472), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9353,10 +9492,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(474), arg6, (char **)&x6);
+      _cffi_type(472), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(474), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(472), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9508,10 +9647,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(479), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(479), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9570,10 +9709,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(528), arg0, (char **)&x0);
+      _cffi_type(526), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(526), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9588,28 +9727,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(530), arg2, (char **)&x2);
+      _cffi_type(528), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(530), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(528), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(531), arg3, (char **)&x3);
+      _cffi_type(529), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(531), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(532), arg4, (char **)&x4);
+      _cffi_type(530), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(532), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(530), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9642,10 +9781,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(479), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(479), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9692,10 +9831,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(479), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(479), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9709,10 +9848,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(483), arg3, (char **)&x3);
+      _cffi_type(481), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(483), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(481), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9759,10 +9898,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(511), arg0, (char **)&x0);
+      _cffi_type(509), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(511), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(509), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9772,10 +9911,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(513), arg2, (char **)&x2);
+      _cffi_type(511), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(513), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(511), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9822,10 +9961,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(511), arg0, (char **)&x0);
+      _cffi_type(509), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(511), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(509), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9896,10 +10035,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(479), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(479), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9909,10 +10048,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(483), arg2, (char **)&x2);
+      _cffi_type(481), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(483), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(481), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9959,10 +10098,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(479), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(479), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9972,10 +10111,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(508), arg2, (char **)&x2);
+      _cffi_type(506), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(508), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(506), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10020,10 +10159,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(479), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(479), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10078,10 +10217,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(511), arg0, (char **)&x0);
+      _cffi_type(509), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(511), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(509), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10091,10 +10230,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(518), arg2, (char **)&x2);
+      _cffi_type(516), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(518), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(516), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10875,6 +11014,7 @@ static void _cffi_checkfld_struct_fpr_allocator_config(struct fpr_allocator_conf
   (void)((p->thp_order) | 0);  /* check that 'struct fpr_allocator_config.thp_order' is an integer */
   (void)((p->placement) | 0);  /* check that 'struct fpr_allocator_config.placement' is an integer */
   (void)((p->boost_factor) | 0);  /* check that 'struct fpr_allocator_config.boost_factor' is an integer */
+  { struct fpr_rules *tmp = &p->rules; (void)tmp; }
 }
 struct _cffi_align_struct_fpr_allocator_config { char x; struct fpr_allocator_config y; };
 
@@ -11393,6 +11533,26 @@ static void _cffi_checkfld_struct_fpr_ring_layout(struct fpr_ring_layout *p)
 struct _cffi_align_struct_fpr_ring_layout { char x; struct fpr_ring_layout y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_rules(struct fpr_rules *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->tails) | 0);  /* check that 'struct fpr_rules.tails' is an integer */
+  (void)((p->guards_reserves) | 0);  /* check that 'struct fpr_rules.guards_reserves' is an integer */
+  (void)((p->pcp_top_order) | 0);  /* check that 'struct fpr_rules.pcp_top_order' is an integer */
+  (void)((p->pcp_huge_lists) | 0);  /* check that 'struct fpr_rules.pcp_huge_lists' is an integer */
+  (void)((p->pcp_sizing) | 0);  /* check that 'struct fpr_rules.pcp_sizing' is an integer */
+  (void)((p->pcp_drain) | 0);  /* check that 'struct fpr_rules.pcp_drain' is an integer */
+  (void)((p->pcp_drains_in_batches) | 0);  /* check that 'struct fpr_rules.pcp_drains_in_batches' is an integer */
+  (void)((p->pcp_keeps_type) | 0);  /* check that 'struct fpr_rules.pcp_keeps_type' is an integer */
+  (void)((p->fallback) | 0);  /* check that 'struct fpr_rules.fallback' is an integer */
+  (void)((p->relabel) | 0);  /* check that 'struct fpr_rules.relabel' is an integer */
+  (void)((p->highatomic_rounds_up) | 0);  /* check that 'struct fpr_rules.highatomic_rounds_up' is an integer */
+  (void)((p->labels_reserved) | 0);  /* check that 'struct fpr_rules.labels_reserved' is an integer */
+}
+struct _cffi_align_struct_fpr_rules { char x; struct fpr_rules y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_segment(struct fpr_segment *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -11621,6 +11781,7 @@ static void _cffi_checkfld_struct_fpr_zone_config(struct fpr_zone_config *p)
   (void)((p->zone_class) | 0);  /* check that 'struct fpr_zone_config.zone_class' is an integer */
   (void)((p->pcp_batch) | 0);  /* check that 'struct fpr_zone_config.pcp_batch' is an integer */
   (void)((p->pcp_high) | 0);  /* check that 'struct fpr_zone_config.pcp_high' is an integer */
+  (void)((p->pcp_high_max) | 0);  /* check that 'struct fpr_zone_config.pcp_high_max' is an integer */
 }
 struct _cffi_align_struct_fpr_zone_config { char x; struct fpr_zone_config y; };
 
@@ -11648,6 +11809,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_BAD_ARGUMENT", (void *)_cffi_const_FPR_BAD_ARGUMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_BALLOON_PAGE_BYTES", (void *)_cffi_const_FPR_BALLOON_PAGE_BYTES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CHAIN_MAX", (void *)_cffi_const_FPR_CHAIN_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_CLAIM_OR_STEAL", (void *)_cffi_const_FPR_CLAIM_OR_STEAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_COST_MAX_NS", (void *)_cffi_const_FPR_COST_MAX_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_POINTS", (void *)_cffi_const_FPR_COST_POINTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -11657,6 +11819,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_DISCARD_PUNCH_HOLE", (void *)_cffi_const_FPR_DISCARD_PUNCH_HOLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_REMOVE", (void *)_cffi_const_FPR_DISCARD_REMOVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_RETRY", (void *)_cffi_const_FPR_DISCARD_RETRY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DRAIN_FROM_FREED", (void *)_cffi_const_FPR_DRAIN_FROM_FREED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DRAIN_ROUND_ROBIN", (void *)_cffi_const_FPR_DRAIN_ROUND_ROBIN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DRIVER_TABLES_MAX", (void *)_cffi_const_FPR_DRIVER_TABLES_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_EMPTY", (void *)_cffi_const_FPR_EMPTY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_ALIGNMENT", (void *)_cffi_const_FPR_FAULT_ALIGNMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -11708,6 +11872,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_MAX_ZONES", (void *)_cffi_const_FPR_MAX_ZONES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MIGRATETYPES", (void *)_cffi_const_FPR_MIGRATETYPES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MOVABLE", (void *)_cffi_const_FPR_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MOVE_THEN_TEST", (void *)_cffi_const_FPR_MOVE_THEN_TEST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NOT_ALLOCATED", (void *)_cffi_const_FPR_NOT_ALLOCATED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NOT_FREE", (void *)_cffi_const_FPR_NOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NO_BOUNDARY", (void *)_cffi_const_FPR_NO_BOUNDARY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -11730,6 +11895,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_OP_ZEROED", (void *)_cffi_const_FPR_OP_ZEROED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OUTSIDE", (void *)_cffi_const_FPR_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PACKED_FRESH", (void *)_cffi_const_FPR_PACKED_FRESH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_PCP_AUTO", (void *)_cffi_const_FPR_PCP_AUTO, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PCP_FIXED", (void *)_cffi_const_FPR_PCP_FIXED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PCP_FREE_FACTOR", (void *)_cffi_const_FPR_PCP_FREE_FACTOR, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PCP_LISTS", (void *)_cffi_const_FPR_PCP_LISTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_PLACEMENTS", (void *)_cffi_const_FPR_PLACEMENTS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PLACE_FIFO", (void *)_cffi_const_FPR_PLACE_FIFO, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -11740,12 +11908,16 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_PLACE_SHUFFLE", (void *)_cffi_const_FPR_PLACE_SHUFFLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_RECLAIMABLE", (void *)_cffi_const_FPR_RECLAIMABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REFUSED", (void *)_cffi_const_FPR_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_RELABEL_ALL", (void *)_cffi_const_FPR_RELABEL_ALL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_RELABEL_FIRST", (void *)_cffi_const_FPR_RELABEL_FIRST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_RELABEL_NONE", (void *)_cffi_const_FPR_RELABEL_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_BATCHED", (void *)_cffi_const_FPR_REPLAY_BATCHED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_REPLAY_BOOT", (void *)_cffi_const_FPR_REPLAY_BOOT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_CLAIM", (void *)_cffi_const_FPR_REPLAY_CLAIM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_MAYBE", (void *)_cffi_const_FPR_REPLAY_MAYBE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_NONE", (void *)_cffi_const_FPR_REPLAY_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_RETURN", (void *)_cffi_const_FPR_REPLAY_RETURN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_REPLAY_SPLIT", (void *)_cffi_const_FPR_REPLAY_SPLIT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_STEAL", (void *)_cffi_const_FPR_REPLAY_STEAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_TAKE", (void *)_cffi_const_FPR_REPLAY_TAKE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_TRIM", (void *)_cffi_const_FPR_REPLAY_TRIM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -11775,6 +11947,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_TASK_DONE", (void *)_cffi_const_FPR_TASK_DONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TASK_LIVE", (void *)_cffi_const_FPR_TASK_LIVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TASK_NONE", (void *)_cffi_const_FPR_TASK_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_TEST_THEN_MOVE", (void *)_cffi_const_FPR_TEST_THEN_MOVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TIME_LIMIT_NS", (void *)_cffi_const_FPR_TIME_LIMIT_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_ALLOC", (void *)_cffi_const_FPR_TRACE_ALLOC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_BAD_NUMBER", (void *)_cffi_const_FPR_TRACE_BAD_NUMBER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -11810,12 +11983,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 114), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 114), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 127), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 549), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 547), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 164), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 606), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 561), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 568), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 558), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 604), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 559), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 566), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 556), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 109), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_shuffle", (void *)_cffi_f_fpr_allocator_shuffle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_allocator_shuffle },
@@ -11834,8 +12007,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 159), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 120), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 109), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 574), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 571), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 572), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 569), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_fpr_free },
@@ -11843,12 +12017,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 211), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 233), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 239), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 565), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 599), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 609), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 578), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 618), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 613), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 563), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 597), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 607), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 576), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 616), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 611), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 245), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 150), (void *)_cffi_d_fpr_list_read },
@@ -11860,7 +12034,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 270), (void *)_cffi_d_fpr_packed_driver_get },
   { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 266), (void *)_cffi_d_fpr_packed_driver_should_kick },
   { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 251), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 534), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 532), (void *)_cffi_d_fpr_packed_part_bytes },
   { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 305), (void *)_cffi_d_fpr_packed_ring_base },
   { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 275), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
   { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 293), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
@@ -11872,43 +12046,43 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 287), (void *)_cffi_d_fpr_packed_ring_start },
   { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 275), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 150), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 585), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 582), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 623), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 631), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 583), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 580), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 621), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 629), (void *)_cffi_d_fpr_real_memory_counters },
   { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 332), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 628), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 626), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 309), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 552), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 550), (void *)_cffi_d_fpr_real_memory_fault_latency },
   { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 329), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 602), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 600), (void *)_cffi_d_fpr_real_memory_pointer },
   { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 317), (void *)_cffi_d_fpr_real_memory_populate },
   { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 323), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 589), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 540), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 587), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 538), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 215), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 444), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 434), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 454), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 452), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 184), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 169), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 639), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 637), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 636), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 634), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 338), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 555), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 596), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 553), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 594), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 346), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 352), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 596), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 540), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 647), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 594), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 538), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 645), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
   { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 365), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 644), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 654), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 642), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 652), (void *)_cffi_d_fpr_signaller_close },
   { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 368), (void *)_cffi_d_fpr_signaller_open },
   { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 371), (void *)_cffi_d_fpr_signaller_send },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 388), (void *)_cffi_d_fpr_split_driver_add },
@@ -11917,7 +12091,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 398), (void *)_cffi_d_fpr_split_driver_get },
   { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 394), (void *)_cffi_d_fpr_split_driver_should_kick },
   { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 379), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 534), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 532), (void *)_cffi_d_fpr_split_part_bytes },
   { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 403), (void *)_cffi_d_fpr_split_ring_disable_kicks },
   { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 422), (void *)_cffi_d_fpr_split_ring_enable_kicks },
   { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 431), (void *)_cffi_d_fpr_split_ring_overlaps },
@@ -11927,19 +12101,19 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 422), (void *)_cffi_d_fpr_split_ring_should_notify },
   { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 415), (void *)_cffi_d_fpr_split_ring_start },
   { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 403), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 434), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 467), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 465), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 226), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 499), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 527), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 657), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 492), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 510), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 520), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 480), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 505), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 486), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 515), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 497), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 525), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 655), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 490), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 478), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 503), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 484), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 513), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -11957,19 +12131,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 763) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 763) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 763) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 763) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "rules", offsetof(struct fpr_allocator_config, rules),
+             sizeof(((struct fpr_allocator_config *)0)->rules),
+             _CFFI_OP(_CFFI_OP_NOOP, 724) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12011,7 +12188,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 755) },
+          _CFFI_OP(_CFFI_OP_NOOP, 758) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12128,7 +12305,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 709) },
+               _CFFI_OP(_CFFI_OP_NOOP, 711) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12143,43 +12320,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 757) },
+               _CFFI_OP(_CFFI_OP_NOOP, 760) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 682) },
+                _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 682) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 682) },
+                _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 682) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 682) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 682) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 682) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 682) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 682) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 682) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 682) },
+            _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 682) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 684) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12260,7 +12437,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 236) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 674) },
+             _CFFI_OP(_CFFI_OP_NOOP, 676) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12296,16 +12473,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 763) },
+            _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 763) },
+             _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 763) },
+            _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 763) },
+             _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12317,19 +12494,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 721) },
+              _CFFI_OP(_CFFI_OP_NOOP, 723) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 739) },
+             _CFFI_OP(_CFFI_OP_NOOP, 742) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 741) },
+              _CFFI_OP(_CFFI_OP_NOOP, 744) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 741) },
+              _CFFI_OP(_CFFI_OP_NOOP, 744) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 739) },
+              _CFFI_OP(_CFFI_OP_NOOP, 742) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 255) },
@@ -12377,25 +12554,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 419) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 763) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 763) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 721) },
+              _CFFI_OP(_CFFI_OP_NOOP, 723) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 739) },
+             _CFFI_OP(_CFFI_OP_NOOP, 742) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 741) },
+              _CFFI_OP(_CFFI_OP_NOOP, 744) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 741) },
+              _CFFI_OP(_CFFI_OP_NOOP, 744) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 700) },
+            _CFFI_OP(_CFFI_OP_NOOP, 702) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
              _CFFI_OP(_CFFI_OP_NOOP, 419) },
@@ -12425,7 +12602,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 720) },
+                _CFFI_OP(_CFFI_OP_NOOP, 722) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -12437,7 +12614,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 753) },
+             _CFFI_OP(_CFFI_OP_NOOP, 756) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12560,13 +12737,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 759) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 759) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 751) },
+             _CFFI_OP(_CFFI_OP_NOOP, 754) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12578,7 +12755,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 705) },
+              _CFFI_OP(_CFFI_OP_NOOP, 707) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12648,6 +12825,42 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "flags", offsetof(struct fpr_ring_layout, flags),
              sizeof(((struct fpr_ring_layout *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "tails", offsetof(struct fpr_rules, tails),
+             sizeof(((struct fpr_rules *)0)->tails),
+             _CFFI_OP(_CFFI_OP_NOOP, 766) },
+  { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
+                       sizeof(((struct fpr_rules *)0)->guards_reserves),
+                       _CFFI_OP(_CFFI_OP_NOOP, 766) },
+  { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
+                     sizeof(((struct fpr_rules *)0)->pcp_top_order),
+                     _CFFI_OP(_CFFI_OP_NOOP, 766) },
+  { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
+                      sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
+                      _CFFI_OP(_CFFI_OP_NOOP, 766) },
+  { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
+                  sizeof(((struct fpr_rules *)0)->pcp_sizing),
+                  _CFFI_OP(_CFFI_OP_NOOP, 766) },
+  { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
+                 sizeof(((struct fpr_rules *)0)->pcp_drain),
+                 _CFFI_OP(_CFFI_OP_NOOP, 766) },
+  { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
+                             sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
+                             _CFFI_OP(_CFFI_OP_NOOP, 766) },
+  { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
+                      sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
+                      _CFFI_OP(_CFFI_OP_NOOP, 766) },
+  { "fallback", offsetof(struct fpr_rules, fallback),
+                sizeof(((struct fpr_rules *)0)->fallback),
+                _CFFI_OP(_CFFI_OP_NOOP, 766) },
+  { "relabel", offsetof(struct fpr_rules, relabel),
+               sizeof(((struct fpr_rules *)0)->relabel),
+               _CFFI_OP(_CFFI_OP_NOOP, 766) },
+  { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
+                            sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
+                            _CFFI_OP(_CFFI_OP_NOOP, 766) },
+  { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
+                       sizeof(((struct fpr_rules *)0)->labels_reserved),
+                       _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12680,10 +12893,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 675) },
+          _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 675) },
+               _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12695,22 +12908,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 675) },
+              _CFFI_OP(_CFFI_OP_NOOP, 677) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 721) },
+              _CFFI_OP(_CFFI_OP_NOOP, 723) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 745) },
+             _CFFI_OP(_CFFI_OP_NOOP, 748) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 743) },
+             _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 747) },
+            _CFFI_OP(_CFFI_OP_NOOP, 750) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 745) },
+              _CFFI_OP(_CFFI_OP_NOOP, 748) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 255) },
@@ -12749,16 +12962,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 419) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 721) },
+              _CFFI_OP(_CFFI_OP_NOOP, 723) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 745) },
+             _CFFI_OP(_CFFI_OP_NOOP, 748) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 743) },
+             _CFFI_OP(_CFFI_OP_NOOP, 746) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 747) },
+            _CFFI_OP(_CFFI_OP_NOOP, 750) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -12782,7 +12995,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 720) },
+                _CFFI_OP(_CFFI_OP_NOOP, 722) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12830,28 +13043,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 419) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 763) },
+            _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 763) },
+             _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 676) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 678) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 763) },
+             _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 763) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 676) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 678) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 763) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 766) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 764) },
+                _CFFI_OP(_CFFI_OP_NOOP, 767) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -12908,10 +13121,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 761) },
+              _CFFI_OP(_CFFI_OP_NOOP, 764) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 761) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 764) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12953,7 +13166,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 687) },
+             _CFFI_OP(_CFFI_OP_NOOP, 689) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12974,7 +13187,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 753) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 756) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -12984,9 +13197,12 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "pcp_high", offsetof(struct fpr_zone_config, pcp_high),
                 sizeof(((struct fpr_zone_config *)0)->pcp_high),
                 _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "pcp_high_max", offsetof(struct fpr_zone_config, pcp_high_max),
+                    sizeof(((struct fpr_zone_config *)0)->pcp_high_max),
+                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 737) },
+              _CFFI_OP(_CFFI_OP_NOOP, 740) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13001,172 +13217,182 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 749) },
+               _CFFI_OP(_CFFI_OP_NOOP, 752) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 677, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 679, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 678, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_balloon_account", 679, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 9, 3 },
-  { "fpr_block", 680, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 12, 3 },
-  { "fpr_chain", 681, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 15, 7 },
-  { "fpr_cost", 682, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 22, 1 },
-  { "fpr_counters", 684, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 23, 14 },
-  { "fpr_discard_outcome", 685, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 37, 10 },
-  { "fpr_driver_slot", 686, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 47, 4 },
-  { "fpr_guest_costs", 687, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 51, 10 },
-  { "fpr_guest_memory", 688, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 61, 2 },
-  { "fpr_histogram", 689, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 63, 4 },
-  { "fpr_host_costs", 690, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 67, 15 },
-  { "fpr_host_counters", 691, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 82, 22 },
-  { "fpr_memory_port", 692, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 104, 2 },
-  { "fpr_memory_region", 693, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 106, 2 },
-  { "fpr_message_account", 694, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 108, 2 },
-  { "fpr_notify", 696, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 110, 5 },
-  { "fpr_op", 697, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 115, 6 },
-  { "fpr_owner_view", 698, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 121, 3 },
-  { "fpr_packed_driver", 699, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 124, 18 },
-  { "fpr_packed_note", 701, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 142, 4 },
-  { "fpr_packed_ring", 702, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 146, 15 },
-  { "fpr_page_set", 703, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 161, 3 },
-  { "fpr_random", 704, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 164, 1 },
-  { "fpr_range", 706, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 165, 2 },
-  { "fpr_real_memory", 707, _CFFI_F_OPAQUE,
+  { "fpr_allocator_config", 680, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
+  { "fpr_balloon_account", 681, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
+  { "fpr_block", 682, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
+  { "fpr_chain", 683, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
+  { "fpr_cost", 684, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 1 },
+  { "fpr_counters", 686, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 24, 14 },
+  { "fpr_discard_outcome", 687, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 38, 10 },
+  { "fpr_driver_slot", 688, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 48, 4 },
+  { "fpr_guest_costs", 689, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 52, 10 },
+  { "fpr_guest_memory", 690, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 62, 2 },
+  { "fpr_histogram", 691, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 64, 4 },
+  { "fpr_host_costs", 692, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 68, 15 },
+  { "fpr_host_counters", 693, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 83, 22 },
+  { "fpr_memory_port", 694, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 105, 2 },
+  { "fpr_memory_region", 695, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 107, 2 },
+  { "fpr_message_account", 696, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 109, 2 },
+  { "fpr_notify", 698, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 111, 5 },
+  { "fpr_op", 699, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 116, 6 },
+  { "fpr_owner_view", 700, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 122, 3 },
+  { "fpr_packed_driver", 701, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 125, 18 },
+  { "fpr_packed_note", 703, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 143, 4 },
+  { "fpr_packed_ring", 704, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 147, 15 },
+  { "fpr_page_set", 705, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 162, 3 },
+  { "fpr_random", 706, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 165, 1 },
+  { "fpr_range", 708, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 166, 2 },
+  { "fpr_real_memory", 709, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 708, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 167, 4 },
-  { "fpr_region", 710, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 171, 5 },
-  { "fpr_replay_frames_stats", 711, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 176, 10 },
-  { "fpr_replay_model_stats", 712, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 186, 10 },
-  { "fpr_replay_phase", 713, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 196, 2 },
-  { "fpr_replay_unseen", 714, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 198, 4 },
-  { "fpr_report_account", 715, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 202, 6 },
-  { "fpr_report_cursor", 716, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 208, 3 },
-  { "fpr_report_rules", 717, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 211, 3 },
-  { "fpr_residency", 718, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 710, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 168, 4 },
+  { "fpr_region", 712, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 172, 5 },
+  { "fpr_replay_frames_stats", 713, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 177, 10 },
+  { "fpr_replay_model_stats", 714, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 187, 10 },
+  { "fpr_replay_phase", 715, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 197, 2 },
+  { "fpr_replay_unseen", 716, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 199, 4 },
+  { "fpr_report_account", 717, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 203, 6 },
+  { "fpr_report_cursor", 718, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 209, 3 },
+  { "fpr_report_rules", 719, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 212, 3 },
+  { "fpr_residency", 720, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 719, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 214, 5 },
-  { "fpr_ring_counters", 720, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 219, 11 },
-  { "fpr_ring_layout", 721, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 230, 5 },
-  { "fpr_segment", 722, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 235, 3 },
-  { "fpr_shared_map", 723, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 238, 4 },
-  { "fpr_shared_region", 724, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 242, 7 },
-  { "fpr_signaller", 725, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 249, 2 },
-  { "fpr_split_driver", 726, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 251, 17 },
-  { "fpr_split_ring", 727, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 268, 12 },
-  { "fpr_task_view", 728, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 280, 9 },
-  { "fpr_trace_event", 729, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 289, 14 },
-  { "fpr_trace_marker", 730, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 303, 4 },
-  { "fpr_trace_op", 731, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 307, 3 },
-  { "fpr_trace_pairing", 732, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 310, 10 },
-  { "fpr_trace_state", 733, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 320, 8 },
-  { "fpr_vcpu_stop", 734, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 328, 4 },
-  { "fpr_vcpus", 735, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 721, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 215, 5 },
+  { "fpr_ring_counters", 722, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 220, 11 },
+  { "fpr_ring_layout", 723, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 231, 5 },
+  { "fpr_rules", 724, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 236, 12 },
+  { "fpr_segment", 725, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 248, 3 },
+  { "fpr_shared_map", 726, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 251, 4 },
+  { "fpr_shared_region", 727, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 255, 7 },
+  { "fpr_signaller", 728, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 262, 2 },
+  { "fpr_split_driver", 729, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 264, 17 },
+  { "fpr_split_ring", 730, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 281, 12 },
+  { "fpr_task_view", 731, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 293, 9 },
+  { "fpr_trace_event", 732, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 302, 14 },
+  { "fpr_trace_marker", 733, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 316, 4 },
+  { "fpr_trace_op", 734, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 320, 3 },
+  { "fpr_trace_pairing", 735, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 323, 10 },
+  { "fpr_trace_state", 736, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 333, 8 },
+  { "fpr_vcpu_stop", 737, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 341, 4 },
+  { "fpr_vcpus", 738, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 736, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 332, 5 },
-  { "fpr_zone_config", 737, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 337, 10 },
-  { "fpr_zone_state", 738, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 347, 6 },
-  { "packed_desc", 740, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 739, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 345, 5 },
+  { "fpr_zone_config", 740, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 350, 11 },
+  { "fpr_zone_state", 741, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 361, 6 },
+  { "packed_desc", 743, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 742, _CFFI_F_OPAQUE,
+  { "packed_event", 745, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 744, _CFFI_F_OPAQUE,
+  { "split_avail", 747, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 746, _CFFI_F_OPAQUE,
+  { "split_desc", 749, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 748, _CFFI_F_OPAQUE,
+  { "split_used", 751, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 661, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 659, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 662, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 660, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_frame_state", 663, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_fallback_rule", 661, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+    "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
+  { "fpr_frame_state", 662, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 664, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 663, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 665, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 664, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_placement", 666, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_pcp_drain", 665, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+    "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
+  { "fpr_pcp_sizing", 666, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+    "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
+  { "fpr_placement", 667, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_replay_action", 667, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_relabel", 668, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+    "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
+  { "fpr_replay_action", 669, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
-    "FPR_REPLAY_CLAIM" },
-  { "fpr_ring_fault", 668, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+    "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
+  { "fpr_ring_fault", 670, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
-  { "fpr_status", 669, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 671, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 670, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 672, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 671, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 673, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 672, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 674, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 673, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 675, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 674 },
+  { "fpr_touch_fn", 676 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -13176,12 +13402,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  301,  /* num_globals */
-  62,  /* num_struct_unions */
-  13,  /* num_enums */
+  314,  /* num_globals */
+  63,  /* num_struct_unions */
+  17,  /* num_enums */
   1,  /* num_typenames */
   NULL,  /* no includes */
-  767,  /* num_types */
+  770,  /* num_types */
   0,  /* flags */
 };
 
