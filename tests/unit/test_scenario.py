@@ -122,7 +122,7 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
         ("guest.memory=65MiB", "'65MiB' is not a multiple; write a multiple of 2MiB"),
         ("guest.memory=32MiB", "'32MiB' is too small; write 64MiB or more"),
         ("guest.kernel=6.1", "6.1 without quotes is a number; write '6.1'"),
-        ("guest.kernel='6.12'", "'6.12' is not possible here; did you mean `6.1`?"),
+        ("guest.kernel='6.2'", "'6.2' is not possible here; did you mean `6.12`?"),
         ("guest.hz=99", "99 is not possible here; write 100, 250, 300 or 1000"),
         ("guest.vcpus=1e1", "10.0 where a whole number belongs; write 10"),
         ("guest.vcpus=010", "'010' where a whole number belongs; write for example"),
