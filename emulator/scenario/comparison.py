@@ -1,0 +1,139 @@
+"""A comparison: workloads, policies, placements and other values of a scenario, each with each.
+
+`Comparison` is what is written; `emulator.scenario.matrix` makes the cells of it. A cell is a
+scenario like any other, so that whatever a scenario may say can be compared.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
+
+from emulator.scenario.fields import Part, mistake
+from emulator.scenario.units import shown
+
+MAX_VALUES = 64
+"""Values of one axis; a page shows no more."""
+MAX_SEEDS = 64
+MAX_RUNS = 5000
+"""Cells times seeds: an hour or more on a small machine."""
+NAMES = ("workload", "policy", "placement")
+"""The axes that every comparison has; others are called by their paths."""
+
+
+def _text_or_mapping(value: Any) -> Any:
+    if isinstance(value, str | dict):
+        return value
+    what = f"{shown(value)} is neither a path nor a mapping"
+    raise mistake(what, "write the path of a scenario, or a scenario itself")
+
+
+def _policy(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        raise mistake(f"{shown(value)} is no policy", "write for example mainline")
+    if not isinstance(value.get("policy"), str):
+        raise mistake("its `policy` is missing", "write `policy: mainline` and what it is given")
+    if not isinstance(value.get("name", ""), str):
+        raise mistake(f"{shown(value['name'])} is no name", "put it in quotes", ("name",))
+    return value
+
+
+_SCENARIO = {"$ref": "scenario.schema.json"}
+_PART = {"type": "object", "properties": {}}
+ScenarioText = Annotated[
+    Any,
+    BeforeValidator(_text_or_mapping),
+    WithJsonSchema({"anyOf": [{"type": "string"}, _SCENARIO]}),
+]
+WorkloadText = Annotated[
+    Any,
+    BeforeValidator(_text_or_mapping),
+    WithJsonSchema({"anyOf": [{"type": "string"}, _PART]}),
+]
+PolicyText = Annotated[
+    Any,
+    BeforeValidator(_policy),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "object", "required": ["policy"], **_PART}]}
+    ),
+]
+
+
+class Comparison(Part):
+    """What is compared: every workload with every policy, placement and value, by every seed."""
+
+    name: str = Field(default="unnamed", min_length=1, max_length=64, examples=["debate"])
+    """What results call it. Default: the file's name."""
+    description: str = Field(default="", max_length=2000, examples=["Who was right in 2019?"])
+    """What it shows, for people."""
+    base: ScenarioText = Field(default=None, validate_default=False, examples=["quickstart.yaml"])
+    """The scenario that all cells begin with: the path of one, from this file's folder, or a
+    scenario itself. Left out: each workload is a scenario of its own."""
+    workloads: dict[str, WorkloadText] = Field(
+        default_factory=dict,
+        max_length=MAX_VALUES,
+        examples=[{"file": {"phases": [{"run": [{"kind": "tmpfs", "size": "1GiB"}]}]}}],
+    )
+    """By name: what is put over the base, part by part (`phases` as a whole), or the path of a
+    scenario that takes its place. Default: the base alone."""
+    policies: Annotated[tuple[PolicyText, ...], Field(strict=False)] = Field(
+        default=(), max_length=MAX_VALUES, examples=[["none", "mainline", "boundary"]]
+    )
+    """Reporting policies: the name of one, or `{name: fast, policy: mainline, delay: 250ms}` with
+    anything else that `reporting` takes. Default: the base's."""
+    placements: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(), max_length=MAX_VALUES, examples=[["linux", "lifo"]]
+    )
+    """Values of `guest.placement`. Default: the base's."""
+    vary: dict[str, Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]] = Field(
+        default_factory=dict,
+        max_length=8,
+        examples=[{"reporting.delay": ["2s", "250ms"], "guest.shuffle": [False, True]}],
+    )
+    """Further axes: paths of a scenario, as `--set` takes them, with their values."""
+    seeds: Annotated[tuple[int, ...], Field(strict=False)] = Field(
+        default=(1,), min_length=1, max_length=MAX_SEEDS, examples=[[1, 2, 3]]
+    )
+    """Each cell runs with each seed; figures are given as their least, median and largest."""
+    phase: str | None = Field(default=None, min_length=1, max_length=64, examples=["fault"])
+    """The phase that is judged, which every workload must have, with a `duration`. Default: the
+    whole run."""
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if not name.isprintable():
+            raise mistake(f"{shown(name)} cannot be printed", "write letters, digits, - and _")
+        return name
+
+    @field_validator("seeds", "placements", "policies")
+    @classmethod
+    def _different(cls, values: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        names = [policy_name(value) for value in values]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                what = f"{shown(name)} is there twice"
+                instead = "give one of them another `name`"
+                if info.field_name != "policies":
+                    instead = "remove one of the two"
+                raise mistake(what, instead, (index,))
+        return values
+
+    @field_validator("seeds")
+    @classmethod
+    def _are_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        for index, seed in enumerate(seeds):
+            if not 0 <= seed < 1 << 63:
+                raise mistake(f"{shown(seed)} is no seed", "write 0 to 2^63 - 1", (index,))
+        return seeds
+
+
+def policy_name(value: Any) -> Any:
+    """What results call an entry of `policies`; any other value as it is."""
+    if not isinstance(value, dict):
+        return value
+    own = [f"{key}={each}" for key, each in value.items() if key != "policy"]
+    return value.get("name") or " ".join([value["policy"], *own])
