@@ -62,6 +62,7 @@ native: $(VENV)/ready ## regenerate the cffi binding, then build it
 pages: setup ## renew the pages that are made from the code
 	$(BIN)/python -m tests.conformance.coverage
 	$(BIN)/fpr schema > configs/scenario.schema.json
+	$(BIN)/fpr schema comparison > configs/comparison.schema.json
 
 bench: setup ## print speed and memory figures
 	$(BIN)/python -m benchmarks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,13 +14,16 @@ WIDE = 160
 """From here on, or where there is no window, spreads stand beside medians."""
 
 Cell = dict[str, Any]
+Axis = dict[str, Any]
+Column = tuple[str, str, Callable[[Any], str]]
+"""The name of a figure, its title, and how it is written."""
 
 
 def _points(value: float) -> str:
     return f"{value:.2f}"
 
 
-COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+COLUMNS: tuple[Column, ...] = (
     ("saved_pct", "saved %", _points),
     ("runtime_pct", "overhead %", lambda value: f"{value:.3f}"),
     ("saved_byte_seconds", "GiB*s", lambda value: digits(round(value / GIB, 2))),
@@ -34,6 +38,11 @@ COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("failures", "failures", lambda value: f"{value:,}"),
 )
 """Figures in order of importance: a narrow window leaves the last ones out."""
+NOTE = (
+    "saved: of the memory that the guest holds without reporting, over time; overhead: of the "
+    "vCPUs' time; baseline: no reporting, with the first placement and the first values"
+)
+MAX_NOTE = 100
 OPTIONAL = ("oracle_share_pct", "promises_broken", "failures")
 """Left out where no cell has any."""
 
@@ -54,16 +63,15 @@ def _lines(document: dict[str, Any], width: int | None) -> Iterator[str]:
     if not document["complete"]:
         text += "; INCOMPLETE: some of it is missing"
     yield text
-    axes = [axis for axis in document["axes"][1:] if len(axis["values"]) > 1]
-    axes = axes or document["axes"][1:2]
-    columns = [each for each in COLUMNS if each[0] not in OPTIONAL or _any(cells, each[0])]
+    axes = named_axes(document)
+    columns = columns_of(cells)
     ranges = len(seeds) > 1 and (width is None or width >= WIDE)
     left_out = 0
     for workload in document["axes"][0]["values"]:
         rows = [cell for cell in cells if cell["workload"] == workload]
         table = [[axis["name"] for axis in axes] + [title for _, title, _ in columns]]
         for cell in rows:
-            table.append(_axes(cell, axes) + _figures(cell, columns, ranges))
+            table.append(axis_values(cell, axes) + _figures(cell, columns, ranges))
         shown, missing = _fitting(table, len(axes), width)
         left_out = max(left_out, missing)
         yield ""
@@ -71,10 +79,14 @@ def _lines(document: dict[str, Any], width: int | None) -> Iterator[str]:
         for row in shown:
             yield "  " + row
     yield ""
-    yield "saved: of the memory that the guest holds without reporting, over time; overhead: of the"
-    yield "vCPUs' time; baseline: no reporting, with the first placement and the first values"
+    yield from textwrap.wrap(NOTE, min(width or MAX_NOTE, MAX_NOTE))
     if left_out:
         yield f"{plural(left_out, 'column')} more in a wider window, all figures with --json"
+
+
+def columns_of(cells: list[Cell]) -> list[Column]:
+    """The columns that some cell has something for."""
+    return [each for each in COLUMNS if each[0] not in OPTIONAL or _any(cells, each[0])]
 
 
 def _any(cells: list[Cell], name: str) -> bool:
@@ -83,12 +95,19 @@ def _any(cells: list[Cell], name: str) -> bool:
     )
 
 
-def _axes(cell: Cell, axes: list[dict[str, Any]]) -> list[str]:
+def named_axes(document: dict[str, Any]) -> list[Axis]:
+    """The axes that rows are told apart by: those with several values, or the policy."""
+    axes = document["axes"][1:]
+    return [axis for axis in axes if len(axis["values"]) > 1] or axes[:1]
+
+
+def axis_values(cell: Cell, axes: list[Axis]) -> list[str]:
+    """A cell's values on these axes."""
     values = {**cell["values"], **{name: cell[name] for name in ("policy", "placement")}}
     return [str(values[axis["name"]]) for axis in axes]
 
 
-def _figures(cell: Cell, columns: list[Any], ranges: bool) -> list[str]:
+def _figures(cell: Cell, columns: list[Column], ranges: bool) -> list[str]:
     if cell["status"] != "ok" and not cell["figures"]:
         return [cell["status"]] + [""] * (len(columns) - 1)
     return [_spread(cell["figures"][name], text, ranges) for name, _, text in columns]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from emulator.scenario.fields import Part, mistake
+from emulator.scenario.model import Scenario
 from emulator.scenario.units import shown
 
 MAX_VALUES = 64
@@ -18,8 +19,6 @@ MAX_VALUES = 64
 MAX_SEEDS = 64
 MAX_RUNS = 5000
 """Cells times seeds: an hour or more on a small machine."""
-NAMES = ("workload", "policy", "placement")
-"""The axes that every comparison has; others are called by their paths."""
 
 
 def _text_or_mapping(value: Any) -> Any:
@@ -41,14 +40,15 @@ def _policy(value: Any) -> Any:
     return value
 
 
-_SCENARIO = {"$ref": "scenario.schema.json"}
-_PART = {"type": "object", "properties": {}}
+_PART = {
+    "type": "object",
+    "properties": {
+        (field.alias or name): {"x-file": f"scenario.schema.json#/properties/{field.alias or name}"}
+        for name, field in Scenario.model_fields.items()
+    },
+}
+"""A scenario, or a part of one: an editor completes it, and asks for nothing."""
 ScenarioText = Annotated[
-    Any,
-    BeforeValidator(_text_or_mapping),
-    WithJsonSchema({"anyOf": [{"type": "string"}, _SCENARIO]}),
-]
-WorkloadText = Annotated[
     Any,
     BeforeValidator(_text_or_mapping),
     WithJsonSchema({"anyOf": [{"type": "string"}, _PART]}),
@@ -56,9 +56,7 @@ WorkloadText = Annotated[
 PolicyText = Annotated[
     Any,
     BeforeValidator(_policy),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "object", "required": ["policy"], **_PART}]}
-    ),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "required": ["policy"]}]}),
 ]
 
 
@@ -72,7 +70,7 @@ class Comparison(Part):
     base: ScenarioText = Field(default=None, validate_default=False, examples=["quickstart.yaml"])
     """The scenario that all cells begin with: the path of one, from this file's folder, or a
     scenario itself. Left out: each workload is a scenario of its own."""
-    workloads: dict[str, WorkloadText] = Field(
+    workloads: dict[str, ScenarioText] = Field(
         default_factory=dict,
         max_length=MAX_VALUES,
         examples=[{"file": {"phases": [{"run": [{"kind": "tmpfs", "size": "1GiB"}]}]}}],

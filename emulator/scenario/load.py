@@ -11,7 +11,6 @@ from emulator.scenario import overrides
 from emulator.scenario.diagnose import mistakes_of
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.model import Scenario
-from emulator.scenario.units import shown
 from emulator.scenario.yaml_source import MAX_BYTES, Node, SourceError, read
 from host_model.costs import CostProfileError, parse_profile
 
@@ -33,8 +32,6 @@ def read_file(path: Path, place: Place | None = None) -> bytes:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         what = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        if place is not None:
-            what = f"{shown(str(path))} {what}"
         place = place or Place(str(path), 1, 1)
         mistake = Mistake(place, (), what, "write the path of a scenario file")
         raise ScenarioError([mistake]) from error

@@ -17,12 +17,16 @@ from emulator.scenario.comparison import MAX_RUNS, Comparison, policy_name
 from emulator.scenario.diagnose import mistakes_of
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.errors import Path as Steps
-from emulator.scenario.model import Reporting, Scenario
+from emulator.scenario.model import Scenario
 from emulator.scenario.units import shown
 from emulator.scenario.yaml_source import Node, SourceError, read
 
 REFERENCE = "oracle"
 """The policy that knows the future, if there is one: what others are measured against."""
+
+RING_ENTRIES = 256
+"""Batches up to so many blocks find room in rings of the usual size; longer rings take more of the
+guest's memory, with which its control differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,11 +299,11 @@ class _Builder:
 
 
 def without_reporting(scenario: Scenario) -> Scenario:
-    """The control of a scenario, the same for all that differ in reporting only.
-
-    Rings of more than 256 entries take more of the guest's memory, so those differ."""
-    capacity = max(32, scenario.reporting.capacity if scenario.reporting.capacity > 256 else 0)
-    none = Reporting(policy="none", order=scenario.guest.pageblock_order, capacity=capacity)
+    """The control of a scenario, the same for all that differ in reporting only."""
+    written = {"policy": "none", "order": scenario.guest.pageblock_order}
+    if scenario.reporting.capacity > RING_ENTRIES:
+        written["capacity"] = scenario.reporting.capacity
+    none = type(scenario.reporting).model_validate(written)
     return scenario.model_copy(update={"reporting": none})
 
 

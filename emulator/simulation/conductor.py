@@ -63,6 +63,7 @@ class WorkloadResult:
 class Account:
     """Counters of host, worker and balloon at an instant."""
 
+    time_ns: int
     host: HostCounters
     worker_ns: int
     balloon_ns: int
@@ -70,8 +71,9 @@ class Account:
 
 @dataclass
 class PhaseResult:
-    """One phase, from its start to the start of the next; `before` and `after` say what had been
-    counted by then, None where nobody counts (a real guest)."""
+    """One phase, from its start to the start of the next. `before` and `after` say what had been
+    counted at its start and when its duration was over (its tasks may take a moment to exit), or
+    at its end where it has none; None where nobody counts (a real guest)."""
 
     name: str
     start_ns: int
@@ -184,6 +186,8 @@ class Conductor:
         """A duration is over: of a workload, or (None) of all in the phase."""
         if phase != len(self.phases) - 1 or self.finished_ns is not None:
             return
+        if workload is None:
+            self.phases[-1].after = self._account(now_ns)
         for index, running in enumerate(self._running):
             if running.live and not running.exiting and workload in (None, running.workload):
                 self._stop_task(index, now_ns)
@@ -223,9 +227,10 @@ class Conductor:
         self._queue.at(now_ns, self.start)
 
     def _end_phase(self, now_ns: int) -> None:
-        self.phases[-1].end_ns = now_ns
-        self.phases[-1].after = self._account(now_ns)
+        phase = self.phases[-1]
+        phase.end_ns = now_ns
+        phase.after = phase.after or self._account(now_ns)
 
     def _account(self, now_ns: int) -> Account:
         host = self._machine.backing.counters(now_ns)
-        return Account(host, self._worker_ns(), self._balloon.busy_ns)
+        return Account(now_ns, host, self._worker_ns(), self._balloon.busy_ns)

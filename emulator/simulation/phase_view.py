@@ -29,7 +29,7 @@ def within(outcome: Outcome, name: str) -> Outcome:
         - (0 if field.name in _NOW else getattr(before.host, field.name))
         for field in fields(HostCounters)
     }
-    duration_ns = phase.end_ns - phase.start_ns
+    duration_ns = after.time_ns - before.time_ns
     return replace(
         outcome,
         end_ns=duration_ns,
@@ -47,7 +47,8 @@ def within(outcome: Outcome, name: str) -> Outcome:
 def samples_within(outcome: Outcome, name: str) -> Series:
     """The samples that were taken in the phase."""
     phase, times = _phase(outcome, name), outcome.series["time_ns"]
-    inside = (times >= phase.start_ns) & (times <= phase.end_ns)
+    assert phase.after is not None, "the phase is not over"
+    inside = (times >= phase.start_ns) & (times <= phase.after.time_ns)
     return {column: values[inside] for column, values in outcome.series.items()}
 
 
