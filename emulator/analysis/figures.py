@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from emulator.scenario.units import SECOND
 from emulator.simulation.phase_view import samples_within, within
 from emulator.simulation.simulate import Outcome
-from emulator.simulation.summary import free_by_order, lookup, overhead, percent, runtime_ns
+from emulator.simulation.summary import free_by_order, overhead, percent, runtime_ns
 
 PAGEBLOCK_ORDER = 9
 """Free memory in smaller blocks counts as fragmented: no huge page fits in it."""
@@ -15,7 +15,9 @@ PAGEBLOCK_ORDER = 9
 Figures = dict[str, int | float | None]
 """By name, the unit last; None where a figure cannot be had."""
 
-PROMISE = "allocator.promises_broken"
+ORDER_COUNTERS = ("checked_lists", "broken_lists", "misplaced_blocks")
+"""Of a policy that promises an order of the free lists: how often it was looked at, and was not
+there. None where nobody counts."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def figures(run: Found, control: Found, baseline: Found, reference: Found | None
         "huge_fallbacks": sum(each.huge_fallbacks for each in work),
         "alloc_ns_p99": part.alloc_latency_ns["p99"],
         "fragmented_pct": _fragmented(run.free_mean_bytes),
-        "promises_broken": lookup({"allocator": part.allocator}, PROMISE),
+        **{name: part.allocator.get(name) for name in ORDER_COUNTERS},
         **_by_order("free_end", run.free_end_bytes),
         **_by_order("free_mean", run.free_mean_bytes),
     }

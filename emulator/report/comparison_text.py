@@ -34,7 +34,7 @@ COLUMNS: tuple[Column, ...] = (
     ("worker_ns", "worker", duration),
     ("alloc_ns_p99", "alloc p99", duration),
     ("fragmented_pct", "fragmented %", _points),
-    ("promises_broken", "broken", lambda value: f"{value:,}"),
+    ("broken_lists", "broken lists", lambda value: f"{value:,}"),
     ("failures", "failures", lambda value: f"{value:,}"),
 )
 """Figures in order of importance: a narrow window leaves the last ones out."""
@@ -43,7 +43,7 @@ NOTE = (
     "vCPUs' time; baseline: no reporting, with the first placement and the first values"
 )
 MAX_NOTE = 100
-OPTIONAL = ("oracle_share_pct", "promises_broken", "failures")
+OPTIONAL = ("oracle_share_pct", "broken_lists", "failures")
 """Left out where no cell has any."""
 
 

@@ -1,9 +1,9 @@
 """A process that simulates: one scenario after the other, beside whoever asks for them.
 
-It reads pickled requests (scenario, reporting or not) from its standard input, and answers each on
-its standard output: ("progress", ns) now and then, and at last ("outcome", Outcome) or
-("error", exception). It ends when its standard input is closed, a run under way early, so that it
-never outlives its parent.
+It reads from its standard input, pickled, where to look for modules (a policy may be anybody's) and
+then requests (scenario, reporting or not). It answers each on its standard output: ("progress", ns)
+now and then, and at last ("outcome", Outcome) or ("error", exception). It ends when its standard
+input is closed, a run under way early, so that it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Child:
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is the parent's matter
         )
+        self._send(sys.path)
 
     def __enter__(self) -> Self:
         return self
@@ -69,13 +70,8 @@ class Child:
         self, scenario: Scenario, *, reporting: bool = True, progress: Progress = lambda _: None
     ) -> None:
         """Begin a run; `wait` gives its outcome."""
-        assert self._process.stdin is not None
         self._result = None
-        try:
-            pickle.dump((scenario, reporting), self._process.stdin)
-            self._process.stdin.flush()
-        except BrokenPipeError as error:
-            raise self._died() from error
+        self._send((scenario, reporting))
         self._reader = threading.Thread(target=self._read, args=(progress,), daemon=True)
         self._reader.start()
 
@@ -94,6 +90,14 @@ class Child:
             raise value
         assert isinstance(value, Outcome)
         return value
+
+    def _send(self, message: object) -> None:
+        assert self._process.stdin is not None
+        try:
+            pickle.dump(message, self._process.stdin)
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._died() from error
 
     def _died(self) -> ChildError:
         status = self._process.wait()
@@ -142,6 +146,7 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    sys.path = pickle.load(sys.stdin.buffer)
 
     def send(kind: str, value: object) -> None:
         pickle.dump((kind, value), out)

@@ -67,12 +67,13 @@ class _Pool:
         try:
             while (job := self._next()) is not None:
                 index, scenario = job
-                child = child or Child()
                 try:
+                    child = child or Child()
                     child.start(scenario)
                     outcome = child.wait(self._ended)
                 except ChildError as error:
-                    child.close()
+                    if child is not None:
+                        child.close()
                     child = None
                     self.results.put((index, error))
                 except Exception as error:

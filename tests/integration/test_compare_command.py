@@ -119,13 +119,11 @@ def test_figures_are_those_of_a_run(small: Path, cells: dict[tuple[str, ...], An
     assert [each["values"][1] for each in ends] == summary["guest"]["free_by_order"]["end_bytes"]
 
 
-def test_faster_reporting_gives_more_back_and_costs_more(
-    cells: dict[tuple[str, ...], Any],
-) -> None:
-    """Of a file that comes back every few seconds, 250 ms against 2 s."""
+def test_faster_reporting_gives_more_back(cells: dict[tuple[str, ...], Any]) -> None:
+    """Of a file that comes and goes every few seconds: 250 ms against 2 s."""
     fast, slow = (cells["file", name, "false"]["figures"] for name in ("fast", "mainline"))
     assert fast["saved_byte_seconds"]["min"] > slow["saved_byte_seconds"]["max"]
-    assert fast["fault_ns"]["min"] >= slow["fault_ns"]["max"] > 0
+    assert slow["discarded_bytes"]["min"] > 0
 
 
 def test_one_phase_can_be_judged(tmp_path: Path) -> None:
@@ -134,8 +132,8 @@ def test_one_phase_can_be_judged(tmp_path: Path) -> None:
 base:
   guest: {memory: 256MiB, vcpus: 1, boot_used: 8MiB}
   phases:
-    - {name: first, duration: 8s, run: [{kind: tmpfs, size: 60MiB, keep: 1s, repeat: 2,
-        pause: 3s}]}
+    - {name: first, duration: 16s, run: [{kind: tmpfs, size: 60MiB, keep: 1s, repeat: 3,
+        pause: 5s}]}
     - {name: second, duration: 8s, run: [{kind: tmpfs, size: 60MiB, keep: 1s}]}
 """
     (tmp_path / "a.yaml").write_text(text)
