@@ -6,23 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from emulator.analysis.comparison import CellResult, Compared
+from emulator.scenario.comparison import Claim
+from emulator.simulation.summary import percent
 
 SCHEMA = "fpr.compare/1"
 
 Document = dict[str, Any]
+_PATHS = {"workload": None, "policy": "reporting.policy", "placement": "guest.placement"}
+"""Where a scenario has what an axis sets; other axes are called so themselves."""
 
 
 def document_of(compared: Compared) -> Document:
     """The whole document: plain data, the same for the same comparison and version."""
     matrix = compared.matrix
     described = matrix.comparison
-    axes = [
-        ("workload", None, [cell.workload for cell in matrix.cells]),
-        ("policy", "reporting.policy", [cell.policy for cell in matrix.cells]),
-        ("placement", "guest.placement", [cell.placement for cell in matrix.cells]),
-    ]
-    for index, path in enumerate(matrix.paths):
-        axes.append((path, path, [cell.values[index] for cell in matrix.cells]))
     return {
         "schema": SCHEMA,
         "name": described.name,
@@ -32,11 +29,42 @@ def document_of(compared: Compared) -> Document:
         "phase": described.phase,
         "seeds": list(described.seeds),
         "axes": [
-            {"name": name, "path": path, "values": list(dict.fromkeys(values))}
-            for name, path, values in axes
+            {"name": name, "path": _PATHS.get(name, name), "values": list(values)}
+            for name, values in matrix.axes.items()
         ],
+        "claims": [_claim(each, compared) for each in described.claims],
         "cells": [_cell(each, matrix.paths, described.seeds) for each in compared.cells],
     }
+
+
+def _claim(claim: Claim, compared: Compared) -> Document:
+    """What is claimed beside what is found; `holds` is null where that cannot be said."""
+    (at,) = compared.matrix.select(claim.at)
+    rows = [compared.cells[at].by_seed]
+    if claim.against is not None:
+        (other,) = compared.matrix.select({**claim.at, **claim.against})
+        rows.append(compared.cells[other].by_seed)
+    seeds = [seed for seed in compared.matrix.comparison.seeds if all(seed in r for r in rows)]
+    found = spread([_held(claim, [row[seed].get(claim.figure) for row in rows]) for seed in seeds])
+    holds = None
+    if found is not None and (claim.min is not None or claim.max is not None):
+        low_ok = claim.min is None or found["median"] >= claim.min
+        holds = low_ok and (claim.max is None or found["median"] <= claim.max)
+    return {**claim.model_dump(), "found": found, "holds": holds}
+
+
+def _held(claim: Claim, values: list[int | float | None]) -> int | float | None:
+    """The figure of one seed that a claim is about; to a thousandth where there are decimals."""
+    if None in values:
+        return None
+    value, other = values[0], values[-1]
+    assert value is not None
+    assert other is not None
+    if claim.against is None:
+        return value
+    if claim.by == "percent":
+        return percent(round(1000 * (value - other)), round(1000 * other))
+    return value - other if isinstance(value, int) else round(value - other, 3)
 
 
 def _cell(result: CellResult, paths: Sequence[str], seeds: Sequence[int]) -> Document:

@@ -7,7 +7,16 @@ from html import escape
 from typing import Any
 
 from emulator.report.chart import COLOURS, Point, mark, scatter
-from emulator.report.comparison_text import Axis, Cell, Column, axis_values, columns_of, named_axes
+from emulator.report.comparison_text import (
+    Axis,
+    Cell,
+    Column,
+    axis_values,
+    claim_found,
+    columns_of,
+    named_axes,
+    verdict,
+)
 from emulator.report.quantity import plural
 
 X_LABEL, Y_LABEL = "overhead, % of the vCPUs' time", "memory given back, %"
@@ -40,6 +49,7 @@ g:hover .full, g:hover .hollow { stroke: var(--ink); stroke-width: 2; }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; font-variant-numeric: tabular-nums; }
 th.name, td.name { text-align: left; } th { font-weight: 600; color: var(--dim); }
+.text td { white-space: normal; vertical-align: top; }
 summary { cursor: pointer; font-weight: 600; margin: .8rem 0 .3rem; }
 """
 
@@ -56,6 +66,7 @@ def page(document: dict[str, Any]) -> str:
             f"<title>{name}</title>\n<style>{STYLE}{_colours()}</style>\n</head>\n<body>",
             *_head(document),
             *_charts(document),
+            *_claims(document["claims"]),
             *_tables(document),
             "</body>\n</html>\n",
         ]
@@ -158,6 +169,19 @@ def _legend(document: dict[str, Any]) -> str:
         for shape, name in entries
     )
     return f'<div class="legend">{"".join(spans)}</div>'
+
+
+def _claims(claims: list[dict[str, Any]]) -> Iterator[str]:
+    if not claims:
+        return
+    yield "<h2>Claims</h2>"
+    titles = ("", "claim", "found", "source")
+    head = "".join(f'<th class="name">{title}</th>' for title in titles)
+    yield f'<div class="wide"><table class="text"><thead><tr>{head}</tr></thead><tbody>'
+    for claim in claims:
+        cells = (verdict(claim), claim["claim"], claim_found(claim), claim["source"])
+        yield "<tr>" + "".join(f'<td class="name">{escape(cell)}</td>' for cell in cells) + "</tr>"
+    yield "</tbody></table></div>"
 
 
 def _tables(document: dict[str, Any]) -> Iterator[str]:

@@ -80,6 +80,7 @@ def _lines(document: dict[str, Any], width: int | None) -> Iterator[str]:
             yield "  " + row
     yield ""
     yield from textwrap.wrap(NOTE, min(width or MAX_NOTE, MAX_NOTE))
+    yield from _claims(document["claims"], width)
     if left_out:
         yield f"{plural(left_out, 'column')} more in a wider window, all figures with --json"
 
@@ -93,6 +94,41 @@ def _any(cells: list[Cell], name: str) -> bool:
     return any(
         cell["figures"].get(name) is not None and cell["figures"][name]["max"] for cell in cells
     )
+
+
+def verdict(claim: dict[str, Any]) -> str:
+    """Whether a claim holds."""
+    if claim["found"] is None:
+        return "unknown"
+    return {True: "holds", False: "REFUTED", None: "beside"}[claim["holds"]]
+
+
+def claim_found(claim: dict[str, Any]) -> str:
+    """What was found, and what was published."""
+    found = claim["found"]
+    text = "nothing" if found is None else _number(found["median"])
+    if found is not None and found["min"] != found["max"]:
+        text += f" ({_number(found['min'])}..{_number(found['max'])})"
+    if claim["published"] is not None:
+        text += f", published {_number(claim['published'])}"
+    return text
+
+
+def _number(value: float) -> str:
+    return f"{value:,}"
+
+
+def _claims(claims: list[dict[str, Any]], width: int | None) -> Iterator[str]:
+    """Each with its verdict and its figures."""
+    if claims:
+        yield ""
+    for claim in claims:
+        text = f"{claim['claim']}: {claim_found(claim)}"
+        if claim["source"]:
+            text += f" ({claim['source']})"
+        lines = textwrap.wrap(text, max(40, min(width or MAX_NOTE, MAX_NOTE)) - 10)
+        yield f"{verdict(claim):<10}{lines[0]}"
+        yield from (" " * 10 + line for line in lines[1:])
 
 
 def named_axes(document: dict[str, Any]) -> list[Axis]:

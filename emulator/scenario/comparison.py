@@ -6,7 +6,8 @@ scenario like any other, so that whatever a scenario may say can be compared.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
@@ -40,6 +41,11 @@ def _policy(value: Any) -> Any:
     return value
 
 
+def as_text(value: Any) -> str:
+    """A value of an axis as results show it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 _PART = {
     "type": "object",
     "properties": {
@@ -58,6 +64,36 @@ PolicyText = Annotated[
     BeforeValidator(_policy),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "required": ["policy"]}]}),
 ]
+AxisValue = Annotated[str, BeforeValidator(as_text)]
+"""YAML: a value as it stands on its axis; attribute: as results show it."""
+
+
+class Claim(Part):
+    """What somebody says of a cell: a figure that is held against what is found."""
+
+    claim: str = Field(min_length=1, max_length=300, examples=["reporting costs less than 2 %"])
+    """The claim, for people."""
+    source: str = Field(default="", max_length=300, examples=["cover letter of v17"])
+    """Who says so, and where."""
+    figure: str = Field(max_length=64, examples=["runtime_pct"])
+    """The name of the figure in compare.json."""
+    at: dict[str, AxisValue] = Field(
+        min_length=1, max_length=16, examples=[{"workload": "file", "policy": "mainline"}]
+    )
+    """The cell: by axis the value, as results show it. Axes with one value can be left out."""
+    against: dict[str, AxisValue] | None = Field(
+        default=None, max_length=16, examples=[{"guest.shuffle": "false"}]
+    )
+    """The cell to compare with: what differs from `at`."""
+    by: Literal["difference", "percent"] = Field(default="difference", examples=["percent"])
+    """With `against`: how much the figure at `at` is above that of the other cell, in its own unit
+    or in per cent of it."""
+    published: float | int | None = Field(default=None, examples=[1.7])
+    """The figure that was published, if one was."""
+    min: float | int | None = Field(default=None, examples=[0])
+    """The claim holds from here on, ..."""
+    max: float | int | None = Field(default=None, examples=[2])
+    """... and up to here. Neither: it is only set beside what was published."""
 
 
 class Comparison(Part):
@@ -99,6 +135,11 @@ class Comparison(Part):
     phase: str | None = Field(default=None, min_length=1, max_length=64, examples=["fault"])
     """The phase that is judged, which every workload must have, with a `duration`. Default: the
     whole run."""
+
+    claims: Annotated[tuple[Claim, ...], Field(strict=False)] = Field(
+        default=(), max_length=MAX_VALUES, examples=[[]]
+    )
+    """What others say, to be held against what is found."""
 
     @field_validator("name")
     @classmethod

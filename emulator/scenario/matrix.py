@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from emulator.scenario import load, overrides
-from emulator.scenario.comparison import MAX_RUNS, Comparison, policy_name
+from emulator.scenario.comparison import MAX_RUNS, Comparison, as_text, policy_name
 from emulator.scenario.diagnose import mistakes_of
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.errors import Path as Steps
@@ -43,6 +42,11 @@ class Cell:
     baseline: Scenario
     reference: Scenario | None
 
+    def named(self, paths: Sequence[str]) -> dict[str, str]:
+        """Its value on each axis; `paths` are those of the further ones."""
+        own = {"workload": self.workload, "policy": self.policy, "placement": self.placement}
+        return own | dict(zip(paths, self.values, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
@@ -51,6 +55,18 @@ class Matrix:
     comparison: Comparison
     paths: tuple[str, ...]
     cells: tuple[Cell, ...]
+
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """The values of each axis, in their order."""
+        named = [cell.named(self.paths) for cell in self.cells]
+        names = named[0] if named else {}
+        return {name: tuple(dict.fromkeys(each[name] for each in named)) for name in names}
+
+    def select(self, chosen: Mapping[str, str]) -> list[int]:
+        """The cells that have these values on these axes, by number."""
+        named = [cell.named(self.paths) for cell in self.cells]
+        return [n for n, each in enumerate(named) if each.items() >= chosen.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +149,23 @@ class _Builder:
                 cell = self._cell(workload, combination, (placements[0], *(c[0] for c in choices)))
                 if cell is not None:
                     cells.append(cell)
+        matrix = Matrix(self.comparison, tuple(name for name, _ in further), tuple(cells))
+        self._check_claims(matrix)
         self._raise_if_wrong()
-        return Matrix(self.comparison, tuple(name for name, _ in further), tuple(cells))
+        return matrix
+
+    def _check_claims(self, matrix: Matrix) -> None:
+        """Each speaks of one cell, or of two."""
+        for index, claim in enumerate(self.comparison.claims):
+            for key, chosen in (("at", claim.at), ("against", claim.against)):
+                if chosen is None or len(matrix.select({**claim.at, **chosen})) == 1:
+                    continue
+                node = self.root.find(("claims", index, key))
+                count = len(matrix.select({**claim.at, **chosen}))
+                what = f"{count} cells are so" if count else "no cell is so"
+                known = ", ".join(f"{name}: {'|'.join(v)}" for name, v in matrix.axes.items())
+                path = ("claims", index, key)
+                self._add(Mistake(node.place, path, what, f"write values of {known}"))
 
     def _add(self, mistake: Mistake) -> None:
         self.mistakes[mistake] = None
@@ -214,7 +245,7 @@ class _Builder:
                 self._add(error.mistake)
                 continue
             entries = values.value if isinstance(values.value, list) else []
-            yield name, [_Choice(_text(each), ((path, each),)) for each in entries]
+            yield name, [_Choice(as_text(each.plain()), ((path, each),)) for each in entries]
 
     def _cell(
         self, workload: _Workload, choices: tuple[_Choice, ...], first: tuple[_Choice, ...]
@@ -325,8 +356,3 @@ def _merged(base: Node, over: Node) -> Node:
 def _name_of(root: Node) -> str:
     name = root.find(("name",)).value
     return name if isinstance(name, str) else "base"
-
-
-def _text(node: Node) -> str:
-    plain = node.plain()
-    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
