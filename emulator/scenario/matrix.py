@@ -116,6 +116,16 @@ def load_matrix(
     return _Builder(comparison, root, path.parent, sets).build(mistakes)
 
 
+def is_comparison(path: str | Path) -> bool:
+    """Whether a file describes a comparison; what cannot be read is taken for a scenario."""
+    try:
+        root, _ = read(load.read_file(Path(path)), str(path))
+    except (ScenarioError, SourceError):
+        return False
+    own = Comparison.model_fields.keys() - Scenario.model_fields.keys()
+    return isinstance(root.value, dict) and bool(own & root.value.keys() - {"phases"})
+
+
 class _Builder:
     """From what is written to cells."""
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emulator.cli.main import run
 from emulator.scenario.comparison import MAX_RUNS
 from emulator.scenario.errors import ScenarioError
 from emulator.scenario.matrix import Matrix, load_matrix, without_reporting
-from tests.support import COMPARISONS
+from tests.support import COMPARISONS, CONFIGS
 
 BASE = """\
 base:
@@ -161,3 +163,19 @@ def test_a_matrix_has_a_limit(tmp_path: Path) -> None:
 def test_every_comparison_of_the_project_is_valid(path: Path) -> None:
     """All of them resolve, and are called as their file."""
     assert load_matrix(path).comparison.name == path.stem
+
+
+def test_validate_takes_comparisons_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says how many cells there are, or what is wrong."""
+    (tmp_path / "a.yaml").write_text(BASE + "policies: [none, mainline]\n")
+    assert run(["validate", str(tmp_path / "a.yaml"), str(CONFIGS / "quickstart.yaml")]) == 0
+    assert "a comparison of 2 cells: workload 1, policy 2" in capsys.readouterr().out
+    assert run(["validate", "--json", str(tmp_path / "a.yaml")]) == 0
+    assert json.loads(capsys.readouterr().out)["files"][0]["cells"] == 2
+    (tmp_path / "a.yaml").write_text(BASE + "policies: [none, none]\n")
+    assert run(["validate", str(tmp_path / "a.yaml")]) == 2
+    assert "policies[1]: 'none' is there twice; give one of them another `name`" in (
+        capsys.readouterr().err
+    )
