@@ -92,6 +92,13 @@ def counted(description: str) -> Iterator[Callable[[int, int], None]]:
         transient=True,
         disable=not sys.stderr.isatty(),
     )
+    log = structlog.get_logger()
     with bars:
         bar = bars.add_task(description, total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+        def progress(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+            if bars.disable:
+                log.debug("progress", run=description, done=done, total=total)
+
+        yield progress

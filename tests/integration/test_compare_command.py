@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -198,14 +197,16 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [
             *(sys.executable, "-c", "from emulator.cli.main import main; main()"),
-            *("compare", "a.yaml", "--policy", "none", "-j", "1", "-o", "out", "--json"),
+            *("-v", "compare", "a.yaml", "--policy", "none", "-j", "1", "-o", "out", "--json"),
         ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(8)
+    assert process.stderr is not None
+    while '"done": 1' not in process.stderr.readline():
+        assert process.poll() is None
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == Exit.INTERRUPTED, err
