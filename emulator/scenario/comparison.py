@@ -82,7 +82,7 @@ class Claim(Part):
     )
     """The cell: by axis the value, as results show it. Axes with one value can be left out."""
     against: dict[str, AxisValue] | None = Field(
-        default=None, max_length=16, examples=[{"guest.shuffle": "false"}]
+        default=None, max_length=16, examples=[{"placement": "linux"}]
     )
     """The cell to compare with: what differs from `at`."""
     by: Literal["difference", "percent"] = Field(default="difference", examples=["percent"])
