@@ -52,7 +52,7 @@ class Scale:
                 for sign in (-1, 1)
             ]
             return self._apart(sorted(each for each in found if self.low <= each <= self.high))
-        step = _round_up((self.high - self.low) / 5)
+        step = _round_up((self.high - self.low) / 6)
         first = math.ceil(self.low / step - 1e-9)
         return [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
 

@@ -24,10 +24,10 @@ X_LABEL, Y_LABEL = "overhead, % of the vCPUs' time", "memory given back, %"
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1f24; --dim: #626a75;
   --line: #e3e6ea; --c0: #0b62a4; --c1: #d0660b; --c2: #10825a; --c3: #b3388f; --c4: #7f6a00;
-  --c5: #1a93b8; --c6: #6b4fc0; --c7: #8a8f98; }
+  --c5: #8f4a3a; --c6: #6b4fc0; --c7: #8a8f98; }
 @media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e7e9ec; --dim: #9aa3ae;
   --line: #30363e; --c0: #62b0f2; --c1: #ffa14f; --c2: #4fcf9d; --c3: #ef86ce; --c4: #d9c452;
-  --c5: #6fd6f2; --c6: #b3a0ff; --c7: #a3a9b2; } }
+  --c5: #e0a08e; --c6: #b3a0ff; --c7: #a3a9b2; } }
 body { margin: 0 auto; max-width: 76rem; padding: 1.5rem; background: var(--paper);
   color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
 h1 { margin: 0; font-size: 1.5rem; } h2 { margin: 2rem 0 .5rem; font-size: 1.1rem; }
