@@ -7,7 +7,7 @@ from array import array
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.scenario.model import TOP_ORDER
+from emulator.scenario.reporting import TOP_ORDER
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
 
