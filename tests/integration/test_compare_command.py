@@ -179,7 +179,7 @@ def test_results_are_never_replaced(small: Path) -> None:
         (("--vary", "guest.vcpus=0"), "guest.vcpus: 0 is too small"),
         (("--seeds", "1..x"), "--seeds 1..x: seeds: these are no seeds"),
         (("--seeds", "5..1"), "these are no seeds"),
-        (("--policy", "mainlin"), "--policy mainlin: reporting.policy: 'mainlin'"),
+        (("--policy", "mainlin"), "--policy mainlin: reporting.policy: no policy is called"),
         (("--phase", "none"), "has no phase of this name"),
     ],
 )
@@ -192,7 +192,8 @@ def test_a_mistake_in_an_option_is_named(small: Path, option: tuple[str, str], s
 
 
 def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
-    """Ctrl-C: the cell that was ready is there, the other is missing, and it says so."""
+    """Ctrl-C: the cell that was ready, run and reference, is there; the other is missing, and it
+    says so."""
     (tmp_path / "a.yaml").write_text(LONG)
     process = subprocess.Popen(
         [
@@ -205,7 +206,7 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stderr is not None
-    while '"done": 1' not in process.stderr.readline():
+    while '"done": 2' not in process.stderr.readline():
         assert process.poll() is None
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
