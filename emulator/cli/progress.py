@@ -1,15 +1,24 @@
-"""A bar of virtual time on standard error; where that is no terminal, lines in the log, for -v."""
+"""Bars on standard error; where that is no terminal, lines in the log, for -v."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import structlog
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
 from rich.progress import Task as Bar
 from rich.text import Text
@@ -67,3 +76,29 @@ class Progress:
                 self._bars.update(bar, completed=now_ns)
 
         return progress
+
+
+@contextmanager
+def counted(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of things done, of all; it is told both numbers each time."""
+    bars = Bars(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    log = structlog.get_logger()
+    with bars:
+        bar = bars.add_task(description, total=None)
+
+        def progress(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+            if bars.disable:
+                log.debug("progress", run=description, done=done, total=total)
+
+        yield progress

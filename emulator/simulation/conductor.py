@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from emulator.scenario.model import Scenario
@@ -15,6 +15,7 @@ from emulator.simulation.tasks import UNITS, TaskSource, tasks_of
 from guest_model.vcpus import Stop, TaskView
 from guest_model.workload.op import Ops, chunk
 from guest_model.workload.task import Task
+from host_model.backing.interface import HostCounters
 
 _NO_MORE = chunk([])
 
@@ -58,14 +59,28 @@ class WorkloadResult:
         self.end_ns = max(self.end_ns, view.end_ns or now_ns)
 
 
+@dataclass(frozen=True)
+class Account:
+    """Counters of host, worker and balloon at an instant."""
+
+    time_ns: int
+    host: HostCounters
+    worker_ns: int
+    balloon_ns: int
+
+
 @dataclass
 class PhaseResult:
-    """One phase, from its start to the start of the next."""
+    """One phase, from its start to the start of the next. `before` and `after` say what had been
+    counted at its start and when its duration was over (its tasks may take a moment to exit), or
+    at its end where it has none; None where nobody counts (a real guest)."""
 
     name: str
     start_ns: int
     end_ns: int = 0
     workloads: list[WorkloadResult] = field(default_factory=list)
+    before: Account | None = None
+    after: Account | None = None
 
 
 class EndlessPhaseError(Exception):
@@ -83,7 +98,9 @@ class Conductor:
         queue: EventQueue,
         balloon: BalloonWorker,
         tasks: TaskSource = tasks_of,
+        worker_ns: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`worker_ns` says how long the reporting worker has been busy so far."""
         self.finished_ns: int | None = None
         """When the last phase ended; None before."""
         self.phases: list[PhaseResult] = []
@@ -92,6 +109,7 @@ class Conductor:
         self._scenario: Scenario = machine.scenario
         self._queue = queue
         self._balloon = balloon
+        self._worker_ns = worker_ns
         self._running: list[_Running] = []
         self._held_until_ns = 0
 
@@ -102,7 +120,8 @@ class Conductor:
             self.finished_ns = now_ns
             return
         phase = self._scenario.phases[number]
-        self.phases.append(PhaseResult(phase.name or str(number + 1), now_ns))
+        name = phase.name or str(number + 1)
+        self.phases.append(PhaseResult(name, now_ns, before=self._account(now_ns)))
         self._running = []
         self._held_until_ns = now_ns
         for index, workload in enumerate(phase.run):
@@ -141,7 +160,7 @@ class Conductor:
                 running.live = False
                 self._add_result(index, running, now_ns)
         if self.phases and not self.phases[-1].end_ns:
-            self.phases[-1].end_ns = now_ns
+            self._end_phase(now_ns)
 
     def _start_workload(self, index: int, workload: Workload, now_ns: int) -> None:
         phase = len(self.phases) - 1
@@ -167,6 +186,8 @@ class Conductor:
         """A duration is over: of a workload, or (None) of all in the phase."""
         if phase != len(self.phases) - 1 or self.finished_ns is not None:
             return
+        if workload is None:
+            self.phases[-1].after = self._account(now_ns)
         for index, running in enumerate(self._running):
             if running.live and not running.exiting and workload in (None, running.workload):
                 self._stop_task(index, now_ns)
@@ -199,8 +220,17 @@ class Conductor:
             return
         if self.phases[-1].end_ns:
             return
-        self.phases[-1].end_ns = now_ns
+        self._end_phase(now_ns)
         for index, result in enumerate(self.phases[-1].workloads):
             result.end_ns = result.end_ns or now_ns
             self._balloon.release((len(self.phases) - 1, index), now_ns)
         self._queue.at(now_ns, self.start)
+
+    def _end_phase(self, now_ns: int) -> None:
+        phase = self.phases[-1]
+        phase.end_ns = now_ns
+        phase.after = phase.after or self._account(now_ns)
+
+    def _account(self, now_ns: int) -> Account:
+        host = self._machine.backing.counters(now_ns)
+        return Account(now_ns, host, self._worker_ns(), self._balloon.busy_ns)

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -66,19 +66,28 @@ def write(
     folder: Path, summary: Summary, series: dict[str, Series], manifest: dict[str, Any]
 ) -> None:
     """Write all of it or nothing. `series` has a prefix for the columns of each run."""
+    columns: dict[str, Any] = {
+        prefix + name: values for prefix, each in series.items() for name, values in each.items()
+    }
+    write_files(
+        folder,
+        {
+            SUMMARY: lambda file: file.write(as_json(summary)),
+            MANIFEST: lambda file: file.write(as_json(manifest)),
+            SERIES: lambda file: np.savez_compressed(file, **columns),
+        },
+    )
+
+
+def write_files(folder: Path, files: Mapping[str, Callable[[Any], object]]) -> None:
+    """Write a folder with these files, each by a function that fills it, or nothing."""
     check_free(folder)
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     parents = [each for each in partial.absolute().parents if not each.exists()]
     try:
         partial.mkdir(parents=True)
-        _write_file(partial / SUMMARY, lambda file: file.write(as_json(summary)))
-        _write_file(partial / MANIFEST, lambda file: file.write(as_json(manifest)))
-        columns: dict[str, Any] = {
-            prefix + name: values
-            for prefix, each in series.items()
-            for name, values in each.items()
-        }
-        _write_file(partial / SERIES, lambda file: np.savez_compressed(file, **columns))
+        for name, fill in files.items():
+            _write_file(partial / name, fill)
         partial.rename(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)

@@ -121,10 +121,11 @@ class _Run:
         self.machine = machine
         self.queue = EventQueue()
         self.balloon = BalloonWorker(machine, self.queue, self._freed)
-        self.conductor = Conductor(machine, self.queue, self.balloon, tasks)
+        self.conductor = Conductor(machine, self.queue, self.balloon, tasks, self._worker_ns)
         self.sampler = Sampler(machine, self.queue)
         self.first_phase_ns = 0 if state is None else state.first_phase_ns
-        self.worker = self.host_control = None
+        self.worker: ReportingWorker | None = None
+        self.host_control: HostControl | None = None
         if runs is Runs.WORKER:
             jiffies = None if state is None else state.jiffies
             self.worker = ReportingWorker(machine, self.queue, jiffies)

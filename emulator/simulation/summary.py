@@ -13,6 +13,7 @@ from emulator.scenario.metrics import is_sparse
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import GIB, SECOND
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.series import FREE_BY_ORDER, Series, mean_over_time
 from emulator.simulation.simulate import Outcome
 from emulator.virtio.features import PFN_BYTES
 from guest_model.reporting.policy import Runs
@@ -24,6 +25,16 @@ ORDER_COUNTERS = ("checked_lists", "broken_lists", "misplaced_blocks")
 """Whether lists had the order that the policy promises."""
 
 Summary = dict[str, Any]
+_HOST_COST = (
+    "faults",
+    "fault_bytes",
+    "refault_bytes",
+    "fault_ns",
+    "discarded_bytes",
+    "discard_ns",
+    "footprint_byte_seconds",
+)
+"""Counters of the host, of which each phase has its share."""
 
 
 def summarize(scenario: Scenario, run: Outcome, control: Outcome | None) -> Summary:
@@ -140,15 +151,31 @@ def _guest(scenario: Scenario, outcome: Outcome) -> Summary:
         "huge_fallbacks": sum(each.huge_fallbacks for each in work),
         "balloon": outcome.balloon,
         "allocator": outcome.allocator,
+        "free_by_order": free_by_order(outcome.series),
         "phases": [_phase(phase) for phase in outcome.phases],
     }
 
 
+def free_by_order(series: Series) -> dict[str, list[int]]:
+    """Free bytes in blocks of each order, from 0 on: at the end, and on average over time."""
+    columns = [series[name] for name in FREE_BY_ORDER if name in series]
+    return {
+        "end_bytes": [int(each[-1]) for each in columns],
+        "mean_bytes": [mean_over_time(series["time_ns"], each) for each in columns],
+    }
+
+
 def _phase(phase: PhaseResult) -> Summary:
+    before, after = phase.before, phase.after
+    cost: Summary | None = None
+    if before is not None and after is not None:
+        cost = {name: getattr(after.host, name) - getattr(before.host, name) for name in _HOST_COST}
+        cost["worker_ns"] = after.worker_ns - before.worker_ns
     return {
         "name": phase.name,
         "start_ns": phase.start_ns,
         "end_ns": phase.end_ns,
+        "cost": cost,
         "workloads": [_workload(each) for each in phase.workloads],
     }
 
@@ -214,7 +241,7 @@ def overhead(run: Outcome, control: Outcome) -> Summary:
     extra = runtime_ns(run) - expected
     fault_ns = run.host.fault_ns - control.host.fault_ns
     return {
-        "runtime_pct": _percent(extra, expected),
+        "runtime_pct": percent(extra, expected),
         "runtime_ns": extra,
         "fault_ns": fault_ns,
         "worker_ns": run.worker_ns - control.worker_ns,
@@ -236,7 +263,7 @@ def _footprint_at(outcome: Outcome, time_ns: int) -> int:
     return int(outcome.series["footprint_byte_seconds"][index])
 
 
-def _percent(part: int, whole: int) -> float | None:
+def percent(part: int, whole: int) -> float | None:
     """To a thousandth, rounded by integers: the same on every machine."""
     if whole <= 0:
         return None

@@ -18,11 +18,10 @@ from emulator.simulation.machine import GuestTooSmallError, Machine
 from emulator.simulation.simulate import Outcome, simulate
 from emulator.simulation.summary import overhead, summarize
 from host_model.costs import PROFILES
-from tests.support import BOOT_TMPFS
+from tests.support import BOOT_TMPFS, SCENARIOS
 
 MIB = 1 << 20
 PAGE_BYTES = 4096
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def scenario(text: str) -> Scenario:
@@ -304,7 +303,7 @@ phases:
     assert blocks[0] == blocks[1]
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_every_scenario_of_the_project_runs(path: Path) -> None:
     """Cut to three seconds of virtual time."""
     outcome = check(simulate(load(path, ["duration=3s"])))

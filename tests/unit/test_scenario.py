@@ -15,9 +15,8 @@ from emulator.scenario.model import Scenario
 from emulator.scenario.schema import json_schema, json_schema_text
 from emulator.scenario.workloads import Tmpfs, Workload
 from host_model.costs import PROFILES
+from tests.support import CONFIGS, SCENARIOS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-SCENARIOS = sorted(CONFIGS.glob("*.yaml"))
 SMALL = b"phases: [{run: [{kind: tmpfs, size: 1GiB}]}]\n"
 
 FIVE_MISTAKES = b"""\
@@ -329,9 +328,10 @@ def test_resolved_scenario_reads_back(path: Path) -> None:
     assert read(text.encode()) == scenario
 
 
-def test_schema_file_is_fresh() -> None:
-    """configs/scenario.schema.json is what `fpr schema` prints; `fpr schema >` it renews it."""
-    assert (CONFIGS / "scenario.schema.json").read_text() == json_schema_text()
+@pytest.mark.parametrize("kind", ["scenario", "comparison"])
+def test_schema_file_is_fresh(kind: str) -> None:
+    """configs/*.schema.json are what `fpr schema` prints; `make pages` renews them."""
+    assert (CONFIGS / f"{kind}.schema.json").read_text() == json_schema_text(kind)
 
 
 def test_schema_describes_every_field_with_an_example() -> None:

@@ -16,7 +16,11 @@ from emulator.native import generate
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("emulator", "guest_model", "host_model", "configs", "tests", "benchmarks", "docs")
 FOLDERS += (".ci", ".github")
-GENERATED = ("emulator/native/_core.c", "configs/scenario.schema.json")
+GENERATED = (
+    "emulator/native/_core.c",
+    "configs/comparison.schema.json",
+    "configs/scenario.schema.json",
+)
 DATA = "tests/data/"
 LINE_MAX = 100
 FUNCTION_MAX = 70

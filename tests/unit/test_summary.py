@@ -11,10 +11,12 @@ import pytest
 
 from emulator.scenario.load import parse
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.series import mean_over_time
 from emulator.simulation.simulate import Outcome
 from emulator.simulation.summary import (
     check_expectations,
     comparable_runtime_ns,
+    free_by_order,
     lookup,
     overhead,
     runtime_ns,
@@ -154,3 +156,20 @@ def test_bounds_hold_at_their_values() -> None:
     results = check_expectations(scenario, {"host": {"faults": 3}})
     assert [each["ok"] for each in results] == [True, False, False, False]
     assert [each["value"] for each in results] == [3, 3, 3, None]
+
+
+def test_a_mean_over_time_weighs_what_held_longer() -> None:
+    """5 for 10 ns and 8 for 20 ns are 7; the last sample holds for no time."""
+    times, values = np.array([0, 10, 30], np.int64), np.array([5, 8, 99], np.int64)
+    assert mean_over_time(times, values) == 7
+    assert mean_over_time(times[:1], values[:1]) == 5
+    huge = np.array([1 << 44, 1 << 44], np.int64)
+    assert mean_over_time(np.array([0, 1 << 46], np.int64), huge) == 1 << 44
+
+
+def test_free_memory_is_told_by_order() -> None:
+    """At the end, and on average; a guest that nobody looked into has none to tell."""
+    series = {"time_ns": np.array([0, 10], np.int64)}
+    assert free_by_order(series) == {"end_bytes": [], "mean_bytes": []}
+    series["free_bytes_order_0"] = np.array([4096, 8192], np.int64)
+    assert free_by_order(series) == {"end_bytes": [8192], "mean_bytes": [4096]}
