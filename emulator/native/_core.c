@@ -594,6 +594,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/report.h"
 #include "emulator/native/balloon.h"
 #include "guest_model/native/block.h"
+#include "guest_model/native/rules.h"
 #include "guest_model/native/allocator.h"
 #include "guest_model/native/boundary.h"
 #include "guest_model/native/freed_bitmap.h"
@@ -613,7 +614,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 738), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 736), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -621,14 +622,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 802), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 755), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 757), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 758), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 760), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -639,7 +640,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 783), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 785), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -647,14 +648,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 842), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 791), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 793), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -662,9 +663,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 842), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 790), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 792), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -673,13 +674,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 758), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 760), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -762,14 +763,14 @@ static void *_cffi_types[] = {
 /* 146 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 147 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 149 */ _CFFI_OP(_CFFI_OP_POINTER, 755), // struct fpr_allocator const *
-/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 737), // char *
+/* 149 */ _CFFI_OP(_CFFI_OP_POINTER, 757), // struct fpr_allocator const *
+/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 735), // char *
 /* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
 /* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_zone_state *
+/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_zone_state *
 /* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
@@ -799,7 +800,7 @@ static void *_cffi_types[] = {
 /* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 756), // struct fpr_allocator_config const *
+/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 758), // struct fpr_allocator_config const *
 /* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -807,34 +808,34 @@ static void *_cffi_types[] = {
 /* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 801), // struct fpr_segment *
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_segment *
 /* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 766), // struct fpr_guest_memory const *
-/* 198 */ _CFFI_OP(_CFFI_OP_POINTER, 759), // struct fpr_chain const *
-/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 795), // struct fpr_report_cursor *
+/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 768), // struct fpr_guest_memory const *
+/* 198 */ _CFFI_OP(_CFFI_OP_POINTER, 761), // struct fpr_chain const *
+/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 797), // struct fpr_report_cursor *
 /* 200 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 202 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 772), // struct fpr_message_account *
+/* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 774), // struct fpr_message_account *
 /* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 206 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 207 */ _CFFI_OP(_CFFI_OP_NOOP, 198),
-/* 208 */ _CFFI_OP(_CFFI_OP_POINTER, 796), // struct fpr_report_rules const *
+/* 208 */ _CFFI_OP(_CFFI_OP_POINTER, 798), // struct fpr_report_rules const *
 /* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 199),
-/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 785), // struct fpr_range *
+/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_range *
 /* 211 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 212 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 213 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 794), // struct fpr_report_account *
+/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 796), // struct fpr_report_account *
 /* 215 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 217 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 782), // struct fpr_page_set *
+/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 784), // struct fpr_page_set *
 /* 219 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
 /* 220 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 757), // struct fpr_balloon_account *
+/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 759), // struct fpr_balloon_account *
 /* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
@@ -870,25 +871,25 @@ static void *_cffi_types[] = {
 /* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 255 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 256 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // void *
+/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // void *
 /* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // void const *
+/* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // void const *
 /* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 267 */ _CFFI_OP(_CFFI_OP_POINTER, 768), // struct fpr_host_costs const *
+/* 267 */ _CFFI_OP(_CFFI_OP_POINTER, 770), // struct fpr_host_costs const *
 /* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 269 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 270 */ _CFFI_OP(_CFFI_OP_POINTER, 776), // struct fpr_oracle *
+/* 270 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_oracle *
 /* 271 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
 /* 272 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 273 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 274 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 763), // struct fpr_discard_outcome *
+/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 765), // struct fpr_discard_outcome *
 /* 276 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
 /* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
@@ -897,26 +898,26 @@ static void *_cffi_types[] = {
 /* 281 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 282 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
-/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 776), // struct fpr_oracle const *
+/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_oracle const *
 /* 285 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 286 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 288 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 290 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_packed_driver *
+/* 290 */ _CFFI_OP(_CFFI_OP_POINTER, 780), // struct fpr_packed_driver *
 /* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
 /* 294 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 800), // struct fpr_ring_layout const *
-/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 764), // struct fpr_driver_slot *
+/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 802), // struct fpr_ring_layout const *
+/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 766), // struct fpr_driver_slot *
 /* 297 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 298 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
-/* 303 */ _CFFI_OP(_CFFI_OP_POINTER, 801), // struct fpr_segment const *
+/* 303 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_segment const *
 /* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -930,7 +931,7 @@ static void *_cffi_types[] = {
 /* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 317 */ _CFFI_OP(_CFFI_OP_POINTER, 781), // struct fpr_packed_ring *
+/* 317 */ _CFFI_OP(_CFFI_OP_POINTER, 783), // struct fpr_packed_ring *
 /* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
 /* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
@@ -939,7 +940,7 @@ static void *_cffi_types[] = {
 /* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
 /* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 759), // struct fpr_chain *
+/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 761), // struct fpr_chain *
 /* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
 /* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
@@ -957,14 +958,14 @@ static void *_cffi_types[] = {
 /* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 781), // struct fpr_packed_ring const *
+/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 783), // struct fpr_packed_ring const *
 /* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
 /* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 344),
 /* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 786), // struct fpr_real_memory *
+/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 788), // struct fpr_real_memory *
 /* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
 /* 353 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -984,16 +985,16 @@ static void *_cffi_types[] = {
 /* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 371 */ _CFFI_OP(_CFFI_OP_POINTER, 786), // struct fpr_real_memory const *
+/* 371 */ _CFFI_OP(_CFFI_OP_POINTER, 788), // struct fpr_real_memory const *
 /* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_real_memory_config const *
-/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 771), // struct fpr_memory_region const *
+/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 789), // struct fpr_real_memory_config const *
+/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 773), // struct fpr_memory_region const *
 /* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 377 */ _CFFI_OP(_CFFI_OP_POINTER, 351), // struct fpr_real_memory * *
 /* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 380 */ _CFFI_OP(_CFFI_OP_POINTER, 797), // struct fpr_residency *
+/* 380 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_residency *
 /* 381 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
 /* 382 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 383 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -1007,13 +1008,13 @@ static void *_cffi_types[] = {
 /* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 394 */ _CFFI_OP(_CFFI_OP_POINTER, 797), // struct fpr_residency const *
+/* 394 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_residency const *
 /* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 396 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 397 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 798), // struct fpr_residency_config const *
+/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 800), // struct fpr_residency_config const *
 /* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
 /* 402 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 267),
@@ -1027,18 +1028,18 @@ static void *_cffi_types[] = {
 /* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 380), // struct fpr_residency * *
 /* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 414 */ _CFFI_OP(_CFFI_OP_POINTER, 802), // struct fpr_shared_map const *
+/* 414 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_shared_map const *
 /* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 417 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_signaller *
+/* 417 */ _CFFI_OP(_CFFI_OP_POINTER, 807), // struct fpr_signaller *
 /* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_signaller const *
+/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 807), // struct fpr_signaller const *
 /* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_split_driver *
+/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_split_driver *
 /* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
@@ -1065,7 +1066,7 @@ static void *_cffi_types[] = {
 /* 449 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 452 */ _CFFI_OP(_CFFI_OP_POINTER, 806), // struct fpr_split_ring *
+/* 452 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_split_ring *
 /* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
@@ -1093,372 +1094,375 @@ static void *_cffi_types[] = {
 /* 477 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 480 */ _CFFI_OP(_CFFI_OP_POINTER, 806), // struct fpr_split_ring const *
+/* 480 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_split_ring const *
 /* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
 /* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
 /* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 486 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 489 */ _CFFI_OP(_CFFI_OP_POINTER, 810), // struct fpr_trace_op *
-/* 490 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_trace_pairing *
-/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
-/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 186),
+/* 486 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 492 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 494 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 495 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 496 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 498 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 500 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 506 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 507 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 497 */ _CFFI_OP(_CFFI_OP_POINTER, 813), // struct fpr_trace_op *
+/* 498 */ _CFFI_OP(_CFFI_OP_POINTER, 814), // struct fpr_trace_pairing *
+/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 501 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 186),
+/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 506 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 507 */ _CFFI_OP(_CFFI_OP_POINTER, 794), // struct fpr_replay_phase const *
 /* 508 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 792), // struct fpr_replay_phase const *
-/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 511 */ _CFFI_OP(_CFFI_OP_POINTER, 793), // struct fpr_replay_unseen *
-/* 512 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 513 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 516 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_trace_state *
-/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 518 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 519 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_trace_event *
+/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 795), // struct fpr_replay_unseen *
+/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 511 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 514 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_trace_state *
+/* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 516 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 517 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_trace_event *
+/* 519 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_trace_marker *
 /* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 522 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_trace_marker *
-/* 523 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 523 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 526 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 814), // struct fpr_vcpus *
-/* 530 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 532 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 533 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
-/* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 535 */ _CFFI_OP(_CFFI_OP_POINTER, 775), // struct fpr_op const *
-/* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 539 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
-/* 540 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 541 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 542 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 543 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 544 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 545 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
-/* 546 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
+/* 527 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_vcpus *
+/* 528 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 529 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 531 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 532 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 533 */ _CFFI_OP(_CFFI_OP_POINTER, 777), // struct fpr_op const *
+/* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 535 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 538 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 539 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 540 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 542 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 543 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 544 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 545 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 533),
 /* 547 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 548 */ _CFFI_OP(_CFFI_OP_NOOP, 535),
-/* 549 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 551 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
-/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 554 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 555 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 556 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 558 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
-/* 559 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 560 */ _CFFI_OP(_CFFI_OP_POINTER, 813), // struct fpr_vcpu_stop *
-/* 561 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 563 */ _CFFI_OP(_CFFI_OP_POINTER, 814), // struct fpr_vcpus const *
-/* 564 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 565 */ _CFFI_OP(_CFFI_OP_POINTER, 777), // struct fpr_owner_view *
-/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 567 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 568 */ _CFFI_OP(_CFFI_OP_NOOP, 563),
-/* 569 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 570 */ _CFFI_OP(_CFFI_OP_POINTER, 807), // struct fpr_task_view *
-/* 571 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 573 */ _CFFI_OP(_CFFI_OP_NOOP, 563),
-/* 574 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 548 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 549 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 550 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 551 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 552 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 556 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 557 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 558 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_vcpu_stop *
+/* 559 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 560 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 561 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_vcpus const *
+/* 562 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 563 */ _CFFI_OP(_CFFI_OP_POINTER, 779), // struct fpr_owner_view *
+/* 564 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 566 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
+/* 567 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 568 */ _CFFI_OP(_CFFI_OP_POINTER, 810), // struct fpr_task_view *
+/* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
+/* 572 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 573 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 574 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 576 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 577 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 578 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 580 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_vcpus_config const *
-/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 582 */ _CFFI_OP(_CFFI_OP_POINTER, 770), // struct fpr_memory_port const *
-/* 583 */ _CFFI_OP(_CFFI_OP_POINTER, 767), // struct fpr_histogram *
-/* 584 */ _CFFI_OP(_CFFI_OP_POINTER, 529), // struct fpr_vcpus * *
-/* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 587 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 578 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_vcpus_config const *
+/* 579 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 580 */ _CFFI_OP(_CFFI_OP_POINTER, 772), // struct fpr_memory_port const *
+/* 581 */ _CFFI_OP(_CFFI_OP_POINTER, 769), // struct fpr_histogram *
+/* 582 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_vcpus * *
+/* 583 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 585 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 586 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 588 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 589 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 590 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 593 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
-/* 594 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 590 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 591 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
+/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 593 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 594 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 597 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 598 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 599 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 600 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
-/* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
+/* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 597 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
+/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 602 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 603 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 604 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 605 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 607 */ _CFFI_OP(_CFFI_OP_FUNCTION, 761), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 608 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
-/* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION, 640), // struct fpr_histogram const *()(struct fpr_oracle const *)
-/* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 612 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION, 640), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 614 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
-/* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION, 640), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 617 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
-/* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION, 773), // struct fpr_notify *()(struct fpr_allocator *)
-/* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 621 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 622 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 623 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
-/* 624 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 625 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
-/* 627 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 629 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
-/* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 633 */ _CFFI_OP(_CFFI_OP_POINTER, 760), // struct fpr_cost const *
-/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 636 */ _CFFI_OP(_CFFI_OP_NOOP, 633),
-/* 637 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 638 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 640 */ _CFFI_OP(_CFFI_OP_POINTER, 767), // struct fpr_histogram const *
-/* 641 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 644 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 646 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 647 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 648 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 651 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 653 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 654 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
-/* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 656 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 657 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
-/* 658 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 659 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 661 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
-/* 662 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 664 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 665 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 666 */ _CFFI_OP(_CFFI_OP_FUNCTION, 257), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 667 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
-/* 668 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_allocator *)
-/* 671 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 672 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 674 */ _CFFI_OP(_CFFI_OP_NOOP, 583),
-/* 675 */ _CFFI_OP(_CFFI_OP_NOOP, 640),
-/* 676 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 677 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 678 */ _CFFI_OP(_CFFI_OP_NOOP, 583),
-/* 679 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
-/* 680 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 681 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 682 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 683 */ _CFFI_OP(_CFFI_OP_NOOP, 583),
-/* 684 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 685 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_oracle *)
-/* 688 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
-/* 689 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 691 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 692 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 693 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 697 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 698 */ _CFFI_OP(_CFFI_OP_POINTER, 769), // struct fpr_host_counters *
-/* 699 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 700 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 701 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 702 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 703 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_real_memory *)
-/* 706 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 707 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
-/* 710 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 711 */ _CFFI_OP(_CFFI_OP_NOOP, 698),
-/* 712 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_residency *)
-/* 714 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
-/* 715 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 716 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 717 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
-/* 718 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 719 */ _CFFI_OP(_CFFI_OP_NOOP, 698),
-/* 720 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_shared_map *)
-/* 722 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 723 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 725 */ _CFFI_OP(_CFFI_OP_POINTER, 803), // struct fpr_shared_region *
+/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION, 763), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 606 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 607 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION, 638), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 609 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 611 */ _CFFI_OP(_CFFI_OP_FUNCTION, 638), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 612 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION, 638), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 615 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
+/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 617 */ _CFFI_OP(_CFFI_OP_FUNCTION, 775), // struct fpr_notify *()(struct fpr_allocator *)
+/* 618 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 621 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 622 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 623 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 624 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 628 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 629 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 630 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 631 */ _CFFI_OP(_CFFI_OP_POINTER, 762), // struct fpr_cost const *
+/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 633 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 634 */ _CFFI_OP(_CFFI_OP_NOOP, 631),
+/* 635 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 636 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 637 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 638 */ _CFFI_OP(_CFFI_OP_POINTER, 769), // struct fpr_histogram const *
+/* 639 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 642 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 645 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 646 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 647 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 648 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 649 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 650 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 652 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 653 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 654 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 655 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 656 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 659 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
+/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 661 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 662 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 257), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 667 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 668 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_allocator *)
+/* 669 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 671 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 672 */ _CFFI_OP(_CFFI_OP_NOOP, 581),
+/* 673 */ _CFFI_OP(_CFFI_OP_NOOP, 638),
+/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 676 */ _CFFI_OP(_CFFI_OP_NOOP, 581),
+/* 677 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 678 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 681 */ _CFFI_OP(_CFFI_OP_NOOP, 581),
+/* 682 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 683 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_oracle *)
+/* 686 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
+/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 688 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 689 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 690 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 691 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 693 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 694 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 695 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 696 */ _CFFI_OP(_CFFI_OP_POINTER, 771), // struct fpr_host_counters *
+/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 699 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 700 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 701 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 702 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 703 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_real_memory *)
+/* 704 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 706 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 707 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 708 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 696),
+/* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_residency *)
+/* 712 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 715 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
+/* 716 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 717 */ _CFFI_OP(_CFFI_OP_NOOP, 696),
+/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_shared_map *)
+/* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 722 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 723 */ _CFFI_OP(_CFFI_OP_POINTER, 806), // struct fpr_shared_region *
+/* 724 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 725 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
 /* 726 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 727 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
-/* 728 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 729 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
-/* 730 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_signaller *)
-/* 732 */ _CFFI_OP(_CFFI_OP_NOOP, 417),
-/* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION, 845), // void()(struct fpr_vcpus *)
-/* 735 */ _CFFI_OP(_CFFI_OP_NOOP, 529),
-/* 736 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 737 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 738 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 739 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 740 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
-/* 741 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
-/* 742 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
-/* 743 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_placement
-/* 744 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_replay_action
-/* 745 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_ring_fault
-/* 746 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_status
-/* 747 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_stop_reason
-/* 748 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_take_stop
-/* 749 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_task_state
-/* 750 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_zone_class
-/* 751 */ _CFFI_OP(_CFFI_OP_POINTER, 592), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 752 */ _CFFI_OP(_CFFI_OP_POINTER, 601), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 753 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 754 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 755 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 756 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 757 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 758 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 759 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 760 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 761 */ _CFFI_OP(_CFFI_OP_POINTER, 762), // struct fpr_counters const *
-/* 762 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
-/* 763 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
-/* 764 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
-/* 765 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
-/* 766 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
-/* 767 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
-/* 768 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
-/* 769 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
-/* 770 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
-/* 771 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
-/* 772 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
-/* 773 */ _CFFI_OP(_CFFI_OP_POINTER, 774), // struct fpr_notify *
-/* 774 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
-/* 775 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
-/* 776 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
-/* 777 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
-/* 778 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
-/* 779 */ _CFFI_OP(_CFFI_OP_POINTER, 780), // struct fpr_packed_note *
-/* 780 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
-/* 781 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
-/* 782 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
-/* 783 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_random
-/* 784 */ _CFFI_OP(_CFFI_OP_POINTER, 785), // struct fpr_range const *
-/* 785 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_range
-/* 786 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_real_memory
-/* 787 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_real_memory_config
-/* 788 */ _CFFI_OP(_CFFI_OP_POINTER, 789), // struct fpr_region *
-/* 789 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_region
-/* 790 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_frames_stats
-/* 791 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_model_stats
-/* 792 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_replay_phase
-/* 793 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_unseen
-/* 794 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_account
-/* 795 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_report_cursor
-/* 796 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_report_rules
-/* 797 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_residency
-/* 798 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_residency_config
-/* 799 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_ring_counters
-/* 800 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_ring_layout
-/* 801 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_segment
-/* 802 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_shared_map
-/* 803 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_shared_region
-/* 804 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_signaller
-/* 805 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_split_driver
-/* 806 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_split_ring
-/* 807 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_task_view
-/* 808 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_trace_event
-/* 809 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_marker
-/* 810 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_trace_op
-/* 811 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_trace_pairing
-/* 812 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_state
-/* 813 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_vcpu_stop
-/* 814 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_vcpus
-/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_vcpus_config
-/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_zone_config
-/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_zone_state
-/* 818 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct packed_desc *
-/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct packed_desc
-/* 820 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct packed_event *
-/* 821 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct packed_event
-/* 822 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct split_avail *
-/* 823 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct split_avail
-/* 824 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct split_desc *
-/* 825 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct split_desc
-/* 826 */ _CFFI_OP(_CFFI_OP_POINTER, 827), // struct split_used *
-/* 827 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct split_used
-/* 828 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 829 */ (_cffi_opcode_t)(14),
-/* 830 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 831 */ (_cffi_opcode_t)(32),
-/* 832 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 833 */ (_cffi_opcode_t)(4),
-/* 834 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 835 */ (_cffi_opcode_t)(6),
-/* 836 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 837 */ (_cffi_opcode_t)(7424),
-/* 838 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 839 */ (_cffi_opcode_t)(7),
-/* 840 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 841 */ (_cffi_opcode_t)(9),
-/* 842 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 843 */ _CFFI_OP(_CFFI_OP_ARRAY, 842), // uint8_t[5]
-/* 844 */ (_cffi_opcode_t)(5),
-/* 845 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 727 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 729 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_signaller *)
+/* 730 */ _CFFI_OP(_CFFI_OP_NOOP, 417),
+/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_vcpus *)
+/* 733 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 735 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 736 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 737 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 738 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 739 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 740 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_migratetype
+/* 741 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_op_kind
+/* 742 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_pcp_drain
+/* 743 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_sizing
+/* 744 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_placement
+/* 745 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_relabel
+/* 746 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_replay_action
+/* 747 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_ring_fault
+/* 748 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_status
+/* 749 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_stop_reason
+/* 750 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_take_stop
+/* 751 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_task_state
+/* 752 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_zone_class
+/* 753 */ _CFFI_OP(_CFFI_OP_POINTER, 590), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 754 */ _CFFI_OP(_CFFI_OP_POINTER, 599), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 755 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 756 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 757 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 758 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 759 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 760 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 761 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 762 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 763 */ _CFFI_OP(_CFFI_OP_POINTER, 764), // struct fpr_counters const *
+/* 764 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
+/* 765 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
+/* 766 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
+/* 767 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
+/* 768 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
+/* 769 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
+/* 770 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
+/* 771 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
+/* 772 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
+/* 773 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
+/* 774 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
+/* 775 */ _CFFI_OP(_CFFI_OP_POINTER, 776), // struct fpr_notify *
+/* 776 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
+/* 777 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
+/* 778 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
+/* 779 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
+/* 780 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
+/* 781 */ _CFFI_OP(_CFFI_OP_POINTER, 782), // struct fpr_packed_note *
+/* 782 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
+/* 783 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
+/* 784 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
+/* 785 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_random
+/* 786 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_range const *
+/* 787 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_range
+/* 788 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_real_memory
+/* 789 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_real_memory_config
+/* 790 */ _CFFI_OP(_CFFI_OP_POINTER, 791), // struct fpr_region *
+/* 791 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_region
+/* 792 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_frames_stats
+/* 793 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_model_stats
+/* 794 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_replay_phase
+/* 795 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_unseen
+/* 796 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_account
+/* 797 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_report_cursor
+/* 798 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_report_rules
+/* 799 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_residency
+/* 800 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_residency_config
+/* 801 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_ring_counters
+/* 802 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_ring_layout
+/* 803 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_rules
+/* 804 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_segment
+/* 805 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_shared_map
+/* 806 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_shared_region
+/* 807 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_signaller
+/* 808 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_split_driver
+/* 809 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_split_ring
+/* 810 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_task_view
+/* 811 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_event
+/* 812 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_trace_marker
+/* 813 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_trace_op
+/* 814 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_pairing
+/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_state
+/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_vcpu_stop
+/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_vcpus
+/* 818 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_vcpus_config
+/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_zone_config
+/* 820 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_zone_state
+/* 821 */ _CFFI_OP(_CFFI_OP_POINTER, 822), // struct packed_desc *
+/* 822 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct packed_desc
+/* 823 */ _CFFI_OP(_CFFI_OP_POINTER, 824), // struct packed_event *
+/* 824 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct packed_event
+/* 825 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct split_avail *
+/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct split_avail
+/* 827 */ _CFFI_OP(_CFFI_OP_POINTER, 828), // struct split_desc *
+/* 828 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct split_desc
+/* 829 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct split_used *
+/* 830 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct split_used
+/* 831 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 832 */ (_cffi_opcode_t)(14),
+/* 833 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 834 */ (_cffi_opcode_t)(32),
+/* 835 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 836 */ (_cffi_opcode_t)(4),
+/* 837 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 838 */ (_cffi_opcode_t)(6),
+/* 839 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 840 */ (_cffi_opcode_t)(7424),
+/* 841 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 842 */ (_cffi_opcode_t)(7),
+/* 843 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 844 */ (_cffi_opcode_t)(9),
+/* 845 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 846 */ _CFFI_OP(_CFFI_OP_ARRAY, 845), // uint8_t[5]
+/* 847 */ (_cffi_opcode_t)(5),
+/* 848 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1500,6 +1504,27 @@ static int _cffi_const_FPR_DISCARD_PUNCH_HOLE(unsigned long long *o)
 {
   int n = (FPR_DISCARD_PUNCH_HOLE) <= 0;
   *o = (unsigned long long)((FPR_DISCARD_PUNCH_HOLE) | 0);  /* check that FPR_DISCARD_PUNCH_HOLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MOVE_THEN_TEST(unsigned long long *o)
+{
+  int n = (FPR_MOVE_THEN_TEST) <= 0;
+  *o = (unsigned long long)((FPR_MOVE_THEN_TEST) | 0);  /* check that FPR_MOVE_THEN_TEST is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_TEST_THEN_MOVE(unsigned long long *o)
+{
+  int n = (FPR_TEST_THEN_MOVE) <= 0;
+  *o = (unsigned long long)((FPR_TEST_THEN_MOVE) | 0);  /* check that FPR_TEST_THEN_MOVE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_CLAIM_OR_STEAL(unsigned long long *o)
+{
+  int n = (FPR_CLAIM_OR_STEAL) <= 0;
+  *o = (unsigned long long)((FPR_CLAIM_OR_STEAL) | 0);  /* check that FPR_CLAIM_OR_STEAL is an integer */
   return n;
 }
 
@@ -1636,6 +1661,41 @@ static int _cffi_const_FPR_OP_KINDS(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_DRAIN_ROUND_ROBIN(unsigned long long *o)
+{
+  int n = (FPR_DRAIN_ROUND_ROBIN) <= 0;
+  *o = (unsigned long long)((FPR_DRAIN_ROUND_ROBIN) | 0);  /* check that FPR_DRAIN_ROUND_ROBIN is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_DRAIN_FROM_FREED(unsigned long long *o)
+{
+  int n = (FPR_DRAIN_FROM_FREED) <= 0;
+  *o = (unsigned long long)((FPR_DRAIN_FROM_FREED) | 0);  /* check that FPR_DRAIN_FROM_FREED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PCP_FIXED(unsigned long long *o)
+{
+  int n = (FPR_PCP_FIXED) <= 0;
+  *o = (unsigned long long)((FPR_PCP_FIXED) | 0);  /* check that FPR_PCP_FIXED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PCP_FREE_FACTOR(unsigned long long *o)
+{
+  int n = (FPR_PCP_FREE_FACTOR) <= 0;
+  *o = (unsigned long long)((FPR_PCP_FREE_FACTOR) | 0);  /* check that FPR_PCP_FREE_FACTOR is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PCP_AUTO(unsigned long long *o)
+{
+  int n = (FPR_PCP_AUTO) <= 0;
+  *o = (unsigned long long)((FPR_PCP_AUTO) | 0);  /* check that FPR_PCP_AUTO is an integer */
+  return n;
+}
+
 static int _cffi_const_FPR_PLACE_LINUX(unsigned long long *o)
 {
   int n = (FPR_PLACE_LINUX) <= 0;
@@ -1682,6 +1742,27 @@ static int _cffi_const_FPR_PLACEMENTS(unsigned long long *o)
 {
   int n = (FPR_PLACEMENTS) <= 0;
   *o = (unsigned long long)((FPR_PLACEMENTS) | 0);  /* check that FPR_PLACEMENTS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_RELABEL_NONE(unsigned long long *o)
+{
+  int n = (FPR_RELABEL_NONE) <= 0;
+  *o = (unsigned long long)((FPR_RELABEL_NONE) | 0);  /* check that FPR_RELABEL_NONE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_RELABEL_FIRST(unsigned long long *o)
+{
+  int n = (FPR_RELABEL_FIRST) <= 0;
+  *o = (unsigned long long)((FPR_RELABEL_FIRST) | 0);  /* check that FPR_RELABEL_FIRST is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_RELABEL_ALL(unsigned long long *o)
+{
+  int n = (FPR_RELABEL_ALL) <= 0;
+  *o = (unsigned long long)((FPR_RELABEL_ALL) | 0);  /* check that FPR_RELABEL_ALL is an integer */
   return n;
 }
 
@@ -1738,6 +1819,13 @@ static int _cffi_const_FPR_REPLAY_CLAIM(unsigned long long *o)
 {
   int n = (FPR_REPLAY_CLAIM) <= 0;
   *o = (unsigned long long)((FPR_REPLAY_CLAIM) | 0);  /* check that FPR_REPLAY_CLAIM is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_REPLAY_SPLIT(unsigned long long *o)
+{
+  int n = (FPR_REPLAY_SPLIT) <= 0;
+  *o = (unsigned long long)((FPR_REPLAY_SPLIT) | 0);  /* check that FPR_REPLAY_SPLIT is an integer */
   return n;
 }
 
@@ -2330,7 +2418,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(761));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(763));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2554,7 +2642,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(773));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(775));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3753,10 +3841,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(633), arg0, (char **)&x0);
+      _cffi_type(631), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(633), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3800,10 +3888,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(633), arg0, (char **)&x0);
+      _cffi_type(631), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(633), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3821,6 +3909,54 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_fpr_cost_mean _cffi_d_fpr_cost_mean
+#endif
+
+static int _cffi_d_fpr_decay_pcp(struct fpr_allocator * x0, uint32_t x1)
+{
+  return fpr_decay_pcp(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_decay_pcp(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_decay_pcp", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_decay_pcp(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_decay_pcp _cffi_d_fpr_decay_pcp
 #endif
 
 static enum fpr_discard_failure _cffi_d_fpr_discard_failure_of(int x0)
@@ -3846,7 +3982,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(738));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(736));
   return pyresult;
 }
 #else
@@ -4549,19 +4685,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(583), arg0, (char **)&x0);
+      _cffi_type(581), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(583), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(581), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(640), arg1, (char **)&x1);
+      _cffi_type(638), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(640), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(638), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4602,10 +4738,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(640), arg0, (char **)&x0);
+      _cffi_type(638), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(640), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(638), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4650,10 +4786,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(583), arg0, (char **)&x0);
+      _cffi_type(581), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(583), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(581), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4702,10 +4838,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(583), arg0, (char **)&x0);
+      _cffi_type(581), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(583), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(581), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5165,10 +5301,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(698), arg2, (char **)&x2);
+      _cffi_type(696), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(698), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(696), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5422,7 +5558,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(640));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(638));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7008,10 +7144,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(698), arg2, (char **)&x2);
+      _cffi_type(696), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(698), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(696), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7254,7 +7390,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(640));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(638));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7712,9 +7848,9 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_region_find _cffi_d_fpr_region_find
 #endif
 
-static int _cffi_d_fpr_replay_actions(struct fpr_trace_event const * x0, uint64_t x1, uint64_t x2, uint32_t x3, uint32_t x4, int x5, uint8_t * x6, uint8_t * x7)
+static int _cffi_d_fpr_replay_actions(struct fpr_trace_event const * x0, uint64_t x1, struct fpr_allocator_config const * x2, int x3, uint8_t * x4, uint8_t * x5)
 {
-  return fpr_replay_actions(x0, x1, x2, x3, x4, x5, x6, x7);
+  return fpr_replay_actions(x0, x1, x2, x3, x4, x5);
 }
 #ifndef PYPY_VERSION
 static PyObject *
@@ -7722,12 +7858,10 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
 {
   struct fpr_trace_event const * x0;
   uint64_t x1;
-  uint64_t x2;
-  uint32_t x3;
-  uint32_t x4;
-  int x5;
-  uint8_t * x6;
-  uint8_t * x7;
+  struct fpr_allocator_config const * x2;
+  int x3;
+  uint8_t * x4;
+  uint8_t * x5;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -7738,10 +7872,8 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
   PyObject *arg3;
   PyObject *arg4;
   PyObject *arg5;
-  PyObject *arg6;
-  PyObject *arg7;
 
-  if (!PyArg_UnpackTuple(args, "fpr_replay_actions", 8, 8, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7))
+  if (!PyArg_UnpackTuple(args, "fpr_replay_actions", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
@@ -7757,43 +7889,40 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
   if (x1 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
-  x2 = _cffi_to_c_int(arg2, uint64_t);
-  if (x2 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(186), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(186), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
-  x3 = _cffi_to_c_int(arg3, uint32_t);
-  if (x3 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x4 = _cffi_to_c_int(arg4, uint32_t);
-  if (x4 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x5 = _cffi_to_c_int(arg5, int);
-  if (x5 == (int)-1 && PyErr_Occurred())
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(49), arg6, (char **)&x6);
+      _cffi_type(49), arg4, (char **)&x4);
   if (datasize != 0) {
-    x6 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(49), arg6, (char **)&x6,
+    x4 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(49), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(49), arg7, (char **)&x7);
+      _cffi_type(49), arg5, (char **)&x5);
   if (datasize != 0) {
-    x7 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(49), arg7, (char **)&x7,
+    x5 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(49), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
-  { result = fpr_replay_actions(x0, x1, x2, x3, x4, x5, x6, x7); }
+  { result = fpr_replay_actions(x0, x1, x2, x3, x4, x5); }
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
@@ -8030,7 +8159,7 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_replay_model _cffi_d_fpr_replay_model
 #endif
 
-static int _cffi_d_fpr_replay_unseen(struct fpr_trace_event const * x0, uint8_t const * x1, uint64_t x2, uint64_t x3, uint32_t x4, uint32_t x5, struct fpr_replay_phase const * x6, uint32_t x7, struct fpr_replay_unseen * x8, uint64_t x9, uint64_t * x10)
+static int _cffi_d_fpr_replay_unseen(struct fpr_trace_event const * x0, uint8_t const * x1, uint64_t x2, struct fpr_allocator_config const * x3, struct fpr_zone_config const * x4, uint32_t x5, struct fpr_replay_phase const * x6, uint32_t x7, struct fpr_replay_unseen * x8, uint64_t x9, uint64_t * x10)
 {
   return fpr_replay_unseen(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10);
 }
@@ -8041,8 +8170,8 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
   struct fpr_trace_event const * x0;
   uint8_t const * x1;
   uint64_t x2;
-  uint64_t x3;
-  uint32_t x4;
+  struct fpr_allocator_config const * x3;
+  struct fpr_zone_config const * x4;
   uint32_t x5;
   struct fpr_replay_phase const * x6;
   uint32_t x7;
@@ -8090,23 +8219,33 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
   if (x2 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
-  x3 = _cffi_to_c_int(arg3, uint64_t);
-  if (x3 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(186), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(186), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
-  x4 = _cffi_to_c_int(arg4, uint32_t);
-  if (x4 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(60), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(60), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   x5 = _cffi_to_c_int(arg5, uint32_t);
   if (x5 == (uint32_t)-1 && PyErr_Occurred())
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(509), arg6, (char **)&x6);
+      _cffi_type(507), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(509), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8116,10 +8255,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(511), arg8, (char **)&x8);
+      _cffi_type(509), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(511), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(509), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8376,10 +8515,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(698), arg2, (char **)&x2);
+      _cffi_type(696), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(698), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(696), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8633,7 +8772,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(640));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(638));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -8950,10 +9089,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(725), arg0, (char **)&x0);
+      _cffi_type(723), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(725), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(723), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10257,19 +10396,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(489), arg6, (char **)&x6);
+      _cffi_type(497), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(489), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(497), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(490), arg7, (char **)&x7);
+      _cffi_type(498), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(490), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(498), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10328,10 +10467,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(516), arg0, (char **)&x0);
+      _cffi_type(514), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(516), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(514), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10354,10 +10493,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(520), arg4, (char **)&x4);
+      _cffi_type(518), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(520), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(518), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10367,10 +10506,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(522), arg6, (char **)&x6);
+      _cffi_type(520), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(522), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(520), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10522,10 +10661,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10584,10 +10723,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(580), arg0, (char **)&x0);
+      _cffi_type(578), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(580), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(578), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10602,28 +10741,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(582), arg2, (char **)&x2);
+      _cffi_type(580), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(582), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(580), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(583), arg3, (char **)&x3);
+      _cffi_type(581), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(583), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(581), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(584), arg4, (char **)&x4);
+      _cffi_type(582), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(584), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(582), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10656,10 +10795,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10706,10 +10845,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10723,10 +10862,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(535), arg3, (char **)&x3);
+      _cffi_type(533), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(535), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(533), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10773,10 +10912,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(563), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(563), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10786,10 +10925,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(565), arg2, (char **)&x2);
+      _cffi_type(563), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(565), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(563), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10836,10 +10975,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(563), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(563), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10910,10 +11049,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10923,10 +11062,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(535), arg2, (char **)&x2);
+      _cffi_type(533), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(535), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(533), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10971,10 +11110,10 @@ _cffi_f_fpr_vcpus_retry(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11021,10 +11160,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11034,10 +11173,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(560), arg2, (char **)&x2);
+      _cffi_type(558), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(560), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(558), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11082,10 +11221,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11140,10 +11279,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(563), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(563), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11153,10 +11292,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(570), arg2, (char **)&x2);
+      _cffi_type(568), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(570), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(568), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11937,6 +12076,7 @@ static void _cffi_checkfld_struct_fpr_allocator_config(struct fpr_allocator_conf
   (void)((p->thp_order) | 0);  /* check that 'struct fpr_allocator_config.thp_order' is an integer */
   (void)((p->placement) | 0);  /* check that 'struct fpr_allocator_config.placement' is an integer */
   (void)((p->boost_factor) | 0);  /* check that 'struct fpr_allocator_config.boost_factor' is an integer */
+  { struct fpr_rules *tmp = &p->rules; (void)tmp; }
 }
 struct _cffi_align_struct_fpr_allocator_config { char x; struct fpr_allocator_config y; };
 
@@ -12456,6 +12596,26 @@ static void _cffi_checkfld_struct_fpr_ring_layout(struct fpr_ring_layout *p)
 struct _cffi_align_struct_fpr_ring_layout { char x; struct fpr_ring_layout y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_rules(struct fpr_rules *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->tails) | 0);  /* check that 'struct fpr_rules.tails' is an integer */
+  (void)((p->guards_reserves) | 0);  /* check that 'struct fpr_rules.guards_reserves' is an integer */
+  (void)((p->pcp_top_order) | 0);  /* check that 'struct fpr_rules.pcp_top_order' is an integer */
+  (void)((p->pcp_huge_lists) | 0);  /* check that 'struct fpr_rules.pcp_huge_lists' is an integer */
+  (void)((p->pcp_sizing) | 0);  /* check that 'struct fpr_rules.pcp_sizing' is an integer */
+  (void)((p->pcp_drain) | 0);  /* check that 'struct fpr_rules.pcp_drain' is an integer */
+  (void)((p->pcp_drains_in_batches) | 0);  /* check that 'struct fpr_rules.pcp_drains_in_batches' is an integer */
+  (void)((p->pcp_keeps_type) | 0);  /* check that 'struct fpr_rules.pcp_keeps_type' is an integer */
+  (void)((p->fallback) | 0);  /* check that 'struct fpr_rules.fallback' is an integer */
+  (void)((p->relabel) | 0);  /* check that 'struct fpr_rules.relabel' is an integer */
+  (void)((p->highatomic_rounds_up) | 0);  /* check that 'struct fpr_rules.highatomic_rounds_up' is an integer */
+  (void)((p->labels_reserved) | 0);  /* check that 'struct fpr_rules.labels_reserved' is an integer */
+}
+struct _cffi_align_struct_fpr_rules { char x; struct fpr_rules y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_segment(struct fpr_segment *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -12685,6 +12845,7 @@ static void _cffi_checkfld_struct_fpr_zone_config(struct fpr_zone_config *p)
   (void)((p->zone_class) | 0);  /* check that 'struct fpr_zone_config.zone_class' is an integer */
   (void)((p->pcp_batch) | 0);  /* check that 'struct fpr_zone_config.pcp_batch' is an integer */
   (void)((p->pcp_high) | 0);  /* check that 'struct fpr_zone_config.pcp_high' is an integer */
+  (void)((p->pcp_high_max) | 0);  /* check that 'struct fpr_zone_config.pcp_high_max' is an integer */
 }
 struct _cffi_align_struct_fpr_zone_config { char x; struct fpr_zone_config y; };
 
@@ -12712,6 +12873,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_BAD_ARGUMENT", (void *)_cffi_const_FPR_BAD_ARGUMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_BALLOON_PAGE_BYTES", (void *)_cffi_const_FPR_BALLOON_PAGE_BYTES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CHAIN_MAX", (void *)_cffi_const_FPR_CHAIN_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_CLAIM_OR_STEAL", (void *)_cffi_const_FPR_CLAIM_OR_STEAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_COST_MAX_NS", (void *)_cffi_const_FPR_COST_MAX_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_POINTS", (void *)_cffi_const_FPR_COST_POINTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -12721,6 +12883,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_DISCARD_PUNCH_HOLE", (void *)_cffi_const_FPR_DISCARD_PUNCH_HOLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_REMOVE", (void *)_cffi_const_FPR_DISCARD_REMOVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_RETRY", (void *)_cffi_const_FPR_DISCARD_RETRY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DRAIN_FROM_FREED", (void *)_cffi_const_FPR_DRAIN_FROM_FREED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DRAIN_ROUND_ROBIN", (void *)_cffi_const_FPR_DRAIN_ROUND_ROBIN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DRIVER_TABLES_MAX", (void *)_cffi_const_FPR_DRIVER_TABLES_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_EMPTY", (void *)_cffi_const_FPR_EMPTY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_ALIGNMENT", (void *)_cffi_const_FPR_FAULT_ALIGNMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -12772,6 +12936,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_MAX_ZONES", (void *)_cffi_const_FPR_MAX_ZONES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MIGRATETYPES", (void *)_cffi_const_FPR_MIGRATETYPES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MOVABLE", (void *)_cffi_const_FPR_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MOVE_THEN_TEST", (void *)_cffi_const_FPR_MOVE_THEN_TEST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NOT_ALLOCATED", (void *)_cffi_const_FPR_NOT_ALLOCATED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NOT_FREE", (void *)_cffi_const_FPR_NOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NO_BOUNDARY", (void *)_cffi_const_FPR_NO_BOUNDARY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -12794,6 +12959,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_OP_ZEROED", (void *)_cffi_const_FPR_OP_ZEROED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OUTSIDE", (void *)_cffi_const_FPR_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PACKED_FRESH", (void *)_cffi_const_FPR_PACKED_FRESH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_PCP_AUTO", (void *)_cffi_const_FPR_PCP_AUTO, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PCP_FIXED", (void *)_cffi_const_FPR_PCP_FIXED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PCP_FREE_FACTOR", (void *)_cffi_const_FPR_PCP_FREE_FACTOR, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PCP_LISTS", (void *)_cffi_const_FPR_PCP_LISTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_PLACEMENTS", (void *)_cffi_const_FPR_PLACEMENTS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PLACE_FIFO", (void *)_cffi_const_FPR_PLACE_FIFO, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -12804,12 +12972,16 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_PLACE_SHUFFLE", (void *)_cffi_const_FPR_PLACE_SHUFFLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_RECLAIMABLE", (void *)_cffi_const_FPR_RECLAIMABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REFUSED", (void *)_cffi_const_FPR_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_RELABEL_ALL", (void *)_cffi_const_FPR_RELABEL_ALL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_RELABEL_FIRST", (void *)_cffi_const_FPR_RELABEL_FIRST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_RELABEL_NONE", (void *)_cffi_const_FPR_RELABEL_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_BATCHED", (void *)_cffi_const_FPR_REPLAY_BATCHED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_REPLAY_BOOT", (void *)_cffi_const_FPR_REPLAY_BOOT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_CLAIM", (void *)_cffi_const_FPR_REPLAY_CLAIM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_MAYBE", (void *)_cffi_const_FPR_REPLAY_MAYBE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_NONE", (void *)_cffi_const_FPR_REPLAY_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_RETURN", (void *)_cffi_const_FPR_REPLAY_RETURN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_REPLAY_SPLIT", (void *)_cffi_const_FPR_REPLAY_SPLIT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_STEAL", (void *)_cffi_const_FPR_REPLAY_STEAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_TAKE", (void *)_cffi_const_FPR_REPLAY_TAKE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_TRIM", (void *)_cffi_const_FPR_REPLAY_TRIM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -12839,6 +13011,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_TASK_DONE", (void *)_cffi_const_FPR_TASK_DONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TASK_LIVE", (void *)_cffi_const_FPR_TASK_LIVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TASK_NONE", (void *)_cffi_const_FPR_TASK_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_TEST_THEN_MOVE", (void *)_cffi_const_FPR_TEST_THEN_MOVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TIME_LIMIT_NS", (void *)_cffi_const_FPR_TIME_LIMIT_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_ALLOC", (void *)_cffi_const_FPR_TRACE_ALLOC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_BAD_NUMBER", (void *)_cffi_const_FPR_TRACE_BAD_NUMBER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -12874,12 +13047,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 607), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 605), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 670), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 622), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 629), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 619), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 668), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 620), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 627), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 617), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_shuffle", (void *)_cffi_f_fpr_allocator_shuffle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_allocator_shuffle },
@@ -12898,8 +13071,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 180), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 635), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 632), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 633), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 630), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 111), (void *)_cffi_d_fpr_free },
@@ -12911,35 +13085,35 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 232), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 254), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 260), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 626), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 663), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 673), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 639), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 682), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 677), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 624), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 661), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 671), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 637), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 680), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 675), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 266), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
   { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 196), (void *)_cffi_d_fpr_message_read },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 695), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 693), (void *)_cffi_d_fpr_oracle_counters },
   { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 399), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 687), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 685), (void *)_cffi_d_fpr_oracle_destroy },
   { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 269), (void *)_cffi_d_fpr_oracle_discard },
-  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 610), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 608), (void *)_cffi_d_fpr_oracle_fault_latency },
   { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 277), (void *)_cffi_d_fpr_oracle_populate },
   { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 283), (void *)_cffi_d_fpr_oracle_read },
-  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 601), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 690), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 643), (void *)_cffi_d_fpr_oracle_resident_bytes },
-  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 688), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 641), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_oracle_touch },
   { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_packed_driver_add },
   { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 289), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
   { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 307), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
   { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 311), (void *)_cffi_d_fpr_packed_driver_get },
   { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 307), (void *)_cffi_d_fpr_packed_driver_should_kick },
   { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 586), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 584), (void *)_cffi_d_fpr_packed_part_bytes },
   { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 346), (void *)_cffi_d_fpr_packed_ring_base },
   { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 316), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
   { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 334), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
@@ -12951,43 +13125,43 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 328), (void *)_cffi_d_fpr_packed_ring_start },
   { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 316), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 649), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 646), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 700), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 708), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 647), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 644), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 698), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 706), (void *)_cffi_d_fpr_real_memory_counters },
   { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 373), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 705), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 703), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 350), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 613), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 611), (void *)_cffi_d_fpr_real_memory_fault_latency },
   { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 370), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 656), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 666), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 654), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 664), (void *)_cffi_d_fpr_real_memory_pointer },
   { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_real_memory_populate },
   { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 364), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 653), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 651), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 236), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 492), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 502), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 500), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 205), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 716), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 714), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 406), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 713), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 711), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 379), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 616), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 660), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 614), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 658), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 387), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 393), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 660), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 724), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 658), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 722), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
   { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 413), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 721), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 731), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 719), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 729), (void *)_cffi_d_fpr_signaller_close },
   { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 416), (void *)_cffi_d_fpr_signaller_open },
   { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_signaller_send },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_split_driver_add },
@@ -12996,7 +13170,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 446), (void *)_cffi_d_fpr_split_driver_get },
   { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_split_driver_should_kick },
   { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 427), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 586), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 584), (void *)_cffi_d_fpr_split_part_bytes },
   { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_split_ring_disable_kicks },
   { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 470), (void *)_cffi_d_fpr_split_ring_enable_kicks },
   { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 479), (void *)_cffi_d_fpr_split_ring_overlaps },
@@ -13006,20 +13180,20 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 470), (void *)_cffi_d_fpr_split_ring_should_notify },
   { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_split_ring_start },
   { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 515), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 490), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 513), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 247), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 551), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 579), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 734), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 544), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 562), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 572), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 532), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 528), (void *)_cffi_d_fpr_vcpus_retry },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 557), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 538), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 567), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 549), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 577), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 732), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 542), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 560), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 570), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 530), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 526), (void *)_cffi_d_fpr_vcpus_retry },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 555), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 536), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 565), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -13037,19 +13211,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 842) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 842) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 842) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 842) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "rules", offsetof(struct fpr_allocator_config, rules),
+             sizeof(((struct fpr_allocator_config *)0)->rules),
+             _CFFI_OP(_CFFI_OP_NOOP, 803) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13091,7 +13268,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 834) },
+          _CFFI_OP(_CFFI_OP_NOOP, 837) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13208,7 +13385,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 788) },
+               _CFFI_OP(_CFFI_OP_NOOP, 790) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13223,43 +13400,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 836) },
+               _CFFI_OP(_CFFI_OP_NOOP, 839) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 760) },
+                _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 760) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 760) },
+                _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 760) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 760) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 760) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 760) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 760) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 760) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 760) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 760) },
+            _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 760) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13340,10 +13517,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 257) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 751) },
+             _CFFI_OP(_CFFI_OP_NOOP, 753) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 752) },
+               _CFFI_OP(_CFFI_OP_NOOP, 754) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13379,16 +13556,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 842) },
+            _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 842) },
+             _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 842) },
+            _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 842) },
+             _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13400,19 +13577,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 800) },
+              _CFFI_OP(_CFFI_OP_NOOP, 802) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 818) },
+             _CFFI_OP(_CFFI_OP_NOOP, 821) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 820) },
+              _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 820) },
+              _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 818) },
+              _CFFI_OP(_CFFI_OP_NOOP, 821) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 296) },
@@ -13460,25 +13637,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 842) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 842) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 800) },
+              _CFFI_OP(_CFFI_OP_NOOP, 802) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 818) },
+             _CFFI_OP(_CFFI_OP_NOOP, 821) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 820) },
+              _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 820) },
+              _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 779) },
+            _CFFI_OP(_CFFI_OP_NOOP, 781) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
              _CFFI_OP(_CFFI_OP_NOOP, 467) },
@@ -13508,7 +13685,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 799) },
+                _CFFI_OP(_CFFI_OP_NOOP, 801) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -13520,7 +13697,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 832) },
+             _CFFI_OP(_CFFI_OP_NOOP, 835) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13643,13 +13820,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 838) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 841) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 838) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 841) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 830) },
+             _CFFI_OP(_CFFI_OP_NOOP, 833) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13661,7 +13838,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 784) },
+              _CFFI_OP(_CFFI_OP_NOOP, 786) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13731,6 +13908,42 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "flags", offsetof(struct fpr_ring_layout, flags),
              sizeof(((struct fpr_ring_layout *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "tails", offsetof(struct fpr_rules, tails),
+             sizeof(((struct fpr_rules *)0)->tails),
+             _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
+                       sizeof(((struct fpr_rules *)0)->guards_reserves),
+                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
+                     sizeof(((struct fpr_rules *)0)->pcp_top_order),
+                     _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
+                      sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
+                      _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
+                  sizeof(((struct fpr_rules *)0)->pcp_sizing),
+                  _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
+                 sizeof(((struct fpr_rules *)0)->pcp_drain),
+                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
+                             sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
+                             _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
+                      sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
+                      _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "fallback", offsetof(struct fpr_rules, fallback),
+                sizeof(((struct fpr_rules *)0)->fallback),
+                _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "relabel", offsetof(struct fpr_rules, relabel),
+               sizeof(((struct fpr_rules *)0)->relabel),
+               _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
+                            sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
+                            _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
+                       sizeof(((struct fpr_rules *)0)->labels_reserved),
+                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13763,10 +13976,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 753) },
+          _CFFI_OP(_CFFI_OP_NOOP, 755) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 753) },
+               _CFFI_OP(_CFFI_OP_NOOP, 755) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13778,22 +13991,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 753) },
+              _CFFI_OP(_CFFI_OP_NOOP, 755) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 800) },
+              _CFFI_OP(_CFFI_OP_NOOP, 802) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 824) },
+             _CFFI_OP(_CFFI_OP_NOOP, 827) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 822) },
+             _CFFI_OP(_CFFI_OP_NOOP, 825) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 826) },
+            _CFFI_OP(_CFFI_OP_NOOP, 829) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 824) },
+              _CFFI_OP(_CFFI_OP_NOOP, 827) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 296) },
@@ -13832,16 +14045,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 800) },
+              _CFFI_OP(_CFFI_OP_NOOP, 802) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 824) },
+             _CFFI_OP(_CFFI_OP_NOOP, 827) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 822) },
+             _CFFI_OP(_CFFI_OP_NOOP, 825) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 826) },
+            _CFFI_OP(_CFFI_OP_NOOP, 829) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -13865,7 +14078,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 799) },
+                _CFFI_OP(_CFFI_OP_NOOP, 801) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13913,28 +14126,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 842) },
+            _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 842) },
+             _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 754) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 756) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 842) },
+             _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 842) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 754) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 756) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 842) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 843) },
+                _CFFI_OP(_CFFI_OP_NOOP, 846) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -13991,10 +14204,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 840) },
+              _CFFI_OP(_CFFI_OP_NOOP, 843) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 840) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 843) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14039,7 +14252,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 765) },
+             _CFFI_OP(_CFFI_OP_NOOP, 767) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14060,7 +14273,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 832) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 835) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14070,9 +14283,12 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "pcp_high", offsetof(struct fpr_zone_config, pcp_high),
                 sizeof(((struct fpr_zone_config *)0)->pcp_high),
                 _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "pcp_high_max", offsetof(struct fpr_zone_config, pcp_high_max),
+                    sizeof(((struct fpr_zone_config *)0)->pcp_high_max),
+                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 816) },
+              _CFFI_OP(_CFFI_OP_NOOP, 819) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14087,175 +14303,185 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 828) },
+               _CFFI_OP(_CFFI_OP_NOOP, 831) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 755, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 757, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 756, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_balloon_account", 757, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 9, 3 },
-  { "fpr_block", 758, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 12, 3 },
-  { "fpr_chain", 759, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 15, 7 },
-  { "fpr_cost", 760, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 22, 1 },
-  { "fpr_counters", 762, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 23, 14 },
-  { "fpr_discard_outcome", 763, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 37, 10 },
-  { "fpr_driver_slot", 764, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 47, 4 },
-  { "fpr_guest_costs", 765, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 51, 10 },
-  { "fpr_guest_memory", 766, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 61, 2 },
-  { "fpr_histogram", 767, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 63, 4 },
-  { "fpr_host_costs", 768, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 67, 15 },
-  { "fpr_host_counters", 769, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 82, 22 },
-  { "fpr_memory_port", 770, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 104, 3 },
-  { "fpr_memory_region", 771, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 107, 2 },
-  { "fpr_message_account", 772, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 109, 2 },
-  { "fpr_notify", 774, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 111, 5 },
-  { "fpr_op", 775, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 116, 6 },
-  { "fpr_oracle", 776, _CFFI_F_OPAQUE,
+  { "fpr_allocator_config", 758, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
+  { "fpr_balloon_account", 759, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
+  { "fpr_block", 760, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
+  { "fpr_chain", 761, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
+  { "fpr_cost", 762, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 1 },
+  { "fpr_counters", 764, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 24, 14 },
+  { "fpr_discard_outcome", 765, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 38, 10 },
+  { "fpr_driver_slot", 766, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 48, 4 },
+  { "fpr_guest_costs", 767, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 52, 10 },
+  { "fpr_guest_memory", 768, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 62, 2 },
+  { "fpr_histogram", 769, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 64, 4 },
+  { "fpr_host_costs", 770, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 68, 15 },
+  { "fpr_host_counters", 771, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 83, 22 },
+  { "fpr_memory_port", 772, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 105, 3 },
+  { "fpr_memory_region", 773, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 108, 2 },
+  { "fpr_message_account", 774, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 110, 2 },
+  { "fpr_notify", 776, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 112, 5 },
+  { "fpr_op", 777, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 117, 6 },
+  { "fpr_oracle", 778, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 777, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 122, 3 },
-  { "fpr_packed_driver", 778, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 125, 18 },
-  { "fpr_packed_note", 780, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 143, 4 },
-  { "fpr_packed_ring", 781, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 147, 15 },
-  { "fpr_page_set", 782, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 162, 3 },
-  { "fpr_random", 783, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 165, 1 },
-  { "fpr_range", 785, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 166, 2 },
-  { "fpr_real_memory", 786, _CFFI_F_OPAQUE,
+  { "fpr_owner_view", 779, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 123, 3 },
+  { "fpr_packed_driver", 780, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 126, 18 },
+  { "fpr_packed_note", 782, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 144, 4 },
+  { "fpr_packed_ring", 783, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 148, 15 },
+  { "fpr_page_set", 784, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 163, 3 },
+  { "fpr_random", 785, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 166, 1 },
+  { "fpr_range", 787, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 167, 2 },
+  { "fpr_real_memory", 788, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 787, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 168, 4 },
-  { "fpr_region", 789, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 172, 5 },
-  { "fpr_replay_frames_stats", 790, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 177, 10 },
-  { "fpr_replay_model_stats", 791, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 187, 10 },
-  { "fpr_replay_phase", 792, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 197, 2 },
-  { "fpr_replay_unseen", 793, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 199, 4 },
-  { "fpr_report_account", 794, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 203, 6 },
-  { "fpr_report_cursor", 795, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 209, 3 },
-  { "fpr_report_rules", 796, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 212, 3 },
-  { "fpr_residency", 797, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 789, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 169, 4 },
+  { "fpr_region", 791, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 173, 5 },
+  { "fpr_replay_frames_stats", 792, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 178, 10 },
+  { "fpr_replay_model_stats", 793, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 188, 10 },
+  { "fpr_replay_phase", 794, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 198, 2 },
+  { "fpr_replay_unseen", 795, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 200, 4 },
+  { "fpr_report_account", 796, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 204, 6 },
+  { "fpr_report_cursor", 797, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 210, 3 },
+  { "fpr_report_rules", 798, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 213, 3 },
+  { "fpr_residency", 799, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 798, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 215, 5 },
-  { "fpr_ring_counters", 799, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 220, 11 },
-  { "fpr_ring_layout", 800, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 231, 5 },
-  { "fpr_segment", 801, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 236, 3 },
-  { "fpr_shared_map", 802, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 239, 4 },
-  { "fpr_shared_region", 803, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 243, 7 },
-  { "fpr_signaller", 804, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 250, 2 },
-  { "fpr_split_driver", 805, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 252, 17 },
-  { "fpr_split_ring", 806, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 269, 12 },
-  { "fpr_task_view", 807, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 281, 9 },
-  { "fpr_trace_event", 808, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 290, 14 },
-  { "fpr_trace_marker", 809, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 304, 4 },
-  { "fpr_trace_op", 810, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 308, 3 },
-  { "fpr_trace_pairing", 811, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 311, 10 },
-  { "fpr_trace_state", 812, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 321, 8 },
-  { "fpr_vcpu_stop", 813, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 329, 5 },
-  { "fpr_vcpus", 814, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 800, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 216, 5 },
+  { "fpr_ring_counters", 801, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 221, 11 },
+  { "fpr_ring_layout", 802, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 232, 5 },
+  { "fpr_rules", 803, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 237, 12 },
+  { "fpr_segment", 804, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 249, 3 },
+  { "fpr_shared_map", 805, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 252, 4 },
+  { "fpr_shared_region", 806, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 256, 7 },
+  { "fpr_signaller", 807, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 263, 2 },
+  { "fpr_split_driver", 808, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 265, 17 },
+  { "fpr_split_ring", 809, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 282, 12 },
+  { "fpr_task_view", 810, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 294, 9 },
+  { "fpr_trace_event", 811, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 303, 14 },
+  { "fpr_trace_marker", 812, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 317, 4 },
+  { "fpr_trace_op", 813, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 321, 3 },
+  { "fpr_trace_pairing", 814, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 324, 10 },
+  { "fpr_trace_state", 815, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 334, 8 },
+  { "fpr_vcpu_stop", 816, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 342, 5 },
+  { "fpr_vcpus", 817, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 815, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 334, 5 },
-  { "fpr_zone_config", 816, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 339, 10 },
-  { "fpr_zone_state", 817, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 349, 6 },
-  { "packed_desc", 819, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 818, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 347, 5 },
+  { "fpr_zone_config", 819, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 352, 11 },
+  { "fpr_zone_state", 820, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 363, 6 },
+  { "packed_desc", 822, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 821, _CFFI_F_OPAQUE,
+  { "packed_event", 824, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 823, _CFFI_F_OPAQUE,
+  { "split_avail", 826, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 825, _CFFI_F_OPAQUE,
+  { "split_desc", 828, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 827, _CFFI_F_OPAQUE,
+  { "split_used", 830, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 738, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 736, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 739, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 737, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_frame_state", 740, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_fallback_rule", 738, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+    "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
+  { "fpr_frame_state", 739, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 741, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 740, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 742, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 741, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_placement", 743, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_pcp_drain", 742, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+    "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
+  { "fpr_pcp_sizing", 743, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+    "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
+  { "fpr_placement", 744, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_replay_action", 744, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_relabel", 745, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+    "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
+  { "fpr_replay_action", 746, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
-    "FPR_REPLAY_CLAIM" },
-  { "fpr_ring_fault", 745, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+    "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
+  { "fpr_ring_fault", 747, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
-  { "fpr_status", 746, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 748, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 747, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 749, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 748, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 750, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 749, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 751, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 750, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 752, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 752 },
-  { "fpr_touch_fn", 751 },
+  { "fpr_release_fn", 754 },
+  { "fpr_touch_fn", 753 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -14265,12 +14491,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  317,  /* num_globals */
-  63,  /* num_struct_unions */
-  13,  /* num_enums */
+  330,  /* num_globals */
+  64,  /* num_struct_unions */
+  17,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  846,  /* num_types */
+  849,  /* num_types */
   0,  /* flags */
 };
 

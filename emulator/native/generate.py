@@ -32,6 +32,7 @@ HEADERS = (
     "emulator/native/report.h",
     "emulator/native/balloon.h",
     "guest_model/native/block.h",
+    "guest_model/native/rules.h",
     "guest_model/native/allocator.h",
     "guest_model/native/boundary.h",
     "guest_model/native/freed_bitmap.h",

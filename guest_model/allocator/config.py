@@ -11,6 +11,8 @@ from enum import IntEnum, IntFlag
 
 import numpy as np
 
+from guest_model.allocator.rules import Rules
+
 MAX_ORDERS = 14
 MAX_ZONES = 4
 PCP_LISTS = 14
@@ -94,6 +96,7 @@ class AllocatorConfig:
     thp_order: int = 9
     placement: Placement = Placement.LINUX
     boost_factor: int = 15_000
+    rules: Rules = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class ZoneConfig:
     zone_class: ZoneClass = ZoneClass.NORMAL
     pcp_batch: int = 1
     pcp_high: int = 0
+    pcp_high_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)

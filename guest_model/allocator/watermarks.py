@@ -15,6 +15,8 @@ from guest_model.allocator.config import MAX_ZONES, ZoneClass, ZoneConfig
 PAGE_KIB = 4
 MIN_FREE_KIB_FLOOR, MIN_FREE_KIB_CEILING = 128, 262_144
 PCP_TYPES = 3
+PCP_MOST_SHARE = 8
+"""Where per-CPU lists are sized by demand, all of a zone's together may hold an eighth of it."""
 LOWMEM_RESERVE_RATIO = {ZoneClass.DMA: 256, ZoneClass.DMA32: 256, ZoneClass.NORMAL: 32}
 WATERMARK_SCALE_FACTOR = 10
 """The kernel's default distance between watermarks, in 1/10000 of the zone."""

@@ -37,9 +37,28 @@ static bool watermark_ok(const struct fpr_allocator *a, const struct fpr_zone *z
     return !r->order || has_free_block(a, zone, r);
 }
 
+bool fpr_above_high(const struct fpr_zone *zone)
+{
+    return zone->free_pages > zone->highatomic_pages &&
+           zone->free_pages - zone->highatomic_pages >
+               zone->config.high_pages + zone->boost_pages +
+                   zone->config.lowmem_reserve[FPR_ZONE_MOVABLE];
+}
+
+/* Where per-CPU lists are sized by demand, a zone that was seen below its high watermark is
+ * remembered, so that they shrink. */
+static bool plenty(const struct fpr_allocator *a, struct fpr_zone *zone, const struct request *r)
+{
+    if (a->config.rules.pcp_sizing != FPR_PCP_AUTO || zone->below_high)
+        return false;
+    zone->below_high = !watermark_ok(a, zone, r, zone->config.high_pages + zone->boost_pages);
+    return !zone->below_high;
+}
+
 static uint64_t take(struct fpr_allocator *a, struct fpr_zone *zone, const struct request *r,
                      bool no_fragment)
 {
+    enum fpr_remove_mode mode = FPR_REMOVE_OWN;
     uint64_t pfn = FPR_NIL;
 
     if (fpr_pcp_order(a, r->order)) {
@@ -51,7 +70,7 @@ static uint64_t take(struct fpr_allocator *a, struct fpr_zone *zone, const struc
     if (r->order && r->nonblocking)
         pfn = fpr_remove_smallest(a, zone, r->order, FPR_HIGHATOMIC);
     if (pfn == FPR_NIL)
-        pfn = fpr_remove(a, zone, r->order, r->type, no_fragment);
+        pfn = fpr_remove(a, zone, r->order, r->type, no_fragment, &mode);
     return pfn;
 }
 
@@ -72,7 +91,7 @@ static uint64_t try_zones(struct fpr_allocator *a, const struct request *r, bool
         } else {
             mark = zone->config.low_pages + zone->boost_pages;
         }
-        if (!watermark_ok(a, zone, r, mark))
+        if (!plenty(a, zone, r) && !watermark_ok(a, zone, r, mark))
             continue;
         pfn = take(a, zone, r, no_fragment);
         if (pfn == FPR_NIL)
@@ -166,6 +185,6 @@ int fpr_free(struct fpr_allocator *a, uint32_t cpu, uint64_t pfn, uint32_t order
     if (fpr_pcp_order(a, order) && label != FPR_ISOLATE)
         fpr_pcp_free(a, zone, cpu, pfn, label, how);
     else
-        fpr_free_one(a, zone, pfn, order, label, 0);
+        fpr_free_direct(a, zone, pfn, order, 0);
     return FPR_OK;
 }

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "guest_model/native/block.h"
+#include "guest_model/native/rules.h"
 
 #define FPR_MAX_ORDERS 14 /* arm64 with 64 KiB pages: top order 13 */
 #define FPR_MIGRATETYPES 6
@@ -82,6 +83,7 @@ struct fpr_allocator_config {
     uint8_t thp_order;       /* per-CPU lists hold this order too; 0: no huge pages */
     uint8_t placement;       /* enum fpr_placement */
     uint32_t boost_factor;   /* watermark boost, in 1/10000 of the high watermark; 15000 */
+    struct fpr_rules rules;  /* of the version of Linux */
 };
 
 struct fpr_zone_config {
@@ -91,6 +93,7 @@ struct fpr_zone_config {
     uint64_t lowmem_reserve[FPR_MAX_ZONES];    /* by the class of the request */
     uint32_t zone_class;
     uint32_t pcp_batch, pcp_high;
+    uint32_t pcp_high_max; /* where lists are sized by demand: pcp_high is the least they hold */
 };
 
 /* What a zone looks like now. */
@@ -168,6 +171,9 @@ int fpr_free(struct fpr_allocator *allocator, uint32_t cpu, uint64_t pfn, uint32
              uint32_t flags);
 /* Empty the per-CPU lists of one CPU, or of all (cpu = UINT32_MAX). */
 int fpr_drain_pcp(struct fpr_allocator *allocator, uint32_t cpu);
+/* What the kernel does once a second where lists are sized by demand: lower this CPU's limits, and
+ * give back what is beyond them. */
+int fpr_decay_pcp(struct fpr_allocator *allocator, uint32_t cpu);
 
 /* The buddy lists alone, without watermarks and per-CPU lists. */
 int fpr_buddy_alloc(struct fpr_allocator *allocator, uint32_t zone, uint32_t order, uint32_t type,

@@ -41,6 +41,10 @@ struct fpr_free_area {
 
 struct fpr_pcp {
     uint32_t count, free_factor;
+    /* Where lists are sized by demand: the limit now, pages freed of late, doublings of a refill,
+     * and whether the last free was of several pages. */
+    uint32_t high, free_count, alloc_factor;
+    bool freed_several;
     struct fpr_list lists[FPR_PCP_LISTS];
 };
 
@@ -67,6 +71,7 @@ struct fpr_zone {
      * placement is FPR_PLACE_REPORTED_LAST. */
     uint32_t reported_run[FPR_MAX_ORDERS][FPR_MIGRATETYPES];
     uint64_t free_pages, boost_pages, highatomic_pages;
+    bool below_high; /* an allocation has found less than the high watermark */
     struct fpr_free_area areas[FPR_MAX_ORDERS];
     struct fpr_pcp *pcps; /* one per CPU */
 };
@@ -290,9 +295,9 @@ static inline void fpr_area_delete(struct fpr_allocator *a, struct fpr_zone *zon
     page->reported = 0;
 }
 
-/* Move a free block to the tail of another type's list; nobody is told. Its flag stays, and it
- * joins the run there, if any; with boundaries it becomes the boundary there, or outside a pass
- * loses its flag. */
+/* Move a free block to the tail (once: the head) of another type's list; nobody is told. Its flag
+ * stays, and it joins the run there, if any; with boundaries it becomes the boundary there, or
+ * outside a pass loses its flag. */
 static inline void fpr_area_move(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
                                  uint32_t type)
 {
@@ -305,7 +310,11 @@ static inline void fpr_area_move(struct fpr_allocator *a, struct fpr_zone *zone,
         fpr_run_leave(a, zone, page);
     fpr_list_remove(a, &zone->areas[page->order].lists[page->type], page);
     page->type = (uint8_t)type;
-    fpr_area_add_tail(a, zone, pfn, page);
+    if (a->config.rules.tails || zone->boundary.counting ||
+        a->config.placement == FPR_PLACE_REPORTED_LAST)
+        fpr_area_add_tail(a, zone, pfn, page);
+    else
+        fpr_list_add_head(a, &zone->areas[page->order].lists[type], pfn, page);
     if (bounded) {
         if (zone->boundary.active)
             zone->boundary.at[page->order][type] = (uint32_t)pfn;
@@ -342,31 +351,46 @@ static inline void fpr_mark_allocated(struct fpr_allocator *a, uint64_t pfn, uin
 /* buddy.c */
 void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
                   uint32_t type, uint32_t flags);
+/* A block that its owner frees past the per-CPU lists, to the lists of its page blocks' labels. */
+void fpr_free_direct(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
+                     uint32_t flags);
 /* The head of the first list [order..top][type], cut to size; FPR_NIL where all are empty.
  * Placement FPR_PLACE_REPORTED_LAST: of the first whose head is unreported, if there is one. */
 uint64_t fpr_remove_smallest(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order,
                              uint32_t type);
-/* As above, with fallback to other types. */
+/* Exactly this free block off its list, cut to `order`; the upper halves become `type`. */
+uint64_t fpr_remove_block(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
+                          uint32_t order, uint32_t type);
+/* What the last request of a refill had to do: the next one begins with that. */
+enum fpr_remove_mode { FPR_REMOVE_OWN = 0, FPR_REMOVE_STEAL = 1 };
+/* As fpr_remove_smallest, with fallback to other types. *mode: FPR_REMOVE_OWN at first. */
 uint64_t fpr_remove(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order, uint32_t type,
-                    bool no_fragment);
+                    bool no_fragment, enum fpr_remove_mode *mode);
 
-/* fallback.c: move something of another type to this type's lists; false where nothing fits. */
-bool fpr_fallback(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order, uint32_t type,
-                  bool no_fragment);
+/* fallback.c: a block out of another type's lists, or FPR_NIL where nothing fits. */
+uint64_t fpr_fallback(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order, uint32_t type,
+                      bool no_fragment, enum fpr_remove_mode *mode);
 /* A block of this order of another type may be taken with its whole page block. */
 bool fpr_claimable(const struct fpr_allocator *a, uint32_t order, uint32_t type);
 /* Take free block pfn over for `type`, with its whole page block if `whole` and enough is alike. */
 void fpr_steal(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t type,
                bool whole);
-/* Move every free block of the page block of pfn to `type`: pages moved, 0 where it crosses the
- * zone's end. A page block that begins before the zone is moved from pfn on. *movable: frames in
- * use there that were allocated movable. */
-uint64_t fpr_move_pageblock(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
-                            uint32_t type, uint64_t *movable);
+/* Take the page block of free block pfn over for `type` if enough is alike, and out of it a block
+ * of `order`: FPR_NIL where it was not taken over. */
+uint64_t fpr_claim(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
+                   uint32_t type);
+/* Move every free block of the page block of pfn to `type`: false where it crosses the zone's edge.
+ * Before 6.10 a page block that begins before the zone is moved from pfn on. */
+bool fpr_move_pageblock(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
+                        uint32_t type);
+/* Label the page blocks that free block (pfn, order) covers. */
+void fpr_relabel(struct fpr_allocator *a, uint64_t pfn, uint32_t order, uint32_t type);
 void fpr_reserve_highatomic(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn);
 bool fpr_unreserve_highatomic(struct fpr_allocator *a, uint32_t zone_class, uint32_t type);
 
-/* alloc.c: work out what requests of each class prefer, after zones have changed. */
+/* alloc.c: what is free exceeds the high watermark. */
+bool fpr_above_high(const struct fpr_zone *zone);
+/* Work out what requests of each class prefer, after zones have changed. */
 void fpr_prefer_zones(struct fpr_allocator *a);
 
 /* reporting.c: take a free block out of every list for the device; false where the minimum

@@ -16,9 +16,14 @@ bool fpr_isolate(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn)
     fpr_area_delete(a, zone, page);
     page->state = FPR_PAGE_ISOLATED;
     if (page->order + 1u >= a->config.pageblock_order)
-        for (uint64_t at = pfn; at < pfn + count; at += pageblock)
-            if (fpr_mergeable(fpr_label(a, at)))
-                a->labels[at >> a->config.pageblock_order] = FPR_MOVABLE;
+        for (uint64_t at = pfn; at < pfn + count; at += pageblock) {
+            if (!fpr_mergeable(fpr_label(a, at)))
+                continue;
+            /* where lists and labels agree, the rest of the page block comes along or none of it */
+            if (a->config.rules.relabel && !fpr_move_pageblock(a, zone, at, FPR_MOVABLE))
+                continue;
+            a->labels[at >> a->config.pageblock_order] = FPR_MOVABLE;
+        }
     return true;
 }
 

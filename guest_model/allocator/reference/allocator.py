@@ -26,6 +26,7 @@ from guest_model.allocator.reference.watermark import (
     Attempt,
     Request,
     attempts,
+    plenty,
     usable,
     zonelist,
 )
@@ -107,7 +108,7 @@ class ReferenceAllocator:
             if attempt.reclaim:
                 self._reclaim(request)
             for zone in zonelist(self._zones, request):
-                if not usable(zone, request, attempt):
+                if not (plenty(zone, request, attempt) or usable(zone, request, attempt)):
                     continue
                 pfn = self._take(zone, cpu, request, attempt)
                 if pfn is not None:
@@ -125,19 +126,19 @@ class ReferenceAllocator:
         self.drain_pcp()
 
     def _take(self, zone: Zone, cpu: int, request: Request, attempt: Attempt) -> int | None:
-        def from_buddy() -> int | None:
-            return fallback.take(zone, request.order, request.type, nofragment=attempt.nofragment)
+        taker = fallback.Taker(zone, request.order, request.type, nofragment=attempt.nofragment)
 
         highatomic = request.highatomic and not attempt.low
         index = list_index(self.config, request.order, request.type)
         pfn = None
         if index is not None:
             cold = self._cold(request.flags & AllocFlags.COLD)
-            pfn = zone.per_cpu[cpu].alloc(index, request.type, from_buddy, cold=cold)
+            pfn = zone.per_cpu[cpu].alloc(index, request.type, taker.take, cold=cold)
         if pfn is None and highatomic:
             pfn = zone.smallest(request.order, MigrateType.HIGHATOMIC)
         if pfn is None:
-            pfn = from_buddy()
+            again = fallback.Taker(zone, request.order, request.type, nofragment=attempt.nofragment)
+            pfn = again.take()
         if pfn is not None and highatomic:
             fallback.reserve_highatomic(zone, pfn)
         return pfn
@@ -153,7 +154,7 @@ class ReferenceAllocator:
         self._pages.tally.frees += 1
         index = list_index(self.config, order, label)
         if index is None or label == MigrateType.ISOLATE:
-            zone.free_block(pfn, order, label)
+            zone.free_direct(pfn, order)
         else:
             cold = self._cold(flags & FreeFlags.COLD)
             zone.per_cpu[cpu].free(index, Entry(pfn, label), cold=cold)
@@ -164,13 +165,20 @@ class ReferenceAllocator:
             for zone in self._zones:
                 zone.per_cpu[number].drain(zone.per_cpu[number].count, 0)
 
+    def decay_pcp(self, cpu: int) -> None:
+        """What the kernel does once a second where demand sizes the per-CPU lists."""
+        if not 0 <= cpu < self.config.cpus:
+            fail(lib.FPR_BAD_ARGUMENT, f"CPU {cpu}")
+        for zone in self._zones:
+            zone.per_cpu[cpu].decay()
+
     # The buddy lists alone.
 
     def buddy_alloc(self, zone: int, order: int, type_: int) -> int:
         self._check_block(0, order)
         if not 0 <= zone < self.zones:
             fail(lib.FPR_BAD_ARGUMENT, f"zone {zone}")
-        pfn = fallback.take(self._zones[zone], order, type_, nofragment=False)
+        pfn = fallback.Taker(self._zones[zone], order, type_, nofragment=False).take()
         if pfn is None:
             fail(lib.FPR_NO_MEMORY, f"zone {zone}, order {order}, type {type_}")
         self._pages.allocated[pfn] = Held(order, type_)

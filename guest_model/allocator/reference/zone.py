@@ -1,4 +1,4 @@
-"""The free lists of one zone: insertion, deletion, merge, split (Linux 6.1)."""
+"""The free lists of one zone: insertion, deletion, merge, split."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from guest_model.allocator.config import (
 )
 from guest_model.allocator.reference.pages import FreeBlock, Pages
 from guest_model.allocator.reference.per_cpu import PerCpu
+from guest_model.allocator.rules import Relabel
 
 MERGEABLE = (MigrateType.UNMOVABLE, MigrateType.MOVABLE, MigrateType.RECLAIMABLE)
 """Only these labels merge with each other across page blocks, and only these are relabelled."""
@@ -28,6 +29,8 @@ class Zone:
         self.pageblock_order = pages.config.pageblock_order
         self.boost_pages = 0
         self.highatomic_pages = 0
+        self.rules = pages.config.rules
+        self.below_high = False
         self.lists: list[list[list[FreeBlock]]] = [
             [[] for _ in range(MIGRATETYPES)] for _ in range(self.top_order + 1)
         ]
@@ -80,10 +83,12 @@ class Zone:
         del self.pages.free[block.pfn]
 
     def move(self, block: FreeBlock, type_: int) -> None:
-        """To the tail of another type's list: it stays reported if it was."""
+        """To the tail (once: the head) of another type's list: it stays reported if it was."""
         self._unlink(block)
         block.type = type_
-        self.lists[block.order][type_].insert(self._tail(block.order, type_), block)
+        tail = self.rules.tails or self.pages.config.placement == Placement.REPORTED_LAST
+        at = self._tail(block.order, type_) if tail else 0
+        self.lists[block.order][type_].insert(at, block)
 
     def mark_reported(self, block: FreeBlock) -> None:
         """Where reported blocks are kept last, the newest of them is their first."""
@@ -118,6 +123,8 @@ class Zone:
             if buddy is None or not self._may_merge(buddy, order, type_):
                 break
             self.delete(buddy)
+            if order >= self.pageblock_order:
+                self._relabel_buddy(buddy, type_)
             self.pages.tally.merges += 1
             pfn &= buddy.pfn
             order += 1
@@ -130,7 +137,7 @@ class Zone:
         placement = self.pages.config.placement
         if placement in (Placement.LIFO, Placement.FIFO):
             return placement == Placement.FIFO
-        if flags & FreeFlags.TO_TAIL:
+        if flags & FreeFlags.TO_TAIL and self.rules.tails:
             return True
         if placement == Placement.SHUFFLE and order >= self.top_order:
             return self.pages.coin.tail()
@@ -146,7 +153,27 @@ class Zone:
         label = self.pages.label(buddy.pfn)
         if order < self.pageblock_order or label == type_:
             return True
+        if not self.rules.guards_reserves:
+            return MigrateType.ISOLATE not in (label, type_)
         return label in MERGEABLE and type_ in MERGEABLE
+
+    def _relabel_buddy(self, buddy: FreeBlock, type_: int) -> None:
+        """Where lists and labels agree, page blocks follow those that they merge with."""
+        if self.rules.relabel == Relabel.NONE or self.pages.label(buddy.pfn) == type_:
+            return
+        count = 1
+        if self.rules.relabel == Relabel.ALL:
+            count = 1 << buddy.order - self.pageblock_order
+        for number in range(count):
+            self.pages.set_label(buddy.pfn + (number << self.pageblock_order), type_)
+
+    def free_direct(self, pfn: int, order: int) -> None:
+        """Past the per-CPU lists, to the lists of the page blocks' labels."""
+        piece = order
+        if self.rules.relabel != Relabel.NONE:
+            piece = min(order, self.pageblock_order)
+        for at in range(pfn, pfn + (1 << order), 1 << piece):
+            self.free_block(at, piece, self.pages.label(at))
 
     def _merge_likely(self, pfn: int, order: int) -> bool:
         """Only the other half is missing from a block whose own buddy is free: let this one age."""
@@ -189,9 +216,10 @@ class Zone:
         heads = [lists[type_][0] for lists in self.lists[order:] if lists[type_]]
         if self.pages.config.placement == Placement.REPORTED_LAST:
             heads.sort(key=lambda block: block.reported)
-        if not heads:
-            return None
-        block = heads[0]
+        return self.cut(heads[0], order, type_) if heads else None
+
+    def cut(self, block: FreeBlock, order: int, type_: int) -> int:
+        """The lowest frames of this block; its other halves go to the lists of `type_`."""
         self.take_out(block)
         self.expand(block.pfn, block.order, block.pfn, order, type_)
         return block.pfn
