@@ -85,7 +85,8 @@ class ReplayTrace:
 def prepare(recording: Recording) -> ReplayTrace:
     """Read the start state out of a recording and find the allocations that it does not show."""
     meta = recording.meta
-    boot = meta.trace_from_boot and meta.cpus == 1 and not shuffled(recording)
+    from_boot = meta.trace_from_boot and not shuffled(recording)
+    boot = from_boot and meta.cpus == 1
     zones = _zones(recording)
     if max(zone.end_pfn for zone in zones) > FRAME_LIMIT:
         what = f"zones reach beyond frame {FRAME_LIMIT:#x}"
@@ -109,13 +110,14 @@ def prepare(recording: Recording) -> ReplayTrace:
     )
     events = np.ascontiguousarray(recording.events)
     actions = replay_actions(events, shape, at_end, boot=meta.trace_from_boot)
-    phases = (
-        _phases(events, actions, zones, config.rules.pcp_sizing)
-        if meta.trace_from_boot
-        else (Phase(0, None),)
-    )
+    if meta.trace_from_boot and not from_boot:
+        events = _after_shuffling(events, actions)
+        actions = replay_actions(events, shape, at_end, boot=False)
+    phases: tuple[Phase, ...] = (Phase(0, None),)
+    if from_boot:
+        phases = _phases(events, actions, zones, config.rules.pcp_sizing)
     events, phases, unseen = _insert_unseen(events, actions, phases, config, zones)
-    actions = replay_actions(events, shape, at_end, boot=meta.trace_from_boot)
+    actions = replay_actions(events, shape, at_end, boot=from_boot)
     actions[events["line"] == 0] = lib.FPR_REPLAY_NONE  # unseen: per-CPU lists only
     first_pass_ns = None if meta.first_pass_s is None else round(meta.first_pass_s * 1e9)
     start = infer_start(
@@ -127,6 +129,15 @@ def prepare(recording: Recording) -> ReplayTrace:
         ram=recording.iomem_ram if recording.iomem_ram is not None else none,
     )
     return ReplayTrace(config, tuple(zones), events, actions, phases, start, unseen, first_pass_ns)
+
+
+def _after_shuffling(events: NDArray[np.void], actions: NDArray[np.uint8]) -> NDArray[np.void]:
+    """The events from where the lists were shuffled: after the last memory was handed over.
+
+    What order that left is seen only from what leaves the lists when.
+    """
+    late = np.flatnonzero((actions & ~np.uint8(lib.FPR_REPLAY_BATCHED)) == lib.FPR_REPLAY_BOOT)
+    return events[late[-1] + 1 :].copy() if len(late) and late[-1] + 1 < len(events) else events
 
 
 def shuffled(recording: Recording) -> bool:

@@ -221,7 +221,9 @@ def _made_movable(
     seen = blocks.touched != NEVER
     times = trace.events["time_ns"][np.where(seen, blocks.touched, 0)]
     large = blocks.orders >= config.pageblock_order - 1
-    return seen & large & (times > first_pass_ns) & (types == MigrateType.MOVABLE)
+    made: NDArray[np.bool_] = np.asarray(seen & large & (times > first_pass_ns))
+    made &= types == MigrateType.MOVABLE
+    return made
 
 
 def _labels(

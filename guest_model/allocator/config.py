@@ -11,7 +11,7 @@ from enum import IntEnum, IntFlag
 
 import numpy as np
 
-from guest_model.allocator.rules import Rules
+from guest_model.allocator.rules import LINUX_6_1, Rules
 
 MAX_ORDERS = 14
 MAX_ZONES = 4
@@ -96,7 +96,7 @@ class AllocatorConfig:
     thp_order: int = 9
     placement: Placement = Placement.LINUX
     boost_factor: int = 15_000
-    rules: Rules = Rules()
+    rules: Rules = LINUX_6_1
 
 
 @dataclass(frozen=True, slots=True)

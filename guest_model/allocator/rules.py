@@ -69,10 +69,10 @@ class Relabel(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The allocator's rules in one version; the default is Linux 6.1."""
+    """The allocator's rules in one version; the default is Linux 6.1 (`LINUX_6_1`)."""
 
     tails: bool = True
-    """Memory from boot, blocks put back and blocks that change their type go to the tails (5.10)."""
+    """Blocks from boot, put back, or of a changed type go to the tails (5.10), not the heads."""
     guards_reserves: bool = True
     """Highatomic and CMA page blocks merge with their own kind only (5.18)."""
     pcp_top_order: int = 3
@@ -161,3 +161,6 @@ def rules_of(version: Version) -> Rules:
         if version[:2] == since[:2] and version >= since
     }
     return Rules(**values)
+
+
+LINUX_6_1 = rules_of(Version(6, 1))
