@@ -159,8 +159,11 @@ class Guest(Part):
     """Memory of the VM."""
     vcpus: int = Field(default=2, ge=1, le=MAX_VCPUS, examples=[2])
     """Virtual CPUs, all on one NUMA node."""
-    kernel: Literal["6.1"] = Field(default="6.1", examples=["6.1"])
-    """The version of Linux whose allocator and reporting are modelled; quote it in YAML."""
+    kernel: Literal["5.7", "5.10", "5.15", "6.1", "6.6", "6.12", "6.18", "7.2"] = Field(
+        default="6.1", examples=["6.1", "6.12"]
+    )
+    """The version of Linux whose allocator and reporting are modelled, the newest of its stable
+    series; quote it in YAML."""
     hz: Literal[100, 250, 300, 1000] = Field(default=250, examples=[250])
     """Timer ticks a second (CONFIG_HZ): they round the reporting delay."""
     page_size_bytes: Size = Field(
@@ -238,7 +241,7 @@ class Guest(Part):
         return placement
 
     @field_validator(
-        *REAL_GUEST, "shuffle", "placement",
+        *REAL_GUEST, "kernel", "shuffle", "placement",
         "memory_bytes", "min_free_bytes", "watermark_scale_factor",
     )  # fmt: skip
     @classmethod

@@ -22,6 +22,7 @@ from emulator.virtio.virtqueue import RingFault
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.config import AllocatorConfig, MigrateType, Placement
 from guest_model.allocator.memory_map import PAGE_BYTES, MemoryMap, split_by_zone, x86_64
+from guest_model.allocator.rules import parse_version, rules_of
 from guest_model.allocator.watermarks import Tunables, with_watermarks
 from guest_model.driver import BalloonDriver, DriverProfile
 from guest_model.reporting.policy import PolicySettings
@@ -236,6 +237,7 @@ class Machine:
 
 
 def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
+    rules = rules_of(parse_version(guest.kernel))
     tunables = Tunables(
         huge_pages=guest.thp,
         pageblock_order=guest.pageblock_order,
@@ -243,15 +245,17 @@ def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
         min_free_kib=None if guest.min_free_bytes is None else guest.min_free_bytes // 1024,
         watermark_scale_factor=guest.watermark_scale_factor,
         pcp_high_fraction=guest.pcp_high_fraction,
+        rules=rules,
     )
     config = AllocatorConfig(
         frames=memory_map.frames,
         seed=seed,
         cpus=guest.vcpus,
         pageblock_order=guest.pageblock_order,
-        thp_order=guest.pageblock_order if guest.thp else 0,  # so in Linux 6.1
+        thp_order=guest.pageblock_order if guest.thp else 0,
         placement=Placement[guest.placement.upper()],
         boost_factor=guest.watermark_boost_factor,
+        rules=rules,
     )
     zones = with_watermarks(memory_map.zones, tunables)
     allocator = Allocator(config, zones)

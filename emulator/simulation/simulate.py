@@ -20,6 +20,7 @@ from emulator.simulation.tasks import TaskSource, room_for, tasks_of
 from emulator.simulation.worker import ReportingWorker
 from emulator.virtio.reporting_queue import Batch
 from guest_model.allocator.kswapd import end_boosts
+from guest_model.allocator.rules import PcpSizing
 from guest_model.reporting.policy import Runs
 from guest_model.reporting.registry import find
 from guest_model.vcpus import StopReason
@@ -35,6 +36,8 @@ Stopped = Callable[[], bool]
 KSWAPD_INTERVAL_NS = 20_000_000
 """kswapd ends a boost some milliseconds after it was woken, here on this grid: in the control as
 well, so that reporting is all that the two runs differ in."""
+VMSTAT_INTERVAL_NS = 1_000_000_000
+"""How often a CPU's per-CPU lists shrink, where demand sizes them (sysctl vm.stat_interval)."""
 
 
 @dataclass
@@ -144,6 +147,8 @@ class _Run:
         self.queue.run_until(0)
         self.sampler.start(0)
         self._run_kswapd(0)
+        if self.machine.allocator.config.rules.pcp_sizing == PcpSizing.AUTO:
+            self.queue.at(VMSTAT_INTERVAL_NS, self._run_vmstat)
         end_ns = self.machine.scenario.duration_ns or NEVER_NS
         while not self.complete and not stopped():
             horizon_ns = min(self.queue.next_ns, end_ns)
@@ -181,6 +186,13 @@ class _Run:
         """Before the machine goes: a pass holds blocks of its allocator."""
         if self.worker is not None:
             self.worker.stop()
+
+    def _run_vmstat(self, now_ns: int) -> None:
+        """Each CPU gives back some of what its lists hold beyond their least."""
+        for cpu in range(self.machine.scenario.guest.vcpus):
+            self.machine.allocator.decay_pcp(cpu)
+            self._freed(cpu, now_ns)
+        self.queue.at(now_ns + VMSTAT_INTERVAL_NS, self._run_vmstat)
 
     def outcome(self) -> Outcome:
         """Collect what was found; every invariant of the allocator must hold."""

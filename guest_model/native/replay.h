@@ -79,8 +79,8 @@ struct fpr_replay_phase {
 };
 
 /* Find the order-0 pages that left the per-CPU lists without an event. `actions` as above;
- * phases[0] begins with event 0; zones ascend, one at least. Up to `capacity` records go to `out`; *found counts all. Takes
- * memory for its own time. */
+ * phases[0] begins with event 0; zones ascend, one at least. Up to `capacity` records go to `out`;
+ * *found counts all. Takes memory for its own time. */
 int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actions, uint64_t n,
                       const struct fpr_allocator_config *config,
                       const struct fpr_zone_config *zones, uint32_t zone_count,

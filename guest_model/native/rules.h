@@ -34,7 +34,7 @@ struct fpr_rules {
     uint8_t pcp_huge_lists;  /* 0 to 2 */
     uint8_t pcp_sizing, pcp_drain;
     uint8_t pcp_drains_in_batches; /* a large drain is cut into batches */
-    uint8_t pcp_keeps_type; /* pages go back with the type they were freed as */
+    uint8_t pcp_keeps_type;        /* pages go back with the type they were freed as */
     uint8_t fallback, relabel;
     uint8_t highatomic_rounds_up; /* the reserve is 1 % rounded up to page blocks, or nothing */
     uint8_t labels_reserved;      /* page blocks with a reserved first frame are labelled at boot */

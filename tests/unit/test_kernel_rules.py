@@ -31,7 +31,7 @@ def rules(*version):
 
 def test_the_default_is_6_1():
     """What was modelled first; all fields at their defaults."""
-    assert LINUX_6_1 == Rules()
+    assert Rules() == LINUX_6_1
 
 
 @pytest.mark.parametrize(

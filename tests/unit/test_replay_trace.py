@@ -31,6 +31,7 @@ def events(*rows):
     return array
 
 
+ONE_ZONE = (ZoneConfig(1, 4096, 4095, pcp_batch=63),)
 SHAPE_6_12 = replace(SHAPE, config=replace(SHAPE.config, rules=rules_of(Version(6, 12))))
 
 
@@ -79,7 +80,7 @@ def test_a_free_that_ends_a_batch_is_carried_out_at_the_batch():
     assert actions(trace) == [batched, batched, batched, batched, lib.FPR_REPLAY_NONE]
 
 
-def unseen(trace, batch=3, zones=(ZoneConfig(1, 4096, 4095, pcp_batch=63),)):
+def unseen(trace, batch=3, zones=ONE_ZONE):
     """(before which event, frame) of each allocation that the trace does not show."""
     acts = replay_actions(trace, SHAPE, np.zeros(SHAPE.frames, np.uint8), boot=False)
     phases = ffi.new("struct fpr_replay_phase[]", [{"from": 0, "batch": batch}])
