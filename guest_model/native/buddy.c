@@ -77,7 +77,7 @@ static void notify(struct fpr_allocator *a, const struct fpr_zone *zone, uint64_
 static bool goes_to_tail(struct fpr_allocator *a, const struct fpr_zone *zone, uint64_t pfn,
                          uint32_t order, uint32_t flags)
 {
-    const bool to_tail = flags & FPR_FREE_TO_TAIL && a->config.rules.tails;
+    const bool told = flags & FPR_FREE_TO_TAIL && a->config.rules.tails;
 
     switch (a->config.placement) {
     case FPR_PLACE_LIFO:
@@ -85,11 +85,11 @@ static bool goes_to_tail(struct fpr_allocator *a, const struct fpr_zone *zone, u
     case FPR_PLACE_FIFO:
         return true;
     case FPR_PLACE_SHUFFLE:
-        if (order >= a->config.top_order && !to_tail)
+        if (order >= a->config.top_order && !told)
             return shuffle_bit(a);
         /* fall through */
     default:
-        return to_tail || merge_likely(a, zone, pfn, order);
+        return told || merge_likely(a, zone, pfn, order);
     }
 }
 
