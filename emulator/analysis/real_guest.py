@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.inputs.guest_state import GuestState, guest_state
+from emulator.analysis.balloon_wishes import BalloonWishes
+from emulator.inputs.guest_state import guest_state
 from emulator.inputs.photograph import FreeLists, photograph
 from emulator.scenario.model import Phase, Scenario
-from emulator.scenario.workloads import Balloon, Recording
+from emulator.scenario.workloads import Recording
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.course import Course
 from emulator.simulation.series import Series
 from emulator.simulation.simulate import Progress, Stopped
-from emulator.simulation.tasks import UNITS, tasks_of
+from emulator.simulation.tasks import UNITS, process_of, tasks_of
 from emulator.vhost_user.endpoint import Endpoint
 from emulator.vhost_user.server import Server
 from emulator.virtio.reporting_queue import Batch
@@ -50,10 +53,8 @@ class RealRun:
     phases: list[PhaseResult]
     series: Series
     device: dict[str, Any]
-    state: GuestState | None
-    """From which a model could go on; None where it was not asked for."""
-    timelines: dict[tuple[int, int], list[Timeline]]
-    """By (phase, workload), its tasks, when they did what they did."""
+    course: Course | None
+    """For a model to follow; None where it was not asked for."""
     complaints: list[str] = field(default_factory=list)
 
 
@@ -66,11 +67,6 @@ def plan_of(scenario: Scenario) -> Plan:
 def _planned(phase: Phase, scenario: Scenario, number: int) -> PlannedPhase:
     tasks = []
     for index, workload in enumerate(phase.run):
-        if isinstance(workload, Balloon):
-            raise PlanError(
-                f"phases[{number}].run[{index}]: the balloon of a real guest is the host's to "
-                "inflate, with `fpr ctl`; leave it out, or run it on the model"
-            )
         if isinstance(workload, Recording):
             raise PlanError(
                 f"phases[{number}].run[{index}]: a real guest cannot execute a recording, whose "
@@ -141,6 +137,7 @@ class _Run:
                 timeout_s=limit_s + BOOT_LIMIT_S,
             ) as machine,
         ):
+            self._wishes = BalloonWishes(self._scenario, server.set_target)
             try:
                 complete = self._listen(machine, server)
                 if complete:
@@ -156,9 +153,14 @@ class _Run:
         interval_s = self._scenario.sample_interval_ns / 1e9
         due_s = time.monotonic()
         while not self._stopped():
+            self._wishes.look()
+            wish_ns = self._wishes.due_ns
+            next_s = due_s if wish_ns is None else min(due_s, wish_ns / 1e9)
             try:
-                said = machine.say(max(0.0, due_s - time.monotonic()))
+                said = machine.say(max(0.0, next_s - time.monotonic()))
             except TimeoutError:
+                if time.monotonic() < due_s:
+                    continue
                 due_s = max(due_s + interval_s, time.monotonic())
                 self._sample()
                 if self._memory is None and time.monotonic() > boot_deadline_s:
@@ -185,6 +187,10 @@ class _Run:
         elif word in ("phase", "end"):
             guest_ns = int(facts.get("start_ns") or facts.get("end_ns") or facts["mono_ns"])
             self._offsets_ns.append(said.time_ns - guest_ns)
+        if word == "phase" and "start_ns" in facts:
+            self._wishes.phase_began(int(facts["index"]))
+        elif word == "phase":
+            self._wishes.phase_ended()
         self._facts.append((word, facts))
 
     def _observe(self, _endpoint: Endpoint, batch: Batch) -> None:
@@ -228,20 +234,20 @@ class _Run:
             phases=phases,
             series=self._series(begin_ns, end_ns - start_ns, batches),
             device=server.call(server.device.counters),
-            state=self._state(start_ns, phases[0].start_ns + start_ns, self._memory[1]),
-            timelines=self._timelines(start_ns),
+            course=self._course(start_ns, begin_ns, phases) if self._with_state else None,
             complaints=machine.complaints,
         )
 
-    def _state(self, start_ns: int, first_phase_ns: int, first_frame: int) -> GuestState | None:
-        if self._lists is None:
-            return None
-        return guest_state(
-            self._lists,
-            **{name: (self._folder / "root" / "plan" / name).read_text() for name in SAVED},
-            start_ns=start_ns,
-            first_phase_ns=first_phase_ns,
-            first_frame=first_frame,
+    def _course(self, start_ns: int, begin_ns: int, phases: Sequence[PhaseResult]) -> Course:
+        assert self._lists is not None
+        assert self._memory is not None
+        texts = {name: (self._folder / "root" / "plan" / name).read_text() for name in SAVED}
+        state = guest_state(self._lists, **texts, start_ns=start_ns, first_frame=self._memory[1])
+        return Course(
+            state,
+            timelines=self._timelines(start_ns),
+            starts_ns=[phase.start_ns for phase in phases],
+            targets=[(at_ns - begin_ns, size) for at_ns, size in self._wishes.changes],
         )
 
     def _phases(self, start_ns: int) -> list[PhaseResult]:
@@ -274,15 +280,16 @@ class _Run:
         for phase, planned in enumerate(plan_of(self._scenario).phases):
             for each in planned.tasks:
                 raw = (self._folder / "root" / "plan" / f"{number}.times").read_bytes()
-                begins_ns = np.frombuffer(raw, "<i8") - start_ns
-                if len(begins_ns) >= MAX_TIMED:
+                instants_ns = np.frombuffer(raw, "<i8") - start_ns
+                if len(instants_ns) >= MAX_TIMED:
                     raise PlanError(
-                        f"phases[{phase}].run[{each.workload}]: {MAX_TIMED} operations or more; "
+                        f"phases[{phase}].run[{each.workload}]: {MAX_TIMED} instants or more; "
                         "give a real guest less to do"
                     )
                 end_ns = int(next(ended)["end_ns"]) - start_ns
-                operations = performed(each.task, len(begins_ns))
-                timeline = Timeline(each.task, operations, begins_ns, end_ns)
+                operations = performed(each.task, len(instants_ns))
+                process = process_of(each.task, self._scenario)
+                timeline = Timeline(process, operations, instants_ns, end_ns)
                 found.setdefault((phase, each.workload), []).append(timeline)
                 number += 1
         return found

@@ -38,8 +38,9 @@ TAKEN = (
     "per-CPU lists",
     "resident frames",
     "tick phase",
-    "start of the first phase",
+    "start of each phase",
     "when each operation of a task began",
+    "when the host changed the balloon's target",
 )
 
 
@@ -98,16 +99,15 @@ def check_comparable(kernel: Kernel) -> None:
 
 def run_model(scenario: Scenario, run: RealRun) -> tuple[Outcome, list[Batch]]:
     """The model in the real guest's place: operations begin when the real ones did."""
-    assert run.state is not None, "the run was asked for it"
+    assert run.course is not None, "the run was asked for it"
     backing = SimulatedBacking(kind="simulated", thp=False)
     host = scenario.host.model_copy(update={"backing": backing})
     scenario = scenario.model_copy(update={"host": host})
     batches: list[Batch] = []
     outcome = simulate(
         scenario,
-        state=run.state,
+        course=run.course,
         profile=read_profile(scenario.host.costs).scaled(FASTER),
-        tasks_of=lambda _workload, _scenario, place: run.timelines.get(place, []),
         observer=batches.append,
     )
     return outcome, batches

@@ -21,9 +21,8 @@ HZ_OF_UML = 100
 class GuestState:
     """Taken from the kernel: the zone's settings, its lists, what the host holds, its ticks.
 
-    Virtual time 0 is when the guest's driver registered for reporting; the first phase began at
-    `first_phase_ns`. `labels` has the type of each page block. Frames below `first_frame` are not
-    memory that the guest's allocator ever had.
+    Virtual time 0 is when the guest's driver registered for reporting. `labels` has the type of
+    each page block. Frames below `first_frame` are not memory that the guest's allocator ever had.
     """
 
     zone: ZoneConfig
@@ -32,7 +31,6 @@ class GuestState:
     labels: NDArray[np.uint8]
     jiffies: Jiffies
     first_frame: int
-    first_phase_ns: int
 
     @property
     def frames(self) -> int:
@@ -47,10 +45,9 @@ def guest_state(
     pagetypeinfo: str,
     timer_list: str,
     start_ns: int,
-    first_phase_ns: int,
     first_frame: int,
 ) -> GuestState:
-    """Put together what an agent saved; `start_ns` and `first_phase_ns` are on the guest's clock.
+    """Put together what an agent saved; `start_ns` is on the guest's clock.
 
     Raises `PhotographError` where a text lacks what is needed.
     """
@@ -77,7 +74,6 @@ def guest_state(
         labels=_labels(lists, config.end_pfn, types.pageblock_order),
         jiffies=_jiffies(timer_list, start_ns),
         first_frame=first_frame,
-        first_phase_ns=first_phase_ns - start_ns,
     )
 
 

@@ -30,6 +30,8 @@ _FLAGS, _NEXT, _PREV, _INDEX, _PRIVATE, _TYPE = 0, 1, 2, 4, 5, 6
 FREE_AREA_BYTES = (72, 88, 104)
 """By the number of migrate types that a kernel is built with: four to six, and a counter."""
 PCP_TYPES = 3
+PCP_ORDERS = 4
+"""Of blocks that a CPU keeps, from single pages on."""
 MAX_ORDER = 10
 MAX_FRAMES = 1 << 24
 
@@ -76,7 +78,7 @@ def photograph(fd: int, *, frames: int, index: int, pfns: Sequence[int]) -> Free
         os.close(file)
     if len(raw) < frames * STRUCT_PAGE_BYTES:
         raise PhotographError("the array of struct page ends behind it")
-    pages = _Pages(np.frombuffer(raw, "<u8").reshape(-1, 8), base)
+    pages = PageStructs(np.frombuffer(raw, "<u8").reshape(-1, 8), base)
     resident = [(begin // PAGE_BYTES, (end - begin) // PAGE_BYTES) for begin, end in extents]
     return FreeLists(
         blocks=_blocks(pages.free_lists()),
@@ -121,7 +123,7 @@ _Lists = dict[tuple[int, int], list[int]]
 """Frames of each list, head first, by (order, type)."""
 
 
-class _Pages:
+class PageStructs:
     """The array of struct page, and the lists that lead through it."""
 
     def __init__(self, rows: NDArray[np.uint64], base: int) -> None:
@@ -188,21 +190,35 @@ class _Pages:
         """The lists of its CPU: a page there holds the type of its list where others their index.
 
         Lists that are no such lists lead through the array as well; their pages are in use, or
-        their head is far away.
+        their head is far away. Where the first list's head lies is what most pages agree on:
+        blocks are aligned to their order.
         """
-        lists: _Lists = {}
         heads = self._walk(self._loose)
         kinds = {head: {int(self._rows[at, _INDEX]) for at in each} for head, each in heads.items()}
-        own = sorted(head for head, types in kinds.items() if types <= set(range(PCP_TYPES)))
-        if not own:
-            return lists
-        biggest = max(own, key=lambda head: len(heads[head]))  # one of single pages
-        first = biggest - 16 * min(kinds[biggest])
-        for head in own:
-            order, rest = divmod((head - first) // 16, PCP_TYPES)
-            if (head - first) % 16 == 0 and 0 <= order <= 3 and kinds[head] == {rest}:
-                lists[order, rest] = heads[head]
-        return lists
+        own = {head: types.pop() for head, types in kinds.items() if len(types) == 1}
+        own = {head: type for head, type in own.items() if type < PCP_TYPES}
+        best: _Lists = {}
+        for head, type in own.items():
+            for order in range(PCP_ORDERS):
+                first = head - 16 * (PCP_TYPES * order + type)
+                lists = _cpu_lists_from(first, own, heads)
+                if _pages(lists) > _pages(best):
+                    best = lists
+        return best
+
+
+def _cpu_lists_from(first: int, own: dict[int, int], heads: dict[int, list[int]]) -> _Lists:
+    lists: _Lists = {}
+    for head, type in own.items():
+        order, rest = divmod((head - first) // 16, PCP_TYPES)
+        in_place = (head - first) % 16 == 0 and 0 <= order < PCP_ORDERS and rest == type
+        if in_place and not any(frame % (1 << order) for frame in heads[head]):
+            lists[order, type] = heads[head]
+    return lists
+
+
+def _pages(lists: _Lists) -> int:
+    return sum(len(frames) << order for (order, _), frames in lists.items())
 
 
 def _blocks(lists: _Lists) -> NDArray[np.void]:

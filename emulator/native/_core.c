@@ -11625,7 +11625,7 @@ static int _cffi_const_FPR_OP_COLD(unsigned long long *o)
 {
   int n = (FPR_OP_COLD) <= 0;
   *o = (unsigned long long)((FPR_OP_COLD) | 0);  /* check that FPR_OP_COLD is an integer */
-  if (!_cffi_check_int(*o, n, 64U))
+  if (!_cffi_check_int(*o, n, 256U))
     n |= 2;
   return n;
 }
@@ -11666,11 +11666,56 @@ static int _cffi_const_FPR_OP_FAULTED(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_OP_FLAGS(unsigned long long *o)
+{
+  int n = (FPR_OP_FLAGS) <= 0;
+  *o = (unsigned long long)((FPR_OP_FLAGS) | 0);  /* check that FPR_OP_FLAGS is an integer */
+  if (!_cffi_check_int(*o, n, 512U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_OPTIONAL(unsigned long long *o)
+{
+  int n = (FPR_OP_OPTIONAL) <= 0;
+  *o = (unsigned long long)((FPR_OP_OPTIONAL) | 0);  /* check that FPR_OP_OPTIONAL is an integer */
+  if (!_cffi_check_int(*o, n, 128U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_PART(unsigned long long *o)
+{
+  int n = (FPR_OP_PART) <= 0;
+  *o = (unsigned long long)((FPR_OP_PART) | 0);  /* check that FPR_OP_PART is an integer */
+  if (!_cffi_check_int(*o, n, 64U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_OP_PIECEMEAL(unsigned long long *o)
 {
   int n = (FPR_OP_PIECEMEAL) <= 0;
   *o = (unsigned long long)((FPR_OP_PIECEMEAL) | 0);  /* check that FPR_OP_PIECEMEAL is an integer */
   if (!_cffi_check_int(*o, n, 8U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_TRUNCATED(unsigned long long *o)
+{
+  int n = (FPR_OP_TRUNCATED) <= 0;
+  *o = (unsigned long long)((FPR_OP_TRUNCATED) | 0);  /* check that FPR_OP_TRUNCATED is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_UNMAPPED(unsigned long long *o)
+{
+  int n = (FPR_OP_UNMAPPED) <= 0;
+  *o = (unsigned long long)((FPR_OP_UNMAPPED) | 0);  /* check that FPR_OP_UNMAPPED is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
     n |= 2;
   return n;
 }
@@ -12948,11 +12993,16 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_OP_COUNTED", (void *)_cffi_const_FPR_OP_COUNTED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_DMA32", (void *)_cffi_const_FPR_OP_DMA32, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_FAULTED", (void *)_cffi_const_FPR_OP_FAULTED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_OP_FLAGS", (void *)_cffi_const_FPR_OP_FLAGS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_FREE", (void *)_cffi_const_FPR_OP_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_KINDS", (void *)_cffi_const_FPR_OP_KINDS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_OPTIONAL", (void *)_cffi_const_FPR_OP_OPTIONAL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_OP_PART", (void *)_cffi_const_FPR_OP_PART, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_PIECEMEAL", (void *)_cffi_const_FPR_OP_PIECEMEAL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_TOUCH", (void *)_cffi_const_FPR_OP_TOUCH, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_TRUNCATED", (void *)_cffi_const_FPR_OP_TRUNCATED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_UNITS", (void *)_cffi_const_FPR_OP_UNITS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_UNMAPPED", (void *)_cffi_const_FPR_OP_UNMAPPED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_UNTIL", (void *)_cffi_const_FPR_OP_UNTIL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_WAIT", (void *)_cffi_const_FPR_OP_WAIT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_WORK", (void *)_cffi_const_FPR_OP_WORK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -13565,7 +13615,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 845) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14491,7 +14541,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  330,  /* num_globals */
+  335,  /* num_globals */
   64,  /* num_struct_unions */
   17,  /* num_enums */
   2,  /* num_typenames */

@@ -192,6 +192,52 @@ class Tmpfs(Part):
         return self.repeat * self.keep_ns + (self.repeat - 1) * self.pause_ns
 
 
+class Forks(Part):
+    """Fork processes, one after another or several at a time, each with some memory of its own.
+
+    A child's page tables are copies of its parent's; the parent's pages are shared until written.
+    """
+
+    kind: Literal["forks"]
+    count: int = Field(ge=1, le=MAX_REPEAT, examples=[200])
+    """Children in all."""
+    at_once: int = Field(default=1, ge=1, le=MAX_PROCESSES, examples=[8])
+    """Children that live at the same time; the next ones come when all of them have exited."""
+    parent_bytes: Size = Field(
+        default=written("8MiB"), alias="parent", ge=0, le=MAX_FILE_BYTES, examples=["8MiB"]
+    )
+    """Anonymous memory that the parent writes before it forks; base pages only."""
+    copied_bytes: Size = Field(
+        default=written("1MiB"), alias="copied", ge=0, le=MAX_FILE_BYTES, examples=["1MiB"]
+    )
+    """What each child writes of the parent's memory, which is copied for it page by page."""
+    own_bytes: Size = Field(
+        default=written("2MiB"), alias="own", ge=0, le=MAX_FILE_BYTES, examples=["2MiB"]
+    )
+    """New anonymous memory that each child writes; base pages only."""
+    live_ns: Duration = Field(
+        default=written("50ms"), alias="live", ge=0, le=MAX_DURATION_NS, examples=["50ms"]
+    )
+    """How long children live when the last of those that live at once has written its memory."""
+    pause_ns: Duration = Field(
+        default=written("0"), alias="pause", ge=0, le=MAX_DURATION_NS, examples=["10ms"]
+    )
+    """The time before the next ones are forked."""
+
+    @property
+    def ends(self) -> bool:
+        """Whether it stops by itself."""
+        return True
+
+    @model_validator(mode="after")
+    def _copies_what_is_there(self) -> Forks:
+        if self.copied_bytes > self.parent_bytes:
+            most = format_size(self.parent_bytes)
+            what = f"a child cannot write more of its parent's memory than the {most} there are"
+            raise mistake(what, f"write {most} or less", ("copied",))
+        return self
+
+
 class Balloon(Part):
     """The host asks the guest for memory through the balloon, and gives it back at the end.
 
@@ -239,5 +285,6 @@ class Recording(Part):
 
 
 Workload = Annotated[
-    Idle | PageFault | Memhog | Churn | Tmpfs | Balloon | Recording, Field(discriminator="kind")
+    Idle | PageFault | Memhog | Churn | Tmpfs | Forks | Balloon | Recording,
+    Field(discriminator="kind"),
 ]

@@ -7,9 +7,10 @@ driver sends what it has got, and tries again after a pause.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from emulator.native import NativeError, lib
+from emulator.scenario.model import Scenario
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
 from emulator.virtio.features import PFN_BYTES, Feature, QueueRole
@@ -25,6 +26,11 @@ COSTLY_ORDER = 3
 """Requests for larger blocks fail without the OOM notifiers (PAGE_ALLOC_COSTLY_ORDER)."""
 _CPU = 0
 """Where the config interrupt arrives, and the work item runs."""
+
+
+def target_of(wanted: Iterable[int], scenario: Scenario) -> int:
+    """What the host asks for where workloads want this: their sum, at most all of the memory."""
+    return min(sum(wanted), scenario.guest.memory_bytes)
 
 
 class BalloonWorker:
@@ -68,9 +74,12 @@ class BalloonWorker:
             self._say(now_ns)
 
     def _say(self, now_ns: int) -> None:
+        self.ask(target_of(self._wanted.values(), self._machine.scenario), now_ns)
+
+    def ask(self, size_bytes: int, now_ns: int) -> None:
+        """The host wants so much in the balloon, whatever workloads want."""
         machine = self._machine
-        limit = machine.scenario.guest.memory_bytes
-        machine.device.set_target(min(sum(self._wanted.values()), limit) // PFN_BYTES)
+        machine.device.set_target(size_bytes // PFN_BYTES)
         if machine.in_process.take_config_change():
             self._queue.at(now_ns + machine.draw_interrupt_ns(), self._config_interrupt)
 

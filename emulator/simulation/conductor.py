@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import format_duration
 from emulator.scenario.workloads import MAX_DURATION_NS, Balloon, Workload
 from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import EventQueue
+from emulator.simulation.course import Course
 from emulator.simulation.machine import Machine
-from emulator.simulation.tasks import UNITS, TaskSource, tasks_of
+from emulator.simulation.tasks import UNITS, processes_of
 from guest_model.vcpus import Stop, TaskView
 from guest_model.workload.op import Ops, chunk
 from guest_model.workload.task import Task
@@ -97,15 +99,20 @@ class Conductor:
         machine: Machine,
         queue: EventQueue,
         balloon: BalloonWorker,
-        tasks: TaskSource = tasks_of,
+        course: Course | None = None,
         worker_ns: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`worker_ns` says how long the reporting worker has been busy so far."""
+        """With a `course`, phases, tasks and balloon follow it. `worker_ns` says how long the
+        reporting worker has been busy so far."""
         self.finished_ns: int | None = None
         """When the last phase ended; None before."""
         self.phases: list[PhaseResult] = []
         self._machine = machine
-        self._tasks = tasks
+        self._tasks = course.tasks if course else processes_of
+        self._starts_ns = course.starts_ns if course else ()
+        self._balloon_follows = course is not None
+        for at_ns, size_bytes in course.targets if course else ():
+            queue.at(at_ns, partial(balloon.ask, size_bytes))
         self._scenario: Scenario = machine.scenario
         self._queue = queue
         self._balloon = balloon
@@ -176,7 +183,7 @@ class Conductor:
             self._running.append(_Running(task, first_owner, index, stream))
             cpu = task.cpu if task.cpu is not None else number
             self._machine.vcpus.start(number, cpu % self._scenario.guest.vcpus, now_ns)
-        if isinstance(workload, Balloon):
+        if isinstance(workload, Balloon) and not self._balloon_follows:
             self._balloon.hold((phase, index), workload.target_bytes, now_ns)
         duration_ns = getattr(workload, "duration_ns", None)
         if duration_ns is not None:
@@ -224,7 +231,9 @@ class Conductor:
         for index, result in enumerate(self.phases[-1].workloads):
             result.end_ns = result.end_ns or now_ns
             self._balloon.release((len(self.phases) - 1, index), now_ns)
-        self._queue.at(now_ns, self.start)
+        number = len(self.phases)
+        follows = number < len(self._starts_ns)
+        self._queue.at(max(now_ns, self._starts_ns[number]) if follows else now_ns, self.start)
 
     def _end_phase(self, now_ns: int) -> None:
         phase = self.phases[-1]

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from emulator.inputs.guest_state import GuestState
 from emulator.scenario.model import Scenario
 from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import NEVER_NS, EventQueue
 from emulator.simulation.conductor import Conductor, PhaseResult
+from emulator.simulation.course import Course
 from emulator.simulation.explain import explain
 from emulator.simulation.host_control import HostControl
 from emulator.simulation.machine import Machine
 from emulator.simulation.oracle import release_free, released
 from emulator.simulation.series import Sampler, Series
-from emulator.simulation.tasks import TaskSource, room_for, tasks_of
+from emulator.simulation.tasks import processes_of, room_for
 from emulator.simulation.worker import ReportingWorker
 from emulator.virtio.reporting_queue import Batch
 from guest_model.allocator.kswapd import end_boosts
@@ -76,30 +76,29 @@ def simulate(
     scenario: Scenario,
     *,
     reporting: bool = True,
-    state: GuestState | None = None,
+    course: Course | None = None,
     profile: CostProfile | None = None,
-    tasks_of: TaskSource = tasks_of,
     observer: Observer | None = None,
     progress: Progress = lambda _: None,
     stopped: Stopped = lambda: False,
 ) -> Outcome:
     """Run a scenario, with the reporting that it asks for or, as its control, without any.
 
-    With a `state`, the guest goes on where a real one stands. `profile` and `tasks_of` replace the
-    scenario's costs and its workloads' tasks; `observer` is handed every batch.
+    With a `course`, the guest goes on where a real one stood, and does what that did. `profile`
+    replaces the scenario's costs; `observer` is handed every batch.
     """
-    tasks, owners = room_for(scenario)
+    tasks, owners = room_for(scenario, course.tasks if course else processes_of)
     runs = find(scenario.reporting.policy).runs if reporting else Runs.NEVER
     with Machine(
         scenario,
         tasks=tasks,
         owners=owners,
-        state=state,
+        state=course.state if course else None,
         profile=profile,
         at_free=runs is Runs.AT_FREE,
     ) as machine:
         machine.device.reporting.observer = observer
-        run = _Run(machine, tasks_of, runs=runs, state=state)
+        run = _Run(machine, course, runs=runs)
         try:
             run.go(progress, stopped)
             return run.outcome()
@@ -110,24 +109,17 @@ def simulate(
 class _Run:
     """The parts of a run, and the loop that drives them."""
 
-    def __init__(
-        self,
-        machine: Machine,
-        tasks: TaskSource,
-        *,
-        runs: Runs,
-        state: GuestState | None,
-    ) -> None:
+    def __init__(self, machine: Machine, course: Course | None, *, runs: Runs) -> None:
         self.machine = machine
         self.queue = EventQueue()
         self.balloon = BalloonWorker(machine, self.queue, self._freed)
-        self.conductor = Conductor(machine, self.queue, self.balloon, tasks, self._worker_ns)
+        self.conductor = Conductor(machine, self.queue, self.balloon, course, self._worker_ns)
         self.sampler = Sampler(machine, self.queue)
-        self.first_phase_ns = 0 if state is None else state.first_phase_ns
+        self.first_phase_ns = course.starts_ns[0] if course else 0
         self.worker: ReportingWorker | None = None
         self.host_control: HostControl | None = None
         if runs is Runs.WORKER:
-            jiffies = None if state is None else state.jiffies
+            jiffies = course.state.jiffies if course else None
             self.worker = ReportingWorker(machine, self.queue, jiffies)
         elif runs is Runs.HOST:
             policy = find(machine.scenario.reporting.policy)(machine.policy_settings())

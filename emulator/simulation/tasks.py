@@ -8,10 +8,14 @@ from emulator.native.random import Random
 from emulator.scenario import workloads as described
 from emulator.scenario.model import Phase, Scenario
 from emulator.simulation.recorded import recorded_tasks
+from guest_model.allocator.memory_map import PAGE_BYTES
 from guest_model.workload.churn import Churn
+from guest_model.workload.forks import Forks
 from guest_model.workload.idle import Idle
+from guest_model.workload.kernel_memory import KernelMemory, user_mode, x86_64
 from guest_model.workload.memhog import Memhog
 from guest_model.workload.page_fault import PageFault
+from guest_model.workload.process import Process
 from guest_model.workload.task import Task
 from guest_model.workload.tmpfs import Tmpfs
 
@@ -22,6 +26,7 @@ UNITS = {
     "memhog": "pages",
     "churn": "operations",
     "tmpfs": "pages",
+    "forks": "processes",
     "balloon": "none",
     "recording": "pages",
 }
@@ -31,49 +36,60 @@ UNITS = {
 def tasks_of(
     workload: described.Workload, scenario: Scenario, place: tuple[int, int]
 ) -> Sequence[Task]:
-    """The tasks of one workload; `place` is its (phase, index), which selects random numbers."""
-    thp = scenario.guest.thp
+    """What one workload does; `place` is its (phase, index), which selects random numbers."""
     match workload:
         case described.Idle() | described.Balloon():  # a balloon is the driver's work
             return [] if workload.duration_ns is None else [Idle(workload.duration_ns)]
-        case described.PageFault():
-            return [
-                PageFault(
-                    workload.variant,
-                    workload.size_bytes,
-                    huge=thp and workload.thp,
-                    iterations=workload.iterations,
-                )
-                for _ in range(workload.processes)
-            ]
-        case described.Memhog():
-            return [
-                Memhog(
-                    workload.size_bytes,
-                    huge=thp and workload.thp,
-                    passes=workload.passes,
-                    hold_ns=workload.hold_ns,
-                    repeat=workload.repeat,
-                    pause_ns=workload.pause_ns,
-                )
-                for _ in range(workload.processes)
-            ]
-        case described.Churn():
-            return [
-                _churn(workload, Random(scenario.seed, _stream(workload, place, process)), thp)
-                for process in range(workload.processes)
-            ]
-        case described.Tmpfs():
-            return [
-                Tmpfs(
-                    workload.size_bytes,
-                    keep_ns=workload.keep_ns,
-                    repeat=workload.repeat,
-                    pause_ns=workload.pause_ns,
-                )
-            ]
         case described.Recording():
             return recorded_tasks(workload.path)
+    processes: int = getattr(workload, "processes", 1)
+    return [_task(workload, scenario, place, process) for process in range(processes)]
+
+
+_Described = (
+    described.PageFault | described.Memhog | described.Churn | described.Tmpfs | described.Forks
+)
+
+
+def _task(workload: _Described, scenario: Scenario, place: tuple[int, int], process: int) -> Task:
+    thp = scenario.guest.thp
+    match workload:
+        case described.PageFault():
+            return PageFault(
+                workload.variant,
+                workload.size_bytes,
+                huge=thp and workload.thp,
+                iterations=workload.iterations,
+            )
+        case described.Memhog():
+            return Memhog(
+                workload.size_bytes,
+                huge=thp and workload.thp,
+                passes=workload.passes,
+                hold_ns=workload.hold_ns,
+                repeat=workload.repeat,
+                pause_ns=workload.pause_ns,
+            )
+        case described.Churn():
+            random = Random(scenario.seed, _stream(workload, place, process))
+            return _churn(workload, random, thp)
+        case described.Tmpfs():
+            return Tmpfs(
+                workload.size_bytes,
+                keep_ns=workload.keep_ns,
+                repeat=workload.repeat,
+                pause_ns=workload.pause_ns,
+            )
+        case described.Forks():
+            return Forks(
+                workload.count,
+                at_once=workload.at_once,
+                parent_bytes=workload.parent_bytes,
+                copied_bytes=workload.copied_bytes,
+                own_bytes=workload.own_bytes,
+                live_ns=workload.live_ns,
+                pause_ns=workload.pause_ns,
+            )
 
 
 def _stream(workload: described.Churn, place: tuple[int, int], process: int) -> int:
@@ -94,20 +110,44 @@ def _churn(workload: described.Churn, random: Random, thp: bool) -> Churn:
     )
 
 
+def kernel_of(scenario: Scenario) -> KernelMemory:
+    """What the guest's kernel takes for processes."""
+    return user_mode() if scenario.guest.kind == "linux" else x86_64(scenario.guest.vcpus)
+
+
+def process_of(task: Task, scenario: Scenario) -> Process:
+    """A task with what the guest's kernel takes for it."""
+    return Process(task, kernel_of(scenario), scenario.guest.memory_bytes // PAGE_BYTES)
+
+
+def processes_of(
+    workload: described.Workload, scenario: Scenario, place: tuple[int, int]
+) -> Sequence[Task]:
+    """The tasks of one workload as processes; what a recording has is its kernel's already."""
+    tasks = tasks_of(workload, scenario, place)
+    if isinstance(workload, described.Recording):
+        return tasks
+    return [process_of(task, scenario) for task in tasks]
+
+
 TaskSource = Callable[[described.Workload, Scenario, tuple[int, int]], Sequence[Task]]
-"""What `tasks_of` is."""
+"""What `processes_of` is."""
 
 
-def room_for(scenario: Scenario) -> tuple[int, int]:
+def room_for(scenario: Scenario, tasks: TaskSource) -> tuple[int, int]:
     """Tasks and owners that the largest phase needs."""
-    sizes = [_phase_size(phase, scenario, index) for index, phase in enumerate(scenario.phases)]
+    sizes = [
+        _phase_size(phase, scenario, index, tasks) for index, phase in enumerate(scenario.phases)
+    ]
     return max(tasks for tasks, _ in sizes), max(owners for _, owners in sizes)
 
 
-def _phase_size(phase: Phase, scenario: Scenario, index: int) -> tuple[int, int]:
+def _phase_size(
+    phase: Phase, scenario: Scenario, index: int, source: TaskSource
+) -> tuple[int, int]:
     tasks = [
         task
         for at, workload in enumerate(phase.run)
-        for task in tasks_of(workload, scenario, (index, at))
+        for task in source(workload, scenario, (index, at))
     ]
     return len(tasks), sum(task.owners for task in tasks if not task.shares_owners)

@@ -34,7 +34,7 @@ static struct task tasks[MAX_TASKS];
 static uint64_t phase_duration_ns[MAX_PHASES];
 static unsigned task_count, phase_count;
 struct progress *progress;
-uint64_t *begins[MAX_TASKS];
+uint64_t *instants[MAX_TASKS];
 static uint64_t run_duration_ns;
 static char modules[8][256];
 static unsigned module_count;
@@ -196,15 +196,21 @@ static void add_task(unsigned workload, uint64_t duration_ns, const char *path)
 {
     if (!phase_count || task_count == MAX_TASKS)
         fail("too many tasks, or one before the first phase:", path);
-    begins[task_count] = mmap(NULL, MAX_TIMED * sizeof **begins, PROT_READ | PROT_WRITE,
-                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (begins[task_count] == MAP_FAILED)
+    instants[task_count] = mmap(NULL, MAX_TIMED * sizeof **instants, PROT_READ | PROT_WRITE,
+                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (instants[task_count] == MAP_FAILED)
         fail("no memory for the times of", path);
+    const struct stream *stream = load(path);
+    uint64_t timed = stream->loop_ops ? MAX_TIMED : 0;
+    for (uint64_t at = 0; at < stream->first_ops && timed < MAX_TIMED; at++)
+        timed += notes_of(&stream->ops[at]);
+    /* Its pages are there before the photograph: noting times takes no memory from the workload. */
+    memset(instants[task_count], 0, (timed < MAX_TIMED ? timed : MAX_TIMED) * sizeof **instants);
     tasks[task_count++] = (struct task){
         .phase = phase_count - 1,
         .workload = workload,
         .duration_ns = duration_ns,
-        .stream = load(path),
+        .stream = stream,
     };
 }
 
@@ -304,11 +310,13 @@ static void prepare(void)
                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (progress == MAP_FAILED)
         fail("no memory", "for progress");
+    memset(progress, 0, MAX_TASKS * sizeof *progress);
     /* The photograph itself shall not change what it shows: its pages are there before. */
     memset(zoneinfo, 1, sizeof zoneinfo);
     memset(pagetypeinfo, 1, sizeof pagetypeinfo);
     memset(timer_list, 1, sizeof timer_list);
     read_plan();
+    rehearse();
     read_text("/proc/zoneinfo", zoneinfo, sizeof zoneinfo);
     read_text("/proc/pagetypeinfo", pagetypeinfo, sizeof pagetypeinfo);
     read_text("/proc/timer_list", timer_list, sizeof timer_list);
@@ -347,7 +355,7 @@ int main(void)
     for (unsigned number = 0; number < task_count; number++) {
         char path[64];
         snprintf(path, sizeof path, "/plan/%u.times", number);
-        save(path, begins[number], progress[number].operations * sizeof **begins);
+        save(path, instants[number], progress[number].noted * sizeof **instants);
     }
     say("done");
     power_off();

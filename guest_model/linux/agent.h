@@ -9,19 +9,34 @@
 
 #define PAGE_BYTES 4096UL
 #define MAX_TASKS 1024
-#define MAX_TIMED 65536 /* operations of a task whose begin is noted */
+#define MAX_TIMED 65536 /* instants that a task notes */
+#define NOTE_PAGES                                                                                 \
+    256 /* of an allocation, its begin is noted, and each time so much is written                  \
+         */
 #define NS_PER_S 1000000000ULL
 
-enum { OP_ALLOC, OP_TOUCH, OP_FREE, OP_WAIT, OP_UNTIL, OP_WORK, OP_UNITS };
+enum {
+    OP_ALLOC,
+    OP_TOUCH,
+    OP_FREE,
+    OP_WAIT,
+    OP_UNTIL,
+    OP_WORK,
+    OP_UNITS,
+    OP_FORK,
+    OP_RETURN,
+    OP_REAP
+};
 enum { FAULTED = 1, ZEROED = 2, COPIED = 4 };
 enum status { RUNNING, DONE, STOPPED, FAILED };
 
 struct op {
     uint64_t count;
     uint32_t owner;
-    uint8_t kind, order, type, flags;
+    uint8_t kind, order, type;
+    uint32_t flags;
 };
-_Static_assert(sizeof(struct op) == 16, "the layout of OP_DTYPE");
+_Static_assert(sizeof(struct op) == 24, "the layout of OP_DTYPE");
 
 struct stream {
     uint64_t magic, first_ops, loop_ops, loops; /* loops: 0 is for ever */
@@ -39,15 +54,20 @@ struct task {
 
 /* What the tasks, which may be killed at any time, have done. */
 struct progress {
-    uint64_t units, busy_ns, failures, operations;
+    uint64_t units, busy_ns, failures, noted;
 };
 
-extern struct progress *progress;   /* of each task */
-extern uint64_t *begins[MAX_TASKS]; /* of each task, when its operations began */
+extern struct progress *progress;     /* of each task */
+extern uint64_t *instants[MAX_TASKS]; /* that each task noted, in their order */
 
 uint64_t now_ns(void);
 void sleep_until(uint64_t instant_ns);
+/* How many instants an operation notes. */
+uint64_t notes_of(const struct op *op);
 /* Execute a task's stream on real memory, in a process of its own. */
 _Noreturn void run_task(unsigned number, const struct stream *stream);
+/* Execute each kind of operation once, before anybody looks: where a kernel's caches have never
+ * held an object, the first one takes a page that stays. */
+void rehearse(void);
 
 #endif

@@ -3,11 +3,16 @@
 #include "agent.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MAX_REGIONS 70000
+#define MAX_CHILDREN 1024
 
 struct region {
     char *address;
@@ -20,6 +25,10 @@ static struct region *regions;
 static unsigned region_count;
 static unsigned task_number;
 static char buffer[16 * PAGE_BYTES];
+static struct child {
+    uint32_t number;
+    pid_t pid; /* 0: no child */
+} children[MAX_CHILDREN];
 
 static struct region *new_region(uint32_t owner, uint64_t pages)
 {
@@ -30,10 +39,33 @@ static struct region *new_region(uint32_t owner, uint64_t pages)
     return region;
 }
 
-static void touch_pages(struct region *region)
+uint64_t notes_of(const struct op *op)
 {
-    for (uint64_t page = 0; page < region->pages; page++)
+    uint64_t pages = op->count << op->order;
+    return op->kind == OP_ALLOC && pages ? 1 + (pages - 1) / NOTE_PAGES : 1;
+}
+
+static uint64_t note(void)
+{
+    uint64_t instant_ns = now_ns();
+    if (progress[task_number].noted < MAX_TIMED)
+        instants[task_number][progress[task_number].noted++] = instant_ns;
+    return instant_ns;
+}
+
+static void touch_pages(struct region *region, uint64_t pages)
+{
+    for (uint64_t page = 0; page < pages; page++)
         ((volatile char *)region->address)[page * PAGE_BYTES]++;
+}
+
+static void write_pages(struct region *region)
+{
+    for (uint64_t page = 0; page < region->pages; page++) {
+        if (page && page % NOTE_PAGES == 0)
+            note();
+        ((volatile char *)region->address)[page * PAGE_BYTES]++;
+    }
 }
 
 static bool write_file(struct region *region)
@@ -46,6 +78,9 @@ static bool write_file(struct region *region)
     unlink(path);
     uint64_t left = region->pages * PAGE_BYTES;
     while (left) {
+        uint64_t done = region->pages - left / PAGE_BYTES;
+        if (done && done % NOTE_PAGES == 0)
+            note();
         ssize_t written = write(region->fd, buffer, left < sizeof buffer ? left : sizeof buffer);
         if (written <= 0) {
             region->pages -= left / PAGE_BYTES; /* the file is as long as it got */
@@ -79,7 +114,7 @@ static void allocate(const struct op *op)
                                file ? file->fd : -1, 0);
         ok = region->address != MAP_FAILED;
         if (ok)
-            touch_pages(region);
+            write_pages(region);
         else
             region_count--;
     } else {
@@ -108,6 +143,60 @@ static void release(uint32_t owner)
     region_count = kept;
 }
 
+static void touch(const struct op *op)
+{
+    uint64_t left = op->count ? op->count : UINT64_MAX;
+    for (unsigned index = 0; index < region_count && left; index++) {
+        struct region *region = &regions[index];
+        if (region->owner != op->owner || !region->address)
+            continue;
+        uint64_t pages = region->pages < left ? region->pages : left;
+        touch_pages(region, pages);
+        left -= pages;
+    }
+}
+
+static struct child *find_child(uint32_t number)
+{
+    for (unsigned index = 0; index < MAX_CHILDREN; index++)
+        if (children[index].pid && children[index].number == number)
+            return &children[index];
+    return NULL;
+}
+
+/* True in the child. The parent goes on when the child has stopped itself. */
+static bool fork_child(uint32_t number)
+{
+    struct child *child = children;
+    while (child < children + MAX_CHILDREN && child->pid)
+        child++;
+    pid_t parent = getpid(), pid = child < children + MAX_CHILDREN ? fork() : -1;
+    if (pid < 0) {
+        progress[task_number].failures++;
+        _exit(1);
+    }
+    if (!pid) {
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent)
+            _exit(1);
+        return true;
+    }
+    *child = (struct child){number, pid};
+    int status;
+    if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status))
+        _exit(1); /* the OOM killer took it */
+    return false;
+}
+
+static void reap_child(uint32_t number)
+{
+    struct child *child = find_child(number);
+    if (!child)
+        return;
+    kill(child->pid, SIGKILL);
+    waitpid(child->pid, NULL, 0);
+    child->pid = 0;
+}
+
 static void compute(uint64_t duration_ns)
 {
     uint64_t end_ns = now_ns() + duration_ns;
@@ -117,17 +206,16 @@ static void compute(uint64_t duration_ns)
 
 static void execute(const struct op *op, uint64_t start_ns)
 {
-    uint64_t begin_ns = now_ns();
-    if (progress[task_number].operations < MAX_TIMED)
-        begins[task_number][progress[task_number].operations++] = begin_ns;
+    uint64_t noted = progress[task_number].noted, begin_ns = note();
     switch (op->kind) {
     case OP_ALLOC:
         allocate(op);
+        while (progress[task_number].noted < MAX_TIMED &&
+               progress[task_number].noted < noted + notes_of(op))
+            note(); /* where memory ended, the rest was over at once */
         break;
     case OP_TOUCH:
-        for (unsigned index = 0; index < region_count; index++)
-            if (regions[index].owner == op->owner && regions[index].address)
-                touch_pages(&regions[index]);
+        touch(op);
         break;
     case OP_FREE:
         release(op->owner);
@@ -144,8 +232,32 @@ static void execute(const struct op *op, uint64_t start_ns)
     case OP_UNITS:
         progress[task_number].units += op->count;
         return;
+    case OP_REAP:
+        reap_child(op->owner);
+        break;
     }
     progress[task_number].busy_ns += now_ns() - begin_ns;
+}
+
+static void execute_all(const struct op *ops, uint64_t count, uint64_t start_ns)
+{
+    for (uint64_t at = 0; at < count; at++) {
+        if (ops[at].kind == OP_RETURN) { /* only a child comes here */
+            note();
+            raise(SIGSTOP);
+            _exit(0);
+        }
+        if (ops[at].kind != OP_FORK) {
+            execute(&ops[at], start_ns);
+            continue;
+        }
+        uint64_t begin_ns = note();
+        if (fork_child(ops[at].owner))
+            continue;
+        while (at < count && ops[at].kind != OP_RETURN)
+            at++; /* the child has done that */
+        progress[task_number].busy_ns += now_ns() - begin_ns;
+    }
 }
 
 void run_task(unsigned number, const struct stream *stream)
@@ -156,10 +268,37 @@ void run_task(unsigned number, const struct stream *stream)
                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (regions == MAP_FAILED)
         _exit(1);
-    for (uint64_t at = 0; at < stream->first_ops; at++)
-        execute(&stream->ops[at], start_ns);
+    const struct op *again = stream->ops + stream->first_ops;
+    execute_all(stream->ops, stream->first_ops, start_ns);
     for (uint64_t loop = 0; stream->loop_ops && (!stream->loops || loop < stream->loops); loop++)
-        for (uint64_t at = 0; at < stream->loop_ops; at++)
-            execute(&stream->ops[stream->first_ops + at], start_ns);
+        execute_all(again, stream->loop_ops, start_ns);
     _exit(0);
+}
+
+void rehearse(void)
+{
+    static const struct op ops[] = {
+        {.kind = OP_ALLOC, .owner = 0, .count = 256, .flags = FAULTED | ZEROED},
+        {.kind = OP_FORK, .owner = 1},
+        {.kind = OP_TOUCH, .owner = 0, .count = 16},
+        {.kind = OP_RETURN},
+        {.kind = OP_REAP, .owner = 1},
+        {.kind = OP_FREE, .owner = 0},
+        {.kind = OP_ALLOC, .owner = 2, .count = 256, .flags = COPIED},
+        {.kind = OP_FREE, .owner = 2},
+    };
+    static struct {
+        struct stream head;
+        struct op ops[sizeof ops / sizeof *ops];
+    } stream = {.head = {.first_ops = sizeof ops / sizeof *ops}};
+    const unsigned number = MAX_TASKS - 1;
+
+    memcpy(stream.ops, ops, sizeof ops);
+    progress[number].noted = MAX_TIMED; /* none of these is noted */
+    pid_t pid = fork();
+    if (!pid)
+        run_task(number, &stream.head);
+    if (pid > 0)
+        waitpid(pid, NULL, 0);
+    progress[number] = (struct progress){0};
 }

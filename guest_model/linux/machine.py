@@ -89,6 +89,7 @@ class UmlMachine:
             f"rootflags={folder / 'root'}",
             "rw",
             "init=/init",
+            "norandmaps",
             "con=null",
             "con0=fd:0,fd:1",
             f"uml_dir={folder / 'uml'}",

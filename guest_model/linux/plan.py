@@ -17,15 +17,16 @@ import numpy as np
 from guest_model.workload.op import OpKind, Ops, chunk
 from guest_model.workload.page_fault import PageFault
 from guest_model.workload.task import Task
+from guest_model.workload.timeline import notes_of
 
 STREAM_MAGIC = 0x6670725F6F707331
 STREAM_HEAD = struct.Struct("=QQQQ")
 """Magic, operations to execute once, operations to repeat after them, how often: 0 is for ever."""
 MAX_OPERATIONS = 1_000_000
-"""Of one stream, 16 bytes each, that lie in the guest's memory."""
+"""Of one stream, 24 bytes each, that lie in the guest's memory."""
 MAX_TASKS = 1024
 MAX_TIMED = 65_536
-"""Operations of a task whose begin the agent notes."""
+"""Instants of a task that the agent notes."""
 
 
 class PlanError(Exception):
@@ -83,13 +84,13 @@ def stream(task: Task) -> bytes:
     return head + once.tobytes() + loop.tobytes()
 
 
-def performed(task: Task, count: int) -> Ops:
-    """The first `count` operations that an agent performs of a task, its loop unrolled."""
+def performed(task: Task, noted: int) -> Ops:
+    """The operations that an agent began of a task, its loop unrolled, by what it noted."""
     once, loop, _ = _operations(task)
-    if count <= len(once):
-        return once[:count]
-    rounds = -(-(count - len(once)) // max(1, len(loop)))
-    return np.concatenate((once, np.tile(loop, rounds)))[:count]
+    rounds = -(-max(0, noted - int(notes_of(once).sum())) // max(1, int(notes_of(loop).sum())))
+    every = np.concatenate((once, np.tile(loop, rounds)))
+    begun = int(np.searchsorted(np.cumsum(notes_of(every)) - notes_of(every), noted))
+    return every[:begun]
 
 
 def _operations(task: Task) -> tuple[Ops, Ops, int]:

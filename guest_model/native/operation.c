@@ -2,6 +2,10 @@
 #include "emulator/native/histogram_inline.h"
 #include "guest_model/native/vcpu_state.h"
 
+#define GATHER_FOLIOS 15u
+#define GATHER_FIRST 8u
+#define GATHER_BATCH 510u
+#define GATHER_MOST (GATHER_FIRST + 19u * GATHER_BATCH)
 #define FPR_HUGE_ORDER 9 /* 2 MiB: the order that the costs of huge pages are stated for */
 
 static void owner_append(struct fpr_vcpus *v, struct fpr_owner *owner, uint64_t pfn, uint32_t order)
@@ -43,12 +47,15 @@ static void spend(struct fpr_cpu *cpu, struct fpr_task *task, uint64_t guest_ns,
     task->view.fault_ns += host_ns;
 }
 
-/* Huge pages for a fault are taken where they are free, and not reclaimed for. */
+/* Huge pages for a fault are taken where they are free, and not reclaimed for; so is what can be
+ * done without. */
 static uint32_t alloc_flags(const struct fpr_op *op, uint32_t order)
 {
     uint32_t flags = op->flags & FPR_OP_DMA32 ? FPR_ALLOC_DMA32 : 0;
 
     flags |= op->flags & FPR_OP_COLD ? FPR_ALLOC_COLD : 0;
+    if (op->flags & FPR_OP_OPTIONAL)
+        return flags | FPR_ALLOC_NO_RECLAIM;
     return order && op->flags & FPR_OP_PIECEMEAL ? flags | FPR_ALLOC_NO_RECLAIM : flags;
 }
 
@@ -87,12 +94,15 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
             task->view.huge_fallbacks++;
             return FPR_OK;
         }
-        task->view.failures++;
         spend(cpu, task, alloc_cost(v, op->flags & FPR_OP_FAULTED, 0), 0);
         task->failed_done = task->done;
         task->failed_pieces = task->pieces;
         task->position++;
         task->done = task->pieces = 0;
+        if (op->flags & FPR_OP_OPTIONAL)
+            return FPR_OK;
+        task->view.failures++;
+        task->failed = true;
         stop->reason = FPR_STOP_FAILED;
         stop->order = order;
         return FPR_OK;
@@ -118,15 +128,54 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
     return FPR_OK;
 }
 
+/* The next `count` blocks of an owner, or what it has, in the opposite order. */
+static void turn_round(struct fpr_vcpus *v, struct fpr_owner *owner, uint64_t count)
+{
+    uint32_t first = owner->head, last = first, before = FPR_NIL, at = first;
+
+    for (; count && at != FPR_NIL; count--) {
+        struct fpr_page *page = fpr_page(v->allocator, at);
+        uint32_t next = page->next;
+
+        page->next = before;
+        before = last = at;
+        at = next;
+    }
+    fpr_page(v->allocator, first)->next = at;
+    owner->head = last;
+    if (at == FPR_NIL)
+        owner->tail = first;
+}
+
+/* How many blocks are gathered before they are freed, the last one first. */
+static uint64_t gather(const struct fpr_task *task, const struct fpr_op *op)
+{
+    if (op->flags & FPR_OP_TRUNCATED)
+        return GATHER_FOLIOS;
+    if (op->flags & FPR_OP_UNMAPPED)
+        return task->done % GATHER_MOST ? GATHER_BATCH : GATHER_FIRST;
+    return 1;
+}
+
 static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index,
                      struct fpr_task *task, const struct fpr_op *op, struct fpr_owner *owner)
 {
-    uint32_t pfn = owner->head;
-    const struct fpr_page *page = fpr_page(v->allocator, pfn);
+    const struct fpr_page *page;
+    uint32_t pfn;
     const struct fpr_guest_costs *costs = &v->config.costs;
-    uint32_t order = page->order;
+    uint32_t order;
     int status;
 
+    if (!task->gathered) {
+        task->gathered = gather(task, op);
+        if (op->count && op->count - task->done < task->gathered)
+            task->gathered = op->count - task->done;
+        turn_round(v, owner, task->gathered);
+    }
+    task->gathered--;
+    pfn = owner->head;
+    page = fpr_page(v->allocator, pfn);
+    order = page->order;
     owner->head = page->next;
     if (owner->head == FPR_NIL)
         owner->tail = FPR_NIL;
@@ -200,9 +249,10 @@ int fpr_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint3
     }
     op = &task->ops[task->position];
     owner = &v->owners[op->owner];
+    task->failed &= op->kind == FPR_OP_ALLOC && op->flags & FPR_OP_PART;
     switch (op->kind) {
     case FPR_OP_ALLOC:
-        if (task->done < op->count) {
+        if (task->done < op->count && !task->failed) {
             stop->task = task_index;
             return alloc_step(v, cpu, cpu_index, task, op, stop);
         }
@@ -210,6 +260,7 @@ int fpr_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint3
     case FPR_OP_FREE:
         if (!owner_done(task, op, owner->head))
             return free_step(v, cpu, cpu_index, task, op, owner);
+        task->gathered = 0;
         break;
     case FPR_OP_TOUCH:
         if (!task->done) {
@@ -234,8 +285,10 @@ int fpr_check_ops(const struct fpr_vcpus *v, const struct fpr_op *ops, uint64_t 
 
         if (op->kind >= FPR_OP_KINDS || op->owner >= v->config.owners)
             return FPR_BAD_ARGUMENT;
-        if (op->kind == FPR_OP_ALLOC && (op->order > v->allocator->config.top_order ||
-                                         op->type > FPR_RECLAIMABLE || op->flags >= 128))
+        if (op->flags >= FPR_OP_FLAGS)
+            return FPR_BAD_ARGUMENT;
+        if (op->kind == FPR_OP_ALLOC &&
+            (op->order > v->allocator->config.top_order || op->type > FPR_RECLAIMABLE))
             return FPR_BAD_ARGUMENT;
         if (op->kind == FPR_OP_WORK && op->count >= FPR_TIME_LIMIT_NS)
             return FPR_BAD_ARGUMENT;

@@ -166,7 +166,8 @@ int fpr_vcpus_start(struct fpr_vcpus *v, uint32_t index, uint32_t cpu_index, uin
     task->view = (struct fpr_task_view){.state = FPR_TASK_LIVE, .cpu = cpu_index};
     task->wake_ns = now_ns;
     task->ops = NULL;
-    task->length = task->position = task->done = task->pieces = 0;
+    task->failed = false;
+    task->length = task->position = task->done = task->gathered = task->pieces = 0;
     task->cursor = FPR_NIL;
     if (cpu->last == FPR_NIL) {
         task->next = cpu->last = index;
@@ -215,7 +216,7 @@ int fpr_vcpus_refill(struct fpr_vcpus *v, uint32_t index, const struct fpr_op *o
     task = &v->tasks[index];
     task->ops = ops;
     task->length = length;
-    task->position = task->done = task->pieces = 0;
+    task->position = task->done = task->gathered = task->pieces = 0;
     task->cursor = FPR_NIL;
     if (!length)
         finish(v, index);
@@ -258,6 +259,7 @@ int fpr_vcpus_retry(struct fpr_vcpus *v, uint32_t index)
     task->position--;
     task->done = task->failed_done;
     task->pieces = task->failed_pieces;
+    task->failed = false;
     task->view.failures--;
     return FPR_OK;
 }

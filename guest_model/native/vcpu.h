@@ -30,22 +30,30 @@ enum fpr_op_kind {
 };
 
 /* Flags of FPR_OP_ALLOC. */
-#define FPR_OP_FAULTED 1u   /* the application's page fault asks for it */
-#define FPR_OP_ZEROED 2u    /* the guest clears it, which touches it */
-#define FPR_OP_COPIED 4u    /* the guest copies into it, which touches it */
-#define FPR_OP_PIECEMEAL 8u /* where no block of this order is free: single pages instead */
-#define FPR_OP_DMA32 16u    /* from DMA32 and below */
-#define FPR_OP_COUNTED 32u  /* every page of it is a unit of the task's work */
-#define FPR_OP_COLD 64u     /* of FPR_OP_FREE as well: the contents are in no CPU's cache */
+#define FPR_OP_FAULTED 1u    /* the application's page fault asks for it */
+#define FPR_OP_ZEROED 2u     /* the guest clears it, which touches it */
+#define FPR_OP_COPIED 4u     /* the guest copies into it, which touches it */
+#define FPR_OP_PIECEMEAL 8u  /* where no block of this order is free: single pages instead */
+#define FPR_OP_DMA32 16u     /* from DMA32 and below */
+#define FPR_OP_COUNTED 32u   /* every page of it is a unit of the task's work */
+#define FPR_OP_PART 64u      /* part of what began before: left out where that got no memory */
+#define FPR_OP_OPTIONAL 128u /* done without where no memory is free: that is no failure */
+#define FPR_OP_COLD 256u     /* of FPR_OP_FREE as well: the contents are in no CPU's cache */
+#define FPR_OP_FLAGS 512u    /* all are below */
 
-/* One operation; 16 bytes, laid out as guest_model/workload/op.py has it. */
+/* Flags of FPR_OP_FREE: who frees; a kernel frees what it has gathered from the last one on
+ * (linux v6.1, mm/swap.c, release_pages). */
+#define FPR_OP_UNMAPPED 1u  /* an unmapping: 8 blocks, then 510 at a time; anew every 9698 */
+#define FPR_OP_TRUNCATED 2u /* the truncation of a file: 15 blocks at a time */
+
+/* One operation; 24 bytes, laid out as guest_model/workload/op.py has it. */
 struct fpr_op {
     uint64_t count;
     uint32_t owner;
     uint8_t kind;
     uint8_t order;
     uint8_t type;
-    uint8_t flags;
+    uint32_t flags;
 };
 
 struct fpr_vcpus_config {

@@ -43,6 +43,7 @@ class Churn(Task):
         self.huge = huge
         self.operations = operations
         self.pause_ns = pause_ns
+        self.most_pages = self.limit_pages
         self.owners = max(1, min(self.limit_pages // self.min_pages, MAX_BLOCKS))
         self._octaves = max(1, (-(-self.max_pages // self.min_pages) - 1).bit_length())
         self._live: list[tuple[int, int]] = []  # owner, pages

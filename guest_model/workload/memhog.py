@@ -22,6 +22,7 @@ class Memhog(Task):
         pause_ns: int = 0,
     ) -> None:
         self.pages = pages_of(size_bytes)
+        self.most_pages = self.pages
         self.huge = huge
         self.passes = passes
         self.hold_ns = hold_ns

@@ -16,17 +16,22 @@ OP_DTYPE = np.dtype(
         ("kind", np.uint8),
         ("order", np.uint8),
         ("type", np.uint8),
-        ("flags", np.uint8),
-    ]
+        ("flags", np.uint32),
+    ],
+    align=True,
 )
-assert OP_DTYPE.itemsize == 16
+assert OP_DTYPE.itemsize == 24
 
 Ops = NDArray[np.void]
 """A chunk of a stream: OP_DTYPE, contiguous."""
 
 
 class OpKind(IntEnum):
-    """What an operation does; `count` is blocks, nanoseconds, an instant, or units of work."""
+    """What an operation does; `count` is blocks, nanoseconds, an instant, or units of work.
+
+    Of the last three C knows nothing: a child `owner` is forked and does what follows, up to
+    RETURN, where it waits until it is reaped. `Process` says what that takes.
+    """
 
     ALLOC = 0
     TOUCH = 1
@@ -35,6 +40,9 @@ class OpKind(IntEnum):
     UNTIL = 4
     WORK = 5
     UNITS = 6
+    FORK = 7
+    RETURN = 8
+    REAP = 9
 
 
 class OpFlags(IntFlag):
@@ -46,7 +54,16 @@ class OpFlags(IntFlag):
     PIECEMEAL = 8
     DMA32 = 16
     COUNTED = 32
-    COLD = 64
+    PART = 64
+    OPTIONAL = 128
+    COLD = 256
+
+
+class FreeFlags(IntFlag):
+    """Who frees: the order in which it does so."""
+
+    UNMAPPED = 1
+    TRUNCATED = 2
 
 
 Op = tuple[int, int, int, int, int, int]
@@ -98,3 +115,18 @@ def work(duration_ns: int) -> Op:
 def units(count: int) -> Op:
     """Say that so much of the task's work is done."""
     return (count, 0, OpKind.UNITS, 0, 0, 0)
+
+
+def fork(child: int) -> Op:
+    """Fork a child of the task, which executes the operations up to the next RETURN."""
+    return (0, child, OpKind.FORK, 0, 0, 0)
+
+
+def returned() -> Op:
+    """The end of what a child does; the task goes on."""
+    return (0, 0, OpKind.RETURN, 0, 0, 0)
+
+
+def reap(child: int) -> Op:
+    """Let a child exit, and wait for it."""
+    return (0, child, OpKind.REAP, 0, 0, 0)

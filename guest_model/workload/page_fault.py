@@ -24,12 +24,14 @@ class PageFault(Task):
 
     owners = 2  # the mapping, the file's page cache
     file_owners = (1,)
+    repeats = True
 
     def __init__(
         self, variant: int, size_bytes: int, *, huge: bool, iterations: int | None = None
     ) -> None:
         self.variant = variant
         self.pages = pages_of(size_bytes)
+        self.most_pages = self.owners * self.pages
         self.huge = huge
         self.iterations = iterations
 

@@ -19,6 +19,12 @@ class Task(ABC):
     """
 
     owners: int = 1
+    most_pages: int = 0
+    """That it holds at once."""
+    children: int = 0
+    """Processes that it forks and that live at once."""
+    repeats: bool = False
+    """Whether its chunks of one length are alike, and leave nothing behind but the first."""
     killed_by_failure: bool = True
     """Whether the kernel's OOM killer ends it when it cannot get memory; else it goes on."""
     cpu: int | None = None

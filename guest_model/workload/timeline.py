@@ -1,4 +1,4 @@
-"""A task that repeats what a process of a real guest did, each operation when it began there."""
+"""A process that repeats what one of a real guest did, each operation when it began there."""
 
 from __future__ import annotations
 
@@ -7,72 +7,108 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from guest_model.workload.op import Op, OpKind, Ops, chunk, until
+from guest_model.workload.kernel_memory import BATCH_PAGES, FIRST_BATCH_PAGES, MOST_BATCHES
+from guest_model.workload.op import FreeFlags, Op, OpKind, Ops, chunk, until
+from guest_model.workload.process import Process
 from guest_model.workload.task import Task
 
-PIECE_PAGES = 256
-"""An operation on more pages is cut, its pieces spread over the time that it took."""
+PIECE_PAGES = 255
+"""An operation on more pages is cut, its pieces spread over the time that it took: 17 times what a
+truncation frees at once."""
+GATHERED_PAGES = FIRST_BATCH_PAGES + MOST_BATCHES * BATCH_PAGES
 MAX_PIECES = 512
 CHUNK_OPERATIONS = 256
 
-_Place = tuple[int, int, int]
+NOTE_PAGES = 256
+"""Of an allocation, the agent notes its begin, and each time that so many pages are written."""
+
+
+def notes_of(operations: Ops) -> NDArray[np.int64]:
+    """How many instants the agent notes of each operation."""
+    pages = operations["count"].astype(np.int64) << operations["order"]
+    several = np.where(operations["kind"] == OpKind.ALLOC, pages, 1)
+    return 1 + (np.maximum(several, 1) - 1) // NOTE_PAGES
 
 
 class Timeline(Task):
-    """The operations of another task, `begins_ns` of virtual time each; it exits at `end_ns`.
+    """The operations of a process at the instants that it noted of each; it exits at `end_ns`.
 
-    Operations beyond `begins_ns` were never begun. One that was cut off by the end of its process
-    takes as long as the first of its kind and size did.
+    What it had not done when it was ended lies after that.
     """
 
     def __init__(
-        self, task: Task, operations: Ops, begins_ns: NDArray[np.int64], end_ns: int
+        self, process: Process, operations: Ops, instants_ns: NDArray[np.int64], end_ns: int
     ) -> None:
-        self.owners = task.owners
-        self.killed_by_failure = task.killed_by_failure
-        self._task = task
-        self._operations = operations[: len(begins_ns)]
-        self._begins_ns = begins_ns.tolist()
+        self.owners = process.owners
+        self.killed_by_failure = process.killed_by_failure
+        self._process = process
+        self._operations = operations
+        self._instants_ns = instants_ns
         self._end_ns = end_ns
         self._held: dict[int, int] = {}
-        self._usual_ns: dict[_Place, int] = {}
 
     def chunks(self, first_owner: int, start_ns: int) -> Iterator[Ops]:
-        """All of them, and a wait until its end; `start_ns` is of no interest."""
-        rows: list[Op] = []
-        ends_ns = [*self._begins_ns[1:], self._end_ns]
+        """All of them, its exit, and a wait until that; it begins when the phase does."""
+        rows: list[Op] = list(self._process.start(first_owner))
+        at = 0
+        counts = notes_of(self._operations).tolist()
         for number, op in enumerate(self._operations.tolist()):
-            rows += self._pieces(op, first_owner, self._begins_ns[number], ends_ns[number])
+            count, owner, *rest = op
+            own = (count, first_owner + owner, *rest)
+            noted_ns = self._instants_ns[at : at + counts[number]]
+            at += counts[number]
+            ends_ns = self._instants_ns[at] if at < len(self._instants_ns) else self._end_ns
+            missing = counts[number] - len(noted_ns)
+            points = [*noted_ns.tolist(), *[self._end_ns + 1] * missing]
+            points.append(max(points[-1], int(ends_ns)))
+            rows += self._pieces(own, points)
             if len(rows) > CHUNK_OPERATIONS:
                 yield chunk(rows)
                 rows = []
-        yield chunk([*rows, until(self._end_ns)])
+        yield chunk([*rows, until(self._end_ns), *self._process.end()])
 
     def failed(self) -> None:
         """What the process itself did then is in its operations."""
 
     def exit(self, first_owner: int) -> Ops:
-        """As of the task that it repeats."""
-        return self._task.exit(first_owner)
+        """As of the process that it repeats."""
+        return self._process.exit(first_owner)
 
-    def _pieces(self, op: Op, first_owner: int, begin_ns: int, end_ns: int) -> Iterator[Op]:
-        count, owner, kind, order, type, flags = op
+    def _pieces(self, op: Op, points_ns: list[int]) -> Iterator[Op]:
+        """What it takes, each part when its first page was written; `points_ns`: the end, too."""
+        count, owner, kind, order, _, _ = op
         if kind in (OpKind.WAIT, OpKind.UNTIL):
             return
         pages = count << order
         if kind == OpKind.ALLOC:
-            self._held[owner] = self._held.get(owner, 0) + count
+            self._held[owner] = self._held.get(owner, 0) + pages
         elif kind == OpKind.FREE:
             pages = self._held.pop(owner, 0)
-            count = pages
-        pieces = 1
-        if kind in (OpKind.ALLOC, OpKind.FREE):
-            pieces = max(1, min(MAX_PIECES, pages // PIECE_PAGES, count))
-        usual_ns = self._usual_ns.setdefault((kind, count, order), end_ns - begin_ns)
-        took_ns = max(end_ns - begin_ns, usual_ns if end_ns == self._end_ns else 0)
-        for piece in range(pieces):
-            yield until(begin_ns + took_ns * piece // pieces)
-            share = count * (piece + 1) // pieces - count * piece // pieces
-            if kind == OpKind.FREE and piece == pieces - 1:
-                share = 0  # all that is left
-            yield (share, first_owner + owner, kind, order, type, flags)
+        marks = [*range(0, pages, NOTE_PAGES)] if kind == OpKind.ALLOC and pages else [0]
+        marks.append(max(1, pages))
+        begun = 0
+        for row in self._process.rows([op]):
+            at_end = row[2] == OpKind.FREE and bool(row[5] & FreeFlags.UNMAPPED)
+            for share in _cut(row, pages) if row[1] == owner else (row,):
+                own = min(share[0] or pages, pages) << share[3] if share[1] == owner else 0
+                part = min(pages, begun + own if at_end else begun)
+                yield until(int(np.interp(part, marks, points_ns)))
+                yield share
+                begun += own
+
+
+def _cut(row: Op, pages: int) -> list[Op]:
+    """A row on many pages as several, the last of which frees all that is left.
+
+    An unmapping frees what it has gathered when it has gathered all of it, or as much as it can.
+    """
+    count, owner, kind, order, type, flags = row
+    if kind == OpKind.FREE:
+        most = GATHERED_PAGES if flags & FreeFlags.UNMAPPED else PIECE_PAGES
+        step = most * max(1, -(-pages // (most * MAX_PIECES)))
+        several = [(step, owner, kind, order, type, flags)] * ((pages - 1) // step)
+        return [*several, row]
+    step = max(1, PIECE_PAGES * max(1, -(-pages // (PIECE_PAGES * MAX_PIECES))) >> order)
+    return [
+        (min(step, count - at), owner, kind, order, type, flags) for at in range(0, count, step)
+    ]

@@ -18,6 +18,7 @@ class Tmpfs(Task):
         self, size_bytes: int, *, keep_ns: int = 0, repeat: int = 1, pause_ns: int = 0
     ) -> None:
         self.pages = pages_of(size_bytes)
+        self.most_pages = self.pages
         self.keep_ns = keep_ns
         self.repeat = repeat
         self.pause_ns = pause_ns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,13 @@ from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.config import (
     AllocatorConfig,
     AllocFlags,
-    FreeFlags,
     Placement,
     ZoneConfig,
 )
+from guest_model.allocator.config import FreeFlags as BuddyFlags
 from guest_model.vcpus import StopReason, Vcpus
 from guest_model.workload.op import (
+    FreeFlags,
     Op,
     OpFlags,
     OpKind,
@@ -36,7 +37,7 @@ FRAMES = 1 << 12
 OWNERS = 4
 COSTS = {"alloc_4k_ns": 90, "free_4k_ns": 40, "alloc_thp_ns": 900, "free_thp_ns": 400}
 COSTS |= {"zero_4k_ns": 3, "copy_4k_ns": 5, "fault_4k_ns": 200, "fault_thp_ns": 1500}
-FLAGS = (0, 1 | 2, 1 | 4, 1 | 2 | 8, 2, 4 | 32, 2 | 64)
+FLAGS = (0, 1 | 2, 1 | 4, 1 | 2 | 8, 2, 4 | 32, 2 | 64, 2 | 128, 2 | 256)
 
 Touches = list[tuple[int, int, int, int]]
 
@@ -78,11 +79,15 @@ class Slow:
 
     def steps_of(self, cpu: int, stream: list[Op]) -> Iterator[int]:
         """Does a step each time, and gives when the next one may start."""
+        failed = False
         for count, owner, kind, order, type_, flags in stream:
+            failed = failed and kind == OpKind.ALLOC and bool(flags & OpFlags.PART)
             now = self.clocks[cpu]
             match kind:
                 case OpKind.ALLOC:
-                    yield from self.alloc_steps(cpu, count, owner, order, type_, flags)
+                    if not failed:
+                        steps = self.alloc_steps(cpu, count, owner, order, type_, flags)
+                        failed = yield from steps
                 case OpKind.FREE:
                     yield from self.free_steps(cpu, count, owner, flags)
                 case OpKind.TOUCH:
@@ -96,8 +101,9 @@ class Slow:
 
     def alloc_steps(
         self, cpu: int, count: int, owner: int, order: int, type_: int, flags: int
-    ) -> Iterator[int]:
-        """A block a step; a huge block that there is none of becomes single pages."""
+    ) -> Generator[int, None, bool]:
+        """A block a step; a huge block that there is none of becomes single pages. Whether it
+        failed."""
         for _ in range(count):
             todo = [(order, flags)]
             while todo:
@@ -110,12 +116,21 @@ class Slow:
                     yield self.clocks[cpu]
                 else:
                     yield self.clocks[cpu] + 90 + (200 if flags & OpFlags.FAULTED else 0)
-                    return
+                    return not flags & OpFlags.OPTIONAL
+        return False
 
     def free_steps(self, cpu: int, count: int, owner: int, flags: int) -> Iterator[int]:
-        """A block a step, oldest first."""
-        done, how = 0, FreeFlags.COLD if flags & OpFlags.COLD else FreeFlags(0)
+        """A block a step, oldest first, but for the turns in which a kernel frees."""
+        done = turn = 0
+        how = BuddyFlags.COLD if flags & OpFlags.COLD else BuddyFlags(0)
         while self.owners[owner] and (not count or done < count):
+            if not turn:
+                turn = 510 if done % (8 + 19 * 510) else 8
+                turn = turn if flags & FreeFlags.UNMAPPED else 1
+                turn = 15 if flags & FreeFlags.TRUNCATED else turn
+                turn = min(turn, count - done) if count else turn
+                self.owners[owner][:turn] = self.owners[owner][:turn][::-1]
+            turn -= 1
             pfn, order = self.owners[owner].pop(0)
             self.allocator.free(cpu, pfn, order, how)
             self.freed[owner] += 1
@@ -136,7 +151,7 @@ class Slow:
     def allocate(self, cpu: int, owner: int, order: int, type_: int, flags: int) -> int | None:
         """What the block costs; None where there is none."""
         how = AllocFlags.COLD if flags & OpFlags.COLD else AllocFlags(0)
-        if order and flags & OpFlags.PIECEMEAL:
+        if (order and flags & OpFlags.PIECEMEAL) or flags & OpFlags.OPTIONAL:
             how |= AllocFlags.NO_RECLAIM
         try:
             pfn = self.allocator.alloc(cpu, order, type_, how)
@@ -206,7 +221,13 @@ operation = st.one_of(
         st.integers(1, 4),
         st.sampled_from(FLAGS),
     ),
-    st.builds(free, owner, blocks, flags=st.sampled_from([0, OpFlags.COLD])),
+    st.builds(
+        lambda own, count, flags, cold: free(own, count, flags=flags | cold),
+        owner,
+        blocks,
+        st.sampled_from([0, FreeFlags.UNMAPPED, FreeFlags.TRUNCATED]),
+        st.sampled_from([0, OpFlags.COLD]),
+    ),
     st.builds(touch, owner, blocks),
     st.builds(wait, st.integers(0, 30_000)),
     st.builds(until, st.integers(0, 300_000)),

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from emulator.analysis.passes import passes_of
 from emulator.analysis.real_guest import plan_of
 from emulator.analysis.truth import check_comparable
-from emulator.inputs.photograph import PhotographError, photograph
+from emulator.inputs.photograph import PageStructs, PhotographError, photograph
 from emulator.scenario.load import parse
 from emulator.scenario.model import Scenario
 from emulator.simulation.tasks import tasks_of
@@ -106,3 +107,31 @@ def test_the_model_goes_on_in_the_place_of_what_it_models(version: str, comparab
         return
     with pytest.raises(GuestUnavailableError, match="run this one by `fpr linux`"):
         check_comparable(kernel)
+
+
+ARRAY = 0x6000_0000
+"""Where a made-up array of struct page lies for its guest."""
+
+
+def _link(rows: NDArray[np.uint64], head: int, frames: list[int]) -> None:
+    places = [head, *(ARRAY + frame * 64 + 8 for frame in frames), head]
+    for number, frame in enumerate(frames, 1):
+        rows[frame, 1], rows[frame, 2] = places[number + 1], places[number - 1]
+
+
+@pytest.mark.parametrize("singles", [[41, 46], []])
+def test_lists_of_a_cpu_are_told_apart_by_where_their_blocks_lie(singles: list[int]) -> None:
+    """A long list of blocks of 4 and 8 pages is none of single pages, whatever else there is."""
+    rows = np.zeros((512, 8), np.uint64)
+    rows[:, 6] = 0x1_0000_0000  # in use
+    for frame in (256, 320):
+        rows[frame, 6], rows[frame, 5] = 0xFFFF_FF7F, 6
+    _link(rows, 0x5000_0000, [256, 320])
+    first = 0x7000_0000
+    lists = {(0, 1): singles, (2, 0): list(range(64, 256, 4)), (3, 0): [8, 24]}
+    for (order, kind), frames in lists.items():
+        for frame in frames:
+            rows[frame, 6], rows[frame, 4] = 0xFFFF_FFFF, kind
+        _link(rows, first + 16 * (3 * order + kind), frames)
+    found = PageStructs(rows, 4096).cpu_lists()
+    assert found == {key: frames for key, frames in lists.items() if frames}

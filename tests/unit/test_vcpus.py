@@ -274,13 +274,13 @@ def test_a_horizon_is_never_passed_by_a_start(guest: Guest) -> None:
         (1, 8, OpKind.ALLOC, 0, 0, 0),
         (1, 0, OpKind.ALLOC, 11, 0, 0),
         (1, 0, OpKind.ALLOC, 0, MigrateType.HIGHATOMIC, 0),
-        (1, 0, OpKind.ALLOC, 0, 0, 128),
+        (1, 0, OpKind.ALLOC, 0, 0, 512),
         (1, 0, 7, 0, 0, 0),
         (1 << 63, 0, OpKind.WORK, 0, 0, 0),
     ],
 )
 def test_an_operation_that_breaks_a_rule_is_refused(guest: Guest, row: tuple[int, ...]) -> None:
-    """Owner, order, type, flags, kind and duration are checked before anything runs."""
+    """Owner, order, type, kind and duration are checked before anything runs."""
     guest.vcpus.start(0, 0, 0)
     with pytest.raises(NativeError) as caught:
         guest.vcpus.refill(0, chunk([row]))  # type: ignore[list-item]

@@ -200,6 +200,6 @@ def test_idle_sleeps_and_nothing_else() -> None:
 
 
 def test_an_operation_has_the_layout_of_its_c_struct() -> None:
-    """struct fpr_op: 16 bytes, these offsets."""
+    """struct fpr_op: 24 bytes, these offsets."""
     offsets = {name: OP_DTYPE.fields[name][1] for name in OP_DTYPE.names or ()}  # type: ignore[index]
-    assert offsets == {"count": 0, "owner": 8, "kind": 12, "order": 13, "type": 14, "flags": 15}
+    assert offsets == {"count": 0, "owner": 8, "kind": 12, "order": 13, "type": 14, "flags": 16}

@@ -1,0 +1,83 @@
+"""`python -m benchmarks.truth_table`: the table of docs/model.md, of many runs of `fpr truth`.
+
+Each scenario of configs/truth runs at each reporting order on a real kernel and on the model, some
+times with other seeds. Figures are ranges over the runs; the kernel is booted anew for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from emulator.analysis.real_guest import run_real
+from emulator.analysis.truth import Tolerance, judge, run_model
+from emulator.cli.linux import load_real
+from guest_model.linux.kernel import find_kernel
+
+SCENARIOS = Path(__file__).parents[1] / "configs" / "truth"
+NAMES = ("idle", "tmpfs", "memhog", "churn", "forks", "balloon")
+ORDERS = (10, 9, 5, 0)
+RUNS = 3
+_HEAD = (
+    "| workload | order | passes equal | block for block | reported, MiB | apart | resident apart |"
+)
+
+
+def compare(name: str, order: int, seed: int) -> dict[str, Any]:
+    """The comparison of one run, by `fpr.truth/1`."""
+    scenario = load_real(str(SCENARIOS / f"{name}.yaml"), (f"reporting.order={order}",), seed)
+    kernel = find_kernel()
+    run = run_real(scenario, kernel)
+    return judge(scenario, kernel.version, run, run_model(scenario, run), Tolerance()).comparison
+
+
+def row(name: str, order: int, found: Sequence[dict[str, Any]]) -> str:
+    """A line of the table."""
+    passes = sum(each["passes_kernel"] for each in found)
+    sizes = sum(each["passes_with_equal_sizes"] for each in found)
+    blocks = sum(each["passes_with_equal_blocks"] for each in found)
+    reported = _span([each["reported_bytes_kernel"] >> 20 for each in found], "d")
+    apart = _span([each["reported_error_pct"] for each in found], ".2f")
+    resident = _span([each["resident_mean_error_pct"] for each in found], ".2f")
+    return (
+        f"| {name} | {order} | {sizes} of {passes} | {blocks} | {reported} | {apart} % "
+        f"| {resident} % |"
+    )
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    least, most = f"{min(values):{form}}", f"{max(values):{form}}"
+    return least if least == most else f"{least} to {most}"
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.truth_table", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(NAMES)}")
+    parser.add_argument("--orders", default=",".join(map(str, ORDERS)), help="reporting orders")
+    parser.add_argument("--runs", type=int, default=RUNS, help="of each; seeds count from 1")
+    parser.add_argument("--json", action="store_true", help="print JSON, a comparison a run")
+    arguments = parser.parse_args()
+    names = arguments.names or NAMES
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"no scenario {', '.join(unknown)}; write some of: {', '.join(NAMES)}")
+    document = []
+    if not arguments.json:
+        print(_HEAD, "|---" * 7 + "|", sep="\n", flush=True)
+    for name in names:
+        for order in map(int, arguments.orders.split(",")):
+            found = [compare(name, order, seed) for seed in range(1, arguments.runs + 1)]
+            document.append({"workload": name, "order": order, "runs": found})
+            if not arguments.json:
+                print(row(name, order, found), flush=True)
+    if arguments.json:
+        print(json.dumps({"schema": "fpr.truth_table/1", "rows": document}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

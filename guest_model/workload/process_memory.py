@@ -1,0 +1,211 @@
+"""The memory of one process beside the pages that it asks for: tables, nodes, stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from guest_model.allocator.config import MigrateType
+from guest_model.workload.address_space import DIRECTORY_TABLES, TABLE_PAGES, AddressSpace
+from guest_model.workload.kernel_memory import (
+    BATCH_PAGES,
+    FIRST_BATCH_PAGES,
+    MOST_BATCHES,
+    NODE_SLOTS,
+    KernelMemory,
+)
+from guest_model.workload.op import FreeFlags, Op, OpFlags, alloc, free
+
+KERNEL = OpFlags.ZEROED
+BATCH = OpFlags.COPIED | OpFlags.OPTIONAL
+"""An unmapping that gets no batch page frees what it has, and goes on."""
+IMAGE_BEGIN = TABLE_PAGES + 64
+"""Where the first mapping begins: behind what the program maps for itself, which needs the first
+table and the directory above it."""
+_IMAGE_TABLES = (-1, 0)
+
+
+class Owners:
+    """Owners for blocks of the kernel, each of which is freed by itself.
+
+    Where there are not enough, the rest share the last one: its oldest block is freed first.
+    """
+
+    def __init__(self, first: int, count: int) -> None:
+        self.all = range(first, first + count)
+        self._unused = list(reversed(self.all[:-1]))
+
+    def take(self) -> int:
+        """One for a new block."""
+        return self._unused.pop() if self._unused else self.all[-1]
+
+    def give(self, owner: int) -> None:
+        """Its block is freed."""
+        if owner != self.all[-1]:
+            self._unused.append(owner)
+
+
+@dataclass
+class _File:
+    """Pages of a file in the page cache, and the slabs of its tree's nodes."""
+
+    pages: int = 0
+    nodes: int = 0
+    slabs: list[int] = field(default_factory=list)
+
+
+class ProcessMemory:
+    """One address space with its process. Each method says what is allocated and freed."""
+
+    def __init__(self, kernel: KernelMemory, owners: Owners) -> None:
+        self._kernel = kernel
+        self._owners = owners
+        self._space = AddressSpace(IMAGE_BEGIN)
+        self._tables: dict[int, int] = {}
+        """The owner of each table: by its number; of a directory, -1 - its number."""
+        self._files: dict[int, _File] = {}
+        self._shared: set[int] = set()
+        """Owners whose pages are its parent's; its own copies are no owner's."""
+        self._copied = 0
+        self._stack = owners.take()
+        self._context = owners.take()
+        self._image = owners.take()
+        self._copies = owners.take()
+
+    def begin(self, parent: ProcessMemory | None = None) -> Iterator[Op]:
+        """What a fork takes, and the new process in its first steps."""
+        kernel = self._kernel
+        yield _kernel_row(self._stack, kernel.stack_blocks, kernel.stack_order)
+        yield _kernel_row(self._context, 1, kernel.directory_order)
+        if kernel.context_pages:
+            yield _kernel_row(self._context, kernel.context_pages)
+        yield _kernel_row(self._context, kernel.image_tables)
+        if parent is not None:
+            self._space = parent._space.copy()
+            self._shared = set(self._space.owners())
+            for table in parent._tables:
+                yield from self._table(table)
+        flags = OpFlags.COPIED | OpFlags.FAULTED
+        yield alloc(self._image, kernel.image_pages, flags=flags)
+
+    def end(self) -> Iterator[Op]:
+        """What its exit frees, and at last its reaping; mappings go in the order of addresses."""
+        own = [owner for owner in self._space.owners() if owner not in self._shared]
+        pages = self._kernel.image_pages + self._kernel.image_tables + self._copied
+        pages += sum(self._space.unmap(owner)[0] for owner in own) + len(self._tables)
+        yield from self._gathered(
+            pages,
+            [
+                _flagged(free(owner), FreeFlags.UNMAPPED)
+                for owner in (self._image, self._copies, *own)
+            ]
+            + [free(self._no_table(table), 1) for table in list(self._tables)],
+        )
+        for owner in list(self._files):
+            yield from self.release(free(owner))
+        yield free(self._context)
+        yield free(self._stack)
+        for owner in (self._image, self._copies, self._context, self._stack):
+            self._owners.give(owner)
+
+    def write(self, op: Op) -> Iterator[Op]:
+        """A new mapping, of which every page is written: a table before its first page."""
+        count, owner, kind, order, type, flags = op
+        start = self._space.map(owner, count << order, aligned=order > 0)
+        end = start + (count << order)
+        at = start
+        while at < end:
+            table = at // TABLE_PAGES
+            yield from self._table(table)
+            upto = min(end, (table + 1) * TABLE_PAGES)
+            share = max(1, (upto - at) >> order)
+            yield (share, owner, kind, order, type, flags)
+            at += share << order
+
+    def cache(self, op: Op) -> Iterator[Op]:
+        """Pages of a file: a slab for the nodes of as many as its nodes have slots for."""
+        count, owner, kind, order, type, flags = op
+        file = self._files.setdefault(owner, _File())
+        objects = self._kernel.node_objects
+        while count:
+            nodes = _nodes(file.pages + 1)
+            while nodes > len(file.slabs) * objects:
+                slab = self._owners.take()
+                file.slabs.append(slab)
+                yield alloc(
+                    slab,
+                    1,
+                    order=self._kernel.node_order,
+                    type=MigrateType.RECLAIMABLE,
+                    flags=KERNEL,
+                )
+            share = 0
+            while share < count and _nodes(file.pages + 1) <= len(file.slabs) * objects:
+                step = min(count - share, NODE_SLOTS - file.pages % NODE_SLOTS)
+                share += step
+                file.pages += step
+            yield (share, owner, kind, order, type, flags)
+            count -= share
+
+    def copy(self, count: int) -> Op:
+        """Pages of its parent that it writes."""
+        self._copied += count
+        return alloc(self._copies, count, flags=OpFlags.FAULTED | OpFlags.COPIED)
+
+    def release(self, op: Op) -> Iterator[Op]:
+        """Free all of an owner: an unmapping gathers its pages first; a file's nodes go last."""
+        owner = op[1]
+        if self._space.has(owner):
+            pages, empty = self._space.unmap(owner)
+            tables = [table for table in empty if table in self._tables]
+            rows = [
+                _flagged(op, FreeFlags.UNMAPPED),
+                *(free(self._no_table(table), 1) for table in tables),
+            ]
+            yield from self._gathered(pages + len(tables), rows)
+            return
+        yield _flagged(op, FreeFlags.TRUNCATED)
+        file = self._files.pop(owner, None)
+        for slab in file.slabs if file else ():
+            yield free(slab, 1)
+            self._owners.give(slab)
+
+    def _table(self, table: int) -> Iterator[Op]:
+        """A table, and the one above it, where they are not there."""
+        for key in (-1 - table // DIRECTORY_TABLES, table) if table >= 0 else (table,):
+            if key not in self._tables and key not in _IMAGE_TABLES:
+                self._tables[key] = self._owners.take()
+                yield _kernel_row(self._tables[key], 1)
+
+    def _no_table(self, table: int) -> int:
+        """Forget a table; its owner, whose block is to be freed."""
+        owner = self._tables.pop(table)
+        self._owners.give(owner)
+        return owner
+
+    def _gathered(self, pages: int, frees: list[Op]) -> Iterator[Op]:
+        """Free pages and tables as an unmapping does, which notes them in pages of its own."""
+        batches = min(MOST_BATCHES, -(-(pages - FIRST_BATCH_PAGES) // BATCH_PAGES))
+        gather = self._owners.take()
+        if batches > 0:
+            yield alloc(gather, batches, type=MigrateType.UNMOVABLE, flags=BATCH)
+        yield from frees
+        yield free(gather)
+        self._owners.give(gather)
+
+
+def _kernel_row(owner: int, count: int, order: int = 0) -> Op:
+    return alloc(owner, count, order=order, type=MigrateType.UNMOVABLE, flags=KERNEL)
+
+
+def _flagged(op: Op, flags: FreeFlags) -> Op:
+    return (*op[:5], op[5] | flags)
+
+
+def _nodes(pages: int) -> int:
+    """Of a tree with so many entries; a single one lies in its root."""
+    nodes = 0
+    while pages > 1:
+        pages = -(-pages // NODE_SLOTS)
+        nodes += pages
+    return nodes
