@@ -286,9 +286,10 @@ class _Run:
                         f"phases[{phase}].run[{each.workload}]: {MAX_TIMED} instants or more; "
                         "give a real guest less to do"
                     )
-                end_ns = int(next(ended)["end_ns"]) - start_ns
+                facts = next(ended)
+                end_ns = int(facts["end_ns"]) - start_ns
                 operations = performed(each.task, len(instants_ns))
-                process = process_of(each.task, self._scenario)
+                process = process_of(each.task, self._scenario, int(facts["place"]))
                 timeline = Timeline(process, operations, instants_ns, end_ns)
                 found.setdefault((phase, each.workload), []).append(timeline)
                 number += 1

@@ -15,7 +15,7 @@ from guest_model.workload.idle import Idle
 from guest_model.workload.kernel_memory import KernelMemory, user_mode, x86_64
 from guest_model.workload.memhog import Memhog
 from guest_model.workload.page_fault import PageFault
-from guest_model.workload.process import Process
+from guest_model.workload.process import USUAL_PLACE, Process
 from guest_model.workload.task import Task
 from guest_model.workload.tmpfs import Tmpfs
 
@@ -115,9 +115,9 @@ def kernel_of(scenario: Scenario) -> KernelMemory:
     return user_mode() if scenario.guest.kind == "linux" else x86_64(scenario.guest.vcpus)
 
 
-def process_of(task: Task, scenario: Scenario) -> Process:
-    """A task with what the guest's kernel takes for it."""
-    return Process(task, kernel_of(scenario), scenario.guest.memory_bytes // PAGE_BYTES)
+def process_of(task: Task, scenario: Scenario, place: int = USUAL_PLACE) -> Process:
+    """A task with what the guest's kernel takes for it; `place` as of `Process`."""
+    return Process(task, kernel_of(scenario), scenario.guest.memory_bytes // PAGE_BYTES, place)
 
 
 def processes_of(

@@ -55,6 +55,7 @@ struct task {
 /* What the tasks, which may be killed at any time, have done. */
 struct progress {
     uint64_t units, busy_ns, failures, noted;
+    uint64_t place; /* page of its address space where its first mapping will lie */
 };
 
 extern struct progress *progress;     /* of each task */

@@ -268,6 +268,7 @@ void run_task(unsigned number, const struct stream *stream)
                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (regions == MAP_FAILED)
         _exit(1);
+    progress[number].place = ((uintptr_t)(regions + MAX_REGIONS) + PAGE_BYTES - 1) / PAGE_BYTES;
     const struct op *again = stream->ops + stream->first_ops;
     execute_all(stream->ops, stream->first_ops, start_ns);
     for (uint64_t loop = 0; stream->loop_ops && (!stream->loops || loop < stream->loops); loop++)

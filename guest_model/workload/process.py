@@ -13,6 +13,7 @@ from guest_model.workload.task import Task
 CHUNK_ROWS = 4096
 PAGES_A_BLOCK = 448
 """At least so many pages has a table or a slab of nodes behind it, in a large mapping or file."""
+USUAL_PLACE = 64
 FIXED_OWNERS = 16
 MOST_OWNERS = 16_384
 """For blocks of the kernel that are freed one by one: of 28 GiB."""
@@ -25,8 +26,11 @@ class Process(Task):
     and a copy of its parent's tables.
     """
 
-    def __init__(self, task: Task, kernel: KernelMemory, memory_pages: int) -> None:
-        """`memory_pages`: of the guest, which bounds what the task can hold."""
+    def __init__(
+        self, task: Task, kernel: KernelMemory, memory_pages: int, place: int = USUAL_PLACE
+    ) -> None:
+        """`memory_pages`: of the guest, which bounds what the task can hold. `place`: the page of
+        its address space where its first mapping lies."""
         self.task = task
         self.killed_by_failure = task.killed_by_failure
         self.cpu = task.cpu
@@ -36,13 +40,14 @@ class Process(Task):
         self.owners = task.owners + extra
         self._extra = extra
         self._kernel = kernel
+        self._place = place
         self._abandoned = False
         self._known: dict[int, list[Ops]] = {}
         self._prepare(0)
 
     def _prepare(self, first_owner: int) -> None:
         self._owners = Owners(first_owner + self.task.owners, self._extra)
-        self._memory = ProcessMemory(self._kernel, self._owners)
+        self._memory = ProcessMemory(self._kernel, self._owners, self._place)
         self._children: dict[int, ProcessMemory] = {}
         self._running = self._memory
         self._known.clear()
@@ -100,7 +105,7 @@ class Process(Task):
         elif kind == OpKind.TOUCH and self._running is not self._memory:
             yield self._running.copy(count)
         elif kind == OpKind.FORK:
-            self._running = ProcessMemory(self._kernel, self._owners)
+            self._running = ProcessMemory(self._kernel, self._owners, self._place)
             self._children[owner] = self._running
             yield from _as_one(self._running.begin(self._memory))
         elif kind == OpKind.RETURN:

@@ -19,10 +19,9 @@ from guest_model.workload.op import FreeFlags, Op, OpFlags, alloc, free
 KERNEL = OpFlags.ZEROED
 BATCH = OpFlags.COPIED | OpFlags.OPTIONAL
 """An unmapping that gets no batch page frees what it has, and goes on."""
-IMAGE_BEGIN = TABLE_PAGES + 64
-"""Where the first mapping begins: behind what the program maps for itself, which needs the first
-table and the directory above it."""
 _IMAGE_TABLES = (-1, 0)
+"""What the program maps for itself needs the first table and the directory above it. Its own
+memory begins in the second one."""
 
 
 class Owners:
@@ -57,10 +56,10 @@ class _File:
 class ProcessMemory:
     """One address space with its process. Each method says what is allocated and freed."""
 
-    def __init__(self, kernel: KernelMemory, owners: Owners) -> None:
+    def __init__(self, kernel: KernelMemory, owners: Owners, place: int) -> None:
         self._kernel = kernel
         self._owners = owners
-        self._space = AddressSpace(IMAGE_BEGIN)
+        self._space = AddressSpace(TABLE_PAGES + place % TABLE_PAGES)
         self._tables: dict[int, int] = {}
         """The owner of each table: by its number; of a directory, -1 - its number."""
         self._files: dict[int, _File] = {}
@@ -184,8 +183,9 @@ class ProcessMemory:
         return owner
 
     def _gathered(self, pages: int, frees: list[Op]) -> Iterator[Op]:
-        """Free pages and tables as an unmapping does, which notes them in pages of its own."""
-        batches = min(MOST_BATCHES, -(-(pages - FIRST_BATCH_PAGES) // BATCH_PAGES))
+        """Free pages and tables as an unmapping does, which notes them in pages of its own: it
+        takes another one when the last one is full."""
+        batches = min(MOST_BATCHES, (pages - FIRST_BATCH_PAGES) // BATCH_PAGES + 1)
         gather = self._owners.take()
         if batches > 0:
             yield alloc(gather, batches, type=MigrateType.UNMOVABLE, flags=BATCH)
