@@ -12,10 +12,10 @@ BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()
   --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format native pages bench clean guest-kernel
+.PHONY: help setup run test check lint format native pages bench debate clean guest-kernel
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/ready: pyproject.toml emulator/native/toolchain.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -62,9 +62,16 @@ native: $(VENV)/ready ## regenerate the cffi binding, then build it
 pages: setup ## renew the pages that are made from the code
 	$(BIN)/python -m tests.conformance.coverage
 	$(BIN)/fpr schema > configs/scenario.schema.json
+	$(BIN)/fpr schema comparison > configs/comparison.schema.json
 
 bench: setup ## print speed and memory figures
 	$(BIN)/python -m benchmarks
+
+# Each run has a folder of its own: results never replace others.
+debate: RESULTS := results/debate-$(shell date +%Y%m%dT%H%M%S)
+debate: setup ## hold the claims of 2019 and 2020 against the model; a few minutes
+	$(BIN)/fpr compare configs/will-it-scale.yaml -o $(RESULTS)/will-it-scale
+	$(BIN)/fpr compare configs/debate.yaml -o $(RESULTS)/debate
 
 guest-kernel: setup ## fetch the kernel of real guests, build their agent
 	$(BIN)/python -m guest_model.linux

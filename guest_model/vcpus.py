@@ -37,12 +37,14 @@ class TaskState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Where a run came to a stop: `task` with REFILL and FAILED, `cpu` with these and NOTIFY."""
+    """Where a run came to a stop: `task` with REFILL and FAILED, `cpu` with these and NOTIFY, and
+    with FAILED the `order` of the block that could not be had."""
 
     reason: StopReason
     cpu: int
     task: int
     now_ns: int
+    order: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,10 @@ class Vcpus:
         status = lib.fpr_vcpus_refill(self._pointer, task, self._hold(task, ops), len(ops))
         check(status, f"operations of task {task}")
 
+    def retry(self, task: int) -> None:
+        """Let a task go on with the operation that has just failed, as if it had not."""
+        check(lib.fpr_vcpus_retry(self._pointer, task), f"retry of task {task}")
+
     def interrupt(self, task: int, now_ns: int, ops: Ops) -> None:
         """Make a live task drop what it does, asleep or not, and execute `ops` (not empty)."""
         status = lib.fpr_vcpus_interrupt(
@@ -126,7 +132,7 @@ class Vcpus:
         """Run all vCPUs until nothing starts before the horizon, or Python is needed."""
         stop = self._stop
         check(lib.fpr_vcpus_run(self._pointer, horizon_ns, stop), "execute operations")
-        return Stop(StopReason(stop.reason), stop.cpu, stop.task, stop.now_ns)
+        return Stop(StopReason(stop.reason), stop.cpu, stop.task, stop.now_ns, stop.order)
 
     def charge(self, cpu: int, now_ns: int, cost_ns: int) -> None:
         """Keep a vCPU busy with something that is no task."""

@@ -1,7 +1,8 @@
 """Cost profiles: what faults, discards, kicks and the guest's own work cost on one machine.
 
-A profile is a YAML file (`configs/costs/*.yaml`), read into a frozen `CostProfile`. Host costs are
-distributions in nanoseconds, guest costs are plain nanoseconds; every figure names its source.
+A profile is a YAML file, read into a frozen `CostProfile`; the project's own are in `profiles`
+beside this file, and installed with it. Host costs are distributions in nanoseconds, guest costs
+are plain nanoseconds; every figure names its source.
 Errors are `CostProfileError`: a list of (path in the document, sentence), for whoever knows the
 line and column of a path.
 """
@@ -30,7 +31,7 @@ __all__ = [
     "read_profile",
 ]
 
-PROFILES = Path(__file__).resolve().parents[1] / "configs" / "costs"
+PROFILES = Path(__file__).resolve().parent / "profiles"
 MAX_PROFILE_BYTES = 1 << 20
 """A profile is a page of text; more is not a profile."""
 

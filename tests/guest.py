@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from guest_model.allocator.config import MigrateType, ZoneConfig
-from guest_model.reporting.mainline import State
+from guest_model.reporting.policy import State
 
 U, M, R, H = tuple(MigrateType)[:4]
 BLOCK = 1 << 10

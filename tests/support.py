@@ -1,4 +1,4 @@
-"""Where tests find recordings: those in the project, and more of them beside the checkout."""
+"""Where tests find scenarios, and recordings: the project's, and more beside the checkout."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ import pytest
 
 DATA = Path(__file__).resolve().parent / "data"
 BOOT_TMPFS = DATA / "recordings" / "boot_tmpfs"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+COMPARISONS = sorted(
+    path
+    for path in CONFIGS.glob("*.yaml")
+    if "$schema=comparison.schema.json" in path.read_text().partition("\n")[0]
+)
+SCENARIOS = sorted(set(CONFIGS.glob("*.yaml")) - set(COMPARISONS))
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -64,6 +64,12 @@ def memory_file(size: int = SPAN_BYTES) -> int:
     return fd
 
 
+def place(queue: RawQueue, *blocks: tuple[int, int], head: int = 0) -> None:
+    """A batch on the ring, without a kick."""
+    queue.chain([(gpa, size, 2) for gpa, size in blocks], first=head)
+    queue.offer(head)
+
+
 class FrontEnd:
     """One end of a connection."""
 
@@ -194,9 +200,11 @@ class FrontEnd:
             0,
         )
 
-    def ring(self, index: int, size: int = 16, base: int = 0) -> RawQueue:
+    def ring(
+        self, index: int, size: int = 16, base: int = 0, kind: type[RawQueue] = RawQueue
+    ) -> RawQueue:
         """Everything of a ring but its start."""
-        queue = self.queues[index] = RawQueue(self.memory, index, size)
+        queue = self.queues[index] = kind(self.memory, index, size)
         self.calls[index] = self.own(os.eventfd(0))
         assert self.acknowledged(13, struct.pack("=Q", index), [self.calls[index]])
         assert self.state(8, index, size)

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,6 @@ UNKNOWN_LIMIT_S = 3600
 SAVED = ("zoneinfo", "pagetypeinfo", "timer_list")
 """What the agent leaves in /plan at the end."""
 
-Blocks = NDArray[np.uint64]
-"""One batch: shape (n, 2), first frame and pages, in ring order."""
-
 
 @dataclass
 class RealRun:
@@ -55,8 +53,8 @@ class RealRun:
     phases: list[PhaseResult]
     series: Series
     device: dict[str, Any]
-    course: Course
-    """For the model to follow."""
+    course: Course | None
+    """For a model to follow; None where it was not asked for."""
     complaints: list[str] = field(default_factory=list)
 
 
@@ -84,16 +82,21 @@ def run_real(
     scenario: Scenario,
     kernel: Kernel,
     *,
+    with_state: bool = False,
     limit_ns: int | None = None,
     progress: Progress = lambda _: None,
     stopped: Stopped = lambda: False,
 ) -> RealRun:
-    """Boot a guest, run the scenario in it, and end it; `limit_ns`: how long it should take."""
+    """Boot a guest, run the scenario in it, and end it; `limit_ns`: how long it should take.
+
+    `with_state`: read the allocator's state out of its memory first, which `PhotographError` says
+    where the kernel lays it out in another way.
+    """
     folder = work_folder()
     try:
         (folder / "root").mkdir()
         build_root(folder / "root", kernel, plan_of(scenario))
-        return _Run(scenario, folder, progress, stopped).go(kernel, limit_ns)
+        return _Run(scenario, folder, progress, stopped, with_state).go(kernel, limit_ns)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -102,9 +105,15 @@ class _Run:
     """One guest, from its boot to its end."""
 
     def __init__(
-        self, scenario: Scenario, folder: Path, progress: Progress, stopped: Stopped
+        self,
+        scenario: Scenario,
+        folder: Path,
+        progress: Progress,
+        stopped: Stopped,
+        with_state: bool,
     ) -> None:
         self._scenario = scenario
+        self._with_state = with_state
         self._folder = folder
         self._progress = progress
         self._stopped = stopped
@@ -154,7 +163,7 @@ class _Run:
                     continue
                 due_s = max(due_s + interval_s, time.monotonic())
                 self._sample()
-                if self._lists is None and time.monotonic() > boot_deadline_s:
+                if self._memory is None and time.monotonic() > boot_deadline_s:
                     raise GuestFailedError(
                         f"the guest did not boot in {BOOT_LIMIT_S} s; its console ends with:\n"
                         f"{machine.last_lines()}"
@@ -174,7 +183,7 @@ class _Run:
     def _note(self, said: Said, server: Server) -> None:
         word, facts = said.text.split(" ", 1)[0], said.facts
         if word == "start":
-            self._photograph(facts, server)
+            self._meet(facts, server)
         elif word in ("phase", "end"):
             guest_ns = int(facts.get("start_ns") or facts.get("end_ns") or facts["mono_ns"])
             self._offsets_ns.append(said.time_ns - guest_ns)
@@ -187,20 +196,22 @@ class _Run:
     def _observe(self, _endpoint: Endpoint, batch: Batch) -> None:
         self._batches.append(batch)
 
-    def _photograph(self, facts: dict[str, str], server: Server) -> None:
+    def _meet(self, facts: dict[str, str], server: Server) -> None:
+        """The driver has registered, and the guest stands still."""
         found = server.call(lambda: _memory_file(server))
         if found is None:
             raise GuestFailedError("the guest's driver did not hand over its memory")
         self._memory = found
-        pfns = [int(word) for word in facts["pfns"].split(",")]
-        frames = self._scenario.guest.memory_bytes // PAGE_BYTES
-        self._lists = photograph(
-            self._memory[0], frames=frames, index=int(facts["index"]), pfns=pfns
-        )
+        if self._with_state:
+            pfns = [int(word) for word in facts["pfns"].split(",")]
+            frames = self._scenario.guest.memory_bytes // PAGE_BYTES
+            self._lists = photograph(
+                self._memory[0], frames=frames, index=int(facts["index"]), pfns=pfns
+            )
         self._sample()
 
     def _sample(self) -> None:
-        if self._lists is None or self._memory is None:
+        if self._memory is None:
             return
         times, sizes = self._samples
         times.append(time.monotonic_ns())
@@ -209,24 +220,11 @@ class _Run:
 
     def _result(self, machine: UmlMachine, server: Server, complete: bool) -> RealRun:
         start = next((facts for word, facts in self._facts if word == "start"), None)
-        if start is None or self._lists is None or self._memory is None or not complete:
+        if start is None or self._memory is None or not complete:
             raise KeyboardInterrupt  # nothing was found that could be kept
         start_ns = int(start["mono_ns"])
         begin_ns = min(self._offsets_ns) + start_ns  # on the host's clock
         phases = self._phases(start_ns)
-        texts = {name: (self._folder / "root" / "plan" / name).read_text() for name in SAVED}
-        state = guest_state(
-            self._lists,
-            **texts,
-            start_ns=start_ns,
-            first_frame=self._memory[1],
-        )
-        course = Course(
-            state,
-            timelines=self._timelines(start_ns),
-            starts_ns=[phase.start_ns for phase in phases],
-            targets=[(at_ns - begin_ns, size) for at_ns, size in self._wishes.changes],
-        )
         end_ns = next(int(facts["mono_ns"]) for word, facts in self._facts if word == "end")
         batches = [replace(each, time_ns=each.time_ns - begin_ns) for each in self._batches]
         return RealRun(
@@ -236,8 +234,20 @@ class _Run:
             phases=phases,
             series=self._series(begin_ns, end_ns - start_ns, batches),
             device=server.call(server.device.counters),
-            course=course,
+            course=self._course(start_ns, begin_ns, phases) if self._with_state else None,
             complaints=machine.complaints,
+        )
+
+    def _course(self, start_ns: int, begin_ns: int, phases: Sequence[PhaseResult]) -> Course:
+        assert self._lists is not None
+        assert self._memory is not None
+        texts = {name: (self._folder / "root" / "plan" / name).read_text() for name in SAVED}
+        state = guest_state(self._lists, **texts, start_ns=start_ns, first_frame=self._memory[1])
+        return Course(
+            state,
+            timelines=self._timelines(start_ns),
+            starts_ns=[phase.start_ns for phase in phases],
+            targets=[(at_ns - begin_ns, size) for at_ns, size in self._wishes.changes],
         )
 
     def _phases(self, start_ns: int) -> list[PhaseResult]:

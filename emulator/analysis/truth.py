@@ -7,6 +7,7 @@ the operations use, and all of reporting, is the model's own.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,9 +19,13 @@ from emulator.analysis.real_guest import RealRun
 from emulator.scenario.model import Scenario, SimulatedBacking
 from emulator.simulation.simulate import Outcome, simulate
 from emulator.virtio.reporting_queue import Batch
+from guest_model.linux.errors import GuestUnavailableError
+from guest_model.linux.kernel import Kernel
 from host_model.costs import read_profile
 
 SCHEMA = "fpr.truth/1"
+MODELLED = ("6", "1")
+"""The Linux whose allocator is modelled, and whose memory can be read."""
 SLOT_NS = 80_000_000
 """At 100 Hz, a timer of two seconds fires on a grid of eight ticks."""
 FASTER = 0.25
@@ -77,8 +82,24 @@ class Truth:
     failures: tuple[str, ...]
 
 
+def check_comparable(kernel: Kernel) -> None:
+    """Raise `GuestUnavailableError` where the model cannot go on in this kernel's place.
+
+    A version that its folder of modules does not tell is found out when its memory is read.
+    """
+    version = re.match(r"(\d+)\.(\d+)\.", kernel.version)
+    if version is not None and version.groups() != MODELLED:
+        raise GuestUnavailableError(
+            f"{kernel.executable}: is Linux {kernel.version}, and the model can only go on in the "
+            "place of a Linux 6.1: newer ones mark free pages in another way, size their CPUs' "
+            "lists while they run, and fall back to other types by other rules. Use a kernel 6.1, "
+            "or run this one by `fpr linux`, which compares nothing"
+        )
+
+
 def run_model(scenario: Scenario, run: RealRun) -> tuple[Outcome, list[Batch]]:
     """The model in the real guest's place: operations begin when the real ones did."""
+    assert run.course is not None, "the run was asked for it"
     backing = SimulatedBacking(kind="simulated", thp=False)
     host = scenario.host.model_copy(update={"backing": backing})
     scenario = scenario.model_copy(update={"host": host})

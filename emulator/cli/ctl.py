@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import click
+from pydantic import BaseModel
 
 from emulator.cli.main import Exit
 from emulator.scenario.units import QuantityError, format_size, parse_size
@@ -24,6 +27,40 @@ class ControlUnavailableError(Exception):
     """Nobody serves the socket, or not as expected."""
 
     exit_code = 3
+
+
+class _Refusal(BaseModel):
+    ok: bool
+    error: str = "the device refuses"
+
+
+class _Target(BaseModel):
+    target_bytes: int
+
+
+class _Statistics(BaseModel):
+    number: int
+    pending: bool
+    values: dict[str, int]
+
+
+class _Hinting(BaseModel):
+    hinting: dict[str, Any]
+
+
+class _Counters(BaseModel):
+    balloon: dict[str, Any]
+    hinting: dict[str, Any]
+    reporting: dict[str, Any]
+
+
+class _Status(BaseModel):
+    memory_bytes: int
+    target_bytes: int
+    actual_bytes: int
+    held_bytes: int
+    features: list[str]
+    counters: _Counters
 
 
 class Client:
@@ -56,20 +93,22 @@ class Client:
         self._lines.close()
         self._socket.close()
 
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """The answer to a request; click.UsageError where the device refuses it."""
+    def ask(self, form: type[BaseModel], **request: Any) -> dict[str, Any]:
+        """The answer to a request, which has this form; click.UsageError where it is refused."""
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
-            line = self._lines.readline(_ANSWER_BYTES_MAX)
-            answer = json.loads(line)
-        except (OSError, ValueError) as error:
+            answer = json.loads(self._lines.readline(_ANSWER_BYTES_MAX))
+            refusal = _Refusal.model_validate(answer)
+            if refusal.ok:
+                form.model_validate(answer)
+        except (OSError, ValueError, RecursionError) as error:
             raise ControlUnavailableError(
                 f"{self._path}: no answer that could be read; is it the socket of a device that "
                 "`fpr serve` runs?"
             ) from error
-        if not isinstance(answer, dict) or answer.pop("ok", False) is not True:
-            raise click.UsageError(str(answer.get("error", "the device refuses")))
-        return answer
+        if not refusal.ok:
+            raise click.UsageError(refusal.error)
+        return {key: value for key, value in answer.items() if key != "ok"}
 
 
 class Size(click.ParamType[int]):
@@ -99,62 +138,74 @@ def _show(as_json: bool, answer: dict[str, Any], text: str) -> int:
     return Exit.OK
 
 
+def _text(name: str, value: Any) -> str:
+    is_size = name.endswith("_bytes") and isinstance(value, int)
+    return format_size(value) if is_size else str(value)
+
+
 def _lines(values: dict[str, Any]) -> str:
     width = max((len(name) for name in values), default=0)
-    return "\n".join(
-        f"{name:<{width}}  {format_size(value) if name.endswith('_bytes') else value}"
-        for name, value in values.items()
-    )
+    return "\n".join(f"{name:<{width}}  {_text(name, value)}" for name, value in values.items())
 
 
-@command.command()
+def _ask(function: Callable[..., int]) -> click.Command:
+    """Make a sub-command of a function of the socket's path, whether to print JSON, and more."""
+
+    def called(common: tuple[Path, bool], as_json: bool, **arguments: Any) -> int:
+        path, json_before = common
+        return function(path, as_json or json_before, **arguments)
+
+    named: Any = functools.wraps(function)(called)
+    option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+    return command.command()(option(click.pass_obj(named)))
+
+
+@_ask
 @click.argument("size", type=Size())
-@click.pass_obj
-def balloon(common: tuple[Path, bool], size: int) -> int:
+def balloon(path: Path, as_json: bool, size: int) -> int:
     """Ask the guest to hold SIZE (256MiB) in its balloon; 0 gives everything back."""
-    path, as_json = common
     with Client(path) as client:
-        answer = client.ask(command="balloon", bytes=size)
+        answer = client.ask(_Target, command="balloon", bytes=size)
     return _show(as_json, answer, f"target {format_size(answer['target_bytes'])}")
 
 
-@command.command()
-@click.option("--timeout", default=1.0, show_default=True, help="Seconds to wait for the guest.")
-@click.pass_obj
-def stats(common: tuple[Path, bool], timeout: float) -> int:
+@_ask
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds to wait for the guest.",
+)
+def stats(path: Path, as_json: bool, timeout: float) -> int:
     """Ask the guest for fresh statistics, and print them."""
-    path, as_json = common
     end = time.monotonic() + timeout
     with Client(path) as client:
-        before = client.ask(command="stats")["number"]
-        answer = client.ask(command="stats", refresh=True)
+        before = client.ask(_Statistics, command="stats")["number"]
+        answer = client.ask(_Statistics, command="stats", refresh=True)
         while answer["number"] == before and time.monotonic() < end:
             time.sleep(POLL_INTERVAL_S)
-            answer = client.ask(command="stats", refresh=not answer["pending"])
+            answer = client.ask(_Statistics, command="stats", refresh=not answer["pending"])
     if answer["number"] == before:
         click.echo(f"the guest has not answered within {timeout:g} s", err=True)
         return Exit.FAILED
     return _show(as_json, answer, _lines(answer["values"]))
 
 
-@command.command()
+@_ask
 @click.argument("action", type=click.Choice(["start", "stop", "done", "status"]), default="start")
-@click.pass_obj
-def hint(common: tuple[Path, bool], action: str) -> int:
+def hint(path: Path, as_json: bool, action: str) -> int:
     """Start a round of free page hinting, or end it, or look at it."""
-    path, as_json = common
     with Client(path) as client:
-        answer = client.ask(command="hint", action=action)
+        answer = client.ask(_Hinting, command="hint", action=action)
     return _show(as_json, answer, _lines(_flat(answer["hinting"])))
 
 
-@command.command()
-@click.pass_obj
-def status(common: tuple[Path, bool]) -> int:
+@_ask
+def status(path: Path, as_json: bool) -> int:
     """Print what was negotiated, the balloon's size, and counters."""
-    path, as_json = common
     with Client(path) as client:
-        answer = client.ask(command="status")
+        answer = client.ask(_Status, command="status")
     names = ("memory_bytes", "target_bytes", "actual_bytes", "held_bytes")
     values = {name: answer[name] for name in names}
     values["features"] = " ".join(answer["features"]) or "none yet"

@@ -76,7 +76,7 @@ def command(
 ) -> int:
     """Run a scenario's workload on a real Linux kernel, without root.
 
-    The guest is User-mode Linux 6.1 with one CPU; its memory is really given back. Results are
+    The guest is User-mode Linux with one CPU; its memory is really given back. Results are
     those of `fpr run`, measured and without a control.
     """
     scenario = load_real(path, sets, seed)
@@ -98,21 +98,28 @@ def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: 
         arguments=sys.argv[1:],
     )
     manifest["guest_kernel"] = kernel.version
-    results.write(folder, summary, {"": run.series}, manifest)
-    if as_json:
-        click.echo(results.as_json(summary).decode(), nl=False)
-    else:
-        click.echo(render(summary, run.series))
+    folder = output or results.default_folder(scenario, started)
+    try:
+        results.write(folder, summary, {"": run.series}, manifest)
+    finally:  # what was found is told even where it cannot be kept
+        text = results.as_json(summary).decode().rstrip("\n")
+        click.echo(text if as_json else render(summary, run.series))
     click.echo(f"results are in {folder}", err=True)
     return Exit.OK if all(each["ok"] for each in summary["expect"]) else Exit.FAILED
 
 
-def run_with_progress(scenario: Scenario, kernel: Kernel) -> RealRun:
-    """The run; what the kernel complained of is told."""
+def run_with_progress(scenario: Scenario, kernel: Kernel, *, with_state: bool = False) -> RealRun:
+    """The run; what the kernel complained of is told. `with_state`: see `run_real`."""
     limit_ns = expected_ns(scenario)
     structlog.get_logger().info("booting a guest", kernel=kernel.version)
     with Progress(limit_ns) as progress:
-        run = run_real(scenario, kernel, limit_ns=limit_ns, progress=progress.task("real guest"))
+        run = run_real(
+            scenario,
+            kernel,
+            with_state=with_state,
+            limit_ns=limit_ns,
+            progress=progress.task("real guest"),
+        )
     for line in run.complaints:
         structlog.get_logger().warning("the guest's kernel complains of the device", line=line)
     return run

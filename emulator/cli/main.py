@@ -17,12 +17,14 @@ import click
 
 COMMANDS = {
     "run": "Run a scenario, with reporting and without, and compare.",
+    "compare": "Run policies, placements and other values side by side.",
     "replay": "Predict what a recorded guest reported, and compare.",
     "record": "Make a recording of a real guest: script, serve, import.",
     "ctl": "Talk to a running device: balloon, stats, hint, status.",
     "linux": "Run a scenario's workload on a real Linux kernel.",
     "truth": "Run a scenario on the model and on a real kernel, and compare.",
     "serve": "Serve the balloon device to real guests over vhost-user.",
+    "policies": "List the reporting policies, with their options.",
     "validate": "Check scenario files and name every mistake in them.",
     "schema": "Print the JSON Schema of scenario files, for editors.",
     "doctor": "Say what this machine can do, and what to install for the rest.",

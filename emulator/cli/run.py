@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 
 import click
 import structlog
 
+from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
 from emulator.report.sparkline import ASCII, BLOCKS
@@ -75,7 +71,7 @@ def command(
     folder = output or results.default_folder(scenario, started)
     results.check_free(folder)
     log = structlog.get_logger()
-    with _interruptible() as stopped:
+    with interruptible() as stopped:
         log.info("running", scenario=scenario.name, seed=scenario.seed, results=str(folder))
         run, control = _simulate(scenario, not no_control, stopped)
         interrupted = stopped()
@@ -88,6 +84,7 @@ def command(
         arguments=sys.argv[1:],
     )
     text = render(summary, run.series, levels=_levels())
+    folder = output or results.default_folder(scenario, started)
     try:
         results.write(folder, summary, series, manifest)
     finally:  # what a long run has found is told even where it cannot be kept
@@ -129,26 +126,6 @@ def _simulate(
             control_progress=progress.task("without"),
             stopped=stopped,
         )
-
-
-@contextmanager
-def _interruptible() -> Iterator[Stopped]:
-    """Ctrl-C once: the run ends early; twice: everything ends."""
-    asked = threading.Event()
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _levels() -> str:

@@ -8,10 +8,12 @@ from emulator.scenario.schema import json_schema_text
 
 
 @click.command("schema")
+@click.argument("kind", type=click.Choice(["scenario", "comparison"]), default="scenario")
 @click.option("--json", "_as_json", is_flag=True, help="Accepted for uniformity; it is JSON.")
-def command(_as_json: bool) -> None:
-    """Print the JSON Schema of scenario files, for editors.
+def command(kind: str, _as_json: bool) -> None:
+    """Print the JSON Schema of scenario files, or of comparisons, for editors.
 
-    configs/scenario.schema.json holds the same; the first line of each scenario there names it.
+    configs/scenario.schema.json and configs/comparison.schema.json hold the same; the first line
+    of each file there names the one that it goes by.
     """
-    click.echo(json_schema_text(), nl=False)
+    click.echo(json_schema_text(kind), nl=False)

@@ -21,7 +21,7 @@ from emulator.vhost_user.endpoint import BatchObserver, Endpoint
 from emulator.vhost_user.report_log import ReportLog
 from emulator.vhost_user.server import Server
 from emulator.vhost_user.socket_file import SocketFile
-from emulator.virtio.features import DEFAULT_OFFERED, SUPPORTED, Feature
+from emulator.virtio.features import DEFAULT_OFFERED, PFN_BYTES, SUPPORTED, Feature
 from emulator.virtio.reporting_queue import Batch
 
 CAPABILITIES = {"type": "balloon", "features": []}
@@ -143,9 +143,15 @@ def _made(folder: Path) -> Path:
 
 def _size(text: str) -> int:
     try:
-        return parse_size(text)
+        size_bytes = parse_size(text)
     except QuantityError as error:
         raise click.BadParameter(str(error), param_hint="--target") from error
+    if size_bytes % PFN_BYTES or size_bytes // PFN_BYTES >= 1 << 32:
+        raise click.BadParameter(
+            f"{text!r} is no size of a balloon; write a multiple of 4KiB below 16TiB",
+            param_hint="--target",
+        )
+    return size_bytes
 
 
 def _features(names: str | None) -> int:
@@ -191,11 +197,13 @@ def _exported(server: Server, address: str) -> Iterator[None]:
         raise click.BadParameter(
             f"{address!r} names no port; write for example 127.0.0.1:9100", param_hint="--metrics"
         )
-    try:
-        with exported(server, host.strip("[]") or "127.0.0.1", int(port)):
-            yield
-    except OSError as error:
-        raise _Lacking(f"--metrics {address}: {error.strerror}; write another one") from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exported(server, host.strip("[]") or "127.0.0.1", int(port)))
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or "no address"
+            raise _Lacking(f"--metrics {address}: {reason}; write another one") from error
+        yield
 
 
 class _Lacking(Exception):

@@ -11,6 +11,7 @@ from emulator.analysis.truth import (
     REPORTED_TOLERANCE_PCT,
     RESIDENT_TOLERANCE_PCT,
     Tolerance,
+    check_comparable,
     document,
     judge,
     run_model,
@@ -60,7 +61,8 @@ def command(
     """
     scenario = load_real(path, sets, seed)
     kernel = find_kernel(executable, modules)
-    run = run_with_progress(scenario, kernel)
+    check_comparable(kernel)
+    run = run_with_progress(scenario, kernel, with_state=True)
     tolerance = Tolerance(reported_tolerance, resident_tolerance, exact)
     truth = judge(scenario, kernel.version, run, run_model(scenario, run), tolerance)
     click.echo(json.dumps(document(truth), indent=1) if as_json else render_truth(truth))

@@ -10,6 +10,7 @@ import click
 from emulator.cli.main import Exit
 from emulator.scenario.errors import ScenarioError
 from emulator.scenario.load import load
+from emulator.scenario.matrix import Matrix, is_comparison, load_matrix
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import format_size
 
@@ -25,7 +26,7 @@ from emulator.scenario.units import format_size
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with resolved scenarios.")
 def command(scenarios: tuple[str, ...], sets: tuple[str, ...], as_json: bool) -> int:
-    """Check scenario files and name every mistake in them, as file:line:column.
+    """Check scenario files and comparisons, and name every mistake, as file:line:column.
 
     Exits with 2 if any file has a mistake.
     """
@@ -35,22 +36,24 @@ def command(scenarios: tuple[str, ...], sets: tuple[str, ...], as_json: bool) ->
         click.echo(json.dumps(document, indent=2))
     else:
         for path, outcome in results:
-            if isinstance(outcome, Scenario):
-                click.echo(f"{path}: ok: {_describe(outcome)}")
-            else:
+            if isinstance(outcome, ScenarioError):
                 click.echo(outcome, err=True)
-    valid = all(isinstance(outcome, Scenario) for _, outcome in results)
+            else:
+                click.echo(f"{path}: ok: {_describe(outcome)}")
+    valid = not any(isinstance(outcome, ScenarioError) for _, outcome in results)
     return Exit.OK if valid else Exit.INVALID
 
 
-def _check(path: str, sets: tuple[str, ...]) -> tuple[str, Scenario | ScenarioError]:
+def _check(path: str, sets: tuple[str, ...]) -> tuple[str, Scenario | Matrix | ScenarioError]:
     try:
-        return path, load(path, sets)
+        return path, load_matrix(path, sets=sets) if is_comparison(path) else load(path, sets)
     except ScenarioError as error:
         return path, error
 
 
-def _as_dict(path: str, outcome: Scenario | ScenarioError) -> dict[str, Any]:
+def _as_dict(path: str, outcome: Scenario | Matrix | ScenarioError) -> dict[str, Any]:
+    if isinstance(outcome, Matrix):
+        return {"file": path, "valid": True, "mistakes": [], "cells": len(outcome.cells)}
     if isinstance(outcome, Scenario):
         resolved = outcome.model_dump(mode="json", by_alias=True)
         return {"file": path, "valid": True, "mistakes": [], "resolved": resolved}
@@ -58,7 +61,11 @@ def _as_dict(path: str, outcome: Scenario | ScenarioError) -> dict[str, Any]:
     return {"file": path, "valid": False, "mistakes": mistakes}
 
 
-def _describe(scenario: Scenario) -> str:
+def _describe(scenario: Scenario | Matrix) -> str:
+    if isinstance(scenario, Matrix):
+        axes = (f"{name} {len(values)}" for name, values in scenario.axes.items())
+        seeds = len(scenario.comparison.seeds)
+        return f"a comparison of {len(scenario.cells)} cells: {', '.join(axes)}; seeds {seeds}"
     guest, reporting = scenario.guest, scenario.reporting
     kinds = dict.fromkeys(workload.kind for phase in scenario.phases for workload in phase.run)
     how = "none" if reporting.policy == "none" else f"{reporting.policy}, order {reporting.order}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from emulator.inputs.errors import Note, RecordingError, unusable
 from emulator.scenario.errors import Mistake, Place
 from emulator.scenario.units import shown
 from emulator.scenario.yaml_source import MAX_BYTES, Node, SourceError, read
+from guest_model.allocator.rules import Version, parse_version
 
 SECONDS_MAX = 9e9
 """Keeps nanoseconds in a signed 64-bit number."""
@@ -41,11 +41,9 @@ class Meta:
     workload_s: tuple[float, float] | None
 
     @property
-    def kernel_version(self) -> tuple[int, int]:
-        """Major and minor number of the kernel: (6, 1) of "6.1.0-56-cloud-amd64"."""
-        match = _RELEASE.match(self.kernel)
-        assert match is not None, "checked when the file was read"
-        return int(match[1]), int(match[2])
+    def version(self) -> Version:
+        """The kernel's version: (6, 12, 107) of "6.12.107+deb13-cloud-amd64"."""
+        return parse_version(self.kernel)
 
     @property
     def top_order(self) -> int:
@@ -55,8 +53,6 @@ class Meta:
 
 # The largest order of the buddy allocator by page size: x86-64 and arm64, linux v6.1.
 _TOP_ORDERS = {4096: 10, 16384: 11, 65536: 13}
-
-_RELEASE = re.compile(r"(\d{1,3})\.(\d{1,3})")
 
 
 class _WrongValue(Exception):
@@ -101,8 +97,10 @@ def _text(value: Any) -> str:
 
 
 def _kernel(value: Any) -> str:
-    if not _RELEASE.match(_text(value)):
-        raise _WrongValue('write what `uname -r` prints, such as "6.1.0-56-cloud-amd64"')
+    try:
+        parse_version(_text(value))
+    except ValueError:
+        raise _WrongValue('write what `uname -r` prints, such as "6.1.0-56-cloud-amd64"') from None
     return _text(value)
 
 

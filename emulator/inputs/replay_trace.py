@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emulator.inputs.errors import unusable
+from emulator.inputs.procfs import Zone
 from emulator.inputs.recording import Recording
 from emulator.inputs.start_state import (
     GuestShape,
@@ -18,8 +19,10 @@ from emulator.inputs.start_state import (
     runs_to_frames,
 )
 from emulator.native import check, ffi, lib
-from guest_model.allocator.config import AllocatorConfig, ZoneClass, ZoneConfig
-from guest_model.allocator.watermarks import Tunables, pcp_batch, with_watermarks
+from guest_model.allocator.allocator import config_struct, zone_structs
+from guest_model.allocator.config import AllocatorConfig, Placement, ZoneClass, ZoneConfig
+from guest_model.allocator.rules import PcpSizing, rules_of
+from guest_model.allocator.watermarks import PCP_MOST_SHARE, Tunables, pcp_batch, with_watermarks
 
 _UNSEEN_DTYPE = np.dtype(
     [("before", np.uint64), ("pfn", np.uint64), ("cpu", np.uint32), ("type", np.uint32)]
@@ -39,11 +42,21 @@ FRAME_LIMIT = 1 << 28
 class Phase:
     """From event `start` on, per-CPU lists refill `batch` pages at a time; None: as zoneinfo says.
 
-    A booting kernel has lists that keep nothing, then lists sized for the memory it has so far.
+    A booting kernel has lists that keep nothing, then lists sized for the memory it has so far,
+    `managed_pages`.
     """
 
     start: int
     batch: int | None
+    managed_pages: int = 0
+
+    def sized(self, zone: ZoneConfig, cpus: int) -> ZoneConfig:
+        """The zone with per-CPU lists of this phase."""
+        if self.batch is None:
+            return zone
+        high = 0 if self.batch == 1 else 4 * self.batch
+        high_max = max(high, self.managed_pages // PCP_MOST_SHARE // cpus)
+        return replace(zone, pcp_batch=self.batch, pcp_high=high, pcp_high_max=high_max)
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,8 @@ class ReplayTrace:
 def prepare(recording: Recording) -> ReplayTrace:
     """Read the start state out of a recording and find the allocations that it does not show."""
     meta = recording.meta
-    boot = meta.trace_from_boot and meta.cpus == 1 and not shuffled(recording)
+    from_boot = meta.trace_from_boot and not shuffled(recording)
+    boot = from_boot and meta.cpus == 1
     zones = _zones(recording)
     if max(zone.end_pfn for zone in zones) > FRAME_LIMIT:
         what = f"zones reach beyond frame {FRAME_LIMIT:#x}"
@@ -85,15 +99,10 @@ def prepare(recording: Recording) -> ReplayTrace:
         top_order=meta.top_order,
         pageblock_order=meta.pageblock_order,
         thp_order=meta.pageblock_order if meta.pageblock_order < meta.top_order else 0,
-        shuffle=shuffled(recording),
+        placement=Placement.SHUFFLE if shuffled(recording) else Placement.LINUX,
+        rules=rules_of(meta.version),
     )
-    shape = GuestShape(
-        frames=frames,
-        zones=tuple((zone.start_pfn, zone.end_pfn) for zone in zones),
-        pageblock_order=config.pageblock_order,
-        thp_order=config.thp_order,
-        top_order=meta.top_order,
-    )
+    shape = GuestShape(config, tuple((zone.start_pfn, zone.end_pfn) for zone in zones))
     none = np.zeros((0, 2), np.uint64)
     at_start = recording.freemap_start if recording.freemap_start is not None else none
     at_end = runs_to_frames(
@@ -101,9 +110,14 @@ def prepare(recording: Recording) -> ReplayTrace:
     )
     events = np.ascontiguousarray(recording.events)
     actions = replay_actions(events, shape, at_end, boot=meta.trace_from_boot)
-    phases = _phases(events, actions, zones) if meta.trace_from_boot else (Phase(0, None),)
+    if meta.trace_from_boot and not from_boot:
+        events = _after_shuffling(events, actions)
+        actions = replay_actions(events, shape, at_end, boot=False)
+    phases: tuple[Phase, ...] = (Phase(0, None),)
+    if from_boot:
+        phases = _phases(events, actions, zones, config.rules.pcp_sizing)
     events, phases, unseen = _insert_unseen(events, actions, phases, config, zones)
-    actions = replay_actions(events, shape, at_end, boot=meta.trace_from_boot)
+    actions = replay_actions(events, shape, at_end, boot=from_boot)
     actions[events["line"] == 0] = lib.FPR_REPLAY_NONE  # unseen: per-CPU lists only
     first_pass_ns = None if meta.first_pass_s is None else round(meta.first_pass_s * 1e9)
     start = infer_start(
@@ -112,8 +126,18 @@ def prepare(recording: Recording) -> ReplayTrace:
         shape,
         boot=boot,
         first_pass_ns=first_pass_ns or 0,
+        ram=recording.iomem_ram if recording.iomem_ram is not None else none,
     )
     return ReplayTrace(config, tuple(zones), events, actions, phases, start, unseen, first_pass_ns)
+
+
+def _after_shuffling(events: NDArray[np.void], actions: NDArray[np.uint8]) -> NDArray[np.void]:
+    """The events from where the lists were shuffled: after the last memory was handed over.
+
+    What order that left is seen only from what leaves the lists when.
+    """
+    late = np.flatnonzero((actions & ~np.uint8(lib.FPR_REPLAY_BATCHED)) == lib.FPR_REPLAY_BOOT)
+    return events[late[-1] + 1 :].copy() if len(late) and late[-1] + 1 < len(events) else events
 
 
 def shuffled(recording: Recording) -> bool:
@@ -134,8 +158,7 @@ def _zones(recording: Recording) -> list[ZoneConfig]:
             high_pages=zone.high,
             lowmem_reserve=(*zone.protection, 0, 0, 0, 0)[:4],
             zone_class=_ZONE_CLASSES[zone.name],
-            pcp_batch=zone.pagesets[0].batch if zone.pagesets else 1,
-            pcp_high=zone.pagesets[0].high if zone.pagesets else 0,
+            **_pcp_sizes(zone),
         )
         for zone in recording.zones
         if zone.managed and zone.name in _ZONE_CLASSES and zone.node == 0
@@ -165,21 +188,36 @@ def _zones(recording: Recording) -> list[ZoneConfig]:
     return with_watermarks(bare, tunables)
 
 
+def _pcp_sizes(zone: Zone) -> dict[str, int]:
+    """Batch and limits of a zone's per-CPU lists. From 6.7 on, `high` is that of the moment."""
+    if not zone.pagesets:
+        return {"pcp_batch": 1, "pcp_high": 0}
+    first = zone.pagesets[0]
+    high = first.high if first.high_min is None else first.high_min
+    return {"pcp_batch": first.batch, "pcp_high": high, "pcp_high_max": first.high_max or high}
+
+
 def _phases(
-    events: NDArray[np.void], actions: NDArray[np.uint8], zones: list[ZoneConfig]
+    events: NDArray[np.void],
+    actions: NDArray[np.uint8],
+    zones: list[ZoneConfig],
+    sizing: PcpSizing,
 ) -> tuple[Phase, ...]:
     """When a booting kernel sized its per-CPU lists: seen by how many pages they refill."""
     largest = max(zones, key=lambda zone: zone.managed_pages)
     late = (actions & ~np.uint8(lib.FPR_REPLAY_BATCHED)) == lib.FPR_REPLAY_BOOT
-    early = pcp_batch(largest.managed_pages - int((1 << events["order"][late].astype(int)).sum()))
+    managed = largest.managed_pages - int((1 << events["order"][late].astype(int)).sum())
+    early = pcp_batch(managed)
     start, order, length = _refills(events)
     several = np.flatnonzero(length > 1)
     if not len(several):
         return (Phase(0, 1),)
-    phases = [Phase(0, 1), Phase(int(start[several[0]]), early)]
+    phases = [Phase(0, 1), Phase(int(start[several[0]]), early, managed)]
     final = np.maximum(largest.pcp_batch >> order, 2)
     before = np.maximum(early >> order, 2)
-    told = (start > phases[1].start) & (length == final) & (length % before != 0)
+    told = (start > phases[1].start) & (length == final) & (final != before)
+    # order 0: allocations that are not in the trace may hide between several small refills
+    told &= (order > 0) | ((length % before != 0) & (sizing != PcpSizing.AUTO))
     if early == largest.pcp_batch:
         phases[1] = Phase(phases[1].start, None)
     elif told.any():
@@ -220,9 +258,9 @@ def _insert_unseen(
         ffi.cast("struct fpr_trace_event *", events.ctypes.data),
         ffi.cast("uint8_t *", actions.ctypes.data),
         len(events),
-        config.frames,
-        config.cpus,
-        config.pageblock_order,
+        config_struct(config),
+        zone_structs(zones),
+        len(zones),
         c_phases,
         len(phases),
         ffi.cast("struct fpr_replay_unseen *", unseen.ctypes.data),
@@ -241,6 +279,6 @@ def _insert_unseen(
     inserted["pfn"], inserted["cpu"] = unseen["pfn"], unseen["cpu"]
     inserted["line"] = 0
     moved = tuple(
-        Phase(phase.start + int((before < phase.start).sum()), phase.batch) for phase in phases
+        replace(phase, start=phase.start + int((before < phase.start).sum())) for phase in phases
     )
     return np.insert(events, before, inserted), moved, len(unseen)

@@ -8,26 +8,37 @@ types and order on the lists come from what happens to the blocks later.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emulator.native import check, ffi, lib
-from guest_model.allocator.config import BLOCK_DTYPE, MigrateType
+from guest_model.allocator.allocator import config_struct
+from guest_model.allocator.config import BLOCK_DTYPE, AllocatorConfig, MigrateType
 
 NEVER = np.iinfo(np.int64).max
+_TAKES = (lib.FPR_REPLAY_TAKE, lib.FPR_REPLAY_CLAIM, lib.FPR_REPLAY_SPLIT)
+"""Events that take a block off the lists."""
 _ANY_TYPE = 1 << MigrateType.UNMOVABLE | 1 << MigrateType.MOVABLE | 1 << MigrateType.RECLAIMABLE
 
 
 @dataclass(frozen=True)
 class GuestShape:
-    """What the trace is laid over: frames 0..frames-1, zones as (first, end) frame pairs."""
+    """What the trace is laid over; `zones` are (first, end) frame pairs."""
 
-    frames: int
+    config: AllocatorConfig
     zones: tuple[tuple[int, int], ...]
-    pageblock_order: int
-    thp_order: int
-    top_order: int = 10
+
+    @property
+    def frames(self) -> int:
+        """Frames 0..frames-1 may exist."""
+        return self.config.frames
+
+    @property
+    def pageblock_order(self) -> int:
+        """Order of a page block."""
+        return self.config.pageblock_order
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class Moves:
     @property
     def leaves(self) -> NDArray[np.bool_]:
         """Which events take a block off the lists, if they move it."""
-        leaves = (lib.FPR_REPLAY_TAKE, lib.FPR_REPLAY_MAYBE, lib.FPR_REPLAY_CLAIM)
+        leaves = (*_TAKES, lib.FPR_REPLAY_MAYBE)
         return np.isin(self.kinds, leaves)
 
 
@@ -79,9 +90,7 @@ def replay_actions(
     status = lib.fpr_replay_actions(
         ffi.cast("struct fpr_trace_event *", events.ctypes.data),
         len(events),
-        shape.frames,
-        shape.pageblock_order,
-        shape.thp_order,
+        config_struct(shape.config),
         boot,
         ffi.cast("uint8_t *", scratch.ctypes.data),
         ffi.cast("uint8_t *", actions.ctypes.data),
@@ -105,6 +114,7 @@ def infer_start(
     *,
     boot: bool,
     first_pass_ns: int,
+    ram: NDArray[Any],
 ) -> StartState:
     """The state before the first event. `free_map`: one byte a frame, at any time of the trace.
 
@@ -116,7 +126,10 @@ def infer_start(
     free = free_map.copy()
     free[known] = trace.leaves[first[known]]
     blocks, types = _first_types(trace, _cut_blocks(free, first, shape))
+    types[_made_movable(trace, blocks, types, shape.config, first_pass_ns)] = -1
     labels, label_known = _labels(trace, blocks, types, shape)
+    if boot:
+        _follow_siblings(labels, label_known, shape.config, ram)
     guessed = types < 0
     result = np.empty(len(types), BLOCK_DTYPE)
     result["pfn"], result["order"] = blocks.pfns, blocks.orders
@@ -136,9 +149,12 @@ def _first_event(trace: Moves, shape: GuestShape) -> NDArray[np.int64]:
     """Index of the first event that moves each frame on or off the buddy lists."""
     events, kinds = trace.events, trace.kinds
     first = np.full(shape.frames, NEVER, np.int64)
-    per_cpu = (events["order"] <= 3) | (events["order"] == (shape.thp_order or 255))
+    rules, huge = shape.config.rules, shape.config.thp_order or 255
+    per_cpu = events["order"] <= rules.pcp_top_order
+    if rules.pcp_huge_lists:
+        per_cpu |= events["order"] == huge
     back = (lib.FPR_REPLAY_RETURN, lib.FPR_REPLAY_TRIM, lib.FPR_REPLAY_BOOT)
-    moves = np.isin(kinds, (lib.FPR_REPLAY_TAKE, lib.FPR_REPLAY_CLAIM, *back))
+    moves = np.isin(kinds, (*_TAKES, *back))
     moves |= (kinds == lib.FPR_REPLAY_MAYBE) & ~per_cpu
     single = np.flatnonzero(moves & (events["order"] == 0))[::-1]
     first[events["pfn"][single]] = single
@@ -160,7 +176,7 @@ def _cut_blocks(
         for begin, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             pfn = start + begin
             while pfn < start + stop:
-                order = min((pfn & -pfn).bit_length() - 1 if pfn else 64, shape.top_order)
+                order = min((pfn & -pfn).bit_length() - 1 if pfn else 64, shape.config.top_order)
                 while pfn + (1 << order) > start + stop:
                     order -= 1
                 pfns.append(pfn)
@@ -180,7 +196,9 @@ def _first_types(trace: Moves, blocks: _FreeBlocks) -> tuple[_FreeBlocks, NDArra
     seen = np.flatnonzero(touched != NEVER)
     by_take = seen[trace.leaves[touched[seen]]]
     types[by_take] = events["migratetype"][touched[by_take]]
-    steals = np.isin(trace.kinds, (lib.FPR_REPLAY_STEAL, lib.FPR_REPLAY_CLAIM))
+    steals = np.isin(
+        trace.kinds, (lib.FPR_REPLAY_STEAL, lib.FPR_REPLAY_CLAIM, lib.FPR_REPLAY_SPLIT)
+    )
     for index in np.flatnonzero(steals).tolist():
         pfn = int(events["pfn"][index])
         block = int(np.searchsorted(pfns, pfn, side="right")) - 1
@@ -190,6 +208,22 @@ def _first_types(trace: Moves, blocks: _FreeBlocks) -> tuple[_FreeBlocks, NDArra
             touched[block] = index
     types[(types < 0) | (types > MigrateType.ISOLATE)] = -1
     return _FreeBlocks(pfns, blocks.orders, touched), types
+
+
+def _made_movable(
+    trace: Moves,
+    blocks: _FreeBlocks,
+    types: NDArray[np.int64],
+    config: AllocatorConfig,
+    first_pass_ns: int,
+) -> NDArray[np.bool_]:
+    """Blocks that may be movable only since they were reported: their first type tells nothing."""
+    seen = blocks.touched != NEVER
+    times = trace.events["time_ns"][np.where(seen, blocks.touched, 0)]
+    large = blocks.orders >= config.pageblock_order - 1
+    made: NDArray[np.bool_] = np.asarray(seen & large & (times > first_pass_ns))
+    made &= types == MigrateType.MOVABLE
+    return made
 
 
 def _labels(
@@ -209,19 +243,40 @@ def _labels(
     labels[events["pfn"][back] >> shape.pageblock_order] = events["migratetype"][back]
     known[events["pfn"][back] >> shape.pageblock_order] = True
     for pfn, order, migratetype in zip(blocks.pfns, blocks.orders, types, strict=True):
+        first = pfn >> shape.pageblock_order
+        end = first + max(1, (1 << order) >> shape.pageblock_order)
         if migratetype >= 0:
-            first = pfn >> shape.pageblock_order
-            end = first + max(1, (1 << order) >> shape.pageblock_order)
             labels[first:end] = migratetype
             known[first:end] = True
+        elif order >= shape.pageblock_order:  # what is freed there later tells of later
+            labels[first:end] = MigrateType.MOVABLE
+            known[first:end] = False
     handed_over = events["pfn"][kinds == lib.FPR_REPLAY_BOOT]
-    if len(handed_over):  # deferred initialization has not labelled these yet
+    if len(handed_over) and not shape.config.rules.labels_reserved:
+        # deferred initialization has not labelled these yet
         first = int(handed_over.min())
         end = next(end for start, end in shape.zones if start <= first < end)
         deferred = slice(first >> shape.pageblock_order, -(-end >> shape.pageblock_order))
         labels[deferred] = MigrateType.UNMOVABLE
         known[deferred] = True
     return labels, known
+
+
+def _follow_siblings(
+    labels: NDArray[np.uint8], known: NDArray[np.bool_], config: AllocatorConfig, ram: NDArray[Any]
+) -> None:
+    """Guess the label of page blocks that nothing tells of: that of those which were one with them.
+
+    A booting kernel hands out of largest blocks, and labels one for whom it cuts it, as a whole.
+    `ram`: runs (first frame, count) of memory; what is not whole was no such block.
+    """
+    size = 1 << config.top_order - config.pageblock_order
+    for first, count in ram.tolist():
+        begin = -(-first >> config.top_order) * size
+        for at in range(begin, (first + count >> config.top_order) * size, size):
+            told = set(labels[at : at + size][known[at : at + size]].tolist())
+            if len(told) == 1:
+                labels[at : at + size] = told.pop()
 
 
 def _handed_out_again(trace: Moves) -> NDArray[np.bool_]:
@@ -260,6 +315,6 @@ def _list_order(
     early = seen & (times < first_pass_ns)
     late = seen & ~early & (not boot)
     if boot:
-        early &= blocks.orders < shape.top_order
+        early &= blocks.orders < shape.config.top_order
     rank = np.where(early, 0, np.where(late, 2, 1))
     return np.lexsort((np.choose(rank, (touched, blocks.pfns, -touched)), rank))

@@ -585,6 +585,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/trace_pairing.h"
 #include "emulator/native/guest_memory.h"
 #include "emulator/native/shared_map.h"
+#include "emulator/native/event_signal.h"
 #include "emulator/native/ring.h"
 #include "emulator/native/split_ring.h"
 #include "emulator/native/split_driver.h"
@@ -593,8 +594,10 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/report.h"
 #include "emulator/native/balloon.h"
 #include "guest_model/native/block.h"
+#include "guest_model/native/rules.h"
 #include "guest_model/native/allocator.h"
 #include "guest_model/native/boundary.h"
+#include "guest_model/native/freed_bitmap.h"
 #include "guest_model/native/replay.h"
 #include "guest_model/native/bench.h"
 #include "guest_model/native/report_batch.h"
@@ -602,6 +605,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/costs.h"
 #include "host_model/native/host.h"
 #include "host_model/native/residency.h"
+#include "host_model/native/oracle.h"
 #include "guest_model/native/vcpu.h"
 #include "host_model/native/real_memory.h"
 #include "host_model/native/shared_discard.h"
@@ -610,7 +614,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 646), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 736), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -618,746 +622,847 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 705), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 661), // struct fpr_allocator *
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 664), // struct fpr_block const *
-/* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
-/* 16 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 17 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
-/* 22 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 23 */ _CFFI_OP(_CFFI_OP_POINTER, 686), // struct fpr_random *
-/* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
-/* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
-/* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_trace_event const *
-/* 32 */ _CFFI_OP(_CFFI_OP_POINTER, 744), // uint8_t const *
-/* 33 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 34 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint32_t *
+/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 757), // struct fpr_allocator *
+/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
+/* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 760), // struct fpr_block const *
+/* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
+/* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
+/* 19 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 20 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
+/* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 785), // struct fpr_random *
+/* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
+/* 30 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
+/* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 694), // struct fpr_replay_model_stats *
-/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
-/* 41 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 42 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
-/* 44 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 46 */ _CFFI_OP(_CFFI_OP_POINTER, 744), // uint8_t *
-/* 47 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 48 */ _CFFI_OP(_CFFI_OP_POINTER, 693), // struct fpr_replay_frames_stats *
-/* 49 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
-/* 51 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
-/* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 57 */ _CFFI_OP(_CFFI_OP_POINTER, 718), // struct fpr_zone_config const *
-/* 58 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 59 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
-/* 60 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 62 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 63 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
+/* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 793), // struct fpr_replay_model_stats *
+/* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
+/* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 45 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // uint8_t *
+/* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 792), // struct fpr_replay_frames_stats *
+/* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
+/* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
+/* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_zone_config const *
+/* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
+/* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 65 */ _CFFI_OP(_CFFI_OP_POINTER, 664), // struct fpr_block *
-/* 66 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
-/* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 70 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 71 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 760), // struct fpr_block *
+/* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
+/* 72 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 74 */ _CFFI_OP(_CFFI_OP_NOOP, 65),
-/* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 76 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
-/* 79 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 75 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 77 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 80 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
+/* 81 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 82 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 83 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 84 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 85 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
-/* 87 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 88 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 89 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint64_t)
-/* 94 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 86 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 87 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 88 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 90 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 93 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 95 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 97 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 99 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t)
-/* 100 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 96 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 101 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 102 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 103 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 102 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 103 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 105 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t)
+/* 105 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint64_t)
 /* 106 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 107 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 107 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 108 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 109 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
-/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 112 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 109 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t, uint32_t)
+/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 113 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
-/* 117 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 119 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 115 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 116 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint64_t *, uint64_t)
+/* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 120 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint64_t)
-/* 124 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 125 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 126 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 128 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 661), // struct fpr_allocator const *
-/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 645), // char *
-/* 131 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
-/* 132 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 133 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
-/* 134 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 719), // struct fpr_zone_state *
-/* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
-/* 139 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
+/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 123 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t)
+/* 126 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 127 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
+/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
+/* 137 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 138 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 140 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 142 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 143 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 144 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 145 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 146 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 147 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 148 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 149 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 150 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 151 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 152 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 153 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 154 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 155 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
-/* 156 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 158 */ _CFFI_OP(_CFFI_OP_NOOP, 65),
-/* 159 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 161 */ _CFFI_OP(_CFFI_OP_POINTER, 662), // struct fpr_allocator_config const *
-/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 57),
-/* 163 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
-/* 164 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
-/* 166 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 143 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint64_t)
+/* 144 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 146 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 147 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
+/* 149 */ _CFFI_OP(_CFFI_OP_POINTER, 757), // struct fpr_allocator const *
+/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 735), // char *
+/* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
+/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
+/* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_zone_state *
+/* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
+/* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 160 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 162 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 163 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 164 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 167 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
 /* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 169 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // struct fpr_segment *
-/* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 672), // struct fpr_guest_memory const *
-/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 665), // struct fpr_chain const *
-/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 698), // struct fpr_report_cursor *
-/* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
-/* 176 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 177 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 678), // struct fpr_message_account *
+/* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 170 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 171 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 172 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 173 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint64_t *)
+/* 176 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 178 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 182 */ _CFFI_OP(_CFFI_OP_NOOP, 173),
-/* 183 */ _CFFI_OP(_CFFI_OP_POINTER, 699), // struct fpr_report_rules const *
-/* 184 */ _CFFI_OP(_CFFI_OP_NOOP, 174),
-/* 185 */ _CFFI_OP(_CFFI_OP_POINTER, 688), // struct fpr_range *
-/* 186 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 188 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 189 */ _CFFI_OP(_CFFI_OP_POINTER, 697), // struct fpr_report_account *
-/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
-/* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 193 */ _CFFI_OP(_CFFI_OP_POINTER, 685), // struct fpr_page_set *
-/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint32_t const *
-/* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 196 */ _CFFI_OP(_CFFI_OP_POINTER, 663), // struct fpr_balloon_account *
-/* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
-/* 199 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 200 */ _CFFI_OP(_CFFI_OP_NOOP, 193),
-/* 201 */ _CFFI_OP(_CFFI_OP_NOOP, 194),
-/* 202 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 203 */ _CFFI_OP(_CFFI_OP_NOOP, 169),
-/* 204 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 205 */ _CFFI_OP(_CFFI_OP_NOOP, 196),
-/* 206 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 207 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
-/* 208 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 210 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
-/* 212 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 213 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 214 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 215 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
-/* 218 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 219 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 220 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 221 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
-/* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 224 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 225 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 46), // uint8_t * *
-/* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
-/* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 747), // void *
-/* 233 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 235 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
-/* 236 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 237 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 747), // void const *
-/* 239 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 241 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 674), // struct fpr_host_costs const *
-/* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 244 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 245 */ _CFFI_OP(_CFFI_OP_POINTER, 683), // struct fpr_packed_driver *
+/* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
+/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 182 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
+/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 758), // struct fpr_allocator_config const *
+/* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
+/* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
+/* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_segment *
+/* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
+/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 768), // struct fpr_guest_memory const *
+/* 198 */ _CFFI_OP(_CFFI_OP_POINTER, 761), // struct fpr_chain const *
+/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 797), // struct fpr_report_cursor *
+/* 200 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 202 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 774), // struct fpr_message_account *
+/* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
+/* 206 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 207 */ _CFFI_OP(_CFFI_OP_NOOP, 198),
+/* 208 */ _CFFI_OP(_CFFI_OP_POINTER, 798), // struct fpr_report_rules const *
+/* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 199),
+/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_range *
+/* 211 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 212 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 213 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 796), // struct fpr_report_account *
+/* 215 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
+/* 217 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 784), // struct fpr_page_set *
+/* 219 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
+/* 220 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 759), // struct fpr_balloon_account *
+/* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
+/* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 225 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
+/* 226 */ _CFFI_OP(_CFFI_OP_NOOP, 219),
+/* 227 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 228 */ _CFFI_OP(_CFFI_OP_NOOP, 194),
+/* 229 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 231 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 232 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
+/* 233 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 234 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 235 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 236 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
+/* 237 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 238 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 240 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 241 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 242 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
+/* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 244 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 245 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 246 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 247 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 248 */ _CFFI_OP(_CFFI_OP_NOOP, 245),
-/* 249 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 250 */ _CFFI_OP(_CFFI_OP_POINTER, 703), // struct fpr_ring_layout const *
-/* 251 */ _CFFI_OP(_CFFI_OP_POINTER, 670), // struct fpr_driver_slot *
-/* 252 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 253 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 254 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 245),
-/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // struct fpr_segment const *
-/* 259 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 260 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 262 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
-/* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 245),
-/* 264 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 247 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
+/* 248 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 249 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 250 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 251 */ _CFFI_OP(_CFFI_OP_POINTER, 49), // uint8_t * *
+/* 252 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
+/* 255 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 256 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // void *
+/* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
+/* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // void const *
+/* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
-/* 267 */ _CFFI_OP(_CFFI_OP_NOOP, 245),
-/* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 272 */ _CFFI_OP(_CFFI_OP_POINTER, 684), // struct fpr_packed_ring *
-/* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
-/* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 272),
-/* 276 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 279 */ _CFFI_OP(_CFFI_OP_NOOP, 272),
-/* 280 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 281 */ _CFFI_OP(_CFFI_OP_POINTER, 665), // struct fpr_chain *
+/* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
+/* 267 */ _CFFI_OP(_CFFI_OP_POINTER, 770), // struct fpr_host_costs const *
+/* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 269 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 270 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_oracle *
+/* 271 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
+/* 272 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 273 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 274 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 765), // struct fpr_discard_outcome *
+/* 276 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
+/* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
+/* 279 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 280 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 281 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 282 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
-/* 284 */ _CFFI_OP(_CFFI_OP_NOOP, 272),
-/* 285 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 286 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
-/* 287 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
+/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_oracle const *
+/* 285 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 286 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 288 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
-/* 290 */ _CFFI_OP(_CFFI_OP_NOOP, 272),
-/* 291 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 293 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
-/* 294 */ _CFFI_OP(_CFFI_OP_NOOP, 272),
-/* 295 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 299 */ _CFFI_OP(_CFFI_OP_POINTER, 684), // struct fpr_packed_ring const *
+/* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
+/* 290 */ _CFFI_OP(_CFFI_OP_POINTER, 780), // struct fpr_packed_driver *
+/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
+/* 294 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 802), // struct fpr_ring_layout const *
+/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 766), // struct fpr_driver_slot *
+/* 297 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 298 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
-/* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
-/* 303 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 306 */ _CFFI_OP(_CFFI_OP_POINTER, 689), // struct fpr_real_memory *
-/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
-/* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 309 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 310 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 669), // struct fpr_discard_outcome *
-/* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
-/* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 306),
-/* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 316 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
+/* 303 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_segment const *
+/* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
+/* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
+/* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
+/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
+/* 313 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
+/* 317 */ _CFFI_OP(_CFFI_OP_POINTER, 783), // struct fpr_packed_ring *
 /* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 306),
-/* 321 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 322 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 323 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
-/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 689), // struct fpr_real_memory const *
+/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
+/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
+/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
+/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 761), // struct fpr_chain *
 /* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 690), // struct fpr_real_memory_config const *
-/* 330 */ _CFFI_OP(_CFFI_OP_POINTER, 677), // struct fpr_memory_region const *
-/* 331 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 306), // struct fpr_real_memory * *
+/* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
+/* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
+/* 330 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 331 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 332 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 335 */ _CFFI_OP(_CFFI_OP_POINTER, 700), // struct fpr_residency *
-/* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 337 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 338 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 339 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 340 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
-/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 343 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
-/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 345 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 346 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 349 */ _CFFI_OP(_CFFI_OP_POINTER, 700), // struct fpr_residency const *
-/* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
-/* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 701), // struct fpr_residency_config const *
-/* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 330),
-/* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
-/* 359 */ _CFFI_OP(_CFFI_OP_POINTER, 335), // struct fpr_residency * *
-/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 362 */ _CFFI_OP(_CFFI_OP_POINTER, 705), // struct fpr_shared_map const *
+/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
+/* 335 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
+/* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
+/* 339 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
+/* 340 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
+/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 783), // struct fpr_packed_ring const *
+/* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
+/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 344),
+/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 788), // struct fpr_real_memory *
+/* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 353 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 360 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 361 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 365 */ _CFFI_OP(_CFFI_OP_POINTER, 707), // struct fpr_split_driver *
-/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
-/* 369 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
-/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 251),
-/* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 373 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 374 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
-/* 378 */ _CFFI_OP(_CFFI_OP_NOOP, 258),
-/* 379 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 380 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
-/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 385 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 387 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
-/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 392 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct fpr_split_ring *
-/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
-/* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
-/* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
-/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 404 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
-/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 406 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
-/* 407 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
-/* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 415 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
-/* 416 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 417 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 366 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 371 */ _CFFI_OP(_CFFI_OP_POINTER, 788), // struct fpr_real_memory const *
+/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 789), // struct fpr_real_memory_config const *
+/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 773), // struct fpr_memory_region const *
+/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 377 */ _CFFI_OP(_CFFI_OP_POINTER, 351), // struct fpr_real_memory * *
+/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 380 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_residency *
+/* 381 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 382 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 383 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 389 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 394 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_residency const *
+/* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 396 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 397 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
+/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 800), // struct fpr_residency_config const *
+/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
+/* 402 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 267),
+/* 404 */ _CFFI_OP(_CFFI_OP_POINTER, 270), // struct fpr_oracle * *
+/* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
+/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
+/* 409 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 410 */ _CFFI_OP(_CFFI_OP_NOOP, 267),
+/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 380), // struct fpr_residency * *
+/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
+/* 414 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_shared_map const *
+/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
+/* 417 */ _CFFI_OP(_CFFI_OP_POINTER, 807), // struct fpr_signaller *
 /* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 708), // struct fpr_split_ring const *
-/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 423 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 424 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 427 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 712), // struct fpr_trace_op *
-/* 430 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // struct fpr_trace_pairing *
-/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint64_t, uint32_t, uint32_t, int, uint8_t *, uint8_t *)
-/* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 434 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 437 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
-/* 440 */ _CFFI_OP(_CFFI_OP_NOOP, 46),
+/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
+/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 807), // struct fpr_signaller const *
+/* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_split_driver *
+/* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
+/* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
+/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 433 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 434 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
+/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 303),
+/* 439 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 440 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, uint64_t, uint32_t, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 443 */ _CFFI_OP(_CFFI_OP_NOOP, 31),
-/* 444 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
-/* 445 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 447 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 448 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 695), // struct fpr_replay_phase const *
-/* 450 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 451 */ _CFFI_OP(_CFFI_OP_POINTER, 696), // struct fpr_replay_unseen *
-/* 452 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 453 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 456 */ _CFFI_OP(_CFFI_OP_POINTER, 714), // struct fpr_trace_state *
-/* 457 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
-/* 458 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 460 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_trace_event *
-/* 461 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 462 */ _CFFI_OP(_CFFI_OP_POINTER, 711), // struct fpr_trace_marker *
-/* 463 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 464 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 469 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // struct fpr_vcpus *
-/* 470 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 681), // struct fpr_op const *
-/* 472 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 443 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
+/* 444 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 446 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 447 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
+/* 448 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 449 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 452 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_split_ring *
+/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 458 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 464 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 468 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 471 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
+/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
 /* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 477 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 482 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
-/* 485 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 490 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 491 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 495 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 496 */ _CFFI_OP(_CFFI_OP_POINTER, 715), // struct fpr_vcpu_stop *
-/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 499 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // struct fpr_vcpus const *
-/* 500 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 501 */ _CFFI_OP(_CFFI_OP_POINTER, 682), // struct fpr_owner_view *
-/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 499),
-/* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 506 */ _CFFI_OP(_CFFI_OP_POINTER, 709), // struct fpr_task_view *
-/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 499),
-/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 511 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 512 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 513 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 516 */ _CFFI_OP(_CFFI_OP_POINTER, 717), // struct fpr_vcpus_config const *
-/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 676), // struct fpr_memory_port const *
-/* 519 */ _CFFI_OP(_CFFI_OP_POINTER, 673), // struct fpr_histogram *
-/* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 469), // struct fpr_vcpus * *
-/* 521 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 523 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 526 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 529 */ _CFFI_OP(_CFFI_OP_NOOP, 232),
-/* 530 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 531 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 532 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 533 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION, 667), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 538 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 540 */ _CFFI_OP(_CFFI_OP_FUNCTION, 567), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 541 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 542 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 543 */ _CFFI_OP(_CFFI_OP_FUNCTION, 567), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 544 */ _CFFI_OP(_CFFI_OP_NOOP, 349),
-/* 545 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 546 */ _CFFI_OP(_CFFI_OP_FUNCTION, 679), // struct fpr_notify *()(struct fpr_allocator *)
-/* 547 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 480 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_split_ring const *
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
+/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 186),
+/* 486 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 492 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 494 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 497 */ _CFFI_OP(_CFFI_OP_POINTER, 813), // struct fpr_trace_op *
+/* 498 */ _CFFI_OP(_CFFI_OP_POINTER, 814), // struct fpr_trace_pairing *
+/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 501 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 186),
+/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 506 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 507 */ _CFFI_OP(_CFFI_OP_POINTER, 794), // struct fpr_replay_phase const *
+/* 508 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 795), // struct fpr_replay_unseen *
+/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 511 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 514 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_trace_state *
+/* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 516 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 517 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_trace_event *
+/* 519 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_trace_marker *
+/* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 523 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
+/* 527 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_vcpus *
+/* 528 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 529 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 531 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 532 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 533 */ _CFFI_OP(_CFFI_OP_POINTER, 777), // struct fpr_op const *
+/* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 535 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 538 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 539 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 540 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 542 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 543 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 544 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 545 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 533),
+/* 547 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 548 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 549 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 550 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 551 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 552 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 553 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint32_t()(uint64_t)
-/* 554 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 556 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 557 */ _CFFI_OP(_CFFI_OP_NOOP, 129),
-/* 558 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 559 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 560 */ _CFFI_OP(_CFFI_OP_POINTER, 666), // struct fpr_cost const *
-/* 561 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 563 */ _CFFI_OP(_CFFI_OP_NOOP, 560),
-/* 564 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 567 */ _CFFI_OP(_CFFI_OP_POINTER, 673), // struct fpr_histogram const *
-/* 568 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 549 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 550 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 551 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 552 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 556 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 557 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 558 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_vcpu_stop *
+/* 559 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 560 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 561 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_vcpus const *
+/* 562 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 563 */ _CFFI_OP(_CFFI_OP_POINTER, 779), // struct fpr_owner_view *
+/* 564 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 566 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
+/* 567 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 568 */ _CFFI_OP(_CFFI_OP_POINTER, 810), // struct fpr_task_view *
 /* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 575 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
+/* 572 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 573 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 574 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 578 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 580 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 582 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 578 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_vcpus_config const *
+/* 579 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 580 */ _CFFI_OP(_CFFI_OP_POINTER, 772), // struct fpr_memory_port const *
+/* 581 */ _CFFI_OP(_CFFI_OP_POINTER, 769), // struct fpr_histogram *
+/* 582 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_vcpus * *
 /* 583 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 585 */ _CFFI_OP(_CFFI_OP_NOOP, 349),
-/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 587 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 588 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 585 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 586 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 588 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 590 */ _CFFI_OP(_CFFI_OP_FUNCTION, 232), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 591 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 593 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_allocator *)
-/* 595 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 596 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 598 */ _CFFI_OP(_CFFI_OP_NOOP, 519),
-/* 599 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
-/* 600 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 519),
-/* 603 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 604 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 607 */ _CFFI_OP(_CFFI_OP_NOOP, 519),
-/* 608 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 609 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 590 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 591 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
+/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 593 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 594 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 597 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
+/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 602 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 603 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION, 763), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 606 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 607 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION, 638), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 609 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
 /* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 611 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 612 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
-/* 613 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 614 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_real_memory *)
-/* 617 */ _CFFI_OP(_CFFI_OP_NOOP, 306),
-/* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 621 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 622 */ _CFFI_OP(_CFFI_OP_POINTER, 675), // struct fpr_host_counters *
+/* 611 */ _CFFI_OP(_CFFI_OP_FUNCTION, 638), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 612 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION, 638), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 615 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
+/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 617 */ _CFFI_OP(_CFFI_OP_FUNCTION, 775), // struct fpr_notify *()(struct fpr_allocator *)
+/* 618 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 621 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 622 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 623 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 624 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_residency *)
-/* 625 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
+/* 624 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 628 */ _CFFI_OP(_CFFI_OP_NOOP, 349),
-/* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 622),
-/* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_shared_map *)
-/* 633 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 636 */ _CFFI_OP(_CFFI_OP_POINTER, 706), // struct fpr_shared_region *
-/* 637 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 638 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
+/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 628 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 629 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 630 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 631 */ _CFFI_OP(_CFFI_OP_POINTER, 762), // struct fpr_cost const *
+/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 633 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 634 */ _CFFI_OP(_CFFI_OP_NOOP, 631),
+/* 635 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 636 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 637 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 638 */ _CFFI_OP(_CFFI_OP_POINTER, 769), // struct fpr_histogram const *
 /* 639 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 640 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
-/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION, 747), // void()(struct fpr_vcpus *)
-/* 643 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 645 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 646 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 647 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 648 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_frame_state
-/* 649 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_migratetype
-/* 650 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_op_kind
-/* 651 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_replay_action
-/* 652 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_ring_fault
-/* 653 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_status
-/* 654 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_stop_reason
-/* 655 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_take_stop
-/* 656 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_task_state
-/* 657 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_zone_class
-/* 658 */ _CFFI_OP(_CFFI_OP_POINTER, 528), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 659 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 660 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 661 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 662 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 663 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 664 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 665 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 666 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 667 */ _CFFI_OP(_CFFI_OP_POINTER, 668), // struct fpr_counters const *
-/* 668 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
-/* 669 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
-/* 670 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
-/* 671 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
-/* 672 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
-/* 673 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
-/* 674 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
-/* 675 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
-/* 676 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
-/* 677 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
-/* 678 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
-/* 679 */ _CFFI_OP(_CFFI_OP_POINTER, 680), // struct fpr_notify *
-/* 680 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
-/* 681 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
-/* 682 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_owner_view
-/* 683 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_packed_driver
-/* 684 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_ring
-/* 685 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_page_set
-/* 686 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_random
-/* 687 */ _CFFI_OP(_CFFI_OP_POINTER, 688), // struct fpr_range const *
-/* 688 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_range
-/* 689 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_real_memory
-/* 690 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_real_memory_config
-/* 691 */ _CFFI_OP(_CFFI_OP_POINTER, 692), // struct fpr_region *
-/* 692 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_region
-/* 693 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_replay_frames_stats
-/* 694 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_replay_model_stats
-/* 695 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_phase
-/* 696 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_unseen
-/* 697 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_report_account
-/* 698 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_report_cursor
-/* 699 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_rules
-/* 700 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_residency
-/* 701 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_residency_config
-/* 702 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_ring_counters
-/* 703 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_ring_layout
-/* 704 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_segment
-/* 705 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_shared_map
-/* 706 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_shared_region
-/* 707 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_split_driver
-/* 708 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_split_ring
-/* 709 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_task_view
-/* 710 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_trace_event
-/* 711 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_trace_marker
-/* 712 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_trace_op
-/* 713 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_trace_pairing
-/* 714 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_state
-/* 715 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_vcpu_stop
-/* 716 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_vcpus
-/* 717 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_vcpus_config
-/* 718 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_zone_config
-/* 719 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_zone_state
-/* 720 */ _CFFI_OP(_CFFI_OP_POINTER, 721), // struct packed_desc *
-/* 721 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct packed_desc
-/* 722 */ _CFFI_OP(_CFFI_OP_POINTER, 723), // struct packed_event *
-/* 723 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct packed_event
-/* 724 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // struct split_avail *
-/* 725 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct split_avail
-/* 726 */ _CFFI_OP(_CFFI_OP_POINTER, 727), // struct split_desc *
-/* 727 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct split_desc
-/* 728 */ _CFFI_OP(_CFFI_OP_POINTER, 729), // struct split_used *
-/* 729 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct split_used
-/* 730 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 731 */ (_cffi_opcode_t)(14),
-/* 732 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 733 */ (_cffi_opcode_t)(32),
-/* 734 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 735 */ (_cffi_opcode_t)(4),
-/* 736 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 737 */ (_cffi_opcode_t)(6),
-/* 738 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 739 */ (_cffi_opcode_t)(7424),
-/* 740 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 741 */ (_cffi_opcode_t)(7),
-/* 742 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 743 */ (_cffi_opcode_t)(9),
-/* 744 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 745 */ _CFFI_OP(_CFFI_OP_ARRAY, 744), // uint8_t[5]
-/* 746 */ (_cffi_opcode_t)(5),
-/* 747 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 642 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 645 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 646 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 647 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 648 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 649 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 650 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 652 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 653 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 654 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 655 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 656 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 659 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
+/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 661 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 662 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 257), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 667 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 668 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_allocator *)
+/* 669 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 671 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 672 */ _CFFI_OP(_CFFI_OP_NOOP, 581),
+/* 673 */ _CFFI_OP(_CFFI_OP_NOOP, 638),
+/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 676 */ _CFFI_OP(_CFFI_OP_NOOP, 581),
+/* 677 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 678 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 681 */ _CFFI_OP(_CFFI_OP_NOOP, 581),
+/* 682 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 683 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_oracle *)
+/* 686 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
+/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 688 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 689 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 690 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 691 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 693 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 694 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 695 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 696 */ _CFFI_OP(_CFFI_OP_POINTER, 771), // struct fpr_host_counters *
+/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 699 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 700 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 701 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 702 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 703 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_real_memory *)
+/* 704 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 706 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 707 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 708 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 696),
+/* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_residency *)
+/* 712 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 715 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
+/* 716 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 717 */ _CFFI_OP(_CFFI_OP_NOOP, 696),
+/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_shared_map *)
+/* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 722 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 723 */ _CFFI_OP(_CFFI_OP_POINTER, 806), // struct fpr_shared_region *
+/* 724 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 725 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 726 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 727 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 729 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_signaller *)
+/* 730 */ _CFFI_OP(_CFFI_OP_NOOP, 417),
+/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_vcpus *)
+/* 733 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 735 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 736 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 737 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 738 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 739 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 740 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_migratetype
+/* 741 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_op_kind
+/* 742 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_pcp_drain
+/* 743 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_sizing
+/* 744 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_placement
+/* 745 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_relabel
+/* 746 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_replay_action
+/* 747 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_ring_fault
+/* 748 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_status
+/* 749 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_stop_reason
+/* 750 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_take_stop
+/* 751 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_task_state
+/* 752 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_zone_class
+/* 753 */ _CFFI_OP(_CFFI_OP_POINTER, 590), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 754 */ _CFFI_OP(_CFFI_OP_POINTER, 599), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 755 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 756 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 757 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 758 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 759 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 760 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 761 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 762 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 763 */ _CFFI_OP(_CFFI_OP_POINTER, 764), // struct fpr_counters const *
+/* 764 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
+/* 765 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
+/* 766 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
+/* 767 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
+/* 768 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
+/* 769 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
+/* 770 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
+/* 771 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
+/* 772 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
+/* 773 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
+/* 774 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
+/* 775 */ _CFFI_OP(_CFFI_OP_POINTER, 776), // struct fpr_notify *
+/* 776 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
+/* 777 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
+/* 778 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
+/* 779 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
+/* 780 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
+/* 781 */ _CFFI_OP(_CFFI_OP_POINTER, 782), // struct fpr_packed_note *
+/* 782 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
+/* 783 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
+/* 784 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
+/* 785 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_random
+/* 786 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_range const *
+/* 787 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_range
+/* 788 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_real_memory
+/* 789 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_real_memory_config
+/* 790 */ _CFFI_OP(_CFFI_OP_POINTER, 791), // struct fpr_region *
+/* 791 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_region
+/* 792 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_frames_stats
+/* 793 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_model_stats
+/* 794 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_replay_phase
+/* 795 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_unseen
+/* 796 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_account
+/* 797 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_report_cursor
+/* 798 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_report_rules
+/* 799 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_residency
+/* 800 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_residency_config
+/* 801 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_ring_counters
+/* 802 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_ring_layout
+/* 803 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_rules
+/* 804 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_segment
+/* 805 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_shared_map
+/* 806 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_shared_region
+/* 807 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_signaller
+/* 808 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_split_driver
+/* 809 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_split_ring
+/* 810 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_task_view
+/* 811 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_event
+/* 812 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_trace_marker
+/* 813 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_trace_op
+/* 814 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_pairing
+/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_state
+/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_vcpu_stop
+/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_vcpus
+/* 818 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_vcpus_config
+/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_zone_config
+/* 820 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_zone_state
+/* 821 */ _CFFI_OP(_CFFI_OP_POINTER, 822), // struct packed_desc *
+/* 822 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct packed_desc
+/* 823 */ _CFFI_OP(_CFFI_OP_POINTER, 824), // struct packed_event *
+/* 824 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct packed_event
+/* 825 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct split_avail *
+/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct split_avail
+/* 827 */ _CFFI_OP(_CFFI_OP_POINTER, 828), // struct split_desc *
+/* 828 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct split_desc
+/* 829 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct split_used *
+/* 830 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct split_used
+/* 831 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 832 */ (_cffi_opcode_t)(14),
+/* 833 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 834 */ (_cffi_opcode_t)(32),
+/* 835 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 836 */ (_cffi_opcode_t)(4),
+/* 837 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 838 */ (_cffi_opcode_t)(6),
+/* 839 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 840 */ (_cffi_opcode_t)(7424),
+/* 841 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 842 */ (_cffi_opcode_t)(7),
+/* 843 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 844 */ (_cffi_opcode_t)(9),
+/* 845 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 846 */ _CFFI_OP(_CFFI_OP_ARRAY, 845), // uint8_t[5]
+/* 847 */ (_cffi_opcode_t)(5),
+/* 848 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1399,6 +1504,27 @@ static int _cffi_const_FPR_DISCARD_PUNCH_HOLE(unsigned long long *o)
 {
   int n = (FPR_DISCARD_PUNCH_HOLE) <= 0;
   *o = (unsigned long long)((FPR_DISCARD_PUNCH_HOLE) | 0);  /* check that FPR_DISCARD_PUNCH_HOLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MOVE_THEN_TEST(unsigned long long *o)
+{
+  int n = (FPR_MOVE_THEN_TEST) <= 0;
+  *o = (unsigned long long)((FPR_MOVE_THEN_TEST) | 0);  /* check that FPR_MOVE_THEN_TEST is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_TEST_THEN_MOVE(unsigned long long *o)
+{
+  int n = (FPR_TEST_THEN_MOVE) <= 0;
+  *o = (unsigned long long)((FPR_TEST_THEN_MOVE) | 0);  /* check that FPR_TEST_THEN_MOVE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_CLAIM_OR_STEAL(unsigned long long *o)
+{
+  int n = (FPR_CLAIM_OR_STEAL) <= 0;
+  *o = (unsigned long long)((FPR_CLAIM_OR_STEAL) | 0);  /* check that FPR_CLAIM_OR_STEAL is an integer */
   return n;
 }
 
@@ -1535,6 +1661,111 @@ static int _cffi_const_FPR_OP_KINDS(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_DRAIN_ROUND_ROBIN(unsigned long long *o)
+{
+  int n = (FPR_DRAIN_ROUND_ROBIN) <= 0;
+  *o = (unsigned long long)((FPR_DRAIN_ROUND_ROBIN) | 0);  /* check that FPR_DRAIN_ROUND_ROBIN is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_DRAIN_FROM_FREED(unsigned long long *o)
+{
+  int n = (FPR_DRAIN_FROM_FREED) <= 0;
+  *o = (unsigned long long)((FPR_DRAIN_FROM_FREED) | 0);  /* check that FPR_DRAIN_FROM_FREED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PCP_FIXED(unsigned long long *o)
+{
+  int n = (FPR_PCP_FIXED) <= 0;
+  *o = (unsigned long long)((FPR_PCP_FIXED) | 0);  /* check that FPR_PCP_FIXED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PCP_FREE_FACTOR(unsigned long long *o)
+{
+  int n = (FPR_PCP_FREE_FACTOR) <= 0;
+  *o = (unsigned long long)((FPR_PCP_FREE_FACTOR) | 0);  /* check that FPR_PCP_FREE_FACTOR is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PCP_AUTO(unsigned long long *o)
+{
+  int n = (FPR_PCP_AUTO) <= 0;
+  *o = (unsigned long long)((FPR_PCP_AUTO) | 0);  /* check that FPR_PCP_AUTO is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PLACE_LINUX(unsigned long long *o)
+{
+  int n = (FPR_PLACE_LINUX) <= 0;
+  *o = (unsigned long long)((FPR_PLACE_LINUX) | 0);  /* check that FPR_PLACE_LINUX is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PLACE_LIFO(unsigned long long *o)
+{
+  int n = (FPR_PLACE_LIFO) <= 0;
+  *o = (unsigned long long)((FPR_PLACE_LIFO) | 0);  /* check that FPR_PLACE_LIFO is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PLACE_FIFO(unsigned long long *o)
+{
+  int n = (FPR_PLACE_FIFO) <= 0;
+  *o = (unsigned long long)((FPR_PLACE_FIFO) | 0);  /* check that FPR_PLACE_FIFO is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PLACE_SHUFFLE(unsigned long long *o)
+{
+  int n = (FPR_PLACE_SHUFFLE) <= 0;
+  *o = (unsigned long long)((FPR_PLACE_SHUFFLE) | 0);  /* check that FPR_PLACE_SHUFFLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PLACE_HOT_COLD(unsigned long long *o)
+{
+  int n = (FPR_PLACE_HOT_COLD) <= 0;
+  *o = (unsigned long long)((FPR_PLACE_HOT_COLD) | 0);  /* check that FPR_PLACE_HOT_COLD is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PLACE_REPORTED_LAST(unsigned long long *o)
+{
+  int n = (FPR_PLACE_REPORTED_LAST) <= 0;
+  *o = (unsigned long long)((FPR_PLACE_REPORTED_LAST) | 0);  /* check that FPR_PLACE_REPORTED_LAST is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_PLACEMENTS(unsigned long long *o)
+{
+  int n = (FPR_PLACEMENTS) <= 0;
+  *o = (unsigned long long)((FPR_PLACEMENTS) | 0);  /* check that FPR_PLACEMENTS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_RELABEL_NONE(unsigned long long *o)
+{
+  int n = (FPR_RELABEL_NONE) <= 0;
+  *o = (unsigned long long)((FPR_RELABEL_NONE) | 0);  /* check that FPR_RELABEL_NONE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_RELABEL_FIRST(unsigned long long *o)
+{
+  int n = (FPR_RELABEL_FIRST) <= 0;
+  *o = (unsigned long long)((FPR_RELABEL_FIRST) | 0);  /* check that FPR_RELABEL_FIRST is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_RELABEL_ALL(unsigned long long *o)
+{
+  int n = (FPR_RELABEL_ALL) <= 0;
+  *o = (unsigned long long)((FPR_RELABEL_ALL) | 0);  /* check that FPR_RELABEL_ALL is an integer */
+  return n;
+}
+
 static int _cffi_const_FPR_REPLAY_NONE(unsigned long long *o)
 {
   int n = (FPR_REPLAY_NONE) <= 0;
@@ -1588,6 +1819,13 @@ static int _cffi_const_FPR_REPLAY_CLAIM(unsigned long long *o)
 {
   int n = (FPR_REPLAY_CLAIM) <= 0;
   *o = (unsigned long long)((FPR_REPLAY_CLAIM) | 0);  /* check that FPR_REPLAY_CLAIM is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_REPLAY_SPLIT(unsigned long long *o)
+{
+  int n = (FPR_REPLAY_SPLIT) <= 0;
+  *o = (unsigned long long)((FPR_REPLAY_SPLIT) | 0);  /* check that FPR_REPLAY_SPLIT is an integer */
   return n;
 }
 
@@ -1953,10 +2191,10 @@ _cffi_f_fpr_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg5, (char **)&x5);
+      _cffi_type(29), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2165,10 +2403,10 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(149), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(149), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2180,7 +2418,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(667));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(763));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2211,28 +2449,28 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(161), arg0, (char **)&x0);
+      _cffi_type(186), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(161), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(186), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(57), arg1, (char **)&x1);
+      _cffi_type(60), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(57), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(60), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(163), arg2, (char **)&x2);
+      _cffi_type(188), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(163), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(188), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2309,10 +2547,10 @@ _cffi_f_fpr_allocator_label(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(149), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(149), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2351,10 +2589,10 @@ _cffi_f_fpr_allocator_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(149), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(149), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2404,7 +2642,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(679));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(775));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2502,10 +2740,10 @@ _cffi_f_fpr_allocator_set_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(57), arg2, (char **)&x2);
+      _cffi_type(60), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(57), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(60), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2523,6 +2761,44 @@ _cffi_f_fpr_allocator_set_zone(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_allocator_set_zone _cffi_d_fpr_allocator_set_zone
+#endif
+
+static int _cffi_d_fpr_allocator_shuffle(struct fpr_allocator * x0)
+{
+  return fpr_allocator_shuffle(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_shuffle(PyObject *self, PyObject *arg0)
+{
+  struct fpr_allocator * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_shuffle(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_shuffle _cffi_d_fpr_allocator_shuffle
 #endif
 
 static int _cffi_d_fpr_allocator_validate(struct fpr_allocator const * x0, char * x1, size_t x2)
@@ -2548,19 +2824,19 @@ _cffi_f_fpr_allocator_validate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(149), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(149), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(130), arg1, (char **)&x1);
+      _cffi_type(150), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (char *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(130), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(150), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2607,10 +2883,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(149), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(149), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2620,10 +2896,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(136), arg2, (char **)&x2);
+      _cffi_type(156), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(136), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(156), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2670,28 +2946,28 @@ _cffi_f_fpr_balloon_deflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(197), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(193), arg1, (char **)&x1);
+      _cffi_type(218), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(193), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(218), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(194), arg2, (char **)&x2);
+      _cffi_type(219), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(194), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(219), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2701,10 +2977,10 @@ _cffi_f_fpr_balloon_deflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(196), arg4, (char **)&x4);
+      _cffi_type(221), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(196), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2755,28 +3031,28 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(197), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(193), arg1, (char **)&x1);
+      _cffi_type(218), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(193), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(218), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(194), arg2, (char **)&x2);
+      _cffi_type(219), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(194), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(219), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2786,28 +3062,28 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(169), arg4, (char **)&x4);
+      _cffi_type(194), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(169), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(194), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg5, (char **)&x5);
+      _cffi_type(38), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(196), arg6, (char **)&x6);
+      _cffi_type(221), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(196), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2865,10 +3141,10 @@ _cffi_f_fpr_bench_mixed(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg1, (char **)&x1);
+      _cffi_type(26), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(26), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2882,10 +3158,10 @@ _cffi_f_fpr_bench_mixed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg4, (char **)&x4);
+      _cffi_type(29), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3121,19 +3397,19 @@ _cffi_f_fpr_boundary_pull(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(65), arg5, (char **)&x5);
+      _cffi_type(66), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(65), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(66), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg6, (char **)&x6);
+      _cffi_type(38), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3182,10 +3458,10 @@ _cffi_f_fpr_boundary_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(149), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(149), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3203,19 +3479,19 @@ _cffi_f_fpr_boundary_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg4, (char **)&x4);
+      _cffi_type(29), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg5, (char **)&x5);
+      _cffi_type(29), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3267,10 +3543,10 @@ _cffi_f_fpr_boundary_return(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg1, (char **)&x1);
+      _cffi_type(15), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_block const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3342,10 +3618,10 @@ _cffi_f_fpr_buddy_alloc(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg4, (char **)&x4);
+      _cffi_type(29), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3388,10 +3664,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(149), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(149), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3401,10 +3677,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(65), arg2, (char **)&x2);
+      _cffi_type(66), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(65), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(66), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3565,19 +3841,19 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(560), arg0, (char **)&x0);
+      _cffi_type(631), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(560), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg1, (char **)&x1);
+      _cffi_type(26), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(26), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3612,10 +3888,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(560), arg0, (char **)&x0);
+      _cffi_type(631), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(560), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3633,6 +3909,54 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_fpr_cost_mean _cffi_d_fpr_cost_mean
+#endif
+
+static int _cffi_d_fpr_decay_pcp(struct fpr_allocator * x0, uint32_t x1)
+{
+  return fpr_decay_pcp(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_decay_pcp(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_decay_pcp", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_decay_pcp(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_decay_pcp _cffi_d_fpr_decay_pcp
 #endif
 
 static enum fpr_discard_failure _cffi_d_fpr_discard_failure_of(int x0)
@@ -3658,7 +3982,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(646));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(736));
   return pyresult;
 }
 #else
@@ -3713,9 +4037,9 @@ _cffi_f_fpr_drain_pcp(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_drain_pcp _cffi_d_fpr_drain_pcp
 #endif
 
-static int _cffi_d_fpr_free(struct fpr_allocator * x0, uint32_t x1, uint64_t x2, uint32_t x3)
+static int _cffi_d_fpr_free(struct fpr_allocator * x0, uint32_t x1, uint64_t x2, uint32_t x3, uint32_t x4)
 {
-  return fpr_free(x0, x1, x2, x3);
+  return fpr_free(x0, x1, x2, x3, x4);
 }
 #ifndef PYPY_VERSION
 static PyObject *
@@ -3725,6 +4049,7 @@ _cffi_f_fpr_free(PyObject *self, PyObject *args)
   uint32_t x1;
   uint64_t x2;
   uint32_t x3;
+  uint32_t x4;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -3733,8 +4058,9 @@ _cffi_f_fpr_free(PyObject *self, PyObject *args)
   PyObject *arg1;
   PyObject *arg2;
   PyObject *arg3;
+  PyObject *arg4;
 
-  if (!PyArg_UnpackTuple(args, "fpr_free", 4, 4, &arg0, &arg1, &arg2, &arg3))
+  if (!PyArg_UnpackTuple(args, "fpr_free", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
@@ -3758,9 +4084,13 @@ _cffi_f_fpr_free(PyObject *self, PyObject *args)
   if (x3 == (uint32_t)-1 && PyErr_Occurred())
     return NULL;
 
+  x4 = _cffi_to_c_int(arg4, uint32_t);
+  if (x4 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
-  { result = fpr_free(x0, x1, x2, x3); }
+  { result = fpr_free(x0, x1, x2, x3, x4); }
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
@@ -3771,6 +4101,272 @@ _cffi_f_fpr_free(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_free _cffi_d_fpr_free
+#endif
+
+static int _cffi_d_fpr_freed_bitmap_begin(struct fpr_allocator * x0, uint32_t x1, uint64_t x2, uint64_t * x3, uint64_t x4)
+{
+  return fpr_freed_bitmap_begin(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_freed_bitmap_begin(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  uint64_t x2;
+  uint64_t * x3;
+  uint64_t x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_freed_bitmap_begin", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_freed_bitmap_begin(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_freed_bitmap_begin _cffi_d_fpr_freed_bitmap_begin
+#endif
+
+static int _cffi_d_fpr_freed_bitmap_count(struct fpr_allocator const * x0, uint32_t x1, uint64_t * x2)
+{
+  return fpr_freed_bitmap_count(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_freed_bitmap_count(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator const * x0;
+  uint32_t x1;
+  uint64_t * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_freed_bitmap_count", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(149), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(149), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_freed_bitmap_count(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_freed_bitmap_count _cffi_d_fpr_freed_bitmap_count
+#endif
+
+static int _cffi_d_fpr_freed_bitmap_end(struct fpr_allocator * x0)
+{
+  return fpr_freed_bitmap_end(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_freed_bitmap_end(PyObject *self, PyObject *arg0)
+{
+  struct fpr_allocator * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_freed_bitmap_end(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_freed_bitmap_end _cffi_d_fpr_freed_bitmap_end
+#endif
+
+static int _cffi_d_fpr_freed_bitmap_take(struct fpr_allocator * x0, uint32_t x1, uint32_t x2, struct fpr_block * x3, uint64_t * x4, uint32_t * x5, uint64_t * x6)
+{
+  return fpr_freed_bitmap_take(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_freed_bitmap_take(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  uint32_t x2;
+  struct fpr_block * x3;
+  uint64_t * x4;
+  uint32_t * x5;
+  uint64_t * x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_freed_bitmap_take", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(66), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(66), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(38), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(38), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_freed_bitmap_take(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_freed_bitmap_take _cffi_d_fpr_freed_bitmap_take
 #endif
 
 static int _cffi_d_fpr_guest_inside(struct fpr_guest_memory const * x0, uint64_t x1, uint64_t x2)
@@ -3796,10 +4392,10 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(197), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3848,19 +4444,19 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(197), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg1, (char **)&x1);
+      _cffi_type(38), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3905,10 +4501,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(197), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3918,10 +4514,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(232), arg2, (char **)&x2);
+      _cffi_type(257), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(232), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(257), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3970,10 +4566,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(197), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3983,10 +4579,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(238), arg2, (char **)&x2);
+      _cffi_type(263), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(238), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(263), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4089,19 +4685,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(519), arg0, (char **)&x0);
+      _cffi_type(581), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(519), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(581), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg1, (char **)&x1);
+      _cffi_type(638), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(638), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4142,10 +4738,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg0, (char **)&x0);
+      _cffi_type(638), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(638), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4190,10 +4786,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(519), arg0, (char **)&x0);
+      _cffi_type(581), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(519), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(581), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4242,19 +4838,19 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(519), arg0, (char **)&x0);
+      _cffi_type(581), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(519), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(581), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg1, (char **)&x1);
+      _cffi_type(271), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(271), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4293,10 +4889,10 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(242), arg0, (char **)&x0);
+      _cffi_type(267), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(242), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(267), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4350,10 +4946,10 @@ _cffi_f_fpr_list_put_back(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg1, (char **)&x1);
+      _cffi_type(15), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_block const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4412,10 +5008,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(149), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(149), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4433,10 +5029,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg4, (char **)&x4);
+      _cffi_type(29), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4446,10 +5042,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg6, (char **)&x6);
+      _cffi_type(29), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4527,28 +5123,28 @@ _cffi_f_fpr_list_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(65), arg5, (char **)&x5);
+      _cffi_type(66), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_block *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(65), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(66), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg6, (char **)&x6);
+      _cffi_type(38), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg7, (char **)&x7);
+      _cffi_type(38), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4599,37 +5195,37 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(197), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(173), arg1, (char **)&x1);
+      _cffi_type(198), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(173), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(198), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(174), arg2, (char **)&x2);
+      _cffi_type(199), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(174), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(199), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(46), arg3, (char **)&x3);
+      _cffi_type(49), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(46), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(49), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4639,19 +5235,19 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg5, (char **)&x5);
+      _cffi_type(29), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(178), arg6, (char **)&x6);
+      _cffi_type(203), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_message_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(178), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(203), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4669,6 +5265,673 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_message_read _cffi_d_fpr_message_read
+#endif
+
+static void _cffi_d_fpr_oracle_counters(struct fpr_oracle const * x0, uint64_t x1, struct fpr_host_counters * x2)
+{
+  fpr_oracle_counters(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle const * x0;
+  uint64_t x1;
+  struct fpr_host_counters * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_counters", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(284), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(696), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(696), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_oracle_counters(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_oracle_counters _cffi_d_fpr_oracle_counters
+#endif
+
+static int _cffi_d_fpr_oracle_create(struct fpr_residency_config const * x0, struct fpr_memory_region const * x1, uint32_t x2, struct fpr_host_costs const * x3, struct fpr_oracle * * x4)
+{
+  return fpr_oracle_create(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
+{
+  struct fpr_residency_config const * x0;
+  struct fpr_memory_region const * x1;
+  uint32_t x2;
+  struct fpr_host_costs const * x3;
+  struct fpr_oracle * * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_create", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(400), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(375), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(375), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(267), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(267), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(404), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_oracle * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(404), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_create(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_create _cffi_d_fpr_oracle_create
+#endif
+
+static void _cffi_d_fpr_oracle_destroy(struct fpr_oracle * x0)
+{
+  fpr_oracle_destroy(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_destroy(PyObject *self, PyObject *arg0)
+{
+  struct fpr_oracle * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(270), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_oracle_destroy(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_oracle_destroy _cffi_d_fpr_oracle_destroy
+#endif
+
+static int _cffi_d_fpr_oracle_discard(struct fpr_oracle * x0, uint64_t const * x1, uint32_t x2, uint64_t x3, uint64_t * x4, struct fpr_discard_outcome * x5)
+{
+  return fpr_oracle_discard(x0, x1, x2, x3, x4, x5);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle * x0;
+  uint64_t const * x1;
+  uint32_t x2;
+  uint64_t x3;
+  uint64_t * x4;
+  struct fpr_discard_outcome * x5;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_discard", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(270), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(271), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(271), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(275), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(275), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_discard(x0, x1, x2, x3, x4, x5); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_discard _cffi_d_fpr_oracle_discard
+#endif
+
+static struct fpr_histogram const * _cffi_d_fpr_oracle_fault_latency(struct fpr_oracle const * x0)
+{
+  return fpr_oracle_fault_latency(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
+{
+  struct fpr_oracle const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  struct fpr_histogram const * result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(284), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_fault_latency(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(638));
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_fault_latency _cffi_d_fpr_oracle_fault_latency
+#endif
+
+static int _cffi_d_fpr_oracle_populate(struct fpr_oracle * x0, uint64_t x1, uint64_t x2, uint64_t x3)
+{
+  return fpr_oracle_populate(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_populate(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_populate", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(270), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(270), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_populate(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_populate _cffi_d_fpr_oracle_populate
+#endif
+
+static int _cffi_d_fpr_oracle_read(struct fpr_oracle const * x0, uint64_t x1, uint64_t x2, uint8_t * x3)
+{
+  return fpr_oracle_read(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_read(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle const * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint8_t * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_read", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(284), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(49), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(49), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_read(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_read _cffi_d_fpr_oracle_read
+#endif
+
+static int _cffi_d_fpr_oracle_release(void * x0, uint64_t x1, uint64_t x2, uint64_t x3)
+{
+  return fpr_oracle_release(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_release(PyObject *self, PyObject *args)
+{
+  void * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_release", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(257), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_release(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_release _cffi_d_fpr_oracle_release
+#endif
+
+static void _cffi_d_fpr_oracle_released(struct fpr_oracle const * x0, uint64_t * x1, uint64_t * x2)
+{
+  fpr_oracle_released(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_released(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle const * x0;
+  uint64_t * x1;
+  uint64_t * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_released", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(284), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_oracle_released(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_oracle_released _cffi_d_fpr_oracle_released
+#endif
+
+static uint64_t _cffi_d_fpr_oracle_resident_bytes(struct fpr_oracle const * x0)
+{
+  return fpr_oracle_resident_bytes(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_resident_bytes(PyObject *self, PyObject *arg0)
+{
+  struct fpr_oracle const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(284), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(284), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_resident_bytes(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_resident_bytes _cffi_d_fpr_oracle_resident_bytes
+#endif
+
+static int _cffi_d_fpr_oracle_touch(void * x0, uint64_t x1, uint64_t x2, int x3, uint64_t x4, uint32_t x5, uint64_t * x6)
+{
+  return fpr_oracle_touch(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_touch(PyObject *self, PyObject *args)
+{
+  void * x0;
+  uint64_t x1;
+  uint64_t x2;
+  int x3;
+  uint64_t x4;
+  uint32_t x5;
+  uint64_t * x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_touch", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(257), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x5 = _cffi_to_c_int(arg5, uint32_t);
+  if (x5 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg6, (char **)&x6);
+  if (datasize != 0) {
+    x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg6, (char **)&x6,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_touch(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_touch _cffi_d_fpr_oracle_touch
 #endif
 
 static int _cffi_d_fpr_packed_driver_add(struct fpr_packed_driver * x0, struct fpr_segment const * x1, uint32_t x2, uint64_t x3)
@@ -4696,19 +5959,19 @@ _cffi_f_fpr_packed_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(245), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(245), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(258), arg1, (char **)&x1);
+      _cffi_type(303), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(258), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(303), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4751,10 +6014,10 @@ _cffi_f_fpr_packed_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(245), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(245), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4795,19 +6058,19 @@ _cffi_f_fpr_packed_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(245), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(245), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg1, (char **)&x1);
+      _cffi_type(38), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4850,28 +6113,28 @@ _cffi_f_fpr_packed_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(245), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(245), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg1, (char **)&x1);
+      _cffi_type(29), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg2, (char **)&x2);
+      _cffi_type(38), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4912,19 +6175,19 @@ _cffi_f_fpr_packed_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(245), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(245), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg1, (char **)&x1);
+      _cffi_type(38), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4975,37 +6238,37 @@ _cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(245), arg0, (char **)&x0);
+      _cffi_type(290), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(245), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(290), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg1, (char **)&x1);
+      _cffi_type(197), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(250), arg2, (char **)&x2);
+      _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(250), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(251), arg3, (char **)&x3);
+      _cffi_type(296), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(251), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(296), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5066,28 +6329,28 @@ _cffi_f_fpr_packed_part_bytes(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg1, (char **)&x1);
+      _cffi_type(29), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg2, (char **)&x2);
+      _cffi_type(29), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg3, (char **)&x3);
+      _cffi_type(29), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5128,19 +6391,19 @@ _cffi_f_fpr_packed_ring_base(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg0, (char **)&x0);
+      _cffi_type(344), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(344), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg1, (char **)&x1);
+      _cffi_type(38), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5175,10 +6438,10 @@ _cffi_f_fpr_packed_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(272), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5219,19 +6482,19 @@ _cffi_f_fpr_packed_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(272), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg1, (char **)&x1);
+      _cffi_type(38), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5266,10 +6529,10 @@ _cffi_f_fpr_packed_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg0, (char **)&x0);
+      _cffi_type(344), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(344), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5312,28 +6575,28 @@ _cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(272), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg1, (char **)&x1);
+      _cffi_type(197), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg2, (char **)&x2);
+      _cffi_type(326), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(326), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5376,10 +6639,10 @@ _cffi_f_fpr_packed_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(272), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5428,19 +6691,19 @@ _cffi_f_fpr_packed_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(272), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg1, (char **)&x1);
+      _cffi_type(197), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5481,19 +6744,19 @@ _cffi_f_fpr_packed_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(272), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg1, (char **)&x1);
+      _cffi_type(38), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5538,28 +6801,28 @@ _cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(272), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg1, (char **)&x1);
+      _cffi_type(197), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(250), arg2, (char **)&x2);
+      _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(250), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5598,10 +6861,10 @@ _cffi_f_fpr_packed_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(272), arg0, (char **)&x0);
+      _cffi_type(317), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(272), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(317), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5652,10 +6915,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(129), arg0, (char **)&x0);
+      _cffi_type(149), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(129), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(149), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5673,10 +6936,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg4, (char **)&x4);
+      _cffi_type(29), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5686,10 +6949,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg6, (char **)&x6);
+      _cffi_type(29), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5730,10 +6993,10 @@ _cffi_f_fpr_random_below(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg0, (char **)&x0);
+      _cffi_type(26), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(26), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5772,10 +7035,10 @@ _cffi_f_fpr_random_next(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg0, (char **)&x0);
+      _cffi_type(26), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(26), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5816,10 +7079,10 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(23), arg0, (char **)&x0);
+      _cffi_type(26), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(23), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(26), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5868,10 +7131,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5881,10 +7144,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(622), arg2, (char **)&x2);
+      _cffi_type(696), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(622), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(696), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5929,19 +7192,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(329), arg0, (char **)&x0);
+      _cffi_type(374), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(329), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(374), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(330), arg1, (char **)&x1);
+      _cffi_type(375), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(330), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(375), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5951,10 +7214,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(332), arg3, (char **)&x3);
+      _cffi_type(377), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(332), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(377), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5987,10 +7250,10 @@ _cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(306), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(306), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6039,19 +7302,19 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(306), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(306), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg1, (char **)&x1);
+      _cffi_type(271), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(271), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6065,19 +7328,19 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg4, (char **)&x4);
+      _cffi_type(29), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(311), arg5, (char **)&x5);
+      _cffi_type(275), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(311), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(275), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6112,10 +7375,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6127,7 +7390,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(567));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(638));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -6150,10 +7413,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6194,10 +7457,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6242,10 +7505,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6261,7 +7524,7 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(232));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(257));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -6294,10 +7557,10 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(306), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(306), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6354,10 +7617,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(306), arg0, (char **)&x0);
+      _cffi_type(351), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(306), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6371,10 +7634,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(46), arg3, (char **)&x3);
+      _cffi_type(49), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(46), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(49), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6409,10 +7672,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(371), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6463,10 +7726,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(232), arg0, (char **)&x0);
+      _cffi_type(257), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(232), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6492,10 +7755,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg6, (char **)&x6);
+      _cffi_type(29), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6540,10 +7803,10 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(197), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6553,19 +7816,19 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg2, (char **)&x2);
+      _cffi_type(38), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg3, (char **)&x3);
+      _cffi_type(29), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6585,9 +7848,9 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_region_find _cffi_d_fpr_region_find
 #endif
 
-static int _cffi_d_fpr_replay_actions(struct fpr_trace_event const * x0, uint64_t x1, uint64_t x2, uint32_t x3, uint32_t x4, int x5, uint8_t * x6, uint8_t * x7)
+static int _cffi_d_fpr_replay_actions(struct fpr_trace_event const * x0, uint64_t x1, struct fpr_allocator_config const * x2, int x3, uint8_t * x4, uint8_t * x5)
 {
-  return fpr_replay_actions(x0, x1, x2, x3, x4, x5, x6, x7);
+  return fpr_replay_actions(x0, x1, x2, x3, x4, x5);
 }
 #ifndef PYPY_VERSION
 static PyObject *
@@ -6595,12 +7858,10 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
 {
   struct fpr_trace_event const * x0;
   uint64_t x1;
-  uint64_t x2;
-  uint32_t x3;
-  uint32_t x4;
-  int x5;
-  uint8_t * x6;
-  uint8_t * x7;
+  struct fpr_allocator_config const * x2;
+  int x3;
+  uint8_t * x4;
+  uint8_t * x5;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -6611,17 +7872,15 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
   PyObject *arg3;
   PyObject *arg4;
   PyObject *arg5;
-  PyObject *arg6;
-  PyObject *arg7;
 
-  if (!PyArg_UnpackTuple(args, "fpr_replay_actions", 8, 8, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7))
+  if (!PyArg_UnpackTuple(args, "fpr_replay_actions", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6630,43 +7889,40 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
   if (x1 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
-  x2 = _cffi_to_c_int(arg2, uint64_t);
-  if (x2 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(186), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(186), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
-  x3 = _cffi_to_c_int(arg3, uint32_t);
-  if (x3 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x4 = _cffi_to_c_int(arg4, uint32_t);
-  if (x4 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x5 = _cffi_to_c_int(arg5, int);
-  if (x5 == (int)-1 && PyErr_Occurred())
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(46), arg6, (char **)&x6);
+      _cffi_type(49), arg4, (char **)&x4);
   if (datasize != 0) {
-    x6 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(46), arg6, (char **)&x6,
+    x4 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(49), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(46), arg7, (char **)&x7);
+      _cffi_type(49), arg5, (char **)&x5);
   if (datasize != 0) {
-    x7 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(46), arg7, (char **)&x7,
+    x5 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(49), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
-  { result = fpr_replay_actions(x0, x1, x2, x3, x4, x5, x6, x7); }
+  { result = fpr_replay_actions(x0, x1, x2, x3, x4, x5); }
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
@@ -6721,19 +7977,19 @@ _cffi_f_fpr_replay_frames(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg1, (char **)&x1);
+      _cffi_type(34), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(32), arg2, (char **)&x2);
+      _cffi_type(35), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(32), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(35), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6747,28 +8003,28 @@ _cffi_f_fpr_replay_frames(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(46), arg5, (char **)&x5);
+      _cffi_type(49), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(46), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(49), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg6, (char **)&x6);
+      _cffi_type(29), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(48), arg7, (char **)&x7);
+      _cffi_type(51), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_replay_frames_stats *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(48), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(51), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6832,19 +8088,19 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg1, (char **)&x1);
+      _cffi_type(34), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(32), arg2, (char **)&x2);
+      _cffi_type(35), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(32), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(35), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6858,10 +8114,10 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg5, (char **)&x5);
+      _cffi_type(38), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6871,19 +8127,19 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg7, (char **)&x7);
+      _cffi_type(29), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(38), arg8, (char **)&x8);
+      _cffi_type(41), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_model_stats *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(38), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6903,7 +8159,7 @@ _cffi_f_fpr_replay_model(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_replay_model _cffi_d_fpr_replay_model
 #endif
 
-static int _cffi_d_fpr_replay_unseen(struct fpr_trace_event const * x0, uint8_t const * x1, uint64_t x2, uint64_t x3, uint32_t x4, uint32_t x5, struct fpr_replay_phase const * x6, uint32_t x7, struct fpr_replay_unseen * x8, uint64_t x9, uint64_t * x10)
+static int _cffi_d_fpr_replay_unseen(struct fpr_trace_event const * x0, uint8_t const * x1, uint64_t x2, struct fpr_allocator_config const * x3, struct fpr_zone_config const * x4, uint32_t x5, struct fpr_replay_phase const * x6, uint32_t x7, struct fpr_replay_unseen * x8, uint64_t x9, uint64_t * x10)
 {
   return fpr_replay_unseen(x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10);
 }
@@ -6914,8 +8170,8 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
   struct fpr_trace_event const * x0;
   uint8_t const * x1;
   uint64_t x2;
-  uint64_t x3;
-  uint32_t x4;
+  struct fpr_allocator_config const * x3;
+  struct fpr_zone_config const * x4;
   uint32_t x5;
   struct fpr_replay_phase const * x6;
   uint32_t x7;
@@ -6942,19 +8198,19 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(32), arg1, (char **)&x1);
+      _cffi_type(35), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(32), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6963,23 +8219,33 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
   if (x2 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
-  x3 = _cffi_to_c_int(arg3, uint64_t);
-  if (x3 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(186), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(186), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
-  x4 = _cffi_to_c_int(arg4, uint32_t);
-  if (x4 == (uint32_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(60), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_zone_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(60), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   x5 = _cffi_to_c_int(arg5, uint32_t);
   if (x5 == (uint32_t)-1 && PyErr_Occurred())
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(449), arg6, (char **)&x6);
+      _cffi_type(507), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(449), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6989,10 +8255,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(451), arg8, (char **)&x8);
+      _cffi_type(509), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(451), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(509), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7002,10 +8268,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg10, (char **)&x10);
+      _cffi_type(29), arg10, (char **)&x10);
   if (datasize != 0) {
     x10 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg10, (char **)&x10,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg10, (char **)&x10,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7060,46 +8326,46 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(197), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(173), arg1, (char **)&x1);
+      _cffi_type(198), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(173), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(198), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(183), arg2, (char **)&x2);
+      _cffi_type(208), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(183), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(208), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(174), arg3, (char **)&x3);
+      _cffi_type(199), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(174), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(199), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(185), arg4, (char **)&x4);
+      _cffi_type(210), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(185), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(210), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7109,28 +8375,28 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg6, (char **)&x6);
+      _cffi_type(38), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg7, (char **)&x7);
+      _cffi_type(38), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(189), arg8, (char **)&x8);
+      _cffi_type(214), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(189), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(214), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7175,10 +8441,10 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg0, (char **)&x0);
+      _cffi_type(15), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_block const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(15), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7192,10 +8458,10 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(169), arg3, (char **)&x3);
+      _cffi_type(194), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(169), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(194), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7236,10 +8502,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(349), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(349), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7249,10 +8515,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(622), arg2, (char **)&x2);
+      _cffi_type(696), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(622), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(696), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7299,19 +8565,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(355), arg0, (char **)&x0);
+      _cffi_type(400), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(330), arg1, (char **)&x1);
+      _cffi_type(375), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(330), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(375), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7321,19 +8587,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(242), arg3, (char **)&x3);
+      _cffi_type(267), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(242), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(267), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(359), arg4, (char **)&x4);
+      _cffi_type(411), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(359), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(411), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7366,10 +8632,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(335), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(335), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7418,19 +8684,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(335), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(335), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg1, (char **)&x1);
+      _cffi_type(271), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(271), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7444,19 +8710,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg4, (char **)&x4);
+      _cffi_type(29), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(311), arg5, (char **)&x5);
+      _cffi_type(275), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(311), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(275), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7491,10 +8757,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(349), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(349), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7506,7 +8772,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(567));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(638));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7529,10 +8795,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(349), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(349), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7577,10 +8843,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(335), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(335), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7637,10 +8903,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(349), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(349), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7654,10 +8920,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(46), arg3, (char **)&x3);
+      _cffi_type(49), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(46), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(49), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7692,10 +8958,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(349), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(349), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7746,10 +9012,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(232), arg0, (char **)&x0);
+      _cffi_type(257), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(232), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(257), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7775,10 +9041,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg6, (char **)&x6);
+      _cffi_type(29), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7823,10 +9089,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(636), arg0, (char **)&x0);
+      _cffi_type(723), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(723), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7836,10 +9102,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg2, (char **)&x2);
+      _cffi_type(271), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(271), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7849,10 +9115,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(311), arg4, (char **)&x4);
+      _cffi_type(275), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(311), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(275), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7953,10 +9219,10 @@ _cffi_f_fpr_shared_map_lost(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(362), arg0, (char **)&x0);
+      _cffi_type(414), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(362), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8012,6 +9278,139 @@ _cffi_f_fpr_shared_unmap(PyObject *self, PyObject *arg0)
 #  define _cffi_f_fpr_shared_unmap _cffi_d_fpr_shared_unmap
 #endif
 
+static void _cffi_d_fpr_signaller_close(struct fpr_signaller * x0)
+{
+  fpr_signaller_close(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_signaller_close(PyObject *self, PyObject *arg0)
+{
+  struct fpr_signaller * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(417), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(417), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_signaller_close(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_signaller_close _cffi_d_fpr_signaller_close
+#endif
+
+static int _cffi_d_fpr_signaller_open(struct fpr_signaller * x0)
+{
+  return fpr_signaller_open(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_signaller_open(PyObject *self, PyObject *arg0)
+{
+  struct fpr_signaller * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(417), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(417), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_signaller_open(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_signaller_open _cffi_d_fpr_signaller_open
+#endif
+
+static int _cffi_d_fpr_signaller_send(struct fpr_signaller const * x0, int x1, uint32_t * x2)
+{
+  return fpr_signaller_send(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_signaller_send(PyObject *self, PyObject *args)
+{
+  struct fpr_signaller const * x0;
+  int x1;
+  uint32_t * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_signaller_send", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(420), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, int);
+  if (x1 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(38), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(38), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_signaller_send(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_signaller_send _cffi_d_fpr_signaller_send
+#endif
+
 static int _cffi_d_fpr_split_driver_add(struct fpr_split_driver * x0, struct fpr_segment const * x1, uint32_t x2, uint64_t x3)
 {
   return fpr_split_driver_add(x0, x1, x2, x3);
@@ -8037,19 +9436,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(258), arg1, (char **)&x1);
+      _cffi_type(303), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(258), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(303), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8092,10 +9491,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8136,19 +9535,19 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg1, (char **)&x1);
+      _cffi_type(38), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8191,28 +9590,28 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg1, (char **)&x1);
+      _cffi_type(29), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg2, (char **)&x2);
+      _cffi_type(38), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8253,19 +9652,19 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg1, (char **)&x1);
+      _cffi_type(38), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8316,37 +9715,37 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(365), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg1, (char **)&x1);
+      _cffi_type(197), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(250), arg2, (char **)&x2);
+      _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(250), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(251), arg3, (char **)&x3);
+      _cffi_type(296), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(251), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(296), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8407,28 +9806,28 @@ _cffi_f_fpr_split_part_bytes(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg1, (char **)&x1);
+      _cffi_type(29), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg2, (char **)&x2);
+      _cffi_type(29), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg3, (char **)&x3);
+      _cffi_type(29), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8463,10 +9862,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8507,19 +9906,19 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg1, (char **)&x1);
+      _cffi_type(38), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8554,10 +9953,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(420), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8600,28 +9999,28 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg1, (char **)&x1);
+      _cffi_type(197), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg2, (char **)&x2);
+      _cffi_type(326), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(326), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8664,10 +10063,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8716,19 +10115,19 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg1, (char **)&x1);
+      _cffi_type(197), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8769,19 +10168,19 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg1, (char **)&x1);
+      _cffi_type(38), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8828,28 +10227,28 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg1, (char **)&x1);
+      _cffi_type(197), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(250), arg2, (char **)&x2);
+      _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(250), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8859,10 +10258,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg4, (char **)&x4);
+      _cffi_type(29), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8897,10 +10296,10 @@ _cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(392), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8953,10 +10352,10 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8966,10 +10365,10 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg2, (char **)&x2);
+      _cffi_type(38), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8979,37 +10378,37 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg4, (char **)&x4);
+      _cffi_type(38), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(35), arg5, (char **)&x5);
+      _cffi_type(38), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(35), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(429), arg6, (char **)&x6);
+      _cffi_type(497), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(429), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(497), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(430), arg7, (char **)&x7);
+      _cffi_type(498), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(430), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(498), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9068,19 +10467,19 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(456), arg0, (char **)&x0);
+      _cffi_type(514), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(456), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(514), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(32), arg1, (char **)&x1);
+      _cffi_type(35), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(32), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9094,10 +10493,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(460), arg4, (char **)&x4);
+      _cffi_type(518), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(460), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(518), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9107,10 +10506,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(462), arg6, (char **)&x6);
+      _cffi_type(520), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(462), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(520), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9120,28 +10519,28 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg8, (char **)&x8);
+      _cffi_type(29), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg9, (char **)&x9);
+      _cffi_type(29), arg9, (char **)&x9);
   if (datasize != 0) {
     x9 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg9, (char **)&x9,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg9, (char **)&x9,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg10, (char **)&x10);
+      _cffi_type(29), arg10, (char **)&x10);
   if (datasize != 0) {
     x10 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg10, (char **)&x10,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg10, (char **)&x10,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9188,10 +10587,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(197), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(197), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9205,19 +10604,19 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(226), arg3, (char **)&x3);
+      _cffi_type(251), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(226), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(251), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg4, (char **)&x4);
+      _cffi_type(29), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9262,10 +10661,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9324,10 +10723,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(516), arg0, (char **)&x0);
+      _cffi_type(578), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(516), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(578), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9342,28 +10741,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(518), arg2, (char **)&x2);
+      _cffi_type(580), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(518), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(580), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(519), arg3, (char **)&x3);
+      _cffi_type(581), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(519), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(581), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(520), arg4, (char **)&x4);
+      _cffi_type(582), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(520), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(582), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9396,10 +10795,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9446,10 +10845,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9463,10 +10862,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(471), arg3, (char **)&x3);
+      _cffi_type(533), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(471), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(533), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9513,10 +10912,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(499), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(499), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9526,10 +10925,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(501), arg2, (char **)&x2);
+      _cffi_type(563), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(501), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(563), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9576,10 +10975,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(499), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(499), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9589,10 +10988,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg2, (char **)&x2);
+      _cffi_type(29), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9602,10 +11001,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg4, (char **)&x4);
+      _cffi_type(29), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9650,10 +11049,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9663,10 +11062,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(471), arg2, (char **)&x2);
+      _cffi_type(533), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(471), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(533), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9688,6 +11087,54 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_vcpus_refill _cffi_d_fpr_vcpus_refill
+#endif
+
+static int _cffi_d_fpr_vcpus_retry(struct fpr_vcpus * x0, uint32_t x1)
+{
+  return fpr_vcpus_retry(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_retry(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_retry", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(527), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_retry(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_retry _cffi_d_fpr_vcpus_retry
 #endif
 
 static int _cffi_d_fpr_vcpus_run(struct fpr_vcpus * x0, uint64_t x1, struct fpr_vcpu_stop * x2)
@@ -9713,10 +11160,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9726,10 +11173,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(496), arg2, (char **)&x2);
+      _cffi_type(558), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(496), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(558), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9774,10 +11221,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(527), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9832,10 +11279,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(499), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(499), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9845,10 +11292,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(506), arg2, (char **)&x2);
+      _cffi_type(568), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(506), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(568), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9867,6 +11314,15 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
 #else
 #  define _cffi_f_fpr_vcpus_task _cffi_d_fpr_vcpus_task
 #endif
+
+static int _cffi_const_FPR_ALLOC_COLD(unsigned long long *o)
+{
+  int n = (FPR_ALLOC_COLD) <= 0;
+  *o = (unsigned long long)((FPR_ALLOC_COLD) | 0);  /* check that FPR_ALLOC_COLD is an integer */
+  if (!_cffi_check_int(*o, n, 32U))
+    n |= 2;
+  return n;
+}
 
 static int _cffi_const_FPR_ALLOC_DMA(unsigned long long *o)
 {
@@ -9935,7 +11391,7 @@ static int _cffi_const_FPR_COST_MAX_NS(unsigned long long *o)
 {
   int n = (FPR_COST_MAX_NS) <= 0;
   *o = (unsigned long long)((FPR_COST_MAX_NS) | 0);  /* check that FPR_COST_MAX_NS is an integer */
-  if (!_cffi_check_int(*o, n, 1000000000000U))
+  if (!_cffi_check_int(*o, n, 10000000000U))
     n |= 2;
   return n;
 }
@@ -9954,6 +11410,15 @@ static int _cffi_const_FPR_DRIVER_TABLES_MAX(unsigned long long *o)
   int n = (FPR_DRIVER_TABLES_MAX) <= 0;
   *o = (unsigned long long)((FPR_DRIVER_TABLES_MAX) | 0);  /* check that FPR_DRIVER_TABLES_MAX is an integer */
   if (!_cffi_check_int(*o, n, 64U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_FREE_COLD(unsigned long long *o)
+{
+  int n = (FPR_FREE_COLD) <= 0;
+  *o = (unsigned long long)((FPR_FREE_COLD) | 0);  /* check that FPR_FREE_COLD is an integer */
+  if (!_cffi_check_int(*o, n, 4U))
     n |= 2;
   return n;
 }
@@ -10156,6 +11621,15 @@ static int _cffi_const_FPR_NO_BOUNDARY(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_OP_COLD(unsigned long long *o)
+{
+  int n = (FPR_OP_COLD) <= 0;
+  *o = (unsigned long long)((FPR_OP_COLD) | 0);  /* check that FPR_OP_COLD is an integer */
+  if (!_cffi_check_int(*o, n, 256U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_OP_COPIED(unsigned long long *o)
 {
   int n = (FPR_OP_COPIED) <= 0;
@@ -10188,6 +11662,15 @@ static int _cffi_const_FPR_OP_FAULTED(unsigned long long *o)
   int n = (FPR_OP_FAULTED) <= 0;
   *o = (unsigned long long)((FPR_OP_FAULTED) | 0);  /* check that FPR_OP_FAULTED is an integer */
   if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_OP_FLAGS(unsigned long long *o)
+{
+  int n = (FPR_OP_FLAGS) <= 0;
+  *o = (unsigned long long)((FPR_OP_FLAGS) | 0);  /* check that FPR_OP_FLAGS is an integer */
+  if (!_cffi_check_int(*o, n, 512U))
     n |= 2;
   return n;
 }
@@ -10636,8 +12119,9 @@ static void _cffi_checkfld_struct_fpr_allocator_config(struct fpr_allocator_conf
   (void)((p->top_order) | 0);  /* check that 'struct fpr_allocator_config.top_order' is an integer */
   (void)((p->pageblock_order) | 0);  /* check that 'struct fpr_allocator_config.pageblock_order' is an integer */
   (void)((p->thp_order) | 0);  /* check that 'struct fpr_allocator_config.thp_order' is an integer */
-  (void)((p->shuffle) | 0);  /* check that 'struct fpr_allocator_config.shuffle' is an integer */
+  (void)((p->placement) | 0);  /* check that 'struct fpr_allocator_config.placement' is an integer */
   (void)((p->boost_factor) | 0);  /* check that 'struct fpr_allocator_config.boost_factor' is an integer */
+  { struct fpr_rules *tmp = &p->rules; (void)tmp; }
 }
 struct _cffi_align_struct_fpr_allocator_config { char x; struct fpr_allocator_config y; };
 
@@ -10702,6 +12186,10 @@ static void _cffi_checkfld_struct_fpr_counters(struct fpr_counters *p)
   (void)((p->merges) | 0);  /* check that 'struct fpr_counters.merges' is an integer */
   (void)((p->splits) | 0);  /* check that 'struct fpr_counters.splits' is an integer */
   (void)((p->reported_allocs) | 0);  /* check that 'struct fpr_counters.reported_allocs' is an integer */
+  (void)((p->reported_alloc_pages) | 0);  /* check that 'struct fpr_counters.reported_alloc_pages' is an integer */
+  (void)((p->checked_lists) | 0);  /* check that 'struct fpr_counters.checked_lists' is an integer */
+  (void)((p->broken_lists) | 0);  /* check that 'struct fpr_counters.broken_lists' is an integer */
+  (void)((p->misplaced_blocks) | 0);  /* check that 'struct fpr_counters.misplaced_blocks' is an integer */
 }
 struct _cffi_align_struct_fpr_counters { char x; struct fpr_counters y; };
 
@@ -10835,6 +12323,7 @@ static void _cffi_checkfld_struct_fpr_memory_port(struct fpr_memory_port *p)
   (void)p;
   { void * *tmp = &p->host; (void)tmp; }
   { int(* *tmp)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *) = &p->touch; (void)tmp; }
+  { int(* *tmp)(void *, uint64_t, uint64_t, uint64_t) = &p->release; (void)tmp; }
 }
 struct _cffi_align_struct_fpr_memory_port { char x; struct fpr_memory_port y; };
 
@@ -10923,6 +12412,18 @@ static void _cffi_checkfld_struct_fpr_packed_driver(struct fpr_packed_driver *p)
 struct _cffi_align_struct_fpr_packed_driver { char x; struct fpr_packed_driver y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_packed_note(struct fpr_packed_note *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->used) | 0);  /* check that 'struct fpr_packed_note.used' is an integer */
+  (void)((p->old_used) | 0);  /* check that 'struct fpr_packed_note.old_used' is an integer */
+  (void)((p->used_wrap) | 0);  /* check that 'struct fpr_packed_note.used_wrap' is an integer */
+  (void)((p->old_used_wrap) | 0);  /* check that 'struct fpr_packed_note.old_used_wrap' is an integer */
+}
+struct _cffi_align_struct_fpr_packed_note { char x; struct fpr_packed_note y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_packed_ring(struct fpr_packed_ring *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -10931,6 +12432,7 @@ static void _cffi_checkfld_struct_fpr_packed_ring(struct fpr_packed_ring *p)
   { struct packed_desc * *tmp = &p->table; (void)tmp; }
   { struct packed_event * *tmp = &p->driver; (void)tmp; }
   { struct packed_event * *tmp = &p->device; (void)tmp; }
+  { struct fpr_packed_note * *tmp = &p->note; (void)tmp; }
   (void)((p->avail) | 0);  /* check that 'struct fpr_packed_ring.avail' is an integer */
   (void)((p->avail_wrap) | 0);  /* check that 'struct fpr_packed_ring.avail_wrap' is an integer */
   (void)((p->used) | 0);  /* check that 'struct fpr_packed_ring.used' is an integer */
@@ -11139,6 +12641,26 @@ static void _cffi_checkfld_struct_fpr_ring_layout(struct fpr_ring_layout *p)
 struct _cffi_align_struct_fpr_ring_layout { char x; struct fpr_ring_layout y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_rules(struct fpr_rules *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->tails) | 0);  /* check that 'struct fpr_rules.tails' is an integer */
+  (void)((p->guards_reserves) | 0);  /* check that 'struct fpr_rules.guards_reserves' is an integer */
+  (void)((p->pcp_top_order) | 0);  /* check that 'struct fpr_rules.pcp_top_order' is an integer */
+  (void)((p->pcp_huge_lists) | 0);  /* check that 'struct fpr_rules.pcp_huge_lists' is an integer */
+  (void)((p->pcp_sizing) | 0);  /* check that 'struct fpr_rules.pcp_sizing' is an integer */
+  (void)((p->pcp_drain) | 0);  /* check that 'struct fpr_rules.pcp_drain' is an integer */
+  (void)((p->pcp_drains_in_batches) | 0);  /* check that 'struct fpr_rules.pcp_drains_in_batches' is an integer */
+  (void)((p->pcp_keeps_type) | 0);  /* check that 'struct fpr_rules.pcp_keeps_type' is an integer */
+  (void)((p->fallback) | 0);  /* check that 'struct fpr_rules.fallback' is an integer */
+  (void)((p->relabel) | 0);  /* check that 'struct fpr_rules.relabel' is an integer */
+  (void)((p->highatomic_rounds_up) | 0);  /* check that 'struct fpr_rules.highatomic_rounds_up' is an integer */
+  (void)((p->labels_reserved) | 0);  /* check that 'struct fpr_rules.labels_reserved' is an integer */
+}
+struct _cffi_align_struct_fpr_rules { char x; struct fpr_rules y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_segment(struct fpr_segment *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -11175,6 +12697,16 @@ static void _cffi_checkfld_struct_fpr_shared_region(struct fpr_shared_region *p)
   (void)((p->reserved) | 0);  /* check that 'struct fpr_shared_region.reserved' is an integer */
 }
 struct _cffi_align_struct_fpr_shared_region { char x; struct fpr_shared_region y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_signaller(struct fpr_signaller *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->context) | 0);  /* check that 'struct fpr_signaller.context' is an integer */
+  (void)((p->source) | 0);  /* check that 'struct fpr_signaller.source' is an integer */
+}
+struct _cffi_align_struct_fpr_signaller { char x; struct fpr_signaller y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_split_driver(struct fpr_split_driver *p)
@@ -11325,6 +12857,7 @@ static void _cffi_checkfld_struct_fpr_vcpu_stop(struct fpr_vcpu_stop *p)
   (void)((p->reason) | 0);  /* check that 'struct fpr_vcpu_stop.reason' is an integer */
   (void)((p->cpu) | 0);  /* check that 'struct fpr_vcpu_stop.cpu' is an integer */
   (void)((p->task) | 0);  /* check that 'struct fpr_vcpu_stop.task' is an integer */
+  (void)((p->order) | 0);  /* check that 'struct fpr_vcpu_stop.order' is an integer */
   (void)((p->now_ns) | 0);  /* check that 'struct fpr_vcpu_stop.now_ns' is an integer */
 }
 struct _cffi_align_struct_fpr_vcpu_stop { char x; struct fpr_vcpu_stop y; };
@@ -11357,6 +12890,7 @@ static void _cffi_checkfld_struct_fpr_zone_config(struct fpr_zone_config *p)
   (void)((p->zone_class) | 0);  /* check that 'struct fpr_zone_config.zone_class' is an integer */
   (void)((p->pcp_batch) | 0);  /* check that 'struct fpr_zone_config.pcp_batch' is an integer */
   (void)((p->pcp_high) | 0);  /* check that 'struct fpr_zone_config.pcp_high' is an integer */
+  (void)((p->pcp_high_max) | 0);  /* check that 'struct fpr_zone_config.pcp_high_max' is an integer */
 }
 struct _cffi_align_struct_fpr_zone_config { char x; struct fpr_zone_config y; };
 
@@ -11375,6 +12909,7 @@ static void _cffi_checkfld_struct_fpr_zone_state(struct fpr_zone_state *p)
 struct _cffi_align_struct_fpr_zone_state { char x; struct fpr_zone_state y; };
 
 static const struct _cffi_global_s _cffi_globals[] = {
+  { "FPR_ALLOC_COLD", (void *)_cffi_const_FPR_ALLOC_COLD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_ALLOC_DMA", (void *)_cffi_const_FPR_ALLOC_DMA, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_ALLOC_DMA32", (void *)_cffi_const_FPR_ALLOC_DMA32, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_ALLOC_HIGH", (void *)_cffi_const_FPR_ALLOC_HIGH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -11383,6 +12918,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_BAD_ARGUMENT", (void *)_cffi_const_FPR_BAD_ARGUMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_BALLOON_PAGE_BYTES", (void *)_cffi_const_FPR_BALLOON_PAGE_BYTES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CHAIN_MAX", (void *)_cffi_const_FPR_CHAIN_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_CLAIM_OR_STEAL", (void *)_cffi_const_FPR_CLAIM_OR_STEAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_COST_MAX_NS", (void *)_cffi_const_FPR_COST_MAX_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_POINTS", (void *)_cffi_const_FPR_COST_POINTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -11392,6 +12928,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_DISCARD_PUNCH_HOLE", (void *)_cffi_const_FPR_DISCARD_PUNCH_HOLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_REMOVE", (void *)_cffi_const_FPR_DISCARD_REMOVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_RETRY", (void *)_cffi_const_FPR_DISCARD_RETRY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DRAIN_FROM_FREED", (void *)_cffi_const_FPR_DRAIN_FROM_FREED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DRAIN_ROUND_ROBIN", (void *)_cffi_const_FPR_DRAIN_ROUND_ROBIN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DRIVER_TABLES_MAX", (void *)_cffi_const_FPR_DRIVER_TABLES_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_EMPTY", (void *)_cffi_const_FPR_EMPTY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_ALIGNMENT", (void *)_cffi_const_FPR_FAULT_ALIGNMENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -11415,6 +12953,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_FRAME_PER_CPU", (void *)_cffi_const_FPR_FRAME_PER_CPU, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FRAME_UNKNOWN", (void *)_cffi_const_FPR_FRAME_UNKNOWN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FRAME_WITH_DEVICE", (void *)_cffi_const_FPR_FRAME_WITH_DEVICE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FREE_COLD", (void *)_cffi_const_FPR_FREE_COLD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_FREE_SKIP_NOTIFY", (void *)_cffi_const_FPR_FREE_SKIP_NOTIFY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_FREE_TO_TAIL", (void *)_cffi_const_FPR_FREE_TO_TAIL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_FULL", (void *)_cffi_const_FPR_FULL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -11442,16 +12981,19 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_MAX_ZONES", (void *)_cffi_const_FPR_MAX_ZONES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MIGRATETYPES", (void *)_cffi_const_FPR_MIGRATETYPES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MOVABLE", (void *)_cffi_const_FPR_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MOVE_THEN_TEST", (void *)_cffi_const_FPR_MOVE_THEN_TEST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NOT_ALLOCATED", (void *)_cffi_const_FPR_NOT_ALLOCATED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NOT_FREE", (void *)_cffi_const_FPR_NOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_NO_BOUNDARY", (void *)_cffi_const_FPR_NO_BOUNDARY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_NO_MEMORY", (void *)_cffi_const_FPR_NO_MEMORY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OK", (void *)_cffi_const_FPR_OK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_ALLOC", (void *)_cffi_const_FPR_OP_ALLOC, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_COLD", (void *)_cffi_const_FPR_OP_COLD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_COPIED", (void *)_cffi_const_FPR_OP_COPIED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_COUNTED", (void *)_cffi_const_FPR_OP_COUNTED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_DMA32", (void *)_cffi_const_FPR_OP_DMA32, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_FAULTED", (void *)_cffi_const_FPR_OP_FAULTED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_OP_FLAGS", (void *)_cffi_const_FPR_OP_FLAGS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_FREE", (void *)_cffi_const_FPR_OP_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_KINDS", (void *)_cffi_const_FPR_OP_KINDS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_OPTIONAL", (void *)_cffi_const_FPR_OP_OPTIONAL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -11467,15 +13009,29 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_OP_ZEROED", (void *)_cffi_const_FPR_OP_ZEROED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OUTSIDE", (void *)_cffi_const_FPR_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PACKED_FRESH", (void *)_cffi_const_FPR_PACKED_FRESH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_PCP_AUTO", (void *)_cffi_const_FPR_PCP_AUTO, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PCP_FIXED", (void *)_cffi_const_FPR_PCP_FIXED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PCP_FREE_FACTOR", (void *)_cffi_const_FPR_PCP_FREE_FACTOR, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PCP_LISTS", (void *)_cffi_const_FPR_PCP_LISTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_PLACEMENTS", (void *)_cffi_const_FPR_PLACEMENTS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PLACE_FIFO", (void *)_cffi_const_FPR_PLACE_FIFO, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PLACE_HOT_COLD", (void *)_cffi_const_FPR_PLACE_HOT_COLD, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PLACE_LIFO", (void *)_cffi_const_FPR_PLACE_LIFO, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PLACE_LINUX", (void *)_cffi_const_FPR_PLACE_LINUX, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PLACE_REPORTED_LAST", (void *)_cffi_const_FPR_PLACE_REPORTED_LAST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_PLACE_SHUFFLE", (void *)_cffi_const_FPR_PLACE_SHUFFLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_RECLAIMABLE", (void *)_cffi_const_FPR_RECLAIMABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REFUSED", (void *)_cffi_const_FPR_REFUSED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_RELABEL_ALL", (void *)_cffi_const_FPR_RELABEL_ALL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_RELABEL_FIRST", (void *)_cffi_const_FPR_RELABEL_FIRST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_RELABEL_NONE", (void *)_cffi_const_FPR_RELABEL_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_BATCHED", (void *)_cffi_const_FPR_REPLAY_BATCHED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_REPLAY_BOOT", (void *)_cffi_const_FPR_REPLAY_BOOT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_CLAIM", (void *)_cffi_const_FPR_REPLAY_CLAIM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_MAYBE", (void *)_cffi_const_FPR_REPLAY_MAYBE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_NONE", (void *)_cffi_const_FPR_REPLAY_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_RETURN", (void *)_cffi_const_FPR_REPLAY_RETURN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_REPLAY_SPLIT", (void *)_cffi_const_FPR_REPLAY_SPLIT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_STEAL", (void *)_cffi_const_FPR_REPLAY_STEAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_TAKE", (void *)_cffi_const_FPR_REPLAY_TAKE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_REPLAY_TRIM", (void *)_cffi_const_FPR_REPLAY_TRIM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -11505,6 +13061,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_TASK_DONE", (void *)_cffi_const_FPR_TASK_DONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TASK_LIVE", (void *)_cffi_const_FPR_TASK_LIVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TASK_NONE", (void *)_cffi_const_FPR_TASK_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_TEST_THEN_MOVE", (void *)_cffi_const_FPR_TEST_THEN_MOVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TIME_LIMIT_NS", (void *)_cffi_const_FPR_TIME_LIMIT_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_ALLOC", (void *)_cffi_const_FPR_TRACE_ALLOC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_BAD_NUMBER", (void *)_cffi_const_FPR_TRACE_BAD_NUMBER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -11536,136 +13093,157 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ZONE_DMA32", (void *)_cffi_const_FPR_ZONE_DMA32, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_MOVABLE", (void *)_cffi_const_FPR_ZONE_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_NORMAL", (void *)_cffi_const_FPR_ZONE_NORMAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_fpr_alloc },
-  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 110), (void *)_cffi_d_fpr_allocator_add_allocated },
-  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 110), (void *)_cffi_d_fpr_allocator_add_block },
-  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 123), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 537), (void *)_cffi_d_fpr_allocator_counters },
-  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 160), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 594), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 549), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 556), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 546), (void *)_cffi_d_fpr_allocator_notify },
-  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 105), (void *)_cffi_d_fpr_allocator_set_label },
-  { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 54), (void *)_cffi_d_fpr_allocator_set_zone },
-  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 128), (void *)_cffi_d_fpr_allocator_validate },
-  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 133), (void *)_cffi_d_fpr_allocator_zone },
-  { "fpr_balloon_deflate", (void *)_cffi_f_fpr_balloon_deflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 191), (void *)_cffi_d_fpr_balloon_deflate },
-  { "fpr_balloon_inflate", (void *)_cffi_f_fpr_balloon_inflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_balloon_inflate },
-  { "fpr_bench_mixed", (void *)_cffi_f_fpr_bench_mixed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 21), (void *)_cffi_d_fpr_bench_mixed },
-  { "fpr_bench_pairs", (void *)_cffi_f_fpr_bench_pairs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 93), (void *)_cffi_d_fpr_bench_pairs },
-  { "fpr_boundary_begin", (void *)_cffi_f_fpr_boundary_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 50), (void *)_cffi_d_fpr_boundary_begin },
-  { "fpr_boundary_end", (void *)_cffi_f_fpr_boundary_end, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 50), (void *)_cffi_d_fpr_boundary_end },
-  { "fpr_boundary_pull", (void *)_cffi_f_fpr_boundary_pull, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 59), (void *)_cffi_d_fpr_boundary_pull },
-  { "fpr_boundary_read", (void *)_cffi_f_fpr_boundary_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 138), (void *)_cffi_d_fpr_boundary_read },
-  { "fpr_boundary_return", (void *)_cffi_f_fpr_boundary_return, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_fpr_boundary_return },
-  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 86), (void *)_cffi_d_fpr_buddy_alloc },
-  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 155), (void *)_cffi_d_fpr_buddy_find },
-  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 116), (void *)_cffi_d_fpr_buddy_free },
-  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 105), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 562), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 559), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 90), (void *)_cffi_d_fpr_alloc },
+  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_allocator_add_allocated },
+  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_allocator_add_block },
+  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_allocator_add_range },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 605), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_allocator_create },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 668), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 620), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 627), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 617), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_allocator_set_label },
+  { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
+  { "fpr_allocator_shuffle", (void *)_cffi_f_fpr_allocator_shuffle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_allocator_shuffle },
+  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_allocator_validate },
+  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_allocator_zone },
+  { "fpr_balloon_deflate", (void *)_cffi_f_fpr_balloon_deflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 216), (void *)_cffi_d_fpr_balloon_deflate },
+  { "fpr_balloon_inflate", (void *)_cffi_f_fpr_balloon_inflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 223), (void *)_cffi_d_fpr_balloon_inflate },
+  { "fpr_bench_mixed", (void *)_cffi_f_fpr_bench_mixed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 24), (void *)_cffi_d_fpr_bench_mixed },
+  { "fpr_bench_pairs", (void *)_cffi_f_fpr_bench_pairs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 105), (void *)_cffi_d_fpr_bench_pairs },
+  { "fpr_boundary_begin", (void *)_cffi_f_fpr_boundary_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_boundary_begin },
+  { "fpr_boundary_end", (void *)_cffi_f_fpr_boundary_end, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_boundary_end },
+  { "fpr_boundary_pull", (void *)_cffi_f_fpr_boundary_pull, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_boundary_pull },
+  { "fpr_boundary_read", (void *)_cffi_f_fpr_boundary_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 158), (void *)_cffi_d_fpr_boundary_read },
+  { "fpr_boundary_return", (void *)_cffi_f_fpr_boundary_return, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 13), (void *)_cffi_d_fpr_boundary_return },
+  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_fpr_buddy_alloc },
+  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 180), (void *)_cffi_d_fpr_buddy_find },
+  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_fpr_buddy_free },
+  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_buddy_take },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 633), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 630), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
-  { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 50), (void *)_cffi_d_fpr_drain_pcp },
-  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 99), (void *)_cffi_d_fpr_free },
-  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 217), (void *)_cffi_d_fpr_guest_inside },
-  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 207), (void *)_cffi_d_fpr_guest_memory_check },
-  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_guest_read },
-  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 235), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 553), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 587), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 597), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 566), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 606), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 601), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 241), (void *)_cffi_d_fpr_host_costs_check },
-  { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 15), (void *)_cffi_d_fpr_list_put_back },
-  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 146), (void *)_cffi_d_fpr_list_read },
-  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 68), (void *)_cffi_d_fpr_list_take },
-  { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 171), (void *)_cffi_d_fpr_message_read },
-  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 256), (void *)_cffi_d_fpr_packed_driver_add },
-  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 244), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
-  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 262), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
-  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 266), (void *)_cffi_d_fpr_packed_driver_get },
-  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 262), (void *)_cffi_d_fpr_packed_driver_should_kick },
-  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 247), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 522), (void *)_cffi_d_fpr_packed_part_bytes },
-  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_packed_ring_base },
-  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 271), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
-  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 289), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
-  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 298), (void *)_cffi_d_fpr_packed_ring_overlaps },
-  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_packed_ring_pop },
-  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 293), (void *)_cffi_d_fpr_packed_ring_push },
-  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_packed_ring_remap },
-  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 289), (void *)_cffi_d_fpr_packed_ring_should_notify },
-  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 283), (void *)_cffi_d_fpr_packed_ring_start },
-  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 271), (void *)_cffi_d_fpr_packed_ring_unpop },
-  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 146), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 573), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 570), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 611), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 619), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 328), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 616), (void *)_cffi_d_fpr_real_memory_destroy },
-  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 305), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 540), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 325), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 580), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 313), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 319), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 577), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 528), (void *)_cffi_d_fpr_real_memory_touch },
-  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 211), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 432), (void *)_cffi_d_fpr_replay_actions },
-  { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_fpr_replay_frames },
-  { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 29), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_replay_unseen },
-  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 180), (void *)_cffi_d_fpr_report_judge },
-  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 165), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 627), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 354), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 624), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 334), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 543), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 584), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 342), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 348), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 584), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 528), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 635), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
+  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 111), (void *)_cffi_d_fpr_free },
+  { "fpr_freed_bitmap_begin", (void *)_cffi_f_fpr_freed_bitmap_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 118), (void *)_cffi_d_fpr_freed_bitmap_begin },
+  { "fpr_freed_bitmap_count", (void *)_cffi_f_fpr_freed_bitmap_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 175), (void *)_cffi_d_fpr_freed_bitmap_count },
+  { "fpr_freed_bitmap_end", (void *)_cffi_f_fpr_freed_bitmap_end, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_freed_bitmap_end },
+  { "fpr_freed_bitmap_take", (void *)_cffi_f_fpr_freed_bitmap_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 62), (void *)_cffi_d_fpr_freed_bitmap_take },
+  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 242), (void *)_cffi_d_fpr_guest_inside },
+  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 232), (void *)_cffi_d_fpr_guest_memory_check },
+  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 254), (void *)_cffi_d_fpr_guest_read },
+  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 260), (void *)_cffi_d_fpr_guest_write },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 624), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 661), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 671), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 637), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 680), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 675), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 266), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
+  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_list_read },
+  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
+  { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 196), (void *)_cffi_d_fpr_message_read },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 693), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 399), (void *)_cffi_d_fpr_oracle_create },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 685), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 269), (void *)_cffi_d_fpr_oracle_discard },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 608), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 277), (void *)_cffi_d_fpr_oracle_populate },
+  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 283), (void *)_cffi_d_fpr_oracle_read },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 688), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 641), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_packed_driver_add },
+  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 289), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
+  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 307), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
+  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 311), (void *)_cffi_d_fpr_packed_driver_get },
+  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 307), (void *)_cffi_d_fpr_packed_driver_should_kick },
+  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_packed_driver_start },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 584), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 346), (void *)_cffi_d_fpr_packed_ring_base },
+  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 316), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
+  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 334), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
+  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 343), (void *)_cffi_d_fpr_packed_ring_overlaps },
+  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 323), (void *)_cffi_d_fpr_packed_ring_pop },
+  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 338), (void *)_cffi_d_fpr_packed_ring_push },
+  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 319), (void *)_cffi_d_fpr_packed_ring_remap },
+  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 334), (void *)_cffi_d_fpr_packed_ring_should_notify },
+  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 328), (void *)_cffi_d_fpr_packed_ring_start },
+  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 316), (void *)_cffi_d_fpr_packed_ring_unpop },
+  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_pcp_read },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 647), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 644), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 698), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 706), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 373), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 703), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 350), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 611), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 370), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 654), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 664), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 364), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 651), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 236), (void *)_cffi_d_fpr_region_find },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
+  { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 500), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 205), (void *)_cffi_d_fpr_report_judge },
+  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_report_segments },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 714), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 406), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 711), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 379), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 614), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 658), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 387), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 393), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 658), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 722), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
-  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 361), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 632), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 376), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 364), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 386), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 367), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 522), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 391), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 419), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 398), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 414), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 394), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 403), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 391), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 422), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 455), (void *)_cffi_d_fpr_trace_parse },
-  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 222), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 487), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 515), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 642), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 480), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 498), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 468), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 493), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 474), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 503), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 413), (void *)_cffi_d_fpr_shared_map_lost },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 719), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 729), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 416), (void *)_cffi_d_fpr_signaller_open },
+  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_signaller_send },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 424), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 446), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 427), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 584), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 470), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 479), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 458), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 474), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 454), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 470), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 490), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 513), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 247), (void *)_cffi_d_fpr_translate },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 549), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 577), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 732), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 542), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 560), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 570), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 530), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 526), (void *)_cffi_d_fpr_vcpus_retry },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 555), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 536), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 565), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -11677,25 +13255,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "cpus", offsetof(struct fpr_allocator_config, cpus),
             sizeof(((struct fpr_allocator_config *)0)->cpus),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "zones", offsetof(struct fpr_allocator_config, zones),
              sizeof(((struct fpr_allocator_config *)0)->zones),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 744) },
-  { "shuffle", offsetof(struct fpr_allocator_config, shuffle),
-               sizeof(((struct fpr_allocator_config *)0)->shuffle),
-               _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "placement", offsetof(struct fpr_allocator_config, placement),
+                 sizeof(((struct fpr_allocator_config *)0)->placement),
+                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
-                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "rules", offsetof(struct fpr_allocator_config, rules),
+             sizeof(((struct fpr_allocator_config *)0)->rules),
+             _CFFI_OP(_CFFI_OP_NOOP, 803) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11710,25 +13291,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "order", offsetof(struct fpr_block, order),
              sizeof(((struct fpr_block *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "type", offsetof(struct fpr_block, type),
             sizeof(((struct fpr_block *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "segments", offsetof(struct fpr_chain, segments),
                 sizeof(((struct fpr_chain *)0)->segments),
-                _CFFI_OP(_CFFI_OP_NOOP, 169) },
+                _CFFI_OP(_CFFI_OP_NOOP, 194) },
   { "capacity", offsetof(struct fpr_chain, capacity),
                 sizeof(((struct fpr_chain *)0)->capacity),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "count", offsetof(struct fpr_chain, count),
              sizeof(((struct fpr_chain *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "id", offsetof(struct fpr_chain, id),
           sizeof(((struct fpr_chain *)0)->id),
-          _CFFI_OP(_CFFI_OP_NOOP, 13) },
+          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "table_bytes", offsetof(struct fpr_chain, table_bytes),
                    sizeof(((struct fpr_chain *)0)->table_bytes),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "table_gpa", offsetof(struct fpr_chain, table_gpa),
                  sizeof(((struct fpr_chain *)0)->table_gpa),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11737,7 +13318,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 736) },
+          _CFFI_OP(_CFFI_OP_NOOP, 837) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11768,6 +13349,18 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "reported_allocs", offsetof(struct fpr_counters, reported_allocs),
                        sizeof(((struct fpr_counters *)0)->reported_allocs),
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "reported_alloc_pages", offsetof(struct fpr_counters, reported_alloc_pages),
+                            sizeof(((struct fpr_counters *)0)->reported_alloc_pages),
+                            _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "checked_lists", offsetof(struct fpr_counters, checked_lists),
+                     sizeof(((struct fpr_counters *)0)->checked_lists),
+                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "broken_lists", offsetof(struct fpr_counters, broken_lists),
+                    sizeof(((struct fpr_counters *)0)->broken_lists),
+                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "misplaced_blocks", offsetof(struct fpr_counters, misplaced_blocks),
+                        sizeof(((struct fpr_counters *)0)->misplaced_blocks),
+                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "cost_ns", offsetof(struct fpr_discard_outcome, cost_ns),
                sizeof(((struct fpr_discard_outcome *)0)->cost_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11803,13 +13396,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 407) },
+            _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 407) },
+             _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "alloc_4k_ns", offsetof(struct fpr_guest_costs, alloc_4k_ns),
                    sizeof(((struct fpr_guest_costs *)0)->alloc_4k_ns),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11836,16 +13429,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "kernel_growth_ppm", offsetof(struct fpr_guest_costs, kernel_growth_ppm),
                          sizeof(((struct fpr_guest_costs *)0)->kernel_growth_ppm),
-                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "memory_growth_ppm", offsetof(struct fpr_guest_costs, memory_growth_ppm),
                          sizeof(((struct fpr_guest_costs *)0)->memory_growth_ppm),
-                         _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 691) },
+               _CFFI_OP(_CFFI_OP_NOOP, 790) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "count", offsetof(struct fpr_histogram, count),
              sizeof(((struct fpr_histogram *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11857,52 +13450,52 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 738) },
+               _CFFI_OP(_CFFI_OP_NOOP, 839) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 666) },
+            _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 666) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 762) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
-                           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                           _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "fault_2m_growth_ppm", offsetof(struct fpr_host_costs, fault_2m_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_2m_growth_ppm),
-                           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                           _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "discard_growth_ppm", offsetof(struct fpr_host_costs, discard_growth_ppm),
                           sizeof(((struct fpr_host_costs *)0)->discard_growth_ppm),
-                          _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "first_faults_4k", offsetof(struct fpr_host_counters, first_faults_4k),
                        sizeof(((struct fpr_host_counters *)0)->first_faults_4k),
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11971,10 +13564,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 232) },
+            _CFFI_OP(_CFFI_OP_NOOP, 257) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 658) },
+             _CFFI_OP(_CFFI_OP_NOOP, 753) },
+  { "release", offsetof(struct fpr_memory_port, release),
+               sizeof(((struct fpr_memory_port *)0)->release),
+               _CFFI_OP(_CFFI_OP_NOOP, 754) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -11989,37 +13585,37 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "order", offsetof(struct fpr_notify, order),
              sizeof(((struct fpr_notify *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "armed", offsetof(struct fpr_notify, armed),
              sizeof(((struct fpr_notify *)0)->armed),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "raised", offsetof(struct fpr_notify, raised),
               sizeof(((struct fpr_notify *)0)->raised),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "high_water", offsetof(struct fpr_notify, high_water),
                   sizeof(((struct fpr_notify *)0)->high_water),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "zones", offsetof(struct fpr_notify, zones),
              sizeof(((struct fpr_notify *)0)->zones),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "count", offsetof(struct fpr_op, count),
              sizeof(((struct fpr_op *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "owner", offsetof(struct fpr_op, owner),
              sizeof(((struct fpr_op *)0)->owner),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 744) },
+            _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 744) },
+            _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "blocks", offsetof(struct fpr_owner_view, blocks),
               sizeof(((struct fpr_owner_view *)0)->blocks),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12028,25 +13624,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "head", offsetof(struct fpr_owner_view, head),
             sizeof(((struct fpr_owner_view *)0)->head),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 802) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 720) },
+             _CFFI_OP(_CFFI_OP_NOOP, 821) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 720) },
+              _CFFI_OP(_CFFI_OP_NOOP, 821) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 251) },
+             _CFFI_OP(_CFFI_OP_NOOP, 296) },
   { "tables_gpa", offsetof(struct fpr_packed_driver, tables_gpa),
                   sizeof(((struct fpr_packed_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12055,79 +13651,94 @@ static const struct _cffi_field_s _cffi_fields[] = {
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "table_entries", offsetof(struct fpr_packed_driver, table_entries),
                      sizeof(((struct fpr_packed_driver *)0)->table_entries),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "fault", offsetof(struct fpr_packed_driver, fault),
              sizeof(((struct fpr_packed_driver *)0)->fault),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_count", offsetof(struct fpr_packed_driver, free_count),
                   sizeof(((struct fpr_packed_driver *)0)->free_count),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "added", offsetof(struct fpr_packed_driver, added),
              sizeof(((struct fpr_packed_driver *)0)->added),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_id", offsetof(struct fpr_packed_driver, free_id),
                sizeof(((struct fpr_packed_driver *)0)->free_id),
-               _CFFI_OP(_CFFI_OP_NOOP, 407) },
+               _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "avail", offsetof(struct fpr_packed_driver, avail),
              sizeof(((struct fpr_packed_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 407) },
+             _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
                   sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "used", offsetof(struct fpr_packed_driver, used),
             sizeof(((struct fpr_packed_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 407) },
+            _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
                  sizeof(((struct fpr_packed_driver *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
-                   _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 467) },
+  { "used", offsetof(struct fpr_packed_note, used),
+            sizeof(((struct fpr_packed_note *)0)->used),
+            _CFFI_OP(_CFFI_OP_NOOP, 467) },
+  { "old_used", offsetof(struct fpr_packed_note, old_used),
+                sizeof(((struct fpr_packed_note *)0)->old_used),
+                _CFFI_OP(_CFFI_OP_NOOP, 467) },
+  { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
+                 sizeof(((struct fpr_packed_note *)0)->used_wrap),
+                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
+                     sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
+                     _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 802) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 720) },
+             _CFFI_OP(_CFFI_OP_NOOP, 821) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 722) },
+              _CFFI_OP(_CFFI_OP_NOOP, 823) },
+  { "note", offsetof(struct fpr_packed_ring, note),
+            sizeof(((struct fpr_packed_ring *)0)->note),
+            _CFFI_OP(_CFFI_OP_NOOP, 781) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 407) },
+             _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
                   sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "used", offsetof(struct fpr_packed_ring, used),
             sizeof(((struct fpr_packed_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 407) },
+            _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
                   sizeof(((struct fpr_packed_ring *)0)->last_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->last_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "pushed", offsetof(struct fpr_packed_ring, pushed),
               sizeof(((struct fpr_packed_ring *)0)->pushed),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "undecided", offsetof(struct fpr_packed_ring, undecided),
                  sizeof(((struct fpr_packed_ring *)0)->undecided),
-                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "fault", offsetof(struct fpr_packed_ring, fault),
              sizeof(((struct fpr_packed_ring *)0)->fault),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 702) },
+                _CFFI_OP(_CFFI_OP_NOOP, 801) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
-             _CFFI_OP(_CFFI_OP_NOOP, 26) },
+             _CFFI_OP(_CFFI_OP_NOOP, 29) },
   { "pages", offsetof(struct fpr_page_set, pages),
              sizeof(((struct fpr_page_set *)0)->pages),
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12136,7 +13747,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 734) },
+             _CFFI_OP(_CFFI_OP_NOOP, 835) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12145,13 +13756,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "memfd", offsetof(struct fpr_real_memory_config, memfd),
              sizeof(((struct fpr_real_memory_config *)0)->memfd),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "thp", offsetof(struct fpr_real_memory_config, thp),
            sizeof(((struct fpr_real_memory_config *)0)->thp),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "method", offsetof(struct fpr_real_memory_config, method),
               sizeof(((struct fpr_real_memory_config *)0)->method),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "touch_limit_bytes", offsetof(struct fpr_real_memory_config, touch_limit_bytes),
                          sizeof(((struct fpr_real_memory_config *)0)->touch_limit_bytes),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12163,7 +13774,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pointer", offsetof(struct fpr_region, pointer),
                sizeof(((struct fpr_region *)0)->pointer),
-               _CFFI_OP(_CFFI_OP_NOOP, 46) },
+               _CFFI_OP(_CFFI_OP_NOOP, 49) },
   { "offset", offsetof(struct fpr_region, offset),
               sizeof(((struct fpr_region *)0)->offset),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12244,10 +13855,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "cpu", offsetof(struct fpr_replay_unseen, cpu),
            sizeof(((struct fpr_replay_unseen *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "type", offsetof(struct fpr_replay_unseen, type),
             sizeof(((struct fpr_replay_unseen *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "descriptors", offsetof(struct fpr_report_account, descriptors),
                    sizeof(((struct fpr_report_account *)0)->descriptors),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12259,31 +13870,31 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 740) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 841) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 740) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 841) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 732) },
+             _CFFI_OP(_CFFI_OP_NOOP, 833) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
-               _CFFI_OP(_CFFI_OP_NOOP, 13) },
+               _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "reserved", offsetof(struct fpr_report_cursor, reserved),
                 sizeof(((struct fpr_report_cursor *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "done_bytes", offsetof(struct fpr_report_cursor, done_bytes),
                   sizeof(((struct fpr_report_cursor *)0)->done_bytes),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 687) },
+              _CFFI_OP(_CFFI_OP_NOOP, 786) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "refuse", offsetof(struct fpr_report_rules, refuse),
               sizeof(((struct fpr_report_rules *)0)->refuse),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "seed", offsetof(struct fpr_residency_config, seed),
             sizeof(((struct fpr_residency_config *)0)->seed),
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12292,13 +13903,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "thp", offsetof(struct fpr_residency_config, thp),
            sizeof(((struct fpr_residency_config *)0)->thp),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "page_table_reclaim", offsetof(struct fpr_residency_config, page_table_reclaim),
                           sizeof(((struct fpr_residency_config *)0)->page_table_reclaim),
-                          _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "discard_without_effect", offsetof(struct fpr_residency_config, discard_without_effect),
                               sizeof(((struct fpr_residency_config *)0)->discard_without_effect),
-                              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "chains", offsetof(struct fpr_ring_counters, chains),
               sizeof(((struct fpr_ring_counters *)0)->chains),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12343,31 +13954,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "size", offsetof(struct fpr_ring_layout, size),
             sizeof(((struct fpr_ring_layout *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "flags", offsetof(struct fpr_ring_layout, flags),
              sizeof(((struct fpr_ring_layout *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "tails", offsetof(struct fpr_rules, tails),
+             sizeof(((struct fpr_rules *)0)->tails),
+             _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
+                       sizeof(((struct fpr_rules *)0)->guards_reserves),
+                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
+                     sizeof(((struct fpr_rules *)0)->pcp_top_order),
+                     _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
+                      sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
+                      _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
+                  sizeof(((struct fpr_rules *)0)->pcp_sizing),
+                  _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
+                 sizeof(((struct fpr_rules *)0)->pcp_drain),
+                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
+                             sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
+                             _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
+                      sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
+                      _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "fallback", offsetof(struct fpr_rules, fallback),
+                sizeof(((struct fpr_rules *)0)->fallback),
+                _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "relabel", offsetof(struct fpr_rules, relabel),
+               sizeof(((struct fpr_rules *)0)->relabel),
+               _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
+                            sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
+                            _CFFI_OP(_CFFI_OP_NOOP, 845) },
+  { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
+                       sizeof(((struct fpr_rules *)0)->labels_reserved),
+                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "bytes", offsetof(struct fpr_segment, bytes),
              sizeof(((struct fpr_segment *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "writable", offsetof(struct fpr_segment, writable),
                 sizeof(((struct fpr_segment *)0)->writable),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "pointer", offsetof(struct fpr_shared_map, pointer),
                sizeof(((struct fpr_shared_map *)0)->pointer),
-               _CFFI_OP(_CFFI_OP_NOOP, 46) },
+               _CFFI_OP(_CFFI_OP_NOOP, 49) },
   { "base", offsetof(struct fpr_shared_map, base),
             sizeof(((struct fpr_shared_map *)0)->base),
-            _CFFI_OP(_CFFI_OP_NOOP, 46) },
+            _CFFI_OP(_CFFI_OP_NOOP, 49) },
   { "mapped_bytes", offsetof(struct fpr_shared_map, mapped_bytes),
                     sizeof(((struct fpr_shared_map *)0)->mapped_bytes),
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "slot", offsetof(struct fpr_shared_map, slot),
             sizeof(((struct fpr_shared_map *)0)->slot),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "gpa", offsetof(struct fpr_shared_region, gpa),
            sizeof(((struct fpr_shared_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12379,34 +14026,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 659) },
+          _CFFI_OP(_CFFI_OP_NOOP, 755) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 659) },
+               _CFFI_OP(_CFFI_OP_NOOP, 755) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
-                   _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "reserved", offsetof(struct fpr_shared_region, reserved),
                 sizeof(((struct fpr_shared_region *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "context", offsetof(struct fpr_signaller, context),
+               sizeof(((struct fpr_signaller *)0)->context),
+               _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "source", offsetof(struct fpr_signaller, source),
+              sizeof(((struct fpr_signaller *)0)->source),
+              _CFFI_OP(_CFFI_OP_NOOP, 755) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 802) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 726) },
+             _CFFI_OP(_CFFI_OP_NOOP, 827) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 724) },
+             _CFFI_OP(_CFFI_OP_NOOP, 825) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 728) },
+            _CFFI_OP(_CFFI_OP_NOOP, 829) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 726) },
+              _CFFI_OP(_CFFI_OP_NOOP, 827) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 251) },
+             _CFFI_OP(_CFFI_OP_NOOP, 296) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12415,73 +14068,73 @@ static const struct _cffi_field_s _cffi_fields[] = {
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "table_entries", offsetof(struct fpr_split_driver, table_entries),
                      sizeof(((struct fpr_split_driver *)0)->table_entries),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "fault", offsetof(struct fpr_split_driver, fault),
              sizeof(((struct fpr_split_driver *)0)->fault),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_count", offsetof(struct fpr_split_driver, free_count),
                   sizeof(((struct fpr_split_driver *)0)->free_count),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 407) },
+              _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 703) },
+              _CFFI_OP(_CFFI_OP_NOOP, 802) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 726) },
+             _CFFI_OP(_CFFI_OP_NOOP, 827) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 724) },
+             _CFFI_OP(_CFFI_OP_NOOP, 825) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 728) },
+            _CFFI_OP(_CFFI_OP_NOOP, 829) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
-             _CFFI_OP(_CFFI_OP_NOOP, 26) },
+             _CFFI_OP(_CFFI_OP_NOOP, 29) },
   { "position", offsetof(struct fpr_split_ring, position),
                 sizeof(((struct fpr_split_ring *)0)->position),
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 407) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 702) },
+                _CFFI_OP(_CFFI_OP_NOOP, 801) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_task_view, cpu),
            sizeof(((struct fpr_task_view *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "units", offsetof(struct fpr_task_view, units),
              sizeof(((struct fpr_task_view *)0)->units),
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12505,67 +14158,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "time_ns", offsetof(struct fpr_trace_event, time_ns),
                sizeof(((struct fpr_trace_event *)0)->time_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 34) },
+               _CFFI_OP(_CFFI_OP_NOOP, 37) },
   { "pfn", offsetof(struct fpr_trace_event, pfn),
            sizeof(((struct fpr_trace_event *)0)->pfn),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pid", offsetof(struct fpr_trace_event, pid),
            sizeof(((struct fpr_trace_event *)0)->pid),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "line", offsetof(struct fpr_trace_event, line),
             sizeof(((struct fpr_trace_event *)0)->line),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 407) },
+           _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 407) },
+           _CFFI_OP(_CFFI_OP_NOOP, 467) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 744) },
+            _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 660) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 756) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 744) },
+             _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 660) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 756) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 744) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 745) },
+                _CFFI_OP(_CFFI_OP_NOOP, 846) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
-               _CFFI_OP(_CFFI_OP_NOOP, 34) },
+               _CFFI_OP(_CFFI_OP_NOOP, 37) },
   { "offset", offsetof(struct fpr_trace_marker, offset),
               sizeof(((struct fpr_trace_marker *)0)->offset),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "bytes", offsetof(struct fpr_trace_marker, bytes),
              sizeof(((struct fpr_trace_marker *)0)->bytes),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "line", offsetof(struct fpr_trace_marker, line),
             sizeof(((struct fpr_trace_marker *)0)->line),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "event", offsetof(struct fpr_trace_op, event),
              sizeof(((struct fpr_trace_op *)0)->event),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "owner", offsetof(struct fpr_trace_op, owner),
              sizeof(((struct fpr_trace_op *)0)->owner),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "frees", offsetof(struct fpr_trace_op, frees),
              sizeof(((struct fpr_trace_op *)0)->frees),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "ops", offsetof(struct fpr_trace_pairing, ops),
            sizeof(((struct fpr_trace_pairing *)0)->ops),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12601,10 +14254,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 742) },
+              _CFFI_OP(_CFFI_OP_NOOP, 843) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 742) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 843) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12616,37 +14269,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "inside_long_line", offsetof(struct fpr_trace_state, inside_long_line),
                         sizeof(((struct fpr_trace_state *)0)->inside_long_line),
-                        _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "reserved", offsetof(struct fpr_trace_state, reserved),
                 sizeof(((struct fpr_trace_state *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "reason", offsetof(struct fpr_vcpu_stop, reason),
               sizeof(((struct fpr_vcpu_stop *)0)->reason),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_vcpu_stop, cpu),
            sizeof(((struct fpr_vcpu_stop *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "task", offsetof(struct fpr_vcpu_stop, task),
             sizeof(((struct fpr_vcpu_stop *)0)->task),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "order", offsetof(struct fpr_vcpu_stop, order),
+             sizeof(((struct fpr_vcpu_stop *)0)->order),
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "now_ns", offsetof(struct fpr_vcpu_stop, now_ns),
               sizeof(((struct fpr_vcpu_stop *)0)->now_ns),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "cpus", offsetof(struct fpr_vcpus_config, cpus),
             sizeof(((struct fpr_vcpus_config *)0)->cpus),
-            _CFFI_OP(_CFFI_OP_NOOP, 13) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tasks", offsetof(struct fpr_vcpus_config, tasks),
              sizeof(((struct fpr_vcpus_config *)0)->tasks),
-             _CFFI_OP(_CFFI_OP_NOOP, 13) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "owners", offsetof(struct fpr_vcpus_config, owners),
               sizeof(((struct fpr_vcpus_config *)0)->owners),
-              _CFFI_OP(_CFFI_OP_NOOP, 13) },
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "slice_ns", offsetof(struct fpr_vcpus_config, slice_ns),
                 sizeof(((struct fpr_vcpus_config *)0)->slice_ns),
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 671) },
+             _CFFI_OP(_CFFI_OP_NOOP, 767) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12667,19 +14323,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 734) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 835) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "pcp_batch", offsetof(struct fpr_zone_config, pcp_batch),
                  sizeof(((struct fpr_zone_config *)0)->pcp_batch),
-                 _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "pcp_high", offsetof(struct fpr_zone_config, pcp_high),
                 sizeof(((struct fpr_zone_config *)0)->pcp_high),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "pcp_high_max", offsetof(struct fpr_zone_config, pcp_high_max),
+                    sizeof(((struct fpr_zone_config *)0)->pcp_high_max),
+                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 718) },
+              _CFFI_OP(_CFFI_OP_NOOP, 819) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -12694,165 +14353,185 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 730) },
+               _CFFI_OP(_CFFI_OP_NOOP, 831) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 661, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 757, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 662, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 9 },
-  { "fpr_balloon_account", 663, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 9, 3 },
-  { "fpr_block", 664, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 12, 3 },
-  { "fpr_chain", 665, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 15, 7 },
-  { "fpr_cost", 666, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 22, 1 },
-  { "fpr_counters", 668, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 23, 10 },
-  { "fpr_discard_outcome", 669, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 33, 10 },
-  { "fpr_driver_slot", 670, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 43, 4 },
-  { "fpr_guest_costs", 671, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 47, 10 },
-  { "fpr_guest_memory", 672, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 57, 2 },
-  { "fpr_histogram", 673, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 59, 4 },
-  { "fpr_host_costs", 674, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 63, 15 },
-  { "fpr_host_counters", 675, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 78, 22 },
-  { "fpr_memory_port", 676, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 100, 2 },
-  { "fpr_memory_region", 677, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 102, 2 },
-  { "fpr_message_account", 678, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 104, 2 },
-  { "fpr_notify", 680, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 106, 5 },
-  { "fpr_op", 681, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 111, 6 },
-  { "fpr_owner_view", 682, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 117, 3 },
-  { "fpr_packed_driver", 683, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 120, 18 },
-  { "fpr_packed_ring", 684, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 138, 14 },
-  { "fpr_page_set", 685, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 152, 3 },
-  { "fpr_random", 686, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 155, 1 },
-  { "fpr_range", 688, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 156, 2 },
-  { "fpr_real_memory", 689, _CFFI_F_OPAQUE,
+  { "fpr_allocator_config", 758, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
+  { "fpr_balloon_account", 759, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
+  { "fpr_block", 760, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
+  { "fpr_chain", 761, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
+  { "fpr_cost", 762, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 1 },
+  { "fpr_counters", 764, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 24, 14 },
+  { "fpr_discard_outcome", 765, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 38, 10 },
+  { "fpr_driver_slot", 766, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 48, 4 },
+  { "fpr_guest_costs", 767, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 52, 10 },
+  { "fpr_guest_memory", 768, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 62, 2 },
+  { "fpr_histogram", 769, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 64, 4 },
+  { "fpr_host_costs", 770, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 68, 15 },
+  { "fpr_host_counters", 771, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 83, 22 },
+  { "fpr_memory_port", 772, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 105, 3 },
+  { "fpr_memory_region", 773, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 108, 2 },
+  { "fpr_message_account", 774, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 110, 2 },
+  { "fpr_notify", 776, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 112, 5 },
+  { "fpr_op", 777, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 117, 6 },
+  { "fpr_oracle", 778, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 690, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 158, 4 },
-  { "fpr_region", 692, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 162, 5 },
-  { "fpr_replay_frames_stats", 693, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 167, 10 },
-  { "fpr_replay_model_stats", 694, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 177, 10 },
-  { "fpr_replay_phase", 695, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 187, 2 },
-  { "fpr_replay_unseen", 696, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 189, 4 },
-  { "fpr_report_account", 697, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 193, 6 },
-  { "fpr_report_cursor", 698, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 199, 3 },
-  { "fpr_report_rules", 699, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 202, 3 },
-  { "fpr_residency", 700, _CFFI_F_OPAQUE,
+  { "fpr_owner_view", 779, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 123, 3 },
+  { "fpr_packed_driver", 780, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 126, 18 },
+  { "fpr_packed_note", 782, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 144, 4 },
+  { "fpr_packed_ring", 783, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 148, 15 },
+  { "fpr_page_set", 784, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 163, 3 },
+  { "fpr_random", 785, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 166, 1 },
+  { "fpr_range", 787, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 167, 2 },
+  { "fpr_real_memory", 788, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 701, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 205, 5 },
-  { "fpr_ring_counters", 702, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 210, 11 },
-  { "fpr_ring_layout", 703, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 221, 5 },
-  { "fpr_segment", 704, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 226, 3 },
-  { "fpr_shared_map", 705, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 229, 4 },
-  { "fpr_shared_region", 706, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 233, 7 },
-  { "fpr_split_driver", 707, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 240, 17 },
-  { "fpr_split_ring", 708, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 257, 12 },
-  { "fpr_task_view", 709, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 269, 9 },
-  { "fpr_trace_event", 710, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 278, 14 },
-  { "fpr_trace_marker", 711, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 292, 4 },
-  { "fpr_trace_op", 712, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 296, 3 },
-  { "fpr_trace_pairing", 713, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 299, 10 },
-  { "fpr_trace_state", 714, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 309, 8 },
-  { "fpr_vcpu_stop", 715, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 317, 4 },
-  { "fpr_vcpus", 716, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 789, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 169, 4 },
+  { "fpr_region", 791, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 173, 5 },
+  { "fpr_replay_frames_stats", 792, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 178, 10 },
+  { "fpr_replay_model_stats", 793, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 188, 10 },
+  { "fpr_replay_phase", 794, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 198, 2 },
+  { "fpr_replay_unseen", 795, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 200, 4 },
+  { "fpr_report_account", 796, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 204, 6 },
+  { "fpr_report_cursor", 797, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 210, 3 },
+  { "fpr_report_rules", 798, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 213, 3 },
+  { "fpr_residency", 799, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 717, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 321, 5 },
-  { "fpr_zone_config", 718, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 326, 10 },
-  { "fpr_zone_state", 719, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 336, 6 },
-  { "packed_desc", 721, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 800, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 216, 5 },
+  { "fpr_ring_counters", 801, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 221, 11 },
+  { "fpr_ring_layout", 802, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 232, 5 },
+  { "fpr_rules", 803, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 237, 12 },
+  { "fpr_segment", 804, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 249, 3 },
+  { "fpr_shared_map", 805, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 252, 4 },
+  { "fpr_shared_region", 806, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 256, 7 },
+  { "fpr_signaller", 807, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 263, 2 },
+  { "fpr_split_driver", 808, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 265, 17 },
+  { "fpr_split_ring", 809, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 282, 12 },
+  { "fpr_task_view", 810, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 294, 9 },
+  { "fpr_trace_event", 811, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 303, 14 },
+  { "fpr_trace_marker", 812, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 317, 4 },
+  { "fpr_trace_op", 813, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 321, 3 },
+  { "fpr_trace_pairing", 814, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 324, 10 },
+  { "fpr_trace_state", 815, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 334, 8 },
+  { "fpr_vcpu_stop", 816, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 342, 5 },
+  { "fpr_vcpus", 817, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 723, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 818, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 347, 5 },
+  { "fpr_zone_config", 819, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 352, 11 },
+  { "fpr_zone_state", 820, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 363, 6 },
+  { "packed_desc", 822, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 725, _CFFI_F_OPAQUE,
+  { "packed_event", 824, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 727, _CFFI_F_OPAQUE,
+  { "split_avail", 826, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 729, _CFFI_F_OPAQUE,
+  { "split_desc", 828, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_used", 830, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 646, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 736, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 647, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 737, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_frame_state", 648, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_fallback_rule", 738, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+    "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
+  { "fpr_frame_state", 739, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 649, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 740, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 650, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 741, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_replay_action", 651, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_pcp_drain", 742, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+    "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
+  { "fpr_pcp_sizing", 743, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+    "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
+  { "fpr_placement", 744, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+    "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
+    "FPR_PLACEMENTS" },
+  { "fpr_relabel", 745, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+    "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
+  { "fpr_replay_action", 746, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
-    "FPR_REPLAY_CLAIM" },
-  { "fpr_ring_fault", 652, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+    "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
+  { "fpr_ring_fault", 747, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
-  { "fpr_status", 653, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 748, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 654, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 749, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 655, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 750, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 656, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 751, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 657, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 752, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_touch_fn", 658 },
+  { "fpr_release_fn", 754 },
+  { "fpr_touch_fn", 753 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -12862,12 +14541,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  291,  /* num_globals */
-  60,  /* num_struct_unions */
-  12,  /* num_enums */
-  1,  /* num_typenames */
+  335,  /* num_globals */
+  64,  /* num_struct_unions */
+  17,  /* num_enums */
+  2,  /* num_typenames */
   NULL,  /* no includes */
-  748,  /* num_types */
+  849,  /* num_types */
   0,  /* flags */
 };
 

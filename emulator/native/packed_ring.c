@@ -186,6 +186,22 @@ int fpr_packed_ring_unpop(struct fpr_packed_ring *ring)
     return FPR_OK;
 }
 
+/* A process that is killed leaves its writes in program order: before and after the mark, the note
+ * tells its successor where to look whether the mark was made. */
+static void note_intent(struct fpr_packed_note *note, uint16_t used, uint16_t wrap)
+{
+    note->used = used;
+    note->used_wrap = (uint8_t)wrap;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+static void note_done(struct fpr_packed_note *note)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    note->old_used = note->used;
+    note->old_used_wrap = note->used_wrap;
+}
+
 int fpr_packed_ring_push(struct fpr_packed_ring *ring, uint32_t id, uint32_t written)
 {
     struct packed_desc *desc = &ring->table[ring->used];
@@ -196,11 +212,15 @@ int fpr_packed_ring_push(struct fpr_packed_ring *ring, uint32_t id, uint32_t wri
         return FPR_RING_BROKEN;
     if (length == 0 || length > ring->layout.size)
         return FPR_BAD_ARGUMENT;
+    packed_advance(&ring->used, &ring->used_wrap, length, ring->layout.size);
+    if (ring->note)
+        note_intent(ring->note, ring->used, ring->used_wrap);
     desc->id = htole16((uint16_t)id);
     desc->len = htole32(written); /* reserved, 0, where nothing was written */
     /* Release: whoever sees the flags sees the rest, and the effect of the request. */
     packed_store16_release(&desc->flags, flags | (written ? PACKED_WRITE : 0));
-    packed_advance(&ring->used, &ring->used_wrap, length, ring->layout.size);
+    if (ring->note)
+        note_done(ring->note);
     ring->pushed += length;
     return FPR_OK;
 }

@@ -15,11 +15,19 @@
 struct packed_desc;
 struct packed_event;
 
+/* How far a ring was used, in memory that outlives this process: what vhost-user's inflight memory
+ * has there, in native order. Both positions differ only while a descriptor is being marked. */
+struct fpr_packed_note {
+    uint16_t used, old_used;
+    uint8_t used_wrap, old_used_wrap;
+};
+
 struct fpr_packed_ring {
     struct fpr_ring_layout layout;
     struct packed_desc *table;
     struct packed_event *driver;
     struct packed_event *device;
+    struct fpr_packed_note *note;   /* the caller's memory, or NULL */
     uint16_t avail, avail_wrap;     /* the next descriptor to take */
     uint16_t used, used_wrap;       /* the next used one to write */
     uint16_t last_avail, last_wrap; /* of the chain that was taken last */

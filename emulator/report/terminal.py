@@ -43,6 +43,10 @@ def _row(label: str, text: str) -> str:
     return f"{label:<{_LABEL}}{text}".rstrip()
 
 
+WAYS = ("reported", "hinted", "ballooned", "released")
+"""How memory is given back, as `reporting.*_bytes` has it."""
+
+
 def _headline(summary: Summary) -> str:
     guest = summary["guest"]
     text = (
@@ -59,8 +63,10 @@ def _headline(summary: Summary) -> str:
 
 def _given_back(summary: Summary) -> Iterator[str]:
     reporting, host = summary["reporting"], summary["host"]
+    ways = [way for way in WAYS if reporting.get(f"{way}_bytes") == reporting["bytes"]]
+    way = ways[0] if ways else "told"
     yield _row(
-        "reported",
+        way,
         f"{size(reporting['bytes'])} in {plural(reporting['blocks'], 'block')}, "
         f"{plural(reporting['batches'], 'batch', 'batches')}, "
         f"{plural(reporting['passes'], 'pass', 'passes')}",
@@ -68,11 +74,28 @@ def _given_back(summary: Summary) -> Iterator[str]:
     yield _row(
         "given back",
         f"{size(host['discarded_bytes'])} that were resident "
-        f"({size(host['already_free_bytes'])} of what was reported were not)",
+        f"({size(host['already_free_bytes'])} of what was {way} were not)",
     )
+    if reporting["reallocated_blocks"]:
+        blocks = plural(reporting["reallocated_blocks"], "reported block")
+        yield _row("used again", f"{size(reporting['reallocated_bytes'])}: {blocks}")
+    yield from _order(reporting)
     if host["ineffective_discard_bytes"]:
         lost = size(host["ineffective_discard_bytes"])
         yield _row("in vain", f"discards of {lost} succeeded and freed nothing")
+
+
+def _order(reporting: Summary) -> Iterator[str]:
+    """How often lists were not in the order that the policy counts on."""
+    broken = []
+    if reporting["broken_lists"]:
+        lists = f"{reporting['broken_lists']:,} of {reporting['checked_lists']:,} lists"
+        broken.append(f"{lists} at the ends of passes")
+    if reporting["misplaced_blocks"]:
+        blocks = plural(reporting["misplaced_blocks"], "unreported block")
+        broken.append(f"{blocks} put behind reported ones")
+    if broken:
+        yield _row("disorder", ", ".join(broken))
 
 
 def _curve(summary: Summary, series: Mapping[str, NDArray[np.int64]], levels: str) -> Iterator[str]:
@@ -162,6 +185,6 @@ def _expectations(summary: Summary) -> Iterator[str]:
             for name, word in (("min", "at least"), ("max", "at most"))
             if each[name] is not None
         ]
-        found = "no such number" if each["value"] is None else f"{each['value']:,}"
+        found = "unknown after this run" if each["value"] is None else f"{each['value']:,}"
         verdict = "ok" if each["ok"] else "FAILED"
         yield _row(verdict, f"{each['metric']} is {found}, expected {' and '.join(bounds)}")

@@ -13,14 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from emulator.scenario.errors import Mistake, Path, Place, did_you_mean
-from emulator.scenario.units import (
-    QuantityError,
-    format_duration,
-    format_size,
-    parse_duration,
-    parse_size,
-    shown,
-)
+from emulator.scenario.units import format_duration, format_size, shown
 from emulator.scenario.yaml_source import Node
 
 _BOOL_WORDS = {
@@ -197,20 +190,15 @@ def _bound(kind: str, spot: _Spot, context: dict[str, Any]) -> tuple[str, str]:
         return what, f"write {instead.format(context[key])}"
     what, key, instead = _BOUNDS[kind]
     value = spot.node.plain()  # pydantic has it in bytes or nanoseconds
-    limit = _in_the_unit_of(value, context[key])
+    limit = _in_the_unit_of(spot, context[key])
     return f"{shown(value)} is {what}", f"write {instead.format(limit)}"
 
 
-def _in_the_unit_of(value: Any, limit: Any) -> str:
+def _in_the_unit_of(spot: _Spot, limit: Any) -> str:
     """The limit of a field as its user writes values: a size, a duration, or a number."""
-    if isinstance(value, str) and isinstance(limit, int):
-        for parse, text in ((parse_size, format_size), (parse_duration, format_duration)):
-            try:
-                parse(value)
-            except QuantityError:
-                continue
-            return text(limit)
-    return str(limit)
+    fields = spot.model.model_fields if spot.model else {}
+    unit = next((name.rpartition("_")[2] for name, f in fields.items() if f is spot.field), "")
+    return {"bytes": format_size, "ns": format_duration}.get(unit, str)(limit)
 
 
 _TYPES = {

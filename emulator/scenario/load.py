@@ -21,14 +21,20 @@ def load(path: str | Path, sets: Sequence[str] = ()) -> Scenario:
     Raises `ScenarioError` with every mistake in the file and in the overrides.
     """
     path = Path(path)
+    return parse(read_file(path), str(path), path.parent, sets)
+
+
+def read_file(path: Path, place: Place | None = None) -> bytes:
+    """The bytes of a scenario file, not many more than can be one. A file that cannot be read is
+    a mistake at `place`, or of the file itself: `ScenarioError`."""
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         what = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        mistake = Mistake(Place(str(path), 1, 1), (), what, "write the path of a scenario file")
+        place = place or Place(str(path), 1, 1)
+        mistake = Mistake(place, (), what, "write the path of a scenario file")
         raise ScenarioError([mistake]) from error
-    return parse(raw, str(path), path.parent, sets)
 
 
 def parse(raw: bytes, source: str, directory: Path, sets: Sequence[str] = ()) -> Scenario:
@@ -41,15 +47,22 @@ def parse(raw: bytes, source: str, directory: Path, sets: Sequence[str] = ()) ->
     except SourceError as error:
         raise ScenarioError([error.mistake]) from error
     root, more = overrides.apply(root, tuple(sets))
-    mistakes += more
-    _name_by_file(root, source)
+    name_by_file(root, source)
+    return resolve(root, directory, [*mistakes, *more])
+
+
+def resolve(root: Node, directory: Path, mistakes: Sequence[Mistake] = ()) -> Scenario:
+    """The scenario that a tree describes, whose paths begin at `directory`.
+
+    Raises `ScenarioError` with `mistakes`, which were found before, and every one in the tree.
+    """
     try:
         scenario = Scenario.model_validate(root.plain(), context={"directory": directory})
     except ValidationError as error:
         raise ScenarioError([*mistakes, *mistakes_of(error, root, Scenario)]) from error
-    mistakes += _profile_mistakes(scenario.host.costs)
-    if mistakes:
-        raise ScenarioError(mistakes)
+    found = [*mistakes, *_profile_mistakes(scenario.host.costs)]
+    if found:
+        raise ScenarioError(found)
     return scenario
 
 
@@ -67,12 +80,12 @@ def _profile_mistakes(path: Path) -> list[Mistake]:
     except CostProfileError as error:
         for where, sentence in error.problems:
             what, _, instead = sentence.partition("; ")
-            instead = instead or "see configs/costs/default.yaml for one that is complete"
+            instead = instead or "see docs/hosts.md"
             mistakes.append(Mistake(root.find(where).place, where, what, instead))
     return mistakes
 
 
-def _name_by_file(root: Node, source: str) -> None:
+def name_by_file(root: Node, source: str) -> None:
     """A scenario without a name is called as its file is."""
     stem = Path(source).stem
     if isinstance(root.value, dict) and "name" not in root.value and 0 < len(stem) <= 64:

@@ -24,6 +24,8 @@ from pydantic import (
 
 from emulator.scenario.errors import did_you_mean
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
+from emulator.scenario.metrics import known_metric
+from emulator.scenario.reporting import TOP_ORDER, Reporting, check_policy, with_order
 from emulator.scenario.units import (
     GIB,
     KIB,
@@ -46,15 +48,10 @@ MAX_MEMORY_BYTES = 15 * TIB
 MAX_PHASES = 1000
 MAX_PARALLEL = 256
 MIN_PCP_HIGH_FRACTION = 8
-TOP_ORDER = 10
-"""The largest block of the buddy allocator on x86-64: 4 MiB."""
 REAL_GUEST: dict[str, Any] = {"vcpus": 1, "hz": 100, "pageblock_order": TOP_ORDER, "thp": False}
 """What a User-mode Linux kernel is built with."""
 REAL_MEMORY_BYTES = (128 * MIB, 8 * GIB)
 """Below, it does not boot; above, it takes more of this machine than a test of it should."""
-_METRIC = re.compile(r"[a-z]+(\.[a-z0-9_]+)+")
-SUMMARY_GROUPS = ("guest", "reporting", "device", "host", "cost", "control", "overhead", "explain")
-"""The groups of summary.json that hold numbers."""
 SWIOTLB_BYTES = 64 * MIB
 """Taken at boot where memory reaches beyond 32-bit addresses."""
 
@@ -71,8 +68,12 @@ def default_reserved_bytes(memory_bytes: int) -> int:
 
 
 def default_boot_used_bytes(memory_bytes: int) -> int:
-    """What a freshly booted small server uses: kernel objects, daemons and page cache, in bytes."""
-    return _whole_pages(min(64 * MIB + memory_bytes // 128, memory_bytes // 8))
+    """What a freshly booted small server uses: kernel objects, daemons and page cache, in bytes.
+
+    What grows with memory beyond 64 GiB is taken before the allocator is there: it is reserved.
+    """
+    grows = min(memory_bytes, 64 * GIB) // 128
+    return _whole_pages(min(64 * MIB + grows, memory_bytes // 8))
 
 
 def _whole_pages(size_bytes: int) -> int:
@@ -158,8 +159,11 @@ class Guest(Part):
     """Memory of the VM."""
     vcpus: int = Field(default=2, ge=1, le=MAX_VCPUS, examples=[2])
     """Virtual CPUs, all on one NUMA node."""
-    kernel: Literal["6.1"] = Field(default="6.1", examples=["6.1"])
-    """The version of Linux whose allocator and reporting are modelled; quote it in YAML."""
+    kernel: Literal["5.7", "5.10", "5.15", "6.1", "6.6", "6.12", "6.18", "7.2"] = Field(
+        default="6.1", examples=["6.1", "6.12"]
+    )
+    """The version of Linux whose allocator and reporting are modelled, the newest of its stable
+    series; quote it in YAML."""
     hz: Literal[100, 250, 300, 1000] = Field(default=250, examples=[250])
     """Timer ticks a second (CONFIG_HZ): they round the reporting delay."""
     page_size_bytes: Size = Field(
@@ -171,7 +175,14 @@ class Guest(Part):
     thp: bool = Field(default=True, examples=[True])
     """Transparent huge pages: anonymous memory comes in 2 MiB blocks where it can."""
     shuffle: bool = Field(default=False, examples=[False])
-    """Shuffled free lists (page_alloc.shuffle=1)."""
+    """Shuffled free lists (page_alloc.shuffle=1): the same as `placement: shuffle`."""
+    placement: Literal["linux", "lifo", "fifo", "shuffle", "hot_cold", "reported_last"] = Field(
+        default="linux", examples=["linux"]
+    )
+    """Where free blocks go in their lists, and which is allocated. `linux`: as the kernel does;
+    `lifo`, `fifo`: every freed or returned block to the head, to the tail; `shuffle`: as with
+    page_alloc.shuffle=1; `hot_cold`: cold pages at the tails of per-CPU lists, as before 4.15;
+    `reported_last`: reported blocks are allocated only where nothing else of their type is left."""
     min_free_bytes: OptionalSize = Field(
         default=written("auto"),
         alias="min_free",
@@ -202,7 +213,37 @@ class Guest(Part):
             return {**REAL_GUEST, **guest}
         return guest
 
-    @field_validator(*REAL_GUEST, "memory_bytes", "min_free_bytes", "watermark_scale_factor")
+    @model_validator(mode="before")
+    @classmethod
+    def _shuffle_is_a_placement(cls, guest: Any) -> Any:
+        if not isinstance(guest, dict) or guest.get("kind") == "linux":
+            return guest
+        if guest.get("shuffle") is True and "placement" not in guest:
+            return {**guest, "placement": "shuffle"}
+        if guest.get("placement") == "shuffle" and "shuffle" not in guest:
+            return {**guest, "shuffle": True}
+        return guest
+
+    @field_validator("placement")
+    @classmethod
+    def _one_placement(cls, placement: str, info: ValidationInfo) -> str:
+        shuffle = info.data.get("shuffle")
+        if (
+            info.data.get("kind") != "linux"
+            and shuffle is not None
+            and shuffle != (placement == "shuffle")
+        ):
+            told = str(shuffle).lower()
+            raise mistake(
+                f"this contradicts `shuffle: {told}`: `shuffle: true` is `placement: shuffle`",
+                "leave out `shuffle`",
+            )
+        return placement
+
+    @field_validator(
+        *REAL_GUEST, "kernel", "shuffle", "placement",
+        "memory_bytes", "min_free_bytes", "watermark_scale_factor",
+    )  # fmt: skip
     @classmethod
     def _of_the_real_kernel(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("kind") != "linux" or info.field_name is None:
@@ -240,35 +281,6 @@ class Guest(Part):
         return boot_used_bytes
 
 
-class Reporting(Part):
-    """How the guest tells the host which memory is free."""
-
-    policy: Literal["mainline", "boundary", "none"] = Field(
-        default="mainline", examples=["mainline"]
-    )
-    """`mainline`: as in Linux since 5.7; `boundary`: the design of September 2019, with reported
-    blocks at the tails of their lists; `none`: no reporting, the other fields are ignored."""
-    order: int = Field(default=9, ge=0, le=TOP_ORDER, examples=[9])
-    """The smallest block reported, as a power of two of pages. Default: the page block order."""
-    delay_ns: Duration = Field(
-        default=written("2s"), alias="delay", ge=MS, le=MAX_DURATION_NS, examples=["2s"]
-    )
-    """From the first free to the pass over the lists; the timer rounds it up. Kernel: 2 s;
-    policy `boundary`: 100 ms."""
-    capacity: int = Field(default=32, ge=1, le=1024, examples=[32])
-    """Blocks in one batch to the device. Kernel: 32; policy `boundary`: 16."""
-    budget_divisor: int = Field(default=16, ge=1, le=65536, examples=[16])
-    """A pass sends about this fraction of a list: 16 is a sixteenth, as in the kernel. Policy
-    `boundary` has no budget."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults_of_the_policy(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("policy") == "boundary":
-            return {"delay": written("100ms"), "capacity": 16, **data}
-        return data
-
-
 class _Backing(Part):
     thp: bool = Field(default=True, examples=[True])
     """Back guest memory with huge pages of 2 MiB where possible; else 4 KiB."""
@@ -303,7 +315,7 @@ class Host(Part):
     )
     """What the guest's memory is made of."""
     costs: CostsFile = Field(default=written("default"), examples=["default"])
-    """What everything costs: the name of a profile in configs/costs, or the path of another."""
+    """What everything costs: a profile in host_model/profiles by its name, or another's path."""
 
 
 class Phase(Part):
@@ -328,6 +340,11 @@ class Phase(Part):
                 if not workload.ends:
                     what = f"this {workload.kind} never ends, and neither does its phase"
                     raise mistake(what, "give the phase or the workload a `duration`", (index,))
+                if getattr(workload, "waits_ns", 0) > MAX_DURATION_NS:
+                    what = f"this {workload.kind} waits for more than a day of virtual time"
+                    raise mistake(
+                        what, "give the phase a `duration`, or let it wait less", (index,)
+                    )
         return run
 
 
@@ -344,13 +361,7 @@ class Expectation(Part):
     @field_validator("metric")
     @classmethod
     def _of_the_summary(cls, metric: str) -> str:
-        group = metric.partition(".")[0]
-        if group not in SUMMARY_GROUPS:
-            what = f"summary.json has no group {shown(group)}"
-            raise mistake(what, did_you_mean(group, SUMMARY_GROUPS))
-        if not _METRIC.fullmatch(metric):
-            raise mistake(f"{shown(metric)} is no path of a number", f"write {group}.NAME")
-        return metric
+        return known_metric(metric)
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Expectation:
@@ -407,10 +418,45 @@ class Scenario(Part):
             raise mistake(f"{shown(name)} cannot be printed", "write letters, digits, - and _")
         return name
 
+    @field_validator("expect")
+    @classmethod
+    def _of_this_run(
+        cls, expect: tuple[Expectation, ...], info: ValidationInfo
+    ) -> tuple[Expectation, ...]:
+        guest, phases = info.data.get("guest"), info.data.get("phases", ())
+        for index, each in enumerate(expect):
+            here = (index, "metric")
+            path = each.metric.removeprefix("control.").split(".")
+            alone = guest is not None and guest.kind == "linux"
+            if alone and each.metric.startswith(("control.", "overhead.")):
+                raise mistake("a real guest runs without a control", "take it out", here)
+            if path[:2] != ["guest", "phases"] or not phases:
+                continue
+            number = int(path[2])
+            if number >= len(phases):
+                what = f"there is no phase {number}: they are counted from 0"
+                raise mistake(what, f"write 0 to {len(phases) - 1}", here)
+            work = len(phases[number].run)
+            if path[3] == "workloads" and int(path[4]) >= work:
+                what = f"phase {number} has no workload {path[4]}: they are counted from 0"
+                raise mistake(what, f"write 0 to {work - 1}", here)
+        return expect
+
     @field_validator("reporting", mode="before")
     @classmethod
     def _order_of_the_guest(cls, reporting: Any, info: ValidationInfo) -> Any:
         guest = info.data.get("guest")
-        if isinstance(reporting, dict) and "order" not in reporting and guest is not None:
-            return {**reporting, "order": guest.pageblock_order}
+        if isinstance(reporting, dict) and guest is not None:
+            return with_order(reporting, guest.pageblock_order)
         return reporting
+
+    @model_validator(mode="after")
+    def _policy_can_be(self) -> Scenario:
+        guest = self.guest
+        check_policy(
+            self.reporting,
+            self.reporting.settings(guest.pageblock_order, guest.kernel),
+            real_guest=guest.kind == "linux",
+            real_host=self.host.backing.kind != "simulated",
+        )
+        return self

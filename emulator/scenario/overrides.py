@@ -23,7 +23,7 @@ def apply(root: Node, overrides: tuple[str, ...]) -> tuple[Node, list[Mistake]]:
         place = Place(f"--set {shown_option(text)}")
         try:
             path, value = _parse(text, place)
-            root = _set(root, path, 0, value)
+            root = put(root, path, value)
         except SourceError as error:
             mistakes.append(error.mistake)
     return root, mistakes
@@ -42,27 +42,38 @@ def _parse(text: str, place: Place) -> tuple[Path, Node]:
     name, equals, value = text.partition("=")
     if not equals:
         raise _error(place, (), "no `=` in it", "write --set guest.memory=8GiB")
+    path = parse_path(name, place)
+    return path, parse_value(value, place, path)
+
+
+def parse_path(text: str, place: Place) -> Path:
+    """The steps of `phases[0].run[1].size`; raises `SourceError`, placed at `place`."""
     path: list[str | int] = []
-    for step in name.strip().split("."):
+    for step in text.strip().split("."):
         match = _STEP.fullmatch(step)
         if match is None:
             what = f"{shown(step)} is no step of a path"
             raise _error(place, (), what, "write a path such as phases[0].run[1].size")
         path.append(match[1])
         path.extend(int(index) for index in re.findall("[0-9]+", match[2]))
-    if not value.strip():
-        return tuple(path), Node(place, None)
+    return tuple(path)
+
+
+def parse_value(text: str, place: Place, path: Path = ()) -> Node:
+    """An option's value, read as YAML; raises `SourceError`, placed at `place`."""
+    if not text.strip():
+        return Node(place, None)
     try:
-        node, mistakes = read(value.encode("utf-8", "surrogateescape"), place.source)
+        node, mistakes = read(text.encode("utf-8", "surrogateescape"), place.source)
     except SourceError as error:
         raise SourceError(_named(error.mistake, place, path)) from error
     if mistakes:
         raise SourceError(_named(mistakes[0], place, path))
-    return tuple(path), _placed(node, place)
+    return _placed(node, place)
 
 
-def _named(mistake: Mistake, place: Place, path: list[str | int]) -> Mistake:
-    return replace(mistake, place=place, path=tuple(path) + mistake.path)
+def _named(mistake: Mistake, place: Place, path: Path) -> Mistake:
+    return replace(mistake, place=place, path=path + mistake.path)
 
 
 def _placed(node: Node, place: Place) -> Node:
@@ -75,8 +86,15 @@ def _placed(node: Node, place: Place) -> Node:
     return Node(place, value, dict.fromkeys(node.key_places, place), node.size)
 
 
+def put(root: Node, path: Path, value: Node) -> Node:
+    """A copy of the tree with the value at a path; what aliases share stays as it is elsewhere.
+
+    Raises `SourceError`, placed at the value, where the tree has no such place.
+    """
+    return _set(root, path, 0, value)
+
+
 def _set(node: Node, path: Path, depth: int, value: Node) -> Node:
-    """A copy of `node` with the value set; what aliases share stays as it is elsewhere."""
     if depth == len(path):
         return value
     step = path[depth]

@@ -1,14 +1,17 @@
-"""The JSON Schema of a scenario file, for editors."""
+"""The JSON Schemas of scenario files and of comparisons, for editors."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from emulator.scenario.comparison import Comparison
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import DURATION_PATTERN, SIZE_PATTERN
 
 _QUANTITIES = {SIZE_PATTERN: "Size", DURATION_PATTERN: "Duration"}
+FILE = "x-file"
+"""A part with this key stands for the schema in another file: pydantic knows none of those."""
 _KEPT = ("description", "default", "examples")
 
 
@@ -23,9 +26,17 @@ def json_schema() -> dict[str, Any]:
     return head | schema
 
 
-def json_schema_text() -> str:
-    """The same, as it is printed and kept in configs/scenario.schema.json."""
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+def comparison_schema() -> dict[str, Any]:
+    """The schema of a comparison, beside which that of scenarios lies."""
+    schema: dict[str, Any] = _tidy(Comparison.model_json_schema())
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fpr comparison"}
+    return head | schema
+
+
+def json_schema_text(kind: str = "scenario") -> str:
+    """The schema of a `scenario` or a `comparison`, as it is printed and kept in configs/."""
+    schema = comparison_schema() if kind == "comparison" else json_schema()
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def _quantity(pattern: str, description: str) -> dict[str, Any]:
@@ -41,6 +52,8 @@ def _tidy(part: Any, inside_properties: bool = False) -> Any:
         return [_tidy(item) for item in part]
     if not isinstance(part, dict):
         return part
+    if FILE in part:
+        return {"$ref": part[FILE]}
     kept = {key: part[key] for key in _KEPT if key in part}
     if not inside_properties and "auto" in part.get("examples", []):
         return kept | {"anyOf": [{"const": "auto"}, {"$ref": "#/$defs/Size"}]}

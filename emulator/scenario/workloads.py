@@ -93,6 +93,11 @@ class Memhog(Part):
         """Whether it stops by itself."""
         return True
 
+    @property
+    def waits_ns(self) -> int:
+        """How long it waits in all, whatever its work costs."""
+        return self.repeat * self.hold_ns + (self.repeat - 1) * self.pause_ns
+
 
 class Churn(Part):
     """Random allocations, written when made, and frees, up to a limit of live memory."""
@@ -140,6 +145,12 @@ class Churn(Part):
         """Whether it stops by itself."""
         return self.operations is not None or self.duration_ns is not None
 
+    @property
+    def waits_ns(self) -> int:
+        """How long it waits in all, whatever its work costs."""
+        pauses_ns = ((self.operations or 1) - 1) * self.pause_ns
+        return pauses_ns if self.duration_ns is None else min(pauses_ns, self.duration_ns)
+
     @model_validator(mode="after")
     def _blocks_in_order(self) -> Churn:
         if self.min_block_bytes > self.max_block_bytes:
@@ -174,6 +185,11 @@ class Tmpfs(Part):
     def ends(self) -> bool:
         """Whether it stops by itself."""
         return True
+
+    @property
+    def waits_ns(self) -> int:
+        """How long it waits in all, whatever its work costs."""
+        return self.repeat * self.keep_ns + (self.repeat - 1) * self.pause_ns
 
 
 class Forks(Part):

@@ -13,11 +13,17 @@ from emulator.native import NativeError, lib
 from emulator.scenario.model import Scenario
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
-from emulator.virtio.features import PFN_BYTES, QueueRole
+from emulator.virtio.features import PFN_BYTES, Feature, QueueRole
 from guest_model.allocator.config import MigrateType
+from guest_model.balloon import MESSAGE_NUMBERS
+from guest_model.vcpus import Stop
 
 RETRY_NS = 200_000_000
 """Linux v6.1, drivers/virtio/virtio_balloon.c: fill_balloon sleeps for a fifth of a second."""
+LOCK_WAIT_NS = 50_000
+"""A task that wants memory back while a message is with the device looks again so much later."""
+COSTLY_ORDER = 3
+"""Requests for larger blocks fail without the OOM notifiers (PAGE_ALLOC_COSTLY_ORDER)."""
 _CPU = 0
 """Where the config interrupt arrives, and the work item runs."""
 
@@ -39,6 +45,8 @@ class BalloonWorker:
         """Rounds in which memory ran out."""
         self.inflated_pages = 0
         self.deflated_pages = 0
+        self.oom_deflated_pages = 0
+        """Given back because a task could not get memory (DEFLATE_ON_OOM)."""
         self.held_pages_peak = 0
         self.busy_ns = 0
         """Time that it took of its vCPU."""
@@ -123,6 +131,32 @@ class BalloonWorker:
             self._freed(_CPU, next_ns)
         self._queue.at(next_ns + (RETRY_NS if self._short else 0), self._step)
 
+    def relieve(self, stop: Stop) -> bool:
+        """A task could not get memory. With DEFLATE_ON_OOM a message's worth of the balloon goes
+        back to the guest first, for which the task waits; True: it tries again."""
+        machine, balloon = self._machine, self._machine.driver.balloon
+        assert balloon is not None, "the driver is probed"
+        wanted = machine.driver.features & Feature.DEFLATE_ON_OOM and stop.order <= COSTLY_ORDER
+        if not wanted or not (balloon.held_pages or balloon.waiting):
+            return False
+        wait_ns = LOCK_WAIT_NS
+        if not balloon.waiting:
+            done = balloon.start(max(0, balloon.held_pages - MESSAGE_NUMBERS), self)
+            wait_ns = self._kick_exit_ns + machine.draw_kick_ns()
+            wait_ns += machine.serve(QueueRole.DEFLATE, stop.now_ns + wait_ns).cost_ns
+            wait_ns += machine.draw_interrupt_ns() + self._interrupt_exit_ns
+            balloon.complete(self)
+            self._given_back = 0
+            self.rounds += 1
+            self.deflated_pages += done.deflated
+            self.oom_deflated_pages += done.deflated
+            wait_ns += done.deflated * self._free_ns
+        machine.vcpus.charge(stop.cpu, stop.now_ns, wait_ns)
+        self.busy_ns += wait_ns
+        machine.vcpus.retry(stop.task)
+        self._freed(stop.cpu, stop.now_ns + wait_ns)
+        return True
+
     def _charge(self, now_ns: int, cost_ns: int) -> int:
         if cost_ns:
             self._machine.vcpus.charge(_CPU, now_ns, cost_ns)
@@ -156,6 +190,7 @@ class BalloonWorker:
             "held_bytes_peak": self.held_pages_peak * PFN_BYTES,
             "inflated_bytes": self.inflated_pages * PFN_BYTES,
             "deflated_bytes": self.deflated_pages * PFN_BYTES,
+            "oom_deflated_bytes": self.oom_deflated_pages * PFN_BYTES,
             "rounds": self.rounds,
             "shortages": self.shortages,
         }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 from emulator.scenario.model import Scenario
-from emulator.scenario.workloads import Balloon, Workload
+from emulator.scenario.units import format_duration
+from emulator.scenario.workloads import MAX_DURATION_NS, Balloon, Workload
 from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.course import Course
@@ -16,6 +17,7 @@ from emulator.simulation.tasks import UNITS, processes_of
 from guest_model.vcpus import Stop, TaskView
 from guest_model.workload.op import Ops, chunk
 from guest_model.workload.task import Task
+from host_model.backing.interface import HostCounters
 
 _NO_MORE = chunk([])
 
@@ -59,14 +61,34 @@ class WorkloadResult:
         self.end_ns = max(self.end_ns, view.end_ns or now_ns)
 
 
+@dataclass(frozen=True)
+class Account:
+    """Counters of host, worker and balloon at an instant."""
+
+    time_ns: int
+    host: HostCounters
+    worker_ns: int
+    balloon_ns: int
+
+
 @dataclass
 class PhaseResult:
-    """One phase, from its start to the start of the next."""
+    """One phase, from its start to the start of the next. `before` and `after` say what had been
+    counted at its start and when its duration was over (its tasks may take a moment to exit), or
+    at its end where it has none; None where nobody counts (a real guest)."""
 
     name: str
     start_ns: int
     end_ns: int = 0
     workloads: list[WorkloadResult] = field(default_factory=list)
+    before: Account | None = None
+    after: Account | None = None
+
+
+class EndlessPhaseError(Exception):
+    """A phase goes on for longer than any sensible run; the sentence says what to change."""
+
+    exit_code = 2
 
 
 class Conductor:
@@ -78,8 +100,10 @@ class Conductor:
         queue: EventQueue,
         balloon: BalloonWorker,
         course: Course | None = None,
+        worker_ns: Callable[[], int] = lambda: 0,
     ) -> None:
-        """With a `course`, phases, tasks and balloon follow it."""
+        """With a `course`, phases, tasks and balloon follow it. `worker_ns` says how long the
+        reporting worker has been busy so far."""
         self.finished_ns: int | None = None
         """When the last phase ended; None before."""
         self.phases: list[PhaseResult] = []
@@ -92,6 +116,7 @@ class Conductor:
         self._scenario: Scenario = machine.scenario
         self._queue = queue
         self._balloon = balloon
+        self._worker_ns = worker_ns
         self._running: list[_Running] = []
         self._held_until_ns = 0
 
@@ -102,7 +127,8 @@ class Conductor:
             self.finished_ns = now_ns
             return
         phase = self._scenario.phases[number]
-        self.phases.append(PhaseResult(phase.name or str(number + 1), now_ns))
+        name = phase.name or str(number + 1)
+        self.phases.append(PhaseResult(name, now_ns, before=self._account(now_ns)))
         self._running = []
         self._held_until_ns = now_ns
         for index, workload in enumerate(phase.run):
@@ -110,6 +136,7 @@ class Conductor:
         if phase.duration_ns is not None:
             self._held_until_ns = now_ns + phase.duration_ns
             self._queue.at(self._held_until_ns, lambda at: self._end_of(number, None, at))
+        self._queue.at(self._held_until_ns + MAX_DURATION_NS, lambda _: self._overdue(number))
         self._end_if_over(now_ns)
 
     def refill(self, stop: Stop) -> None:
@@ -140,7 +167,7 @@ class Conductor:
                 running.live = False
                 self._add_result(index, running, now_ns)
         if self.phases and not self.phases[-1].end_ns:
-            self.phases[-1].end_ns = now_ns
+            self._end_phase(now_ns)
 
     def _start_workload(self, index: int, workload: Workload, now_ns: int) -> None:
         phase = len(self.phases) - 1
@@ -166,12 +193,25 @@ class Conductor:
         """A duration is over: of a workload, or (None) of all in the phase."""
         if phase != len(self.phases) - 1 or self.finished_ns is not None:
             return
+        if workload is None:
+            self.phases[-1].after = self._account(now_ns)
         for index, running in enumerate(self._running):
             if running.live and not running.exiting and workload in (None, running.workload):
                 self._stop_task(index, now_ns)
         if workload is not None:
             self._balloon.release((phase, workload), now_ns)
         self._end_if_over(now_ns)
+
+    def _overdue(self, phase: int) -> None:
+        """Whatever should have ended long ago would run on, practically for ever."""
+        if phase != len(self.phases) - 1 or self.finished_ns is not None:
+            return
+        raise EndlessPhaseError(
+            f"{self._scenario.name}: phase {self.phases[phase].name} has run for "
+            f"{format_duration(MAX_DURATION_NS)} of virtual time longer than it was given, and its "
+            "workloads have not ended; give it a `duration`, do less in it, or check the "
+            f"costs in {self._scenario.host.costs.name}"
+        )
 
     def _stop_task(self, index: int, now_ns: int) -> None:
         running = self._running[index]
@@ -187,10 +227,19 @@ class Conductor:
             return
         if self.phases[-1].end_ns:
             return
-        self.phases[-1].end_ns = now_ns
+        self._end_phase(now_ns)
         for index, result in enumerate(self.phases[-1].workloads):
             result.end_ns = result.end_ns or now_ns
             self._balloon.release((len(self.phases) - 1, index), now_ns)
         number = len(self.phases)
         follows = number < len(self._starts_ns)
         self._queue.at(max(now_ns, self._starts_ns[number]) if follows else now_ns, self.start)
+
+    def _end_phase(self, now_ns: int) -> None:
+        phase = self.phases[-1]
+        phase.end_ns = now_ns
+        phase.after = phase.after or self._account(now_ns)
+
+    def _account(self, now_ns: int) -> Account:
+        host = self._machine.backing.counters(now_ns)
+        return Account(now_ns, host, self._worker_ns(), self._balloon.busy_ns)

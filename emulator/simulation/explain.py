@@ -12,7 +12,9 @@ from emulator.native import check, ffi, lib
 from emulator.simulation.machine import Machine
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.config import PCP_LISTS, MigrateType
-from guest_model.reporting.mainline import Batch
+from guest_model.reporting.mainline import MainlinePolicy
+from guest_model.reporting.policy import Batch
+from guest_model.reporting.registry import find
 
 CHUNK_FRAMES = 1 << 22
 """Residency is read in pieces of 16 GiB of guest memory."""
@@ -84,7 +86,9 @@ def _add_zone(machine: Machine, zone: int, blocks: _Blocks) -> None:
     allocator, reporting = machine.allocator, machine.scenario.reporting
     state = allocator.zone(zone)
     mark = state.config.low_pages + state.boost_pages + (reporting.capacity << reporting.order)
-    held = state.free_pages - state.highatomic_pages <= mark
+    held = state.free_pages - state.highatomic_pages <= mark and issubclass(
+        find(reporting.policy), MainlinePolicy
+    )
     for order, count in enumerate(state.nr_free):
         for kind in MigrateType:
             if not count:

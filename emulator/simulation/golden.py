@@ -33,7 +33,8 @@ from guest_model.allocator.config import (
     ZoneClass,
     ZoneConfig,
 )
-from guest_model.reporting.mainline import MainlinePolicy, State
+from guest_model.reporting.mainline import MainlinePolicy
+from guest_model.reporting.policy import PolicySettings, State
 
 Create = Callable[[AllocatorConfig, Sequence[ZoneConfig]], Allocator]
 Passes = tuple[tuple[tuple[Block, ...], ...], ...]
@@ -115,7 +116,8 @@ class _Run:
                     _add(golden.path, allocator, place, pfns, reported=reported)
         for index, config_zone in enumerate(zones):
             allocator.set_zone(index, config_zone)
-        policy = MainlinePolicy(allocator, order=order, top_order=golden.top_order)
+        settings = PolicySettings(order=order, top_order=golden.top_order)
+        policy = MainlinePolicy(allocator, settings)
         return cls(golden, order, allocator, policy, start.unknown)
 
     def lists(self) -> Iterator[tuple[Place, list[int]]]:

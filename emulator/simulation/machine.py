@@ -14,15 +14,20 @@ from emulator.native.random import Random
 from emulator.scenario.model import Guest, Scenario
 from emulator.simulation.backings import create_backing
 from emulator.simulation.real_start import RING_PFN, allocator_of, memory_map_of, populate
+from emulator.simulation.statistics import read_statistics
 from emulator.virtio.balloon import BalloonDevice, Work
-from emulator.virtio.features import QueueRole
+from emulator.virtio.features import DEFAULT_OFFERED, Feature, QueueRole
 from emulator.virtio.guest_memory import GuestMemory, Region
 from emulator.virtio.virtqueue import RingFault
 from guest_model.allocator.allocator import Allocator
-from guest_model.allocator.config import AllocatorConfig, MigrateType
+from guest_model.allocator.config import AllocatorConfig, MigrateType, Placement
 from guest_model.allocator.memory_map import PAGE_BYTES, MemoryMap, split_by_zone, x86_64
+from guest_model.allocator.rules import parse_version, rules_of
 from guest_model.allocator.watermarks import Tunables, with_watermarks
 from guest_model.driver import BalloonDriver, DriverProfile
+from guest_model.reporting.policy import PolicySettings
+from guest_model.reporting.registry import find
+from guest_model.reporting.versions import version_of
 from guest_model.vcpus import StopReason, Vcpus
 from guest_model.workload.op import Op, alloc, chunk
 from host_model.backing.interface import Backing
@@ -81,11 +86,12 @@ class Machine:
         owners: int,
         state: GuestState | None = None,
         profile: CostProfile | None = None,
+        at_free: bool = False,
     ) -> None:
         """Boot a guest that has room for `tasks` tasks with `owners` owners in all.
 
         With a `state`, the guest goes on where a real one stands. `profile` replaces the
-        scenario's costs.
+        scenario's costs. `at_free`: its host hears of every free, which no real one does.
         """
         guest = scenario.guest
         self.scenario = scenario
@@ -99,7 +105,9 @@ class Machine:
         self.in_process = InProcess()
         self._random = Random(scenario.seed, STREAM_NOTIFICATIONS)
         self._host_costs = self.profile.host.native()
-        self.backing: Backing = create_backing(scenario, self.memory_map, self.profile, STREAM_HOST)
+        self.backing: Backing = create_backing(
+            scenario, self.memory_map, self.profile, STREAM_HOST, at_free=at_free
+        )
         try:
             if state is None:
                 self.allocator = _allocator(guest, self.memory_map, scenario.seed)
@@ -144,15 +152,16 @@ class Machine:
         cost = ffi.addressof(self._host_costs, "interrupt")
         return int(lib.fpr_cost_draw(cost, self._random.native))
 
-    def serve(self, role: QueueRole, now_ns: int) -> Work:
-        """Let the device work on a queue that the driver has kicked, and now waits for."""
+    def serve(self, role: QueueRole, now_ns: int, *, wants_interrupt: bool = True) -> Work:
+        """Let the device work on a queue that the driver has kicked, and now waits for; not
+        `wants_interrupt`: whose driver looks by itself."""
         index = self.device.index_of(role)
         assert index in self.in_process.kicked, "an idle device wants a kick"
         self.in_process.kicked.discard(index)
         work = self.device.process(index, now_ns)
         if self.in_process.failed is not None:
             raise AssertionError(f"the ring broke: {self.in_process.failed.sentence}")
-        assert work.notify, "a driver that sleeps wants an interrupt"
+        assert work.notify or not wants_interrupt, "a driver that sleeps wants an interrupt"
         return work
 
     def _populate_boot(self, guest: Guest) -> None:
@@ -167,21 +176,39 @@ class Machine:
                 self.backing.populate(first, count, 0)
 
     def _plug_in(self, scenario: Scenario) -> None:
-        capacity = scenario.reporting.capacity
+        capacity, options = scenario.reporting.capacity, scenario.reporting.options
+        features = find(scenario.reporting.policy).features
+        kernel = str(options.get("version", "guest"))
+        version = version_of(scenario.guest.kernel if kernel == "guest" else kernel)
         self.device = BalloonDevice(
             self.memory,
             self.backing,
             self.in_process,
-            queue_size=max(256, 1 << (capacity - 1).bit_length()),
+            offered=DEFAULT_OFFERED & ~Feature.PAGE_REPORTING | features,
+            queue_size=options.get("ring_size") or max(256, 1 << (capacity - 1).bit_length()),
         )
         self.driver = BalloonDriver(
             self.device,
             self.memory,
             self._allocate_ring,
-            profile=DriverProfile(capacity=capacity),
+            profile=DriverProfile(
+                capacity=capacity,
+                extra_features=features,
+                small_ring_fails=version.small_ring_fails,
+            ),
+            read_statistics=lambda: read_statistics(self.allocator),
         )
         self.driver.probe()
+        if features & Feature.STATS_VQ:
+            self.serve(QueueRole.STATS, 0, wants_interrupt=False)
         self.in_process.kicked.clear()
+
+    def policy_settings(self) -> PolicySettings:
+        """What the scenario's policy is created with, now that the driver is there."""
+        guest, capacity = self.scenario.guest, self.driver.capacity
+        return self.scenario.reporting.settings(
+            guest.pageblock_order, guest.kernel, capacity=capacity
+        )
 
     def _allocate_ring(self, size_bytes: int) -> int:
         """Memory of the guest's kernel for a virtqueue, as its driver would take it."""
@@ -210,6 +237,7 @@ class Machine:
 
 
 def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
+    rules = rules_of(parse_version(guest.kernel))
     tunables = Tunables(
         huge_pages=guest.thp,
         pageblock_order=guest.pageblock_order,
@@ -217,20 +245,24 @@ def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
         min_free_kib=None if guest.min_free_bytes is None else guest.min_free_bytes // 1024,
         watermark_scale_factor=guest.watermark_scale_factor,
         pcp_high_fraction=guest.pcp_high_fraction,
+        rules=rules,
     )
     config = AllocatorConfig(
         frames=memory_map.frames,
         seed=seed,
         cpus=guest.vcpus,
         pageblock_order=guest.pageblock_order,
-        thp_order=guest.pageblock_order if guest.thp else 0,  # so in Linux 6.1
-        shuffle=guest.shuffle,
+        thp_order=guest.pageblock_order if guest.thp else 0,
+        placement=Placement[guest.placement.upper()],
         boost_factor=guest.watermark_boost_factor,
+        rules=rules,
     )
     zones = with_watermarks(memory_map.zones, tunables)
     allocator = Allocator(config, zones)
     for first, pages in split_by_zone(memory_map.usable, zones):
         allocator.add_range(first, pages)
+    if config.placement == Placement.SHUFFLE:
+        allocator.shuffle()
     return allocator
 
 

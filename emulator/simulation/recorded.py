@@ -11,7 +11,7 @@ import structlog
 
 from emulator.inputs.op_stream import OpStreams, op_streams
 from emulator.inputs.recording import load_recording
-from emulator.scenario.model import TOP_ORDER
+from emulator.scenario.reporting import TOP_ORDER
 from guest_model.workload.recording import Recording
 
 

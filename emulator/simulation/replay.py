@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emulator.inputs.recording import Recording
-from emulator.inputs.replay_trace import ReplayTrace
+from emulator.inputs.replay_trace import Phase, ReplayTrace
 from emulator.native import check, ffi, lib
 from emulator.simulation.wakeup import SWITCH_NS, WORKER_NS, Wakeup
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.kswapd import end_boosts
-from guest_model.reporting.mainline import Batch, MainlinePolicy
+from guest_model.reporting.mainline import MainlinePolicy
+from guest_model.reporting.policy import Batch, PolicySettings
 from guest_model.reporting.timer_wheel import Jiffies
 
 Placement = Literal["recorded", "model"]
@@ -105,7 +106,7 @@ class _Guest:
         while not notify.raised:
             end = len(self.trace.events)
             if self._phases and self._phases[0].start <= self.events_done:
-                self._enter(self._phases.pop(0).batch)
+                self._enter(self._phases.pop(0))
             if self._phases:
                 end = self._phases[0].start
             self._run(end, until_ns)
@@ -125,14 +126,10 @@ class _Guest:
             )
         check(status, "replaying events")
 
-    def _enter(self, batch: int | None) -> None:
+    def _enter(self, phase: Phase) -> None:
         """Size the per-CPU lists as the booting kernel did: at first they keep nothing."""
-        for index, final in enumerate(self.trace.zones):
-            zone = final
-            if batch is not None:
-                high = 0 if batch == 1 else 4 * batch
-                zone = replace(final, pcp_batch=batch, pcp_high=high)
-            self.allocator.set_zone(index, zone)
+        for index, zone in enumerate(self.trace.zones):
+            self.allocator.set_zone(index, phase.sized(zone, self.trace.config.cpus))
 
 
 class _Worker:
@@ -152,7 +149,9 @@ class _Worker:
 
     def start(self, now_ns: int, cpu: int | None) -> None:
         """Queue the work on this CPU (None: on the one it ran on)."""
-        self._cpu = self._cpu if cpu is None else cpu
+        if cpu is not None:
+            self._cpu = cpu
+            now_ns = self._wakeup.ticked_ns(now_ns, cpu)
         tick_ns = self._jiffies.fires_ns(now_ns, self._delay)
         self.runs_ns = self._wakeup.worker_ns(tick_ns, self._cpu)
 
@@ -172,12 +171,12 @@ def replay(
     """
     guest = _Guest(trace, placement)
     meta = recording.meta
-    policy = MainlinePolicy(
-        guest.allocator,
+    settings = PolicySettings(
         order=meta.page_reporting_order,
         top_order=trace.config.top_order,
         capacity=meta.page_reporting_capacity,
     )
+    policy = MainlinePolicy(guest.allocator, settings)
     worker = _Worker(recording, trace)
     passes: list[Pass] = []
     complete = False

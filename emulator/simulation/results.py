@@ -8,10 +8,11 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from emulator.simulation.summary import Summary
 SUMMARY = "summary.json"
 SERIES = "series.npz"
 MANIFEST = "manifest.json"
+_NAME_BYTES = 180  # of the 255 that a file system takes; the time and a number follow
 
 
 class ResultsError(Exception):
@@ -35,9 +37,15 @@ class ResultsError(Exception):
 
 
 def default_folder(scenario: Scenario, now: datetime) -> Path:
-    """results/NAME-TIME below the working directory."""
+    """results/NAME-TIME below the working directory; another number behind it where that exists.
+
+    Asked again once the results are there, it gives way to a run of the same second.
+    """
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in scenario.name)
-    return Path("results") / f"{name.lstrip('.') or 'run'}-{now:%Y%m%dT%H%M%S}"
+    name = name.lstrip(".").encode()[:_NAME_BYTES].decode(errors="ignore") or "run"
+    folder = Path("results") / f"{name}-{now:%Y%m%dT%H%M%S}"
+    others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(each for each in chain([folder], others) if not os.path.lexists(each))
 
 
 def check_free(folder: Path) -> None:
@@ -58,19 +66,28 @@ def write(
     folder: Path, summary: Summary, series: dict[str, Series], manifest: dict[str, Any]
 ) -> None:
     """Write all of it or nothing. `series` has a prefix for the columns of each run."""
+    columns: dict[str, Any] = {
+        prefix + name: values for prefix, each in series.items() for name, values in each.items()
+    }
+    write_files(
+        folder,
+        {
+            SUMMARY: lambda file: file.write(as_json(summary)),
+            MANIFEST: lambda file: file.write(as_json(manifest)),
+            SERIES: lambda file: np.savez_compressed(file, **columns),
+        },
+    )
+
+
+def write_files(folder: Path, files: Mapping[str, Callable[[Any], object]]) -> None:
+    """Write a folder with these files, each by a function that fills it, or nothing."""
     check_free(folder)
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     parents = [each for each in partial.absolute().parents if not each.exists()]
     try:
         partial.mkdir(parents=True)
-        _write_file(partial / SUMMARY, lambda file: file.write(as_json(summary)))
-        _write_file(partial / MANIFEST, lambda file: file.write(as_json(manifest)))
-        columns: dict[str, Any] = {
-            prefix + name: values
-            for prefix, each in series.items()
-            for name, values in each.items()
-        }
-        _write_file(partial / SERIES, lambda file: np.savez_compressed(file, **columns))
+        for name, fill in files.items():
+            _write_file(partial / name, fill)
         partial.rename(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)

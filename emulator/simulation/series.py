@@ -7,13 +7,14 @@ from array import array
 import numpy as np
 from numpy.typing import NDArray
 
+from emulator.scenario.reporting import TOP_ORDER
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
 
 MAX_SAMPLES = 20_000
 """Beyond this, every second sample is dropped and the interval doubles: memory stays bounded."""
 
-COLUMNS = (
+_PLAIN = (
     "time_ns",
     "resident_bytes",
     "footprint_byte_seconds",
@@ -26,6 +27,8 @@ COLUMNS = (
     "fault_bytes",
     "fault_ns",
 )
+FREE_BY_ORDER = tuple(f"free_bytes_order_{order}" for order in range(TOP_ORDER + 1))
+COLUMNS = (*_PLAIN, *FREE_BY_ORDER)
 """Of each sample; all but the sizes of what is now are sums since the start."""
 
 Series = dict[str, NDArray[np.int64]]
@@ -66,27 +69,35 @@ class Sampler:
         host = machine.backing.counters(now_ns)
         zones = [machine.allocator.zone(index) for index in range(machine.allocator.zones)]
         page = machine.scenario.guest.page_size_bytes
-        reportable = sum(
-            blocks << order
-            for zone in zones
-            for order, blocks in enumerate(zone.nr_free)
-            if order >= self._order
-        )
+        free_by_order = [
+            sum(zone.nr_free[order] for zone in zones) * (page << order)
+            for order in range(TOP_ORDER + 1)
+        ]
         return {
             "time_ns": now_ns,
             "resident_bytes": host.resident_bytes,
             "footprint_byte_seconds": host.footprint_byte_seconds,
             "free_bytes": sum(zone.free_pages for zone in zones) * page,
-            "free_reportable_bytes": reportable * page,
+            "free_reportable_bytes": sum(free_by_order[self._order :]),
             "cpu_lists_bytes": sum(zone.pcp_pages for zone in zones) * page,
             "reported_bytes": machine.device.reporting.reported_bytes,
             "discarded_bytes": host.discarded_bytes,
             "faults": host.faults,
             "fault_bytes": host.fault_bytes,
             "fault_ns": host.fault_ns,
+            **dict(zip(FREE_BY_ORDER, free_by_order, strict=True)),
         }
 
     def _thin(self) -> None:
         for name, column in self._columns.items():
             self._columns[name] = column[::2]
         self._interval_ns *= 2
+
+
+def mean_over_time(times: NDArray[np.int64], values: NDArray[np.int64]) -> int:
+    """The mean of what holds from each sample to the next, rounded down."""
+    if len(times) < 2:
+        return int(values[-1]) if len(values) else 0
+    spans = np.diff(times).tolist()  # integers of Python: products pass 64 bits
+    total = sum(value * span for value, span in zip(values.tolist(), spans, strict=False))
+    return int(total // sum(spans))

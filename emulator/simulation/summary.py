@@ -9,14 +9,32 @@ from typing import Any
 
 import numpy as np
 
+from emulator.scenario.metrics import is_sparse
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import GIB, SECOND
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.series import FREE_BY_ORDER, Series, mean_over_time
 from emulator.simulation.simulate import Outcome
+from emulator.virtio.features import PFN_BYTES
+from guest_model.reporting.policy import Runs
+from guest_model.reporting.registry import find
 
 SCHEMA = "fpr.summary/1"
 
+ORDER_COUNTERS = ("checked_lists", "broken_lists", "misplaced_blocks")
+"""Whether lists had the order that the policy promises."""
+
 Summary = dict[str, Any]
+_HOST_COST = (
+    "faults",
+    "fault_bytes",
+    "refault_bytes",
+    "fault_ns",
+    "discarded_bytes",
+    "discard_ns",
+    "footprint_byte_seconds",
+)
+"""Counters of the host, of which each phase has its share."""
 
 
 def summarize(scenario: Scenario, run: Outcome, control: Outcome | None) -> Summary:
@@ -41,14 +59,7 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
     reports = device.pop("reporting")
     return {
         "guest": _guest(scenario, outcome),
-        "reporting": {
-            "passes": outcome.passes,
-            "worker_runs": outcome.worker_runs,
-            "batches": reports["batches"],
-            "blocks": reports["blocks"],
-            "bytes": reports["reported_bytes"],
-            "blocks_by_size_bytes": reports["blocks_by_size_bytes"],
-        },
+        "reporting": _reporting(scenario, outcome),
         "device": {
             **device,
             "skipped_bytes": reports["skipped_bytes"],
@@ -86,6 +97,49 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
     }
 
 
+def _after_report(scenario: Scenario, allocator: dict[str, int]) -> Summary:
+    """What became of reported blocks in the free lists; null where they cannot be looked into."""
+    pages = allocator.get("reported_alloc_pages")
+    return {
+        "reallocated_blocks": allocator.get("reported_allocs"),
+        "reallocated_bytes": None if pages is None else pages * scenario.guest.page_size_bytes,
+        **{name: allocator.get(name) for name in ORDER_COUNTERS},
+    }
+
+
+def _reporting(scenario: Scenario, outcome: Outcome) -> Summary:
+    """What was given back by whatever way the policy has; beside it, what each way carried."""
+    device = outcome.device
+    reports, hints, balloon = device["reporting"], device["hinting"], device["balloon"]
+    worker_ns = outcome.worker_ns
+    match find(scenario.reporting.policy).runs:
+        case Runs.HOST:
+            batches = hints["rounds"] + balloon["inflate_buffers"]
+            blocks = hints["hints"] + balloon["inflated_bytes"] // PFN_BYTES
+            size_bytes = hints["hinted_bytes"] + balloon["inflated_bytes"]
+            worker_ns += outcome.balloon_ns
+        case Runs.AT_FREE:
+            batches = 0
+            blocks, size_bytes = outcome.released
+        case _:
+            batches, blocks = reports["batches"], reports["blocks"]
+            size_bytes = reports["reported_bytes"]
+    return {
+        "passes": outcome.passes,
+        "worker_runs": outcome.worker_runs,
+        "worker_ns": worker_ns,
+        "batches": batches,
+        "blocks": blocks,
+        "bytes": size_bytes,
+        "reported_bytes": reports["reported_bytes"],
+        "hinted_bytes": hints["hinted_bytes"],
+        "ballooned_bytes": balloon["inflated_bytes"],
+        "released_bytes": outcome.released[1],
+        "blocks_by_size_bytes": reports["blocks_by_size_bytes"],
+        **_after_report(scenario, outcome.allocator),
+    }
+
+
 def _guest(scenario: Scenario, outcome: Outcome) -> Summary:
     work = [each for phase in outcome.phases for each in phase.workloads]
     return {
@@ -97,15 +151,31 @@ def _guest(scenario: Scenario, outcome: Outcome) -> Summary:
         "huge_fallbacks": sum(each.huge_fallbacks for each in work),
         "balloon": outcome.balloon,
         "allocator": outcome.allocator,
+        "free_by_order": free_by_order(outcome.series),
         "phases": [_phase(phase) for phase in outcome.phases],
     }
 
 
+def free_by_order(series: Series) -> dict[str, list[int]]:
+    """Free bytes in blocks of each order, from 0 on: at the end, and on average over time."""
+    columns = [series[name] for name in FREE_BY_ORDER if name in series]
+    return {
+        "end_bytes": [int(each[-1]) for each in columns],
+        "mean_bytes": [mean_over_time(series["time_ns"], each) for each in columns],
+    }
+
+
 def _phase(phase: PhaseResult) -> Summary:
+    before, after = phase.before, phase.after
+    cost: Summary | None = None
+    if before is not None and after is not None:
+        cost = {name: getattr(after.host, name) - getattr(before.host, name) for name in _HOST_COST}
+        cost["worker_ns"] = after.worker_ns - before.worker_ns
     return {
         "name": phase.name,
         "start_ns": phase.start_ns,
         "end_ns": phase.end_ns,
+        "cost": cost,
         "workloads": [_workload(each) for each in phase.workloads],
     }
 
@@ -171,7 +241,7 @@ def overhead(run: Outcome, control: Outcome) -> Summary:
     extra = runtime_ns(run) - expected
     fault_ns = run.host.fault_ns - control.host.fault_ns
     return {
-        "runtime_pct": _percent(extra, expected),
+        "runtime_pct": percent(extra, expected),
         "runtime_ns": extra,
         "fault_ns": fault_ns,
         "worker_ns": run.worker_ns - control.worker_ns,
@@ -193,7 +263,7 @@ def _footprint_at(outcome: Outcome, time_ns: int) -> int:
     return int(outcome.series["footprint_byte_seconds"][index])
 
 
-def _percent(part: int, whole: int) -> float | None:
+def percent(part: int, whole: int) -> float | None:
     """To a thousandth, rounded by integers: the same on every machine."""
     if whole <= 0:
         return None
@@ -201,10 +271,15 @@ def _percent(part: int, whole: int) -> float | None:
 
 
 def lookup(summary: Summary, metric: str) -> int | float | None:
-    """The number at a path such as `guest.phases.0.workloads.0.units`; None where there is none."""
+    """The number at a path such as `guest.phases.0.workloads.0.units`; None where there is none.
+
+    What is only there if something was counted is zero elsewhere.
+    """
     value: Any = summary
     for step in metric.split("."):
         if isinstance(value, dict):
+            if step not in value and is_sparse(metric):
+                return 0
             value = value.get(step)
         elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
             value = value[int(step)]

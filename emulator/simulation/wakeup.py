@@ -32,20 +32,40 @@ class Wakeup:
             own = events[(events["cpu"] == cpu) & (events["line"] != 0)]
             off = (own["flags"] & lib.FPR_TRACE_IRQS_OFF) != 0
             waits = (own["flags"] & lib.FPR_TRACE_NEED_RESCHED) != 0
-            self._cpus.append((own["time_ns"].copy(), off, waits))
+            # Whoever waits at the first event of a task that had to wait itself came later.
+            switched = np.diff(own["time_ns"], prepend=0) >= SILENCE_NS
+            switched[1:] &= own["pid"][1:] != own["pid"][:-1]
+            self._cpus.append((own["time_ns"].copy(), off, waits, waits & ~switched))
 
     def worker_ns(self, tick_ns: int, cpu: int | None) -> int:
         """When a worker whose timer fires on this tick of this CPU (None: unknown) runs."""
         if cpu is None or cpu >= len(self._cpus):
             return tick_ns + WORKER_NS
-        times, off, waits = self._cpus[cpu]
+        times, off, waits, goes_on = self._cpus[cpu]
         at = int(np.searchsorted(times, tick_ns))
         if 0 < at < len(times) and off[at - 1] and off[at] and self._near(times, at):
             while at < len(times) and off[at] and self._near(times, at):
                 at += 1
-        while at < len(times) and waits[at] and times[at] - tick_ns < WAIT_LIMIT_NS:
+        if at < len(times) and waits[at] and times[at] - tick_ns < WAIT_LIMIT_NS:
             at += 1
+            while at < len(times) and goes_on[at] and times[at] - tick_ns < WAIT_LIMIT_NS:
+                at += 1
         return self._silence_ns(times, at, tick_ns)
+
+    def ticked_ns(self, now_ns: int, cpu: int) -> int:
+        """A moment with the jiffies that this CPU sees at the time of one of its events.
+
+        Where it is the only one, nobody counts ticks while its interrupts are off.
+        """
+        if len(self._cpus) != 1 or cpu:
+            return now_ns
+        times, off = self._cpus[0][:2]
+        at = int(np.searchsorted(times, now_ns, side="right")) - 1
+        if at < 0 or not off[at]:
+            return now_ns
+        while at > 0 and off[at - 1] and self._near(times, at):
+            at -= 1
+        return int(times[at])
 
     @staticmethod
     def _silence_ns(times: NDArray[np.int64], at: int, tick_ns: int) -> int:

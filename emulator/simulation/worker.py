@@ -12,24 +12,9 @@ from collections.abc import Generator
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
 from emulator.virtio.features import QueueRole
-from guest_model.allocator.boundary import BoundaryLists
-from guest_model.reporting.boundary import BoundaryPolicy
-from guest_model.reporting.mainline import Batch, MainlinePolicy
+from guest_model.reporting.policy import Batch, ReportingPolicy
+from guest_model.reporting.registry import find
 from guest_model.reporting.timer_wheel import Jiffies
-
-
-def _policy(machine: Machine) -> MainlinePolicy | BoundaryPolicy:
-    """The scenario's policy on the machine's allocator."""
-    reporting = machine.scenario.reporting
-    if reporting.policy == "boundary":
-        lists = BoundaryLists(machine.allocator)
-        return BoundaryPolicy(lists, order=reporting.order, capacity=reporting.capacity)
-    return MainlinePolicy(
-        machine.allocator,
-        order=reporting.order,
-        capacity=reporting.capacity,
-        budget_divisor=reporting.budget_divisor,
-    )
 
 
 class ReportingWorker:
@@ -48,7 +33,8 @@ class ReportingWorker:
         """Blocks that are with the device now."""
         self._machine = machine
         self._queue = queue
-        self._policy = _policy(machine)
+        policy = find(scenario.reporting.policy)
+        self._policy: ReportingPolicy = policy(machine.allocator, machine.policy_settings())
         self._jiffies = jiffies or Jiffies(scenario.guest.hz)
         self._delay = self._jiffies.delay(scenario.reporting.delay_ns)
         guest, host = machine.profile.guest, machine.profile.host
@@ -58,6 +44,7 @@ class ReportingWorker:
         self._kick_exit_ns = host.kick_ns.points[0]
         self._interrupt_exit_ns = host.interrupt_ns.points[0]
         self._cpu = 0
+        self._policy_ns = 0
         self._pass: Generator[Batch, bool, bool] | None = None
         self._reported = False
 
@@ -66,6 +53,13 @@ class ReportingWorker:
         self._policy.register()
         self._set_timer(now_ns)
 
+    def stop(self) -> None:
+        """The run is over, maybe in the middle of a pass: nothing may go on by itself later."""
+        if self._pass is not None:
+            self._pass.close()
+            self._pass = None
+        self._policy.unregister()
+
     def notice(self, cpu: int, now_ns: int) -> None:
         """The allocator's hook was raised on a vCPU: the work is queued there."""
         if self._policy.take_notice():
@@ -73,7 +67,8 @@ class ReportingWorker:
             self._set_timer(now_ns)
 
     def _set_timer(self, now_ns: int) -> None:
-        self._queue.at(self._jiffies.fires_ns(now_ns, self._delay), self._run)
+        fires_ns = self._jiffies.fires_ns(now_ns, self._delay) if self._delay else now_ns
+        self._queue.at(fires_ns, self._run)
 
     def _run(self, now_ns: int) -> None:
         self.runs += 1
@@ -90,7 +85,7 @@ class ReportingWorker:
             batch = next(self._pass) if taken is None else self._pass.send(taken)
         except StopIteration as end:
             self._pass = None
-            now_ns += self._charge(now_ns, back * self._put_back_ns)
+            now_ns += self._charge(now_ns, back * self._put_back_ns + self._searched_ns())
             if end.value:
                 self._set_timer(now_ns)
             return
@@ -98,6 +93,7 @@ class ReportingWorker:
         self._reported = True
         self.in_flight = batch
         cost_ns = back * self._put_back_ns + len(batch) * self._isolate_ns + self._kick_exit_ns
+        cost_ns += self._searched_ns()
         sent_ns = now_ns + self._charge(now_ns, cost_ns)
         self._machine.driver.submit(batch.copy(), len(batch))
         self._queue.at(sent_ns + self._machine.draw_kick_ns(), self._serve)
@@ -112,6 +108,11 @@ class ReportingWorker:
         """The interrupt has reached the driver."""
         taken = self._machine.driver.complete()
         self._go_on(now_ns + self._charge(now_ns, self._interrupt_exit_ns), taken)
+
+    def _searched_ns(self) -> int:
+        """What the policy's own searching took since this was last asked."""
+        before, self._policy_ns = self._policy_ns, getattr(self._policy, "busy_ns", 0)
+        return self._policy_ns - before
 
     def _charge(self, now_ns: int, cost_ns: int) -> int:
         if cost_ns:

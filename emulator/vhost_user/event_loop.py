@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from emulator.vhost_user.signals import Signaller
+
 __all__ = ["EventLoop"]
 
 T = TypeVar("T")
@@ -19,6 +21,8 @@ class EventLoop:
     """Callbacks for descriptors, and calls from other threads."""
 
     def __init__(self) -> None:
+        self.signaller = Signaller()
+        """For event descriptors of other processes."""
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._calls: deque[Callable[[], None]] = deque()
@@ -107,4 +111,5 @@ class EventLoop:
         """Give its descriptors back."""
         self._callbacks.clear()
         self._epoll.close()
+        self.signaller.close()
         os.close(self._waker)

@@ -2,63 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import select
-import socket
-import stat
 from dataclasses import dataclass
 
 from emulator.vhost_user.refusal import Refusal, Refused
+from emulator.vhost_user.signals import Signal
 from emulator.virtio.virtqueue import RING_SIZE_MAX, RingLayout
 
-__all__ = ["Ring", "Signal", "UserAddresses", "check_size", "is_signal"]
-
-_ONE = (1).to_bytes(8, "little")
-
-
-class Signal:
-    """A descriptor that the front-end gave to be written to; it belongs to this object.
-
-    Usually an event descriptor; UML gives one end of a stream socket.
-    """
-
-    def __init__(self, fd: int) -> None:
-        """Takes `fd` over, also where it raises `Refused`."""
-        self._fd = fd
-        self._socket: socket.socket | None = None
-        if not is_signal(fd):
-            os.close(fd)
-            raise Refused(Refusal.DESCRIPTOR_KIND)
-        if stat.S_ISSOCK(os.fstat(fd).st_mode):
-            self._socket = socket.socket(fileno=fd)
-
-    def send(self) -> bool:
-        """Write to it, if it takes anything now. False: it did not, which nobody must wait for."""
-        try:
-            if self._socket is not None:
-                flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-                return self._socket.send(_ONE, flags) == len(_ONE)
-            # Its flags are the front-end's: no O_NONBLOCK here.
-            if not select.select([], [self._fd], [], 0)[1]:
-                return False
-            return os.write(self._fd, _ONE) == len(_ONE)
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        """Give it back."""
-        if self._socket is not None:
-            self._socket.close()
-        else:
-            os.close(self._fd)
-
-
-def is_signal(fd: int) -> bool:
-    """Whether it is of a kind that serves for kicks and calls."""
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
-        return True
-    return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"
+__all__ = ["Ring", "UserAddresses", "check_size"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
+from typing import Any
 
+from emulator.native import ffi
 from emulator.vhost_user.event_loop import EventLoop
 from emulator.vhost_user.inflight import Inflight
 from emulator.vhost_user.memory_table import Mapping, MemoryTable
 from emulator.vhost_user.protocol import QUEUE_NUM
 from emulator.vhost_user.refusal import Refusal, Refused
-from emulator.vhost_user.ring import Ring, UserAddresses, check_size, is_signal
+from emulator.vhost_user.ring import Ring, UserAddresses, check_size
+from emulator.vhost_user.signals import is_signal
 from emulator.virtio.balloon import BalloonDevice
 from emulator.virtio.features import Feature, Status
+from emulator.virtio.packed import FRESH_BASE, is_marked_used
 from emulator.virtio.virtqueue import RingFault, RingLayout
 from host_model.backing.shared_file import SharedFileHost
 
@@ -187,7 +191,10 @@ class Rings:
         self._update_all()
 
     def set_inflight(self, inflight: Inflight) -> None:
-        """SET_INFLIGHT_FD; it counts for rings that start from now on."""
+        """SET_INFLIGHT_FD, taken over; it counts for rings that start from now on."""
+        if any(ring.layout is not None for ring in self._rings):
+            inflight.close()
+            raise Refused(Refusal.QUEUE_RUNNING, "the inflight memory of some ring")
         if self._inflight is not None:
             self._inflight.close()
         self._inflight = inflight
@@ -239,7 +246,11 @@ class Rings:
         return self._inflight is not None and self._inflight.lost
 
     def close(self) -> None:
-        """The connection is gone: the device is as new, and no descriptor stays open."""
+        """The connection is gone: the device is as new, and no descriptor stays open.
+
+        No ring was stopped in good order: what is noted of them stays for the next connection.
+        """
+        inflight, self._inflight = self._inflight, None
         self.stop_all()
         self._ready.clear()
         for ring in self._rings:
@@ -247,9 +258,8 @@ class Rings:
             ring.complain_to(None)
         self._device.reset()
         self.set_memory(())
-        if self._inflight is not None:
-            self._inflight.close()
-            self._inflight = None
+        if inflight is not None:
+            inflight.close()
 
     # Between the two.
 
@@ -276,14 +286,30 @@ class Rings:
         layout = self._layout(ring)
         if layout is None:
             return
-        base = ring.base
-        if self._inflight is not None and self._inflight.begin(ring.index, ring.size):
-            self._counters["rings_recovered"] += 1
-            base = self._used_index(layout)
+        base, note = self._recovered_base(ring, layout)
         ring.layout = layout
         self._device.stop_queue(ring.index)  # it may have been announced only
-        self._device.set_queue(ring.index, layout, avail_base=base, enabled=self._enabled(ring))
+        self._device.set_queue(
+            ring.index, layout, avail_base=base, enabled=self._enabled(ring), note=note
+        )
         self._activate()
+
+    def _recovered_base(self, ring: Ring, layout: RingLayout) -> tuple[int, Any]:
+        """Where a ring starts, and the note that it keeps of how far it is used."""
+        inflight, base = self._inflight, ring.base
+        if inflight is None or inflight.packed != self.packed:
+            return base, ffi.NULL
+        if inflight.begin(ring.index, ring.size):
+            self._counters["rings_recovered"] += 1
+            if not self.packed:
+                return self._used_index(layout), ffi.NULL
+
+            def marked_used(position: int, wrap: int) -> bool:
+                descriptor = self._device.memory.read(layout.descriptors_gpa + 16 * position, 16)
+                return is_marked_used(descriptor, wrap)
+
+            base = inflight.packed_base(ring.index, ring.size, marked_used)
+        return base, inflight.packed_note(ring.index, base or FRESH_BASE)
 
     def _activate(self) -> None:
         """The first ring that runs is the guest's DRIVER_OK: the roles of rings are decided.
@@ -305,6 +331,8 @@ class Rings:
         if ring.layout is not None:
             ring.base = self._device.stop_queue(ring.index)
             ring.layout = None
+            if self._inflight is not None:
+                self._inflight.end(ring.index)
 
     def _stop_silently(self, ring: Ring) -> None:
         if ring.layout is not None:

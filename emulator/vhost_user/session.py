@@ -34,8 +34,9 @@ from emulator.vhost_user.protocol import (
     Request,
 )
 from emulator.vhost_user.refusal import Refusal, Refused
-from emulator.vhost_user.ring import Ring, Signal, UserAddresses
+from emulator.vhost_user.ring import Ring, UserAddresses
 from emulator.vhost_user.rings import Rings
+from emulator.vhost_user.signals import Signal
 from emulator.virtio.balloon import BalloonDevice
 from emulator.virtio.features import Status, missing_prerequisites
 from host_model.backing.shared_file import SharedFileHost
@@ -302,11 +303,11 @@ class Session:
 
     def _set_vring_call(self, message: Message) -> None:
         ring, fd = self._event(message)
-        ring.hear(Signal(fd) if fd >= 0 else None)
+        ring.hear(Signal(fd, self._loop.signaller) if fd >= 0 else None)
 
     def _set_vring_err(self, message: Message) -> None:
         ring, fd = self._event(message)
-        ring.complain_to(Signal(fd) if fd >= 0 else None)
+        ring.complain_to(Signal(fd, self._loop.signaller) if fd >= 0 else None)
 
     # The rest.
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from emulator.native import ffi
 from emulator.virtio.balloon_queues import BalloonQueues
 from emulator.virtio.config_space import ConfigSpace
 from emulator.virtio.discard import Discarder
@@ -71,6 +72,7 @@ class _Slot:
 
     layout: RingLayout | None = None
     avail_base: int = 0
+    note: Any = ffi.NULL
     enabled: bool = False
     role: QueueRole | None = None
     queue: Virtqueue | None = None
@@ -205,11 +207,18 @@ class BalloonDevice:
         return self._queue_size if 0 <= index < QUEUE_COUNT else 0
 
     def set_queue(
-        self, index: int, layout: RingLayout, *, avail_base: int = 0, enabled: bool = True
+        self,
+        index: int,
+        layout: RingLayout,
+        *,
+        avail_base: int = 0,
+        enabled: bool = True,
+        note: Any = ffi.NULL,
     ) -> None:
         """Where a queue lies. It starts at once if the device is live, else with DRIVER_OK.
 
         `avail_base`: where it goes on, see `SplitVirtqueue` and `PackedVirtqueue`; 0 is fresh.
+        `note`: a `struct fpr_packed_note *` that a packed ring keeps while it runs.
         """
         if not 0 <= index < QUEUE_COUNT:
             self.monitor.count(Violation.QUEUE_WITHOUT_FEATURE)
@@ -219,6 +228,7 @@ class BalloonDevice:
             self.monitor.count(Violation.QUEUE_SET_WHILE_RUNNING)
             return
         slot.layout, slot.avail_base, slot.enabled = layout, avail_base, enabled
+        slot.note = note
         self._start_late(index)
 
     def enable_queue(self, index: int, enabled: bool) -> None:
@@ -280,6 +290,8 @@ class BalloonDevice:
             return
         if queue.parts_overlap:
             self.monitor.count(Violation.RING_PARTS_OVERLAP)
+        if isinstance(queue, PackedVirtqueue):
+            queue.keep_note(slot.note)
         slot.queue = queue
 
     def _stop_all(self) -> None:

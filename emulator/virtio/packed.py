@@ -8,10 +8,14 @@ from emulator.native import check, ffi, lib
 from emulator.virtio.native_queue import NativeVirtqueue
 from emulator.virtio.virtqueue import RING_SIZE_MAX, RingLayout
 
-__all__ = ["FRESH_BASE", "PackedVirtqueue", "packed_part_bytes", "packed_spans"]
+__all__ = ["FRESH_BASE", "PackedVirtqueue", "is_marked_used", "packed_part_bytes", "packed_spans"]
 
 FRESH_BASE: int = lib.FPR_PACKED_FRESH
 """`base` of a ring that was never used: position 0 on both sides, both wrap counters 1."""
+
+
+_MARKS = 0x8080
+"""AVAIL and USED (VIRTIO 2.8.1)."""
 
 
 def packed_part_bytes(size: int) -> tuple[int, int, int]:
@@ -33,6 +37,11 @@ def packed_spans(layout: RingLayout) -> tuple[tuple[int, int], ...]:
     )
 
 
+def is_marked_used(descriptor: bytes, wrap: int) -> bool:
+    """Whether 16 bytes are a descriptor that was used while the wrap counter was `wrap`."""
+    return int.from_bytes(descriptor[14:16], "little") & _MARKS == (_MARKS if wrap else 0)
+
+
 class PackedVirtqueue(NativeVirtqueue):
     """`base` is both positions, as vhost-user saves them: bits 0-14 the available position, 15 its
     wrap counter, 16-30 the used position, 31 its wrap counter. 0 stands for a fresh ring as well:
@@ -45,6 +54,10 @@ class PackedVirtqueue(NativeVirtqueue):
             self._ring, self._memory.native, native, base & 0xFFFF_FFFF
         )
         return status
+
+    def keep_note(self, note: Any) -> None:
+        """Say in `struct fpr_packed_note *` how far it was used, from now on; NULL: do not."""
+        self._ring.note = note
 
     @property
     def base(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,15 @@ from guest_model.allocator.config import (
 _REPORTED = 1 << 63
 
 
+def config_struct(config: AllocatorConfig) -> Any:
+    """A struct fpr_allocator_config, of no zones yet."""
+    struct = ffi.new("struct fpr_allocator_config *", {"rules": asdict(config.rules)})
+    for name in AllocatorConfig.__dataclass_fields__:
+        if name != "rules":
+            setattr(struct, name, getattr(config, name))
+    return struct
+
+
 def _zone_struct(zone: ZoneConfig) -> Any:
     struct = ffi.new("struct fpr_zone_config *")
     for name in ZoneConfig.__dataclass_fields__:
@@ -32,6 +42,14 @@ def _zone_struct(zone: ZoneConfig) -> Any:
     for index, pages in enumerate(zone.lowmem_reserve):
         struct.lowmem_reserve[index] = pages
     return struct
+
+
+def zone_structs(zones: Sequence[ZoneConfig]) -> Any:
+    """An array of struct fpr_zone_config, with one element at least."""
+    structs = ffi.new("struct fpr_zone_config[]", max(1, len(zones)))
+    for index, zone in enumerate(zones):
+        structs[index] = _zone_struct(zone)[0]
+    return structs
 
 
 def _zone_config(struct: Any) -> ZoneConfig:
@@ -57,12 +75,9 @@ class Allocator:
     def __init__(self, config: AllocatorConfig, zones: Iterable[ZoneConfig]) -> None:
         self.config = config
         zone_list = list(zones)
-        c_config = ffi.new("struct fpr_allocator_config *", {"zones": len(zone_list)})
-        for name in AllocatorConfig.__dataclass_fields__:
-            setattr(c_config, name, getattr(config, name))
-        c_zones = ffi.new("struct fpr_zone_config[]", max(1, len(zone_list)))
-        for index, zone in enumerate(zone_list):
-            c_zones[index] = _zone_struct(zone)[0]
+        c_config = config_struct(config)
+        c_config.zones = len(zone_list)
+        c_zones = zone_structs(zone_list)
         out = ffi.new("struct fpr_allocator **")
         check(lib.fpr_allocator_create(c_config, c_zones, out), "create the allocator")
         self.pointer = ffi.gc(out[0], lib.fpr_allocator_destroy)
@@ -85,6 +100,10 @@ class Allocator:
     def add_range(self, pfn: int, count: int) -> None:
         """Hand over frames pfn..pfn+count-1 of one zone as the boot allocator does."""
         check(lib.fpr_allocator_add_range(self.pointer, pfn, count), f"range {pfn:#x}+{count}")
+
+    def shuffle(self) -> None:
+        """Shuffle the free blocks of the top order, all memory being handed over."""
+        check(lib.fpr_allocator_shuffle(self.pointer), "shuffle")
 
     def add_block(self, pfn: int, order: int, type: int) -> None:
         """Put a free block at the tail of list [order][type], without merging."""
@@ -124,13 +143,17 @@ class Allocator:
         check(lib.fpr_alloc(self.pointer, cpu, order, type, flags, self._pfn), "allocate")
         return int(self._pfn[0])
 
-    def free(self, cpu: int, pfn: int, order: int) -> None:
+    def free(self, cpu: int, pfn: int, order: int, flags: int = 0) -> None:
         """Free an allocated block on `cpu`."""
-        check(lib.fpr_free(self.pointer, cpu, pfn, order), f"free {pfn:#x} order {order}")
+        check(lib.fpr_free(self.pointer, cpu, pfn, order, flags), f"free {pfn:#x} order {order}")
 
     def drain_pcp(self, cpu: int | None = None) -> None:
         """Empty the per-CPU lists of one CPU, or of all."""
         check(lib.fpr_drain_pcp(self.pointer, ALL_CPUS if cpu is None else cpu), f"drain {cpu}")
+
+    def decay_pcp(self, cpu: int) -> None:
+        """What the kernel does once a second: shrink this CPU's lists, if demand sizes them."""
+        check(lib.fpr_decay_pcp(self.pointer, cpu), f"decay {cpu}")
 
     def buddy_alloc(self, zone: int, order: int, type: int) -> int:
         """Allocate from the buddy lists alone: no watermark, no per-CPU list."""

@@ -11,6 +11,8 @@ from enum import IntEnum, IntFlag
 
 import numpy as np
 
+from guest_model.allocator.rules import LINUX_6_1, Rules
+
 MAX_ORDERS = 14
 MAX_ZONES = 4
 PCP_LISTS = 14
@@ -52,13 +54,26 @@ class AllocFlags(IntFlag):
     HIGH = 4
     NONBLOCKING = 8
     NO_RECLAIM = 16
+    COLD = 32
 
 
 class FreeFlags(IntFlag):
-    """How a block enters the buddy lists."""
+    """How a block enters the buddy lists; COLD: how it enters a per-CPU list."""
 
     TO_TAIL = 1
     SKIP_NOTIFY = 2
+    COLD = 4
+
+
+class Placement(IntEnum):
+    """Where blocks go in their lists; see enum fpr_placement."""
+
+    LINUX = 0
+    LIFO = 1
+    FIFO = 2
+    SHUFFLE = 3
+    HOT_COLD = 4
+    REPORTED_LAST = 5
 
 
 class TakeStop(IntEnum):
@@ -79,8 +94,9 @@ class AllocatorConfig:
     top_order: int = 10
     pageblock_order: int = 9
     thp_order: int = 9
-    shuffle: bool = False
+    placement: Placement = Placement.LINUX
     boost_factor: int = 15_000
+    rules: Rules = LINUX_6_1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +113,7 @@ class ZoneConfig:
     zone_class: ZoneClass = ZoneClass.NORMAL
     pcp_batch: int = 1
     pcp_high: int = 0
+    pcp_high_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +151,7 @@ class Counters:
     merges: int = 0
     splits: int = 0
     reported_allocs: int = 0
+    reported_alloc_pages: int = 0
+    checked_lists: int = 0
+    broken_lists: int = 0
+    misplaced_blocks: int = 0

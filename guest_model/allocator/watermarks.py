@@ -1,4 +1,4 @@
-"""Watermarks, reserves and per-CPU list sizes that a Linux 6.1 guest computes at boot.
+"""Watermarks, reserves and per-CPU list sizes that a Linux guest computes at boot.
 
 All of them follow from the zones' managed pages. A real kernel computes them before it frees the
 memory of its own initialization, so from the final managed counts they can be off by 0.2 to 0.4 %.
@@ -11,10 +11,15 @@ from dataclasses import dataclass, replace
 from math import isqrt
 
 from guest_model.allocator.config import MAX_ZONES, ZoneClass, ZoneConfig
+from guest_model.allocator.rules import LINUX_6_1, PcpSizing, Rules
 
 PAGE_KIB = 4
 MIN_FREE_KIB_FLOOR, MIN_FREE_KIB_CEILING = 128, 262_144
 PCP_TYPES = 3
+PCP_FIXED_BATCHES = 6
+"""Batches that a CPU's lists of a zone held before 5.14."""
+PCP_MOST_SHARE = 8
+"""Where per-CPU lists are sized by demand, all of a zone's together may hold an eighth of it."""
 LOWMEM_RESERVE_RATIO = {ZoneClass.DMA: 256, ZoneClass.DMA32: 256, ZoneClass.NORMAL: 32}
 WATERMARK_SCALE_FACTOR = 10
 """The kernel's default distance between watermarks, in 1/10000 of the zone."""
@@ -30,6 +35,7 @@ class Tunables:
     min_free_kib: int | None = None
     watermark_scale_factor: int = WATERMARK_SCALE_FACTOR
     pcp_high_fraction: int = 0
+    rules: Rules = LINUX_6_1
 
 
 def default_min_free_kib(lowmem_pages: int) -> int:
@@ -68,6 +74,13 @@ def pcp_high(
     """Pages that a CPU's lists of a zone may hold before some go back."""
     shared = managed_pages // high_fraction if high_fraction else low_pages
     return max(shared // cpus, 4 * batch)
+
+
+def pcp_high_max(pcp_high: int, managed_pages: int, batch: int, tunables: Tunables) -> int:
+    """Pages that a CPU's lists may grow to, where demand sizes them; else their limit."""
+    if tunables.rules.pcp_sizing != PcpSizing.AUTO or tunables.pcp_high_fraction:
+        return pcp_high
+    return max(managed_pages // PCP_MOST_SHARE // tunables.cpus, 4 * batch)
 
 
 def lowmem_reserves(managed: Sequence[int]) -> list[tuple[int, ...]]:
@@ -121,14 +134,18 @@ def _with_watermarks(
         minimum = max(32, min(managed // 1024, 128))
     else:
         minimum = min_free_pages * managed // lowmem_pages if lowmem_pages else 0
-    low, high = levels(minimum, managed, tunables.watermark_scale_factor)
+    low, high_pages = levels(minimum, managed, tunables.watermark_scale_factor)
     batch = pcp_batch(managed)
+    high = pcp_high(low, managed, batch, tunables.cpus, tunables.pcp_high_fraction)
+    if tunables.rules.pcp_sizing == PcpSizing.FIXED and not tunables.pcp_high_fraction:
+        high = PCP_FIXED_BATCHES * batch
     return replace(
         zone,
         min_pages=minimum,
         low_pages=low,
-        high_pages=high,
+        high_pages=high_pages,
         lowmem_reserve=reserve,
         pcp_batch=batch,
-        pcp_high=pcp_high(low, managed, batch, tunables.cpus, tunables.pcp_high_fraction),
+        pcp_high=high,
+        pcp_high_max=pcp_high_max(high, managed, batch, tunables),
     )

@@ -33,9 +33,10 @@ enum status { RUNNING, DONE, STOPPED, FAILED };
 struct op {
     uint64_t count;
     uint32_t owner;
-    uint8_t kind, order, type, flags;
+    uint8_t kind, order, type;
+    uint32_t flags;
 };
-_Static_assert(sizeof(struct op) == 16, "the layout of OP_DTYPE");
+_Static_assert(sizeof(struct op) == 24, "the layout of OP_DTYPE");
 
 struct stream {
     uint64_t magic, first_ops, loop_ops, loops; /* loops: 0 is for ever */

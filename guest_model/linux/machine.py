@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -61,9 +62,19 @@ class UmlMachine:
     """
 
     def __init__(
-        self, kernel: Kernel, folder: Path, socket: Path, *, memory_bytes: int, timeout_s: int
+        self,
+        kernel: Kernel,
+        folder: Path,
+        socket: Path,
+        *,
+        memory_bytes: int,
+        timeout_s: int,
+        parameters: Sequence[str] = (),
     ) -> None:
-        """Boot with folder/root as root file system; `socket` is the balloon device's."""
+        """Boot with folder/root as root file system; `socket` is the balloon device's.
+
+        `parameters` are further words of the kernel's command line.
+        """
         self.folder = folder
         self.complaints: list[str] = []
         self._lines: queue.SimpleQueue[Said | None] = queue.SimpleQueue()
@@ -82,6 +93,7 @@ class UmlMachine:
             "con=null",
             "con0=fd:0,fd:1",
             f"uml_dir={folder / 'uml'}",
+            *parameters,
         ]
         self._process = subprocess.Popen(
             command,

@@ -23,7 +23,7 @@ STREAM_MAGIC = 0x6670725F6F707331
 STREAM_HEAD = struct.Struct("=QQQQ")
 """Magic, operations to execute once, operations to repeat after them, how often: 0 is for ever."""
 MAX_OPERATIONS = 1_000_000
-"""Of one stream, 16 bytes each, that lie in the guest's memory."""
+"""Of one stream, 24 bytes each, that lie in the guest's memory."""
 MAX_TASKS = 1024
 MAX_TIMED = 65_536
 """Instants of a task that the agent notes."""

@@ -3,7 +3,8 @@
 
 struct request {
     uint32_t cpu, order, type, zone_class;
-    bool high, nonblocking, no_fragment;
+    bool high, nonblocking;
+    uint8_t how; /* of the per-CPU lists */
 };
 
 static bool has_free_block(const struct fpr_allocator *a, const struct fpr_zone *zone,
@@ -36,20 +37,40 @@ static bool watermark_ok(const struct fpr_allocator *a, const struct fpr_zone *z
     return !r->order || has_free_block(a, zone, r);
 }
 
+bool fpr_above_high(const struct fpr_zone *zone)
+{
+    return zone->free_pages > zone->highatomic_pages &&
+           zone->free_pages - zone->highatomic_pages >
+               zone->config.high_pages + zone->boost_pages +
+                   zone->config.lowmem_reserve[FPR_ZONE_MOVABLE];
+}
+
+/* Where per-CPU lists are sized by demand, a zone that was seen below its high watermark is
+ * remembered, so that they shrink. */
+static bool plenty(const struct fpr_allocator *a, struct fpr_zone *zone, const struct request *r)
+{
+    if (a->config.rules.pcp_sizing != FPR_PCP_AUTO || zone->below_high)
+        return false;
+    zone->below_high = !watermark_ok(a, zone, r, zone->config.high_pages + zone->boost_pages);
+    return !zone->below_high;
+}
+
 static uint64_t take(struct fpr_allocator *a, struct fpr_zone *zone, const struct request *r,
                      bool no_fragment)
 {
+    enum fpr_remove_mode mode = FPR_REMOVE_OWN;
     uint64_t pfn = FPR_NIL;
 
     if (fpr_pcp_order(a, r->order)) {
-        pfn = fpr_pcp_alloc(a, zone, r->cpu, r->order, r->type, no_fragment);
+        pfn = fpr_pcp_alloc(a, zone, r->cpu, r->order, r->type,
+                            r->how | (no_fragment ? FPR_PCP_NO_FRAGMENT : 0));
         if (pfn != FPR_NIL)
             return pfn;
     }
     if (r->order && r->nonblocking)
         pfn = fpr_remove_smallest(a, zone, r->order, FPR_HIGHATOMIC);
     if (pfn == FPR_NIL)
-        pfn = fpr_remove(a, zone, r->order, r->type, no_fragment);
+        pfn = fpr_remove(a, zone, r->order, r->type, no_fragment, &mode);
     return pfn;
 }
 
@@ -70,7 +91,7 @@ static uint64_t try_zones(struct fpr_allocator *a, const struct request *r, bool
         } else {
             mark = zone->config.low_pages + zone->boost_pages;
         }
-        if (!watermark_ok(a, zone, r, mark))
+        if (!plenty(a, zone, r) && !watermark_ok(a, zone, r, mark))
             continue;
         pfn = take(a, zone, r, no_fragment);
         if (pfn == FPR_NIL)
@@ -130,6 +151,8 @@ int fpr_alloc(struct fpr_allocator *a, uint32_t cpu, uint32_t order, uint32_t ty
     r.zone_class = type == FPR_MOVABLE ? FPR_ZONE_MOVABLE : FPR_ZONE_NORMAL;
     if (flags & (FPR_ALLOC_DMA | FPR_ALLOC_DMA32))
         r.zone_class = flags & FPR_ALLOC_DMA ? FPR_ZONE_DMA : FPR_ZONE_DMA32;
+    if (flags & FPR_ALLOC_COLD && a->config.placement == FPR_PLACE_HOT_COLD)
+        r.how = FPR_PCP_COLD;
     got = try_zones(a, &r, false, a->avoids_fragmentation[r.zone_class]);
     if (got == FPR_NIL)
         got = allocate_slowly(a, &r, flags);
@@ -143,11 +166,11 @@ int fpr_alloc(struct fpr_allocator *a, uint32_t cpu, uint32_t order, uint32_t ty
     return FPR_OK;
 }
 
-int fpr_free(struct fpr_allocator *a, uint32_t cpu, uint64_t pfn, uint32_t order)
+int fpr_free(struct fpr_allocator *a, uint32_t cpu, uint64_t pfn, uint32_t order, uint32_t flags)
 {
     struct fpr_zone *zone = fpr_zone_of(a, pfn);
     const struct fpr_page *page;
-    uint32_t label;
+    uint32_t label, how = 0;
 
     if (!zone || cpu >= a->config.cpus || order > a->config.top_order ||
         pfn & (((uint64_t)1 << order) - 1))
@@ -157,9 +180,11 @@ int fpr_free(struct fpr_allocator *a, uint32_t cpu, uint64_t pfn, uint32_t order
         return FPR_NOT_ALLOCATED;
     a->counters.frees++;
     label = fpr_label(a, pfn);
+    if (flags & FPR_FREE_COLD && a->config.placement == FPR_PLACE_HOT_COLD)
+        how = FPR_PCP_COLD;
     if (fpr_pcp_order(a, order) && label != FPR_ISOLATE)
-        fpr_pcp_free(a, zone, cpu, pfn, order, label);
+        fpr_pcp_free(a, zone, cpu, pfn, label, how);
     else
-        fpr_free_one(a, zone, pfn, order, label, 0);
+        fpr_free_direct(a, zone, pfn, order, 0);
     return FPR_OK;
 }

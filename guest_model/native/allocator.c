@@ -24,8 +24,8 @@ static int config_ok(const struct fpr_allocator_config *c, const struct fpr_zone
     uint64_t at = 0;
 
     if (!c->cpus || !c->zones || c->zones > FPR_MAX_ZONES || c->top_order >= FPR_MAX_ORDERS ||
-        !c->top_order || c->pageblock_order > c->top_order || c->thp_order > c->top_order ||
-        !c->frames || c->frames >= FPR_NIL)
+        c->placement >= FPR_PLACEMENTS || !c->top_order || c->pageblock_order > c->top_order ||
+        c->thp_order > c->top_order || !c->frames || c->frames >= FPR_NIL)
         return 0;
     for (uint32_t z = 0; z < c->zones; z++) {
         if (zones[z].start_pfn < at || zones[z].end_pfn < zones[z].start_pfn ||
@@ -44,7 +44,7 @@ static void init_zone(struct fpr_allocator *a, struct fpr_zone *zone)
             fpr_list_init(&zone->areas[order].lists[type]);
     for (uint32_t order = 0; order < FPR_MAX_ORDERS; order++)
         for (uint32_t type = 0; type < FPR_MIGRATETYPES; type++)
-            zone->boundary.at[order][type] = FPR_NIL;
+            zone->boundary.at[order][type] = zone->reported_run[order][type] = FPR_NIL;
     for (uint32_t cpu = 0; cpu < a->config.cpus; cpu++)
         for (uint32_t i = 0; i < FPR_PCP_LISTS; i++)
             fpr_list_init(&zone->pcps[cpu].lists[i]);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "guest_model/native/block.h"
+#include "guest_model/native/rules.h"
 
 #define FPR_MAX_ORDERS 14 /* arm64 with 64 KiB pages: top order 13 */
 #define FPR_MIGRATETYPES 6
@@ -40,10 +41,28 @@ enum fpr_zone_class {
 #define FPR_ALLOC_HIGH 4u        /* high priority: half of the minimum watermark */
 #define FPR_ALLOC_NONBLOCKING 8u /* another quarter of it; with order > 0: highatomic */
 #define FPR_ALLOC_NO_RECLAIM 16u /* fails rather than empty per-CPU lists: a fault's huge page */
+#define FPR_ALLOC_COLD 32u       /* will not be in a CPU's cache: see FPR_PLACE_HOT_COLD */
 
 /* Flags of a free into the buddy lists. */
 #define FPR_FREE_TO_TAIL 1u
 #define FPR_FREE_SKIP_NOTIFY 2u
+/* Flag of fpr_free: the block is in no CPU's cache. */
+#define FPR_FREE_COLD 4u
+
+/* Where blocks go in their lists, and which is taken. Halves of a block that is cut go to the
+ * heads, and blocks that change their type to the tails, everywhere. */
+enum fpr_placement {
+    FPR_PLACE_LINUX = 0,   /* merge-likely and returned blocks to the tail, others to the head */
+    FPR_PLACE_LIFO = 1,    /* every freed or returned block to the head */
+    FPR_PLACE_FIFO = 2,    /* every one to the tail */
+    FPR_PLACE_SHUFFLE = 3, /* as LINUX, but freed top-order blocks go to a random end */
+    /* As LINUX, but cold blocks enter and leave per-CPU lists at the tail, as before 4.15. */
+    FPR_PLACE_HOT_COLD = 4,
+    /* As LINUX, but reported blocks are a run at the tail of their list, and an allocation takes
+     * one only where its type has no unreported block that is large enough. */
+    FPR_PLACE_REPORTED_LAST = 5,
+    FPR_PLACEMENTS = 6
+};
 
 /* Why fpr_list_take stopped. */
 enum fpr_take_stop {
@@ -56,14 +75,15 @@ struct fpr_allocator; /* opaque */
 
 struct fpr_allocator_config {
     uint64_t frames; /* frames 0 .. frames-1 may exist */
-    uint64_t seed;   /* for shuffling */
+    uint64_t seed;   /* of the placement that shuffles */
     uint32_t cpus;
     uint32_t zones;
     uint8_t top_order;       /* largest block, 10 on x86-64 */
     uint8_t pageblock_order; /* 9 on x86-64 */
     uint8_t thp_order;       /* per-CPU lists hold this order too; 0: no huge pages */
-    uint8_t shuffle;         /* order-10 frees go to a random end */
+    uint8_t placement;       /* enum fpr_placement */
     uint32_t boost_factor;   /* watermark boost, in 1/10000 of the high watermark; 15000 */
+    struct fpr_rules rules;  /* of the version of Linux */
 };
 
 struct fpr_zone_config {
@@ -73,6 +93,7 @@ struct fpr_zone_config {
     uint64_t lowmem_reserve[FPR_MAX_ZONES];    /* by the class of the request */
     uint32_t zone_class;
     uint32_t pcp_batch, pcp_high;
+    uint32_t pcp_high_max; /* where lists are sized by demand: pcp_high is the least they hold */
 };
 
 /* What a zone looks like now. */
@@ -91,7 +112,11 @@ struct fpr_counters {
     uint64_t refills, drains;   /* blocks moved to and from the per-CPU lists */
     uint64_t fallbacks, steals; /* taken from another type; those that claimed a page block */
     uint64_t merges, splits;
-    uint64_t reported_allocs; /* blocks that were flagged reported when they were allocated */
+    uint64_t reported_allocs;      /* blocks that were flagged reported when they were allocated */
+    uint64_t reported_alloc_pages; /* all pages of those blocks, also where one was cut */
+    /* Where a boundary promises an order (boundary.h): lists looked at when a zone's pass ended,
+     * those with an unreported block behind a reported one, and blocks that went there. */
+    uint64_t checked_lists, broken_lists, misplaced_blocks;
 };
 
 /* The hook that tells a reporting policy of free blocks. While `armed`, a free that ends in a block
@@ -119,6 +144,10 @@ uint64_t fpr_allocator_metadata_bytes(const struct fpr_allocator *allocator);
 
 /* Hand over a free range as the boot allocator does: cut greedily, ascending, to the tails. */
 int fpr_allocator_add_range(struct fpr_allocator *allocator, uint64_t pfn, uint64_t count);
+/* Shuffle the free top-order blocks once all memory is handed over: each in turn changes places
+ * with a random one of its zone, list and label, if up to 10 tries find one (page_alloc.shuffle,
+ * linux v6.1, mm/shuffle.c). FPR_BAD_ARGUMENT where the placement is another. */
+int fpr_allocator_shuffle(struct fpr_allocator *allocator);
 /* Put a free block at the tail of a list as it is known to be, without merging. */
 int fpr_allocator_add_block(struct fpr_allocator *allocator, uint64_t pfn, uint32_t order,
                             uint32_t type);
@@ -138,9 +167,13 @@ int fpr_allocator_set_zone(struct fpr_allocator *allocator, uint32_t zone,
 /* Allocate and free as the kernel's top level does: zonelist, watermarks, per-CPU lists. */
 int fpr_alloc(struct fpr_allocator *allocator, uint32_t cpu, uint32_t order, uint32_t type,
               uint32_t flags, uint64_t *pfn);
-int fpr_free(struct fpr_allocator *allocator, uint32_t cpu, uint64_t pfn, uint32_t order);
+int fpr_free(struct fpr_allocator *allocator, uint32_t cpu, uint64_t pfn, uint32_t order,
+             uint32_t flags);
 /* Empty the per-CPU lists of one CPU, or of all (cpu = UINT32_MAX). */
 int fpr_drain_pcp(struct fpr_allocator *allocator, uint32_t cpu);
+/* What the kernel does once a second where lists are sized by demand: lower this CPU's limits, and
+ * give back what is beyond them. */
+int fpr_decay_pcp(struct fpr_allocator *allocator, uint32_t cpu);
 
 /* The buddy lists alone, without watermarks and per-CPU lists. */
 int fpr_buddy_alloc(struct fpr_allocator *allocator, uint32_t zone, uint32_t order, uint32_t type,

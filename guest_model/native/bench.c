@@ -10,7 +10,7 @@ int fpr_bench_pairs(struct fpr_allocator *allocator, uint32_t order, uint32_t ty
     while (pairs-- && !status) {
         status = fpr_alloc(allocator, 0, order, type, 0, &pfn);
         if (!status)
-            status = fpr_free(allocator, 0, pfn, order);
+            status = fpr_free(allocator, 0, pfn, order, 0);
     }
     return status;
 }
@@ -26,7 +26,7 @@ int fpr_bench_mixed(struct fpr_allocator *allocator, struct fpr_random *random, 
         uint32_t order;
 
         if (*slot) {
-            status = fpr_free(allocator, 0, *slot >> 8, *slot >> 1 & 127);
+            status = fpr_free(allocator, 0, *slot >> 8, *slot >> 1 & 127, 0);
             *slot = 0;
         } else if (i < operations) {
             uint64_t bits = fpr_random_next(random), pfn;

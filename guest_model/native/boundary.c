@@ -23,11 +23,38 @@ int fpr_boundary_begin(struct fpr_allocator *a, uint32_t zone)
     return FPR_OK;
 }
 
+/* Whether no unreported block of a list is behind a reported one. */
+static bool in_order(const struct fpr_allocator *a, const struct fpr_list *list)
+{
+    bool reported = false;
+
+    for (uint32_t pfn = list->head; pfn != FPR_NIL; pfn = fpr_page(a, pfn)->next) {
+        if (reported && !fpr_page(a, pfn)->reported)
+            return false;
+        reported = fpr_page(a, pfn)->reported;
+    }
+    return true;
+}
+
+static void count_broken_lists(struct fpr_allocator *a, const struct fpr_zone *zone)
+{
+    for (uint32_t order = a->notify.order; order <= a->config.top_order; order++)
+        for (uint32_t type = 0; type < FPR_ISOLATE; type++) {
+            const struct fpr_list *list = &zone->areas[order].lists[type];
+
+            if (list->head == FPR_NIL)
+                continue;
+            a->counters.checked_lists++;
+            a->counters.broken_lists += !in_order(a, list);
+        }
+}
+
 int fpr_boundary_end(struct fpr_allocator *a, uint32_t zone)
 {
     if (zone >= a->config.zones)
         return FPR_BAD_ARGUMENT;
     a->zones[zone].boundary.active = false;
+    count_broken_lists(a, &a->zones[zone]);
     return FPR_OK;
 }
 
@@ -87,8 +114,8 @@ int fpr_boundary_return(struct fpr_allocator *a, const struct fpr_block *blocks,
                      FPR_FREE_TO_TAIL | FPR_FREE_SKIP_NOTIFY);
         if (page->state != FPR_PAGE_FREE || page->order != order)
             continue;
-        page->reported = 1;
-        zone->boundary.reported_blocks[order]++;
+        fpr_mark_reported(a, zone, pfn, page);
+        fpr_boundary_join(zone, page);
         zone->boundary.at[order][page->type] = (uint32_t)pfn;
     }
     return FPR_OK;

@@ -13,6 +13,7 @@
 /* Begin to report a zone: all boundaries to the ends of their lists; from now on blocks that go to
  * a tail go in front of the boundary, and reported blocks are counted by order. */
 int fpr_boundary_begin(struct fpr_allocator *allocator, uint32_t zone);
+/* Boundaries rest; every list of the zone should now be unreported blocks, then reported ones. */
 int fpr_boundary_end(struct fpr_allocator *allocator, uint32_t zone);
 /* Pull up to `max` unreported blocks of a list: each the one in front of the boundary, or where
  * that is reported, the head; where both are, the boundary is set to the head and the list is done.

@@ -40,12 +40,28 @@ static bool shuffle_bit(struct fpr_allocator *a)
     return bit;
 }
 
+/* Mark a freed block; whether its zone has enough of them now. */
+static bool mark_freed(struct fpr_freed_bitmap *freed, uint32_t zone, uint64_t pfn)
+{
+    uint64_t *word = &freed->words[pfn >> freed->order >> 6];
+    uint64_t bit = (uint64_t)1 << (pfn >> freed->order & 63);
+
+    freed->set[zone] += !(*word & bit);
+    *word |= bit;
+    return freed->set[zone] >= freed->threshold;
+}
+
 /* A block that could be reported was freed. */
-static void notify(struct fpr_allocator *a, const struct fpr_zone *zone, uint32_t order)
+static void notify(struct fpr_allocator *a, const struct fpr_zone *zone, uint64_t pfn,
+                   uint32_t order)
 {
     uint32_t bit = 1u << (zone - a->zones);
 
-    if (a->notify.high_water) {
+    if (a->freed.words) {
+        if (!mark_freed(&a->freed, (uint32_t)(zone - a->zones), pfn) || a->notify.zones & bit)
+            return;
+        a->notify.zones |= bit;
+    } else if (a->notify.high_water) {
         if (a->notify.zones & bit ||
             zone->areas[order].nr_free <
                 zone->boundary.reported_blocks[order] + a->notify.high_water)
@@ -57,11 +73,48 @@ static void notify(struct fpr_allocator *a, const struct fpr_zone *zone, uint32_
     a->notify.raised = 1;
 }
 
+/* The end of its list that a block enters at. */
+static bool goes_to_tail(struct fpr_allocator *a, const struct fpr_zone *zone, uint64_t pfn,
+                         uint32_t order, uint32_t flags)
+{
+    const bool told = flags & FPR_FREE_TO_TAIL && a->config.rules.tails;
+
+    switch (a->config.placement) {
+    case FPR_PLACE_LIFO:
+        return false;
+    case FPR_PLACE_FIFO:
+        return true;
+    case FPR_PLACE_SHUFFLE:
+        if (order >= a->config.top_order && !told)
+            return shuffle_bit(a);
+        /* fall through */
+    default:
+        return told || merge_likely(a, zone, pfn, order);
+    }
+}
+
+/* These blocks may become one: page blocks of some types keep to themselves. */
+static bool may_merge(const struct fpr_allocator *a, uint32_t label, uint32_t type)
+{
+    if (label == type)
+        return true;
+    if (!a->config.rules.guards_reserves)
+        return label != FPR_ISOLATE && type != FPR_ISOLATE;
+    return fpr_mergeable(label) && fpr_mergeable(type);
+}
+
+/* A buddy of page blocks joins a block of this type: where lists and labels agree, it follows. */
+static void relabel_buddy(struct fpr_allocator *a, uint64_t buddy, uint32_t order, uint32_t type)
+{
+    if (a->config.rules.relabel == FPR_RELABEL_NONE || fpr_label(a, buddy) == type)
+        return;
+    fpr_relabel(a, buddy, a->config.rules.relabel == FPR_RELABEL_ALL ? order : 0, type);
+}
+
 void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
                   uint32_t type, uint32_t flags)
 {
     const uint32_t top = a->config.top_order;
-    bool tail;
 
     if (type != FPR_ISOLATE)
         zone->free_pages += (uint64_t)1 << order;
@@ -71,25 +124,31 @@ void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, 
 
         if (!is_free_buddy(a, zone, buddy, order))
             break;
-        if (order >= a->config.pageblock_order) {
-            uint32_t label = fpr_label(a, buddy);
-
-            if (label != type && !(fpr_mergeable(label) && fpr_mergeable(type)))
-                break;
-        }
+        if (order >= a->config.pageblock_order && !may_merge(a, fpr_label(a, buddy), type))
+            break;
         fpr_area_delete(a, zone, fpr_page(a, buddy));
+        if (order >= a->config.pageblock_order)
+            relabel_buddy(a, buddy, order, type);
         a->counters.merges++;
         pfn &= buddy;
     }
-    if (flags & FPR_FREE_TO_TAIL)
-        tail = true;
-    else if (a->config.shuffle && order >= top)
-        tail = shuffle_bit(a);
-    else
-        tail = merge_likely(a, zone, pfn, order);
-    fpr_area_add(a, zone, pfn, order, type, tail);
-    if (!(flags & FPR_FREE_SKIP_NOTIFY) && a->notify.armed && order >= a->notify.order)
-        notify(a, zone, order);
+    fpr_area_add(a, zone, pfn, order, type, goes_to_tail(a, zone, pfn, order, flags));
+    if (!(flags & FPR_FREE_SKIP_NOTIFY) && a->notify.armed && order >= a->notify.order) {
+        fpr_note_misplaced(a, zone, fpr_page(a, pfn));
+        notify(a, zone, pfn, order);
+    }
+}
+
+void fpr_free_direct(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
+                     uint32_t flags)
+{
+    uint32_t piece = order;
+
+    if (a->config.rules.relabel && order > a->config.pageblock_order)
+        piece = a->config.pageblock_order; /* each page block has a label of its own */
+    fpr_page(a, pfn)->state = FPR_PAGE_NONE;
+    for (uint64_t at = pfn; at < pfn + ((uint64_t)1 << order); at += (uint64_t)1 << piece)
+        fpr_free_one(a, zone, at, piece, fpr_label(a, at), flags);
 }
 
 /* Cut block (pfn, from) down to `to`: upper halves go to the heads of their lists. */
@@ -106,43 +165,73 @@ static void expand(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
 static void delete_free(struct fpr_allocator *a, struct fpr_zone *zone, struct fpr_page *page)
 {
     a->counters.reported_allocs += page->reported;
+    a->counters.reported_alloc_pages += (uint64_t)page->reported << page->order;
     fpr_area_delete(a, zone, page);
 }
 
-uint64_t fpr_remove_smallest(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order,
-                             uint32_t type)
+/* The lowest order from `order` on whose list begins with an unreported block, or where none does,
+ * the lowest that has a block: a list begins with a reported one only if all of it is reported. */
+static uint32_t order_unreported_first(const struct fpr_allocator *a, const struct fpr_zone *zone,
+                                       uint32_t order, uint32_t type)
 {
+    uint32_t reported = a->config.top_order + 1u;
+
     for (uint32_t o = order; o <= a->config.top_order; o++) {
         uint32_t pfn = zone->areas[o].lists[type].head;
 
         if (pfn == FPR_NIL)
             continue;
-        delete_free(a, zone, fpr_page(a, pfn));
-        expand(a, zone, pfn, o, order, type);
-        zone->free_pages -= (uint64_t)1 << order;
-        return pfn;
+        if (!fpr_page(a, pfn)->reported)
+            return o;
+        if (o < reported)
+            reported = o;
     }
+    return reported;
+}
+
+uint64_t fpr_remove_block(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn,
+                          uint32_t order, uint32_t type)
+{
+    uint32_t whole = fpr_page(a, pfn)->order;
+
+    delete_free(a, zone, fpr_page(a, pfn));
+    expand(a, zone, pfn, whole, order, type);
+    zone->free_pages -= (uint64_t)1 << order;
+    return pfn;
+}
+
+uint64_t fpr_remove_smallest(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order,
+                             uint32_t type)
+{
+    uint32_t o = order;
+
+    if (a->config.placement == FPR_PLACE_REPORTED_LAST)
+        o = order_unreported_first(a, zone, order, type);
+    for (; o <= a->config.top_order; o++)
+        if (zone->areas[o].lists[type].head != FPR_NIL)
+            return fpr_remove_block(a, zone, zone->areas[o].lists[type].head, order, type);
     return FPR_NIL;
 }
 
 uint64_t fpr_remove(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t order, uint32_t type,
-                    bool no_fragment)
+                    bool no_fragment, enum fpr_remove_mode *mode)
 {
-    uint64_t pfn = fpr_remove_smallest(a, zone, order, type);
+    uint64_t pfn = FPR_NIL;
 
-    while (pfn == FPR_NIL && fpr_fallback(a, zone, order, type, no_fragment))
+    if (*mode == FPR_REMOVE_OWN)
         pfn = fpr_remove_smallest(a, zone, order, type);
-    return pfn;
+    return pfn == FPR_NIL ? fpr_fallback(a, zone, order, type, no_fragment, mode) : pfn;
 }
 
 int fpr_buddy_alloc(struct fpr_allocator *a, uint32_t zone, uint32_t order, uint32_t type,
                     uint64_t *pfn)
 {
+    enum fpr_remove_mode mode = FPR_REMOVE_OWN;
     uint64_t found;
 
     if (zone >= a->config.zones || order > a->config.top_order || type >= FPR_MIGRATETYPES)
         return FPR_BAD_ARGUMENT;
-    found = fpr_remove(a, &a->zones[zone], order, type, false);
+    found = fpr_remove(a, &a->zones[zone], order, type, false, &mode);
     if (found == FPR_NIL)
         return FPR_NO_MEMORY;
     fpr_mark_allocated(a, found, order, type);

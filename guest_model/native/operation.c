@@ -53,6 +53,7 @@ static uint32_t alloc_flags(const struct fpr_op *op, uint32_t order)
 {
     uint32_t flags = op->flags & FPR_OP_DMA32 ? FPR_ALLOC_DMA32 : 0;
 
+    flags |= op->flags & FPR_OP_COLD ? FPR_ALLOC_COLD : 0;
     if (op->flags & FPR_OP_OPTIONAL)
         return flags | FPR_ALLOC_NO_RECLAIM;
     return order && op->flags & FPR_OP_PIECEMEAL ? flags | FPR_ALLOC_NO_RECLAIM : flags;
@@ -94,6 +95,8 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
             return FPR_OK;
         }
         spend(cpu, task, alloc_cost(v, op->flags & FPR_OP_FAULTED, 0), 0);
+        task->failed_done = task->done;
+        task->failed_pieces = task->pieces;
         task->position++;
         task->done = task->pieces = 0;
         if (op->flags & FPR_OP_OPTIONAL)
@@ -101,6 +104,7 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
         task->view.failures++;
         task->failed = true;
         stop->reason = FPR_STOP_FAILED;
+        stop->order = order;
         return FPR_OK;
     }
     if (status)
@@ -178,7 +182,10 @@ static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_inde
     owner->blocks--;
     owner->freed++;
     owner->pages -= (uint64_t)1 << order;
-    status = fpr_free(v->allocator, cpu_index, pfn, order);
+    status =
+        fpr_free(v->allocator, cpu_index, pfn, order, op->flags & FPR_OP_COLD ? FPR_FREE_COLD : 0);
+    if (!status && v->port.release)
+        status = v->port.release(v->port.host, pfn, (uint64_t)1 << order, cpu->clock_ns);
     if (status)
         return status;
     spend(cpu, task, grown(v, is_huge(order) ? costs->free_thp_ns : costs->free_4k_ns, 0), 0);
@@ -277,6 +284,8 @@ int fpr_check_ops(const struct fpr_vcpus *v, const struct fpr_op *ops, uint64_t 
         const struct fpr_op *op = &ops[i];
 
         if (op->kind >= FPR_OP_KINDS || op->owner >= v->config.owners)
+            return FPR_BAD_ARGUMENT;
+        if (op->flags >= FPR_OP_FLAGS)
             return FPR_BAD_ARGUMENT;
         if (op->kind == FPR_OP_ALLOC &&
             (op->order > v->allocator->config.top_order || op->type > FPR_RECLAIMABLE))

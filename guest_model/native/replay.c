@@ -11,19 +11,39 @@ enum { NEXT_NONE = 0, NEXT_FREE_AT_END = 1, NEXT_TAKEN, NEXT_RETURNED, NEXT_ALLO
 struct scan {
     const struct fpr_trace_event *events;
     uint64_t n, frames;
-    uint32_t pageblock_order, thp_order;
+    const struct fpr_allocator_config *config;
     uint8_t *scratch, *actions;
 };
 
 static bool per_cpu(const struct scan *s, uint32_t order)
 {
-    return order <= 3 || (s->thp_order && order == s->thp_order);
+    const struct fpr_allocator_config *c = s->config;
+
+    return order <= c->rules.pcp_top_order ||
+           (c->rules.pcp_huge_lists && c->thp_order && order == c->thp_order);
 }
 
 static bool inside(const struct scan *s, const struct fpr_trace_event *e)
 {
     return e->order < FPR_MAX_ORDERS && e->pfn < s->frames &&
            ((uint64_t)1 << e->order) <= s->frames - e->pfn;
+}
+
+/* Since linux v6.10 a fallback hands out of the block that it takes over right away, and its event
+ * names what it handed out. Where it moved a page block first, the event before it on this CPU
+ * showed how the block left the lists. */
+static uint8_t fallback_action(const struct scan *s, uint64_t i)
+{
+    const struct fpr_trace_event *e = &s->events[i], *before = e;
+
+    if (s->config->rules.fallback == FPR_MOVE_THEN_TEST)
+        return FPR_REPLAY_STEAL;
+    while (before > s->events && (--before)->cpu != e->cpu)
+        ;
+    if (before != e && before->cpu == e->cpu && before->kind == FPR_TRACE_ZONE_LOCKED &&
+        before->pfn == e->pfn && before->order == e->order)
+        return FPR_REPLAY_CLAIM;
+    return FPR_REPLAY_SPLIT;
 }
 
 static void backwards(const struct scan *s)
@@ -60,8 +80,12 @@ static void backwards(const struct scan *s)
             next = NEXT_FREED;
             break;
         case FPR_TRACE_EXTFRAG:
-            s->actions[i] = FPR_REPLAY_STEAL;
-            continue;
+            action = fallback_action(s, i);
+            s->actions[i] = action;
+            if (action == FPR_REPLAY_STEAL)
+                continue;
+            next = NEXT_TAKEN;
+            break;
         default:
             continue;
         }
@@ -70,22 +94,20 @@ static void backwards(const struct scan *s)
     }
 }
 
-/* Since linux v6.12 a fallback hands out of the block that it takes over right away; before, the
- * block went to the list of the type asked for, and an event showed how it left that list. */
-static void recognize_claims(const struct scan *s)
+/* The event that showed how a block left the lists after its page block was taken over: the
+ * fallback's own event, which comes after it, does both. */
+static void leave_to_claims(const struct scan *s)
 {
-    for (uint64_t i = 0; i + 1 < s->n; i++) {
-        const struct fpr_trace_event *e = &s->events[i], *next = e + 1;
+    for (uint64_t i = 0; i < s->n; i++) {
+        const struct fpr_trace_event *e = &s->events[i];
 
-        if (s->actions[i] != FPR_REPLAY_STEAL)
+        if (s->actions[i] != FPR_REPLAY_CLAIM)
             continue;
-        while (next < s->events + s->n - 1 && next->cpu != e->cpu)
-            next++;
-        if (next->kind != FPR_TRACE_ZONE_LOCKED || next->order != e->order ||
-            next->migratetype != e->migratetype || next->cpu != e->cpu)
-            continue;
-        if (next->pfn == e->pfn + ((uint64_t)1 << e->order))
-            s->actions[i] = FPR_REPLAY_CLAIM;
+        for (uint64_t j = i; j-- > 0;)
+            if (s->events[j].cpu == e->cpu) {
+                s->actions[j] = FPR_REPLAY_NONE;
+                break;
+            }
     }
 }
 
@@ -149,7 +171,7 @@ static void recognize_boot(const struct scan *s)
         if (!inside(s, e))
             continue;
         if (e->kind == FPR_TRACE_FREE && !s->scratch[e->pfn] &&
-            (e->order >= s->pageblock_order || (thread && e->pid == thread))) {
+            (e->order >= s->config->pageblock_order || (thread && e->pid == thread))) {
             s->actions[i] = FPR_REPLAY_BOOT;
             thread = e->pid;
         }
@@ -157,14 +179,14 @@ static void recognize_boot(const struct scan *s)
     }
 }
 
-int fpr_replay_actions(const struct fpr_trace_event *events, uint64_t n, uint64_t frames,
-                       uint32_t pageblock_order, uint32_t thp_order, int boot, uint8_t *scratch,
+int fpr_replay_actions(const struct fpr_trace_event *events, uint64_t n,
+                       const struct fpr_allocator_config *config, int boot, uint8_t *scratch,
                        uint8_t *actions)
 {
-    const struct scan s = {events, n, frames, pageblock_order, thp_order, scratch, actions};
+    const struct scan s = {events, n, config->frames, config, scratch, actions};
 
     backwards(&s);
-    recognize_claims(&s);
+    leave_to_claims(&s);
     mark_batches(&s);
     mark_trims(&s);
     if (boot)
@@ -198,14 +220,14 @@ static void refute(struct fpr_allocator *a, struct fpr_zone *zone, const struct 
         uint32_t next;
 
         for (uint32_t pfn = zone->areas[order].lists[type].head; pfn != FPR_NIL; pfn = next) {
-            uint64_t pageblock = pfn >> a->config.pageblock_order, moved;
+            uint64_t pageblock = pfn >> a->config.pageblock_order;
 
             next = fpr_page(a, pfn)->next;
             guesses[pageblock] &= (uint8_t)~(1u << type);
             if (!guesses[pageblock])
                 continue;
             a->labels[pageblock] = (uint8_t)__builtin_ctz(guesses[pageblock]);
-            fpr_move_pageblock(a, zone, pfn, a->labels[pageblock], &moved);
+            fpr_move_pageblock(a, zone, pfn, a->labels[pageblock]);
             stats->relabelled++;
             next = zone->areas[order].lists[type].head;
         }
@@ -276,6 +298,45 @@ static void take_over(struct fpr_allocator *a, struct fpr_zone *zone,
         a->labels[e->pfn >> a->config.pageblock_order] = (uint8_t)type;
 }
 
+/* The same since linux v6.10: the event names the block that was handed out, out of one that was
+ * taken over or of another type's. */
+static void hand_out(struct fpr_allocator *a, struct fpr_zone *zone,
+                     const struct fpr_trace_event *e, bool claimed, uint64_t index,
+                     struct fpr_replay_frames_stats *stats)
+{
+    uint32_t type = (uint32_t)e->migratetype;
+    struct fpr_block block;
+    bool hit;
+
+    stats->takes++;
+    stats->steals++;
+    if (e->migratetype < 0 || e->migratetype >= FPR_HIGHATOMIC || fpr_buddy_find(a, e->pfn, &block))
+        hit = false;
+    else if (claimed)
+        hit = fpr_move_pageblock(a, zone, e->pfn, type);
+    else
+        hit = block.pfn == e->pfn && block.order == e->fallback_order &&
+              (int)block.type == e->fallback_migratetype &&
+              zone->areas[block.order].lists[block.type].head == e->pfn;
+    if (hit && claimed)
+        fpr_relabel(a, e->pfn, 0, type);
+    hit = hit && (!claimed || predicted(a, zone, e));
+    stats->takes_predicted += hit;
+    stats->steals_predicted += hit;
+    if (!hit && stats->first_miss == UINT64_MAX)
+        stats->first_miss = index;
+    if (hit && claimed)
+        fpr_remove_smallest(a, zone, e->order, type);
+    else if (hit && block.order >= a->config.pageblock_order)
+        fpr_claim(a, zone, e->pfn, e->order, type);
+    else if (fpr_buddy_take(a, e->pfn, e->order))
+        stats->takes_missing++;
+    else
+        fpr_page(a, e->pfn)->state = FPR_PAGE_NONE;
+    if (!hit && e->flags & FPR_TRACE_CHANGE_OWNERSHIP)
+        fpr_relabel(a, e->pfn & ~(((uint64_t)1 << a->config.pageblock_order) - 1), 0, type);
+}
+
 int fpr_replay_frames(struct fpr_allocator *a, const struct fpr_trace_event *events,
                       const uint8_t *actions, uint64_t n, int64_t until_ns, uint8_t *guesses,
                       uint64_t *next, struct fpr_replay_frames_stats *stats)
@@ -317,8 +378,8 @@ int fpr_replay_frames(struct fpr_allocator *a, const struct fpr_trace_event *eve
             take_over(a, zone, e, stats);
             break;
         case FPR_REPLAY_CLAIM:
-            take_over(a, zone, e, stats);
-            take(a, zone, e, i, guesses, stats);
+        case FPR_REPLAY_SPLIT:
+            hand_out(a, zone, e, action == FPR_REPLAY_CLAIM, i, stats);
             break;
         default:
             return FPR_BAD_ARGUMENT;

@@ -17,7 +17,9 @@ enum fpr_replay_action {
     FPR_REPLAY_STEAL = 4,  /* a block of another type is taken over */
     FPR_REPLAY_MAYBE = 5,  /* an allocation: leaves the lists if it is still on them */
     FPR_REPLAY_TRIM = 6,   /* the unwanted end of a block comes back at once: to the tail */
-    FPR_REPLAY_CLAIM = 7,  /* a block of another type is taken over and leaves the lists at once */
+    FPR_REPLAY_CLAIM = 7,  /* a page block is taken over, and a block of it leaves the lists */
+    FPR_REPLAY_SPLIT = 8,  /* a block of another type leaves the lists; what is left of it stays, or
+                              is taken over if it is page blocks */
 };
 
 /* Added to the action of a free that is carried out with its batch, and to that of the batch's
@@ -57,8 +59,8 @@ enum fpr_frame_state {
  * whose frame leaves the lists later without having come back from a per-CPU list went straight to
  * them. scratch: one byte a frame, 1 where the frame is free at the end, 0 where not or unknown.
  * actions: n bytes. boot: memory handed over late by the boot allocator is recognized. */
-int fpr_replay_actions(const struct fpr_trace_event *events, uint64_t n, uint64_t frames,
-                       uint32_t pageblock_order, uint32_t thp_order, int boot, uint8_t *scratch,
+int fpr_replay_actions(const struct fpr_trace_event *events, uint64_t n,
+                       const struct fpr_allocator_config *config, int boot, uint8_t *scratch,
                        uint8_t *actions);
 
 /* An allocation of one page that the trace does not show, to be carried out
@@ -77,10 +79,11 @@ struct fpr_replay_phase {
 };
 
 /* Find the order-0 pages that left the per-CPU lists without an event. `actions` as above;
- * phases[0] begins with event 0. Up to `capacity` records go to `out`; *found counts all. Takes
- * memory for its own time. */
+ * phases[0] begins with event 0; zones ascend, one at least. Up to `capacity` records go to `out`;
+ * *found counts all. Takes memory for its own time. */
 int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actions, uint64_t n,
-                      uint64_t frames, uint32_t cpus, uint32_t pageblock_order,
+                      const struct fpr_allocator_config *config,
+                      const struct fpr_zone_config *zones, uint32_t zone_count,
                       const struct fpr_replay_phase *phases, uint32_t phase_count,
                       struct fpr_replay_unseen *out, uint64_t capacity, uint64_t *found);
 

@@ -45,27 +45,51 @@ static void set_map(const struct run *r, uint64_t pfn, uint32_t order, uint64_t 
         r->map[pfn + i] = model_plus_1 ? (uint32_t)(model_plus_1 + i) : 0;
 }
 
-static void release(const struct run *r, const struct fpr_trace_event *e, uint32_t cpu, bool trim)
+/* The model's block for one that is about to be freed, cut to the order freed: its first frame + 1;
+ * 0 where it is not known. */
+static uint64_t find_owned(const struct run *r, const struct fpr_trace_event *e)
 {
     uint64_t model = r->map[e->pfn], head;
-    int status;
+
+    if (!model) { /* in use since before the trace: then in the model it is the same frame */
+        if (covering(r->a, e->pfn, &head) || !fpr_zone_of(r->a, e->pfn))
+            return 0;
+        fpr_mark_allocated(r->a, e->pfn, e->order, fpr_label(r->a, e->pfn));
+        set_map(r, e->pfn, e->order, e->pfn + 1);
+        return e->pfn + 1;
+    }
+    return cut_allocated(r->a, model - 1, e->order) ? model : 0;
+}
+
+static void give_up(const struct run *r, const struct fpr_trace_event *e, uint64_t model,
+                    uint32_t order, uint32_t cpu, bool trim)
+{
+    int status = FPR_NOT_ALLOCATED;
 
     r->stats->frees++;
-    if (!model) { /* in use since before the trace: then in the model it is the same frame */
-        if (covering(r->a, e->pfn, &head) || !fpr_zone_of(r->a, e->pfn)) {
-            r->stats->frees_unknown++;
-            return;
-        }
-        fpr_mark_allocated(r->a, e->pfn, e->order, fpr_label(r->a, e->pfn));
-        model = e->pfn + 1;
-    }
-    set_map(r, e->pfn, e->order, 0);
-    status = FPR_NOT_ALLOCATED;
-    if (cut_allocated(r->a, model - 1, e->order))
-        status = trim ? fpr_buddy_free(r->a, model - 1, e->order, fpr_label(r->a, model - 1),
+    set_map(r, e->pfn, order, 0);
+    if (model)
+        status = trim ? fpr_buddy_free(r->a, model - 1, order, fpr_label(r->a, model - 1),
                                        FPR_FREE_TO_TAIL)
-                      : fpr_free(r->a, cpu, model - 1, e->order);
+                      : fpr_free(r->a, cpu, model - 1, order, 0);
     r->stats->frees_unknown += status != FPR_OK;
+}
+
+static void release(const struct run *r, const struct fpr_trace_event *e, uint32_t cpu, bool trim)
+{
+    give_up(r, e, find_owned(r, e), e->order, cpu, trim);
+}
+
+/* The event of a batch does not say the order: it is that of the free before it. */
+static void release_batched(const struct run *r, const struct fpr_trace_event *e, uint32_t cpu)
+{
+    uint64_t model = r->map[e->pfn];
+    const struct fpr_page *page = model ? fpr_page(r->a, model - 1) : NULL;
+
+    if (page && page->state == FPR_PAGE_ALLOCATED)
+        give_up(r, e, model, page->order, cpu, false);
+    else
+        give_up(r, e, 0, 0, cpu, false);
 }
 
 /* The first time that the model's choice is not the kernel's: where was the frame that it took? */
@@ -139,10 +163,12 @@ int fpr_replay_model(struct fpr_allocator *a, const struct fpr_trace_event *even
             allocate(&r, e, i, cpu);
         else if (e->kind == FPR_TRACE_FREE && action == FPR_REPLAY_BOOT)
             hand_over(&r, e);
-        else if (e->kind == FPR_TRACE_FREE && !batched)
+        else if (e->kind == FPR_TRACE_FREE && batched)
+            find_owned(&r, e);
+        else if (e->kind == FPR_TRACE_FREE)
             release(&r, e, cpu, action == FPR_REPLAY_TRIM);
         else if (e->kind == FPR_TRACE_FREE_BATCHED && batched)
-            release(&r, e, cpu, false);
+            release_batched(&r, e, cpu);
     }
     *next = i;
     return FPR_OK;

@@ -35,14 +35,31 @@ struct search {
     uint64_t n, frames;
     const uint8_t *actions;
     struct frame *map;
-    struct shadow *cpus;
+    struct shadow *cpus; /* [cpu][zone]: each zone has lists of its own */
     uint32_t cpu_count;
+    const struct fpr_zone_config *zones;
+    uint32_t zone_count;
     uint64_t batch; /* of the phase */
     struct fpr_replay_unseen *out;
     uint64_t capacity, found;
     uint8_t *types; /* of each page block: the first that the trace tells */
     uint32_t pageblock_order;
 };
+
+static uint32_t zone_index(const struct search *s, uint64_t pfn)
+{
+    uint32_t zone = 0;
+
+    while (zone + 1 < s->zone_count && pfn >= s->zones[zone].end_pfn)
+        zone++;
+    return zone;
+}
+
+/* What the copy knows of a CPU's lists in the zone of pfn. */
+static struct shadow *shadow_of(const struct search *s, uint32_t cpu, uint64_t pfn)
+{
+    return &s->cpus[cpu * s->zone_count + zone_index(s, pfn)];
+}
 
 static void list_remove(struct search *s, struct fpr_list *list, uint32_t pfn)
 {
@@ -86,7 +103,7 @@ static void unseen(struct search *s, uint32_t pfn, uint32_t cpu, uint64_t at)
     if (s->found < s->capacity)
         s->out[s->found] = (struct fpr_replay_unseen){caused ? f->run : at, pfn, cpu, f->type};
     s->found++;
-    list_remove(s, &s->cpus[cpu].lists[f->type], pfn);
+    list_remove(s, &shadow_of(s, cpu, pfn)->lists[f->type], pfn);
 }
 
 /* Whatever is in front of `until` on its list and is not seen there again went unseen, before event
@@ -111,11 +128,13 @@ static uint64_t pop_front(struct search *s, struct fpr_list *list, uint32_t unti
 
 static void refill(struct search *s, const struct fpr_trace_event *e, uint64_t i, uint32_t cpu)
 {
-    struct shadow *shadow = &s->cpus[cpu];
+    struct shadow *shadow = shadow_of(s, cpu, e->pfn);
+    uint64_t own = s->zones[zone_index(s, e->pfn)].pcp_batch;
+    uint64_t batch = own < s->batch ? own : s->batch;
     uint32_t pfn = (uint32_t)e->pfn;
 
     if (shadow->last_refill + 1 != i || shadow->type != e->migratetype ||
-        shadow->refilled >= s->batch) { /* a new one: the list ran empty before it */
+        shadow->refilled >= batch) { /* a new one: the list ran empty before it */
         pop_front(s, &shadow->lists[e->migratetype], FPR_NIL, cpu, i);
         shadow->run = i;
         shadow->refilled = 0;
@@ -153,9 +172,10 @@ static void begin_frees(struct search *s, uint64_t i, uint32_t cpu)
         if (f->listed == NO_LIST)
             continue;
         unseen(s, (uint32_t)e->pfn, f->listed,
-               pop_front(s, &s->cpus[f->listed].lists[f->type], (uint32_t)e->pfn, f->listed, i));
+               pop_front(s, &shadow_of(s, f->listed, e->pfn)->lists[f->type], (uint32_t)e->pfn,
+                         f->listed, i));
     }
-    s->cpus[cpu].frees_until = j;
+    s->cpus[cpu * s->zone_count].frees_until = j;
 }
 
 static void push(struct search *s, const struct fpr_trace_event *e, uint64_t i, uint32_t cpu)
@@ -166,7 +186,7 @@ static void push(struct search *s, const struct fpr_trace_event *e, uint64_t i, 
         return;
     f->run = UINT64_MAX;
     f->pushed = i;
-    list_add(s, &s->cpus[cpu].lists[f->type], (uint32_t)e->pfn, cpu, false);
+    list_add(s, &shadow_of(s, cpu, e->pfn)->lists[f->type], (uint32_t)e->pfn, cpu, false);
 }
 
 static void step(struct search *s, uint64_t i)
@@ -176,20 +196,23 @@ static void step(struct search *s, uint64_t i)
     uint32_t cpu = e->cpu;
     struct frame *f;
 
-    if (e->kind == FPR_TRACE_EXTFRAG && action != FPR_REPLAY_CLAIM && cpu < s->cpu_count)
-        s->cpus[cpu].last_refill += s->cpus[cpu].last_refill + 1 == i;
+    if (e->kind == FPR_TRACE_EXTFRAG && action != FPR_REPLAY_SPLIT && cpu < s->cpu_count) {
+        struct shadow *shadow = shadow_of(s, cpu, e->pfn);
+
+        shadow->last_refill += shadow->last_refill + 1 == i;
+    }
     if (e->order || e->pfn >= s->frames || cpu >= s->cpu_count || e->flags & FPR_TRACE_FAILED)
         return;
     f = &s->map[e->pfn];
-    if (e->kind == FPR_TRACE_FREE && i >= s->cpus[cpu].frees_until)
+    if (e->kind == FPR_TRACE_FREE && i >= s->cpus[cpu * s->zone_count].frees_until)
         begin_frees(s, i, cpu);
-    if ((e->kind == FPR_TRACE_ZONE_LOCKED || action == FPR_REPLAY_CLAIM) && e->migratetype >= 0 &&
+    if ((e->kind == FPR_TRACE_ZONE_LOCKED || action == FPR_REPLAY_SPLIT) && e->migratetype >= 0 &&
         e->migratetype < TYPES) {
         refill(s, e, i, cpu);
     } else if (e->kind == FPR_TRACE_PCPU_DRAIN && f->listed != NO_LIST) {
-        list_remove(s, &s->cpus[f->listed].lists[f->type], (uint32_t)e->pfn);
+        list_remove(s, &shadow_of(s, f->listed, e->pfn)->lists[f->type], (uint32_t)e->pfn);
     } else if (e->kind == FPR_TRACE_ALLOC && f->listed != NO_LIST) {
-        struct fpr_list *list = &s->cpus[f->listed].lists[f->type];
+        struct fpr_list *list = &shadow_of(s, f->listed, e->pfn)->lists[f->type];
 
         pop_front(s, list, (uint32_t)e->pfn, f->listed, i);
         list_remove(s, list, (uint32_t)e->pfn);
@@ -242,15 +265,20 @@ static void expect(const struct search *s, const struct fpr_trace_event *e, uint
 }
 
 int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actions, uint64_t n,
-                      uint64_t frames, uint32_t cpus, uint32_t pageblock_order,
+                      const struct fpr_allocator_config *config,
+                      const struct fpr_zone_config *zones, uint32_t zone_count,
                       const struct fpr_replay_phase *phases, uint32_t phase_count,
                       struct fpr_replay_unseen *out, uint64_t capacity, uint64_t *found)
 {
+    const uint64_t frames = config->frames;
+    const uint32_t cpus = config->cpus, pageblock_order = config->pageblock_order;
     struct search s = {.events = events,
                        .n = n,
                        .frames = frames,
                        .actions = actions,
                        .cpu_count = cpus,
+                       .zones = zones,
+                       .zone_count = zone_count,
                        .pageblock_order = pageblock_order,
                        .out = out,
                        .capacity = capacity};
@@ -258,7 +286,7 @@ int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actio
     uint8_t *after = calloc(n + 1, 1);
 
     s.map = calloc(frames, sizeof *s.map);
-    s.cpus = calloc(cpus, sizeof *s.cpus);
+    s.cpus = calloc((size_t)cpus * zone_count, sizeof *s.cpus);
     s.types = malloc((frames >> pageblock_order) + 1);
     if (!after || !s.map || !s.cpus || !s.types || cpus >= NO_LIST) {
         free(after);
@@ -271,7 +299,7 @@ int fpr_replay_unseen(const struct fpr_trace_event *events, const uint8_t *actio
         s.map[pfn].listed = NO_LIST;
         s.map[pfn].type = UNKNOWN;
     }
-    for (uint32_t cpu = 0; cpu < cpus; cpu++) {
+    for (uint32_t cpu = 0; cpu < cpus * zone_count; cpu++) {
         s.cpus[cpu].last_refill = UINT64_MAX - 1;
         for (uint32_t type = 0; type < TYPES; type++)
             fpr_list_init(&s.cpus[cpu].lists[type]);

@@ -1,8 +1,7 @@
 /* What a reporting policy may do to the free lists: walk and isolate, put back, read. */
 #include "guest_model/native/page.h"
 
-/* Take a free block out of every list for the device. The minimum watermark is the floor. */
-static bool isolate(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn)
+bool fpr_isolate(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn)
 {
     struct fpr_page *page = fpr_page(a, pfn);
     uint64_t count = (uint64_t)1 << page->order;
@@ -17,9 +16,14 @@ static bool isolate(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn
     fpr_area_delete(a, zone, page);
     page->state = FPR_PAGE_ISOLATED;
     if (page->order + 1u >= a->config.pageblock_order)
-        for (uint64_t at = pfn; at < pfn + count; at += pageblock)
-            if (fpr_mergeable(fpr_label(a, at)))
-                a->labels[at >> a->config.pageblock_order] = FPR_MOVABLE;
+        for (uint64_t at = pfn; at < pfn + count; at += pageblock) {
+            if (!fpr_mergeable(fpr_label(a, at)))
+                continue;
+            /* where lists and labels agree, the rest of the page block comes along or none of it */
+            if (a->config.rules.relabel && !fpr_move_pageblock(a, zone, at, FPR_MOVABLE))
+                continue;
+            a->labels[at >> a->config.pageblock_order] = FPR_MOVABLE;
+        }
     return true;
 }
 
@@ -43,7 +47,7 @@ int fpr_list_take(struct fpr_allocator *a, uint32_t zone_index, uint32_t order, 
             *stop = FPR_TAKE_CANDIDATE;
             break;
         }
-        if (!isolate(a, zone, pfn)) {
+        if (!fpr_isolate(a, zone, pfn)) {
             *stop = FPR_TAKE_REFUSED;
             break;
         }
@@ -71,7 +75,7 @@ int fpr_list_put_back(struct fpr_allocator *a, const struct fpr_block *blocks, u
         fpr_free_one(a, zone, pfn, blocks[i].order, fpr_label(a, pfn),
                      FPR_FREE_TO_TAIL | FPR_FREE_SKIP_NOTIFY);
         if (reported && page->state == FPR_PAGE_FREE && page->order == blocks[i].order)
-            page->reported = 1;
+            fpr_mark_reported(a, zone, pfn, page);
     }
     return FPR_OK;
 }

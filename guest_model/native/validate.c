@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #include "guest_model/native/page.h"
 
@@ -22,10 +23,34 @@ __attribute__((format(printf, 2, 3))) static int broken(const struct report *rep
     return FPR_INVALID;
 }
 
+#define HOST_PAGE ((uintptr_t)4096)
+#define TOUCHED_MAX                                                                                \
+    64 /* host pages of metadata behind a block of the top order; 13 where it is 12 */
+
+/* Nothing was ever written inside this block of the top order, so all of it is FPR_PAGE_NONE. The
+ * host's kernel is asked, since a look would map 12 KiB for each idle block: it would take longer
+ * than the whole run of a large guest. What it swapped out counts as untouched, and is not seen. */
+static bool untouched(const struct fpr_allocator *a, uint64_t pfn)
+{
+    uintptr_t start = (uintptr_t)&a->pages[pfn + 1] & ~(HOST_PAGE - 1);
+    uintptr_t end = (uintptr_t)&a->pages[pfn + a->top_mask + 1];
+    unsigned char in_core[TOUCHED_MAX];
+    uintptr_t count = (end - start + HOST_PAGE - 1) / HOST_PAGE;
+
+    if (count > TOUCHED_MAX || mincore((void *)start, end - start, in_core))
+        return false;
+    for (uintptr_t i = 0; i < count; i++)
+        if (in_core[i] & 1)
+            return false;
+    return true;
+}
+
 /* No frame of the block but its head carries a state: blocks do not overlap. */
 static int check_inside(const struct fpr_allocator *a, const struct report *report, uint64_t pfn,
                         uint32_t order)
 {
+    if (order == a->config.top_order && untouched(a, pfn))
+        return FPR_OK;
     for (uint64_t at = pfn + 1; at < pfn + ((uint64_t)1 << order); at++)
         if (fpr_page(a, at)->state != FPR_PAGE_NONE)
             return broken(report, "block 0x%" PRIx64 " order %u overlaps the one at 0x%" PRIx64,
@@ -116,10 +141,10 @@ static int check_boundary(const struct fpr_allocator *a, const struct fpr_zone *
                           uint32_t index, const struct report *report)
 {
     for (uint32_t order = 0; zone->boundary.counting && order <= a->config.top_order; order++) {
-        uint64_t reported = 0;
+        uint64_t all = 0;
 
         for (uint32_t type = 0; type < FPR_MIGRATETYPES; type++) {
-            uint32_t at = zone->boundary.at[order][type];
+            uint32_t at = zone->boundary.at[order][type], reported = 0;
 
             for (uint32_t pfn = zone->areas[order].lists[type].head; pfn != FPR_NIL;
                  pfn = fpr_page(a, pfn)->next)
@@ -129,11 +154,40 @@ static int check_boundary(const struct fpr_allocator *a, const struct fpr_zone *
                  fpr_page(a, at)->type != type))
                 return broken(report, "zone %u: boundary 0x%x is not on list [%u][%u]", index, at,
                               order, type);
+            if (reported != zone->boundary.listed[order][type])
+                return broken(report, "zone %u list [%u][%u]: %u reported counted, %u are", index,
+                              order, type, zone->boundary.listed[order][type], reported);
+            all += reported;
         }
-        if (reported != zone->boundary.reported_blocks[order])
+        if (all != zone->boundary.reported_blocks[order])
             return broken(report, "zone %u order %u: %" PRIu64 " reported counted, %" PRIu64 " are",
-                          index, order, zone->boundary.reported_blocks[order], reported);
+                          index, order, zone->boundary.reported_blocks[order], all);
     }
+    return FPR_OK;
+}
+
+/* Where reported blocks are kept in a run, it is the tail of its list, from the run's first on. */
+static int check_runs(const struct fpr_allocator *a, const struct fpr_zone *zone, uint32_t index,
+                      const struct report *report)
+{
+    for (uint32_t order = 0; order <= a->config.top_order; order++)
+        for (uint32_t type = 0; type < FPR_MIGRATETYPES; type++) {
+            uint32_t pfn = zone->areas[order].lists[type].head;
+            uint32_t run = zone->reported_run[order][type];
+
+            if (a->config.placement == FPR_PLACE_REPORTED_LAST)
+                while (pfn != FPR_NIL && !fpr_page(a, pfn)->reported)
+                    pfn = fpr_page(a, pfn)->next;
+            else
+                pfn = FPR_NIL;
+            if (pfn != run)
+                return broken(report, "zone %u list [%u][%u]: first reported 0x%x, run at 0x%x",
+                              index, order, type, pfn, run);
+            for (; pfn != FPR_NIL; pfn = fpr_page(a, pfn)->next)
+                if (!fpr_page(a, pfn)->reported)
+                    return broken(report, "zone %u list [%u][%u]: 0x%x is behind reported ones",
+                                  index, order, type, pfn);
+        }
     return FPR_OK;
 }
 
@@ -208,6 +262,8 @@ int fpr_allocator_validate(const struct fpr_allocator *a, char *why, size_t size
             status = check_map(a, zone, z, &report);
         if (!status)
             status = check_boundary(a, zone, z, &report);
+        if (!status)
+            status = check_runs(a, zone, z, &report);
     }
     return status;
 }

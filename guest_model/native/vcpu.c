@@ -247,6 +247,23 @@ int fpr_vcpus_interrupt(struct fpr_vcpus *v, uint32_t index, uint64_t now_ns,
     return FPR_OK;
 }
 
+int fpr_vcpus_retry(struct fpr_vcpus *v, uint32_t index)
+{
+    struct fpr_task *task;
+
+    if (index >= v->config.tasks || v->tasks[index].view.state != FPR_TASK_LIVE)
+        return FPR_BAD_ARGUMENT;
+    task = &v->tasks[index];
+    if (!task->position || task->done || !task->view.failures)
+        return FPR_BAD_ARGUMENT;
+    task->position--;
+    task->done = task->failed_done;
+    task->pieces = task->failed_pieces;
+    task->failed = false;
+    task->view.failures--;
+    return FPR_OK;
+}
+
 /* Run one vCPU until its key reaches `limit`, its task changes, or Python is needed. */
 static int run_cpu(struct fpr_vcpus *v, uint32_t index, uint64_t limit, struct fpr_vcpu_stop *stop)
 {

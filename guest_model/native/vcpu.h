@@ -38,20 +38,22 @@ enum fpr_op_kind {
 #define FPR_OP_COUNTED 32u   /* every page of it is a unit of the task's work */
 #define FPR_OP_PART 64u      /* part of what began before: left out where that got no memory */
 #define FPR_OP_OPTIONAL 128u /* done without where no memory is free: that is no failure */
+#define FPR_OP_COLD 256u     /* of FPR_OP_FREE as well: the contents are in no CPU's cache */
+#define FPR_OP_FLAGS 512u    /* all are below */
 
 /* Flags of FPR_OP_FREE: who frees; a kernel frees what it has gathered from the last one on
  * (linux v6.1, mm/swap.c, release_pages). */
 #define FPR_OP_UNMAPPED 1u  /* an unmapping: 8 blocks, then 510 at a time; anew every 9698 */
 #define FPR_OP_TRUNCATED 2u /* the truncation of a file: 15 blocks at a time */
 
-/* One operation; 16 bytes, laid out as guest_model/workload/op.py has it. */
+/* One operation; 24 bytes, laid out as guest_model/workload/op.py has it. */
 struct fpr_op {
     uint64_t count;
     uint32_t owner;
     uint8_t kind;
     uint8_t order;
     uint8_t type;
-    uint8_t flags;
+    uint32_t flags;
 };
 
 struct fpr_vcpus_config {
@@ -70,6 +72,7 @@ enum fpr_stop_reason {
 
 struct fpr_vcpu_stop {
     uint32_t reason, cpu, task;
+    uint32_t order; /* of the block that could not be had, with FPR_STOP_FAILED */
     uint64_t now_ns;
 };
 
@@ -108,6 +111,9 @@ int fpr_vcpus_refill(struct fpr_vcpus *vcpus, uint32_t task, const struct fpr_op
 /* The same for a task in the middle of its chunk, which wakes it if it sleeps. */
 int fpr_vcpus_interrupt(struct fpr_vcpus *vcpus, uint32_t task, uint64_t now_ns,
                         const struct fpr_op *ops, uint64_t length);
+/* After FPR_STOP_FAILED, before anything else is done with the task: go on with the operation that
+ * failed as if it had not. FPR_BAD_ARGUMENT: it has not. */
+int fpr_vcpus_retry(struct fpr_vcpus *vcpus, uint32_t task);
 /* Run until an operation would start at `horizon_ns` or later, or until Python is needed. */
 int fpr_vcpus_run(struct fpr_vcpus *vcpus, uint64_t horizon_ns, struct fpr_vcpu_stop *stop);
 /* Something that is no task, such as the reporting worker, takes a vCPU for a while. */

@@ -11,7 +11,7 @@
 #define FPR_IDLE_KEY UINT64_MAX
 
 _Static_assert(FPR_MAX_CPUS == 1 << FPR_CPU_BITS, "a key holds the number of a vCPU");
-_Static_assert(sizeof(struct fpr_op) == 16, "guest_model/workload/op.py states this layout");
+_Static_assert(sizeof(struct fpr_op) == 24, "guest_model/workload/op.py states this layout");
 
 struct fpr_owner {
     uint32_t head, tail;
@@ -22,14 +22,16 @@ struct fpr_owner {
 struct fpr_task {
     const struct fpr_op *ops;
     uint64_t length, position;
-    uint64_t done;     /* of the current operation's count */
-    uint64_t gathered; /* blocks that an operation that frees has still to free in this turn */
-    bool failed;       /* the last allocation that was no part of another, or a part of it */
-    uint32_t pieces;   /* single pages still to come in place of a huge block */
-    uint32_t cursor;   /* next block of an FPR_OP_TOUCH under way */
-    uint64_t freed;    /* of its owner when that began: another task may free blocks meanwhile */
-    uint32_t next;     /* task after this one on its vCPU, circular */
-    uint64_t wake_ns;  /* not runnable before */
+    uint64_t done;        /* of the current operation's count */
+    uint64_t gathered;    /* blocks that an operation that frees has still to free in this turn */
+    uint32_t pieces;      /* single pages still to come in place of a huge block */
+    uint32_t cursor;      /* next block of an FPR_OP_TOUCH under way */
+    uint64_t freed;       /* of its owner when that began: another task may free blocks meanwhile */
+    uint32_t next;        /* task after this one on its vCPU, circular */
+    uint64_t wake_ns;     /* not runnable before */
+    uint64_t failed_done; /* `done` and `pieces` of the operation that failed last */
+    uint32_t failed_pieces;
+    bool failed; /* the last allocation that was no part of another, or a part of it */
     struct fpr_task_view view;
 };
 

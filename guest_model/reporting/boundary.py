@@ -7,34 +7,40 @@ allocations prefer blocks that will not fault.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from typing import ClassVar
 
 import numpy as np
 
+from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.boundary import BoundaryLists
 from guest_model.allocator.config import NEVER, MigrateType
-from guest_model.reporting.mainline import Batch, State
+from guest_model.reporting.policy import Batch, PolicySettings, ReportingPolicy, State
 
-CAPACITY = 16
-"""v9 takes the size of the reporting ring, but no more than this."""
 HIGH_WATER = 32
 """Unreported blocks of an order in a zone that are worth a pass."""
 
 
-class BoundaryPolicy:
+class BoundaryPolicy(ReportingPolicy):
     """Report a zone to the end once `HIGH_WATER` of its blocks of one order are unreported.
 
     No budget and no watermark: the worker goes on until no zone is requested.
     """
 
-    def __init__(
-        self, lists: BoundaryLists, *, order: int, top_order: int = 10, capacity: int = CAPACITY
-    ) -> None:
-        self.lists = lists
-        self.order = order
-        self.top_order = top_order
-        self.capacity = capacity
+    description: ClassVar[str] = (
+        "Design of September 2019: reported blocks at the tails of their lists, behind a boundary."
+    )
+    default_delay_ns: ClassVar[int] = 100_000_000
+    default_capacity: ClassVar[int] = 16
+    """v9 takes the size of the reporting ring, but no more than this."""
+
+    def __init__(self, allocator: Allocator, settings: PolicySettings) -> None:
+        self.allocator = allocator
+        self.lists = BoundaryLists(allocator)
+        self.order = settings.order
+        self.top_order = settings.top_order
+        self.capacity = settings.capacity
         self.state = State.IDLE
-        lists.notify.order = min(order, NEVER)
+        self.lists.notify.order = min(self.order, NEVER)
 
     def register(self) -> None:
         """Begin: every zone is requested. The caller starts the timer."""
@@ -46,7 +52,8 @@ class BoundaryPolicy:
 
     def unregister(self) -> None:
         """End: nothing is noticed any more. Marks and counts stay."""
-        self.lists.notify.armed = self.lists.notify.raised = 0
+        notify = self.lists.notify
+        notify.armed = notify.raised = notify.high_water = notify.zones = 0
         self.state = State.IDLE
 
     def take_notice(self) -> bool:
@@ -84,9 +91,20 @@ class BoundaryPolicy:
             if len(batch) < self.capacity:
                 notify.zones &= ~(1 << zone)
             if len(batch):
-                yield batch
-                self.lists.put_back(batch)
+                yield from self._report(batch)
         self.lists.end(zone)
+
+    def _report(self, batch: Batch) -> Generator[Batch, bool, None]:
+        """v9 asks nobody whether the device took a batch. One that was cut off is not reported:
+        it goes in front of the boundary, as every free to a tail does during a pass."""
+        try:
+            yield batch
+        except GeneratorExit:
+            self.allocator.list_put_back(batch, False)
+            for zone in range(self.lists.zones):
+                self.lists.end(zone)
+            raise
+        self.lists.put_back(batch)
 
     def _fill(self, zone: int) -> Batch:
         """Up to a batch of blocks, from the largest order and the last type on."""

@@ -2,73 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from enum import IntEnum
-from typing import Protocol
+from collections.abc import Generator, Mapping
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from guest_model.allocator.config import MigrateType, TakeStop, ZoneState
-
-Batch = NDArray[np.void]
-"""Blocks in ring order, BLOCK_DTYPE."""
-
-CAPACITY = 32
-BUDGET_DIVISOR = 16
-
-
-class State(IntEnum):
-    """Whether a pass is wanted, and whether one runs."""
-
-    IDLE = 0
-    REQUESTED = 1
-    ACTIVE = 2
+from guest_model.allocator.config import MigrateType, TakeStop
+from guest_model.reporting.policy import (
+    Batch,
+    FreeLists,
+    Option,
+    PolicySettings,
+    Refusal,
+    ReportingPolicy,
+    State,
+    hand_over,
+)
+from guest_model.reporting.versions import OPTIONS, order_of, refusal
 
 
-class Notify(Protocol):
-    """The allocator's hook; see struct fpr_notify."""
-
-    order: int
-    armed: int
-    raised: int
-
-
-class FreeLists(Protocol):
-    """What a reporting policy sees of an allocator."""
-
-    zones: int
-    notify: Notify
-
-    def zone(self, index: int, /) -> ZoneState: ...
-    def list_take(self, zone: int, order: int, type: int, max: int, /) -> tuple[Batch, int]: ...
-    def list_put_back(self, blocks: Batch, reported: bool, /) -> None: ...
-
-
-class MainlinePolicy:
+class MainlinePolicy(ReportingPolicy):
     """Report at most a sixteenth of each list a pass, a fixed delay after a large block was freed.
 
     `order` is the smallest block reported and `capacity` the entries of a batch; a list's budget in
     a pass is ceil(free blocks / (capacity * budget_divisor)) batches and one more.
     """
 
-    def __init__(
-        self,
-        lists: FreeLists,
-        *,
-        order: int,
-        top_order: int = 10,
-        capacity: int = CAPACITY,
-        budget_divisor: int = BUDGET_DIVISOR,
-    ) -> None:
+    description: ClassVar[str] = (
+        "Linux since 5.7: two seconds after a large block was freed, a sixteenth of each list."
+    )
+
+    options: ClassVar[Mapping[str, Option]] = OPTIONS
+
+    @classmethod
+    def refuse(cls, settings: PolicySettings) -> Refusal | None:
+        """What the release cannot have."""
+        return refusal(settings)
+
+    def __init__(self, lists: FreeLists, settings: PolicySettings) -> None:
         self.lists = lists
-        self.top_order = top_order
-        self.capacity = capacity
-        self.budget_divisor = budget_divisor
+        self.top_order = settings.top_order
+        self.capacity = settings.capacity
+        self.budget_divisor = settings.budget_divisor
         self.state = State.IDLE
         self._entries: list[Batch] = []
-        self._free_entries = capacity
-        self.order = order
+        self._free_entries = self.capacity
+        self.order = order_of(settings)
 
     @property
     def order(self) -> int:
@@ -158,6 +137,4 @@ class MainlinePolicy:
         batch = (taken[0] if len(taken) == 1 else np.concatenate(taken))[::-1]
         self._entries = []
         self._free_entries = self.capacity
-        success = yield batch
-        self.lists.list_put_back(batch, success)
-        return success
+        return (yield from hand_over(self.lists, batch))

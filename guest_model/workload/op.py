@@ -16,10 +16,11 @@ OP_DTYPE = np.dtype(
         ("kind", np.uint8),
         ("order", np.uint8),
         ("type", np.uint8),
-        ("flags", np.uint8),
-    ]
+        ("flags", np.uint32),
+    ],
+    align=True,
 )
-assert OP_DTYPE.itemsize == 16
+assert OP_DTYPE.itemsize == 24
 
 Ops = NDArray[np.void]
 """A chunk of a stream: OP_DTYPE, contiguous."""
@@ -45,7 +46,7 @@ class OpKind(IntEnum):
 
 
 class OpFlags(IntFlag):
-    """How memory is allocated and filled."""
+    """How memory is allocated and filled; COLD: how it is freed, too."""
 
     FAULTED = 1
     ZEROED = 2
@@ -55,6 +56,7 @@ class OpFlags(IntFlag):
     COUNTED = 32
     PART = 64
     OPTIONAL = 128
+    COLD = 256
 
 
 class FreeFlags(IntFlag):
@@ -90,9 +92,9 @@ def touch(owner: int, count: int = 0) -> Op:
     return (count, owner, OpKind.TOUCH, 0, 0, 0)
 
 
-def free(owner: int, count: int = 0) -> Op:
+def free(owner: int, count: int = 0, *, flags: int = OpFlags(0)) -> Op:
     """Free `count` blocks of `owner` from its head on; 0: all."""
-    return (count, owner, OpKind.FREE, 0, 0, 0)
+    return (count, owner, OpKind.FREE, 0, 0, flags)
 
 
 def wait(duration_ns: int) -> Op:

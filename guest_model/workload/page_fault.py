@@ -23,6 +23,7 @@ class PageFault(Task):
     """One process of the benchmark; `iterations` counts rounds of the loop, None: for ever."""
 
     owners = 2  # the mapping, the file's page cache
+    file_owners = (1,)
     repeats = True
 
     def __init__(
@@ -40,7 +41,7 @@ class PageFault(Task):
         if self.variant == 1:
             rows = anonymous(mapping, self.pages, huge=self.huge)
         else:
-            yield chunk([alloc(cache, self.pages, flags=OpFlags.ZEROED)])
+            yield chunk([alloc(cache, self.pages, flags=OpFlags.ZEROED | OpFlags.COLD)])
             flags = OpFlags.FAULTED | OpFlags.COPIED | OpFlags.COUNTED
             rows = [alloc(mapping, self.pages, flags=flags)]
         rows.append(free(mapping))

@@ -199,7 +199,7 @@ def _kernel_row(owner: int, count: int, order: int = 0) -> Op:
 
 
 def _flagged(op: Op, flags: FreeFlags) -> Op:
-    return (*op[:5], flags)
+    return (*op[:5], op[5] | flags)
 
 
 def _nodes(pages: int) -> int:

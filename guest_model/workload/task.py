@@ -31,6 +31,8 @@ class Task(ABC):
     """Where it runs; None: tasks are spread over the vCPUs in turn."""
     shares_owners: bool = False
     """Whether its owners are those of the task before it."""
+    file_owners: tuple[int, ...] = ()
+    """Owners of the contents of files, which are freed cold: see `release`."""
 
     @abstractmethod
     def chunks(self, first_owner: int, start_ns: int) -> Iterator[Ops]:
@@ -45,7 +47,16 @@ class Task(ABC):
 
     def exit(self, first_owner: int) -> Ops:
         """Free all that it may hold: what the kernel does for it when it is stopped."""
-        return chunk([free(first_owner + owner) for owner in range(self.owners)])
+        return chunk([self.release(first_owner, owner) for owner in range(self.owners)])
+
+    def release(self, first_owner: int, owner: int = 0) -> Op:
+        """Free all of one of its owners.
+
+        Whoever deletes a file does not look at it: its pages are cold. A process has used what it
+        unmaps: those are hot.
+        """
+        flags = OpFlags.COLD if owner in self.file_owners else OpFlags(0)
+        return free(first_owner + owner, flags=flags)
 
 
 def pages_of(size_bytes: int) -> int:

@@ -88,7 +88,7 @@ class Timeline(Task):
         marks.append(max(1, pages))
         begun = 0
         for row in self._process.rows([op]):
-            at_end = row[2] == OpKind.FREE and row[5] == FreeFlags.UNMAPPED
+            at_end = row[2] == OpKind.FREE and bool(row[5] & FreeFlags.UNMAPPED)
             for share in _cut(row, pages) if row[1] == owner else (row,):
                 own = min(share[0] or pages, pages) << share[3] if share[1] == owner else 0
                 part = min(pages, begun + own if at_end else begun)
@@ -104,7 +104,7 @@ def _cut(row: Op, pages: int) -> list[Op]:
     """
     count, owner, kind, order, type, flags = row
     if kind == OpKind.FREE:
-        most = GATHERED_PAGES if flags == FreeFlags.UNMAPPED else PIECE_PAGES
+        most = GATHERED_PAGES if flags & FreeFlags.UNMAPPED else PIECE_PAGES
         step = most * max(1, -(-pages // (most * MAX_PIECES)))
         several = [(step, owner, kind, order, type, flags)] * ((pages - 1) // step)
         return [*several, row]

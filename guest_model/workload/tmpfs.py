@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from guest_model.workload.op import Op, OpFlags, Ops, alloc, chunk, free, wait
+from guest_model.workload.op import Op, OpFlags, Ops, alloc, chunk, wait
 from guest_model.workload.task import Task, pages_of
 
 
@@ -12,6 +12,7 @@ class Tmpfs(Task):
     """One file at a time, `repeat` times. Where memory ends, the file is as long as it got."""
 
     killed_by_failure = False
+    file_owners = (0,)
 
     def __init__(
         self, size_bytes: int, *, keep_ns: int = 0, repeat: int = 1, pause_ns: int = 0
@@ -29,7 +30,7 @@ class Tmpfs(Task):
             rows: list[Op] = [alloc(first_owner, self.pages, flags=flags)]
             if self.keep_ns:
                 rows.append(wait(self.keep_ns))
-            rows.append(free(first_owner))
+            rows.append(self.release(first_owner))
             if left and self.pause_ns:
                 rows.append(wait(self.pause_ns))
             yield chunk(rows)

@@ -286,15 +286,32 @@ void fpr_map_counters(const struct fpr_map *map, uint64_t now_ns, struct fpr_hos
         (uint64_t)((unsigned __int128)page_ns * FPR_PAGE_BYTES / NS_PER_SECOND);
 }
 
+static void read_chunk(const struct fpr_map *map, struct fpr_chunk_range range, uint8_t *out)
+{
+    uint64_t words[FPR_PAGE_WORDS];
+    struct fpr_chunk_mapped found = fpr_map_look(map, range, words);
+    uint8_t there = found.huge ? 2 : 1;
+
+    if (found.pages == 0 || found.pages == range.count) {
+        memset(out, found.pages ? there : 0, range.count);
+        return;
+    }
+    for (uint32_t i = 0; i < range.count; i++)
+        out[i] = words[(range.first + i) / 64] >> (range.first + i) % 64 & 1 ? there : 0;
+}
+
 int fpr_map_read(const struct fpr_map *map, uint64_t pfn, uint64_t count, uint8_t *out)
 {
     if (pfn > FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT || count > FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT ||
         fpr_map_region(map, pfn << FPR_PAGE_SHIFT, count << FPR_PAGE_SHIFT) == NULL)
         return FPR_OUTSIDE;
-    for (uint64_t i = 0; i < count; i++) {
-        struct fpr_chunk_mapped found = fpr_map_look(map, fpr_map_cut(pfn + i, 1), NULL);
+    while (count) {
+        struct fpr_chunk_range range = fpr_map_cut(pfn, count);
 
-        out[i] = (uint8_t)(found.pages == 0 ? 0 : found.huge ? 2 : 1);
+        read_chunk(map, range, out);
+        pfn += range.count;
+        count -= range.count;
+        out += range.count;
     }
     return FPR_OK;
 }

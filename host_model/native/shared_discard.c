@@ -33,6 +33,12 @@ static struct fpr_shared_region *find(struct fpr_shared_region *regions, uint32_
     return &regions[low - 1];
 }
 
+/* What a file held when it was looked at last: after one piece is before the next one. */
+struct seen {
+    int fd;
+    int64_t bytes;
+};
+
 static int64_t allocated_bytes(int fd)
 {
     struct stat status;
@@ -71,7 +77,8 @@ static int timed_punch(struct fpr_shared_region *region, uint64_t from, uint64_t
     return error;
 }
 
-static void discard_piece(const struct piece *piece, struct fpr_discard_outcome *out)
+static void discard_piece(const struct piece *piece, struct seen *seen,
+                          struct fpr_discard_outcome *out)
 {
     struct fpr_shared_region *region = piece->region;
     uint64_t from, freed = 0, rest;
@@ -85,9 +92,10 @@ static void discard_piece(const struct piece *piece, struct fpr_discard_outcome 
         return;
     }
     from = region->offset + (piece->gpa - region->gpa);
-    before = allocated_bytes(region->fd);
+    before = seen->fd == region->fd ? seen->bytes : allocated_bytes(region->fd);
     error = timed_punch(region, from, piece->bytes, out);
     after = allocated_bytes(region->fd);
+    *seen = (struct seen){region->fd, after};
     /* The guest runs on: what it touches elsewhere meanwhile makes this too small, never too big
      * by more than another thread of the front-end punches. */
     if (before > after && after >= 0)
@@ -117,6 +125,7 @@ void fpr_shared_discard(struct fpr_shared_region *regions, uint32_t region_count
                         const uint64_t *ranges, uint32_t count, struct fpr_discard_outcome *out)
 {
     struct piece piece = {NULL, 0, 0};
+    struct seen seen = {-1, 0};
 
     memset(out, 0, sizeof *out);
     for (uint32_t i = 0; i < count; i++) {
@@ -132,8 +141,8 @@ void fpr_shared_discard(struct fpr_shared_region *regions, uint32_t region_count
             piece.bytes += bytes;
             continue;
         }
-        discard_piece(&piece, out);
+        discard_piece(&piece, &seen, out);
         piece = (struct piece){region, gpa, bytes};
     }
-    discard_piece(&piece, out);
+    discard_piece(&piece, &seen, out);
 }

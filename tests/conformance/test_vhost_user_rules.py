@@ -17,17 +17,13 @@ import pytest
 from emulator.vhost_user.server import Server
 from emulator.vhost_user.socket_file import SocketFile, SocketUnavailableError
 from tests.vhost_user_rig import (
-    CONFIG,
-    INFLIGHT,
     PAGE,
     PROTOCOL,
-    REPLY_ACK,
     REPORTING,
     FrontEnd,
     Served,
     open_descriptors,
-    region,
-    table,
+    place,
 )
 from tests.virtio_rig import FREE, HIGH, LOW, RawQueue
 
@@ -41,12 +37,6 @@ def served(tmp_path: Path) -> Iterator[Served]:
     server = Served(tmp_path / "socket")
     yield server
     server.close()
-
-
-def place(queue: RawQueue, *blocks: tuple[int, int], head: int = 0) -> None:
-    """A batch on the ring, without a kick."""
-    queue.chain([(gpa, size, 2) for gpa, size in blocks], first=head)
-    queue.offer(head)
 
 
 def prepared(front_end: FrontEnd, features: int = REPORTING | PROTOCOL) -> RawQueue:
@@ -300,50 +290,6 @@ def test_reset_owner_disables_and_forgets_nothing(served: Served) -> None:
         assert not front_end.called(2, QUIET_S)
         assert front_end.state(18, 2, 1)
         assert front_end.called(2)
-
-
-def test_the_successor_of_a_killed_back_end_goes_on_at_the_used_index(tmp_path: Path) -> None:
-    """Section 4.7: with inflight memory the base that the front-end remembers does not count."""
-    first = Served(tmp_path / "first")
-    second = Served(tmp_path / "second")
-    with first.connect() as before, second.connect() as after:
-        before.greet(REPLY_ACK | CONFIG | INFLIGHT)
-        _, _, payload, fds = ask_inflight(before)
-        before.set_features(REPORTING | PROTOCOL)
-        before.set_memory()
-        before.fill()
-        assert before.acknowledged(32, payload, fds)
-        queue = before.ring(2)
-        assert before.start(2)
-        assert before.state(18, 2, 1)
-        for turn in range(3):
-            assert before.report(queue, (FREE + turn * PAGE, PAGE))
-        # The second back-end gets the memory of the first one's guest, and an old base.
-        after.greet(REPLY_ACK | CONFIG | INFLIGHT)
-        after.set_features(REPORTING | PROTOCOL)
-        both = table(region(*LOW), region(*HIGH))
-        assert after.acknowledged(5, both, [before.file, before.file])
-        assert after.acknowledged(32, payload, fds)
-        place(queue, (FREE + 3 * PAGE, PAGE))
-        after.calls[2] = after.own(os.eventfd(0))
-        assert after.acknowledged(13, U64.pack(2), [after.calls[2]])
-        assert after.state(8, 2, 16)
-        assert after.state(10, 2, 0)
-        assert after.acknowledged(9, after.address(2, queue))
-        assert after.start(2)
-        assert after.state(18, 2, 1)
-        assert after.called(2)
-        assert queue.used_idx == 4
-        assert before.zero(FREE + 3 * PAGE, PAGE)
-        assert second.transport["rings_recovered"] == 1
-        os.close(fds[0])
-    first.close()
-    second.close()
-
-
-def ask_inflight(front_end: FrontEnd) -> tuple[int, int, bytes, list[int]]:
-    front_end.send(31, struct.pack("=QQHHI", 0, 0, 3, 16, 0))
-    return front_end.reply()
 
 
 def test_a_second_front_end_waits_for_its_turn(served: Served) -> None:

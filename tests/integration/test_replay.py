@@ -54,6 +54,16 @@ def test_from_boot_the_allocator_chooses_the_kernels_frames():
     assert all(each.equal for each in report.comparison.passes)
 
 
+def test_linux_6_12_from_boot_is_predicted_by_its_own_rules():
+    """Linux 6.12.107: every pass and every block that leaves the lists; most frames of its own."""
+    path = shared("data", "recordings", "boot612_tmpfs")
+    report = run(path, "recorded")
+    assert [each.equal and each.on_time for each in report.comparison.passes] == [True] * 8
+    assert report.result.stats["takes_predicted"] == report.result.stats["takes"]
+    own = run(path, "model").result.stats
+    assert own["allocs_equal"] >= 0.95 * own["allocs"]
+
+
 def test_the_first_other_frame_is_named_with_its_cause():
     """Where the start is not known, the first allocation that differs says where its frame was."""
     report = run(shared("data", "recordings", "tmpfs2g"), "model")

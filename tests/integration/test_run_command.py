@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from emulator.cli.main import Exit, run
+from emulator.scenario.metrics import METRICS, is_sparse
 
 SMALL = """
 name: small
@@ -33,7 +34,17 @@ guest: {memory: 512MiB, vcpus: 2}
 phases: [{run: [{kind: page_fault, thp: false, size: 64MiB}], duration: 1h}]
 """
 FIXED_KEYS = {
-    "reporting": {"passes", "batches", "blocks", "bytes"},
+    "reporting": {
+        "passes",
+        "batches",
+        "blocks",
+        "bytes",
+        "reallocated_blocks",
+        "reallocated_bytes",
+        "checked_lists",
+        "broken_lists",
+        "misplaced_blocks",
+    },
     "host": {
         "rss_bytes_end",
         "rss_bytes_peak",
@@ -97,6 +108,22 @@ def test_a_run_writes_its_folder_and_says_what_it_found(small: Path, tmp_path: P
         assert word in done.stdout
 
 
+def test_a_broken_promise_is_told(small: Path, tmp_path: Path) -> None:
+    """The boundary wants reported blocks at the tails, where a LIFO list puts none; text speaks of
+    it only then."""
+    told = {}
+    for placement in ("linux", "lifo"):
+        out = tmp_path / placement
+        sets = ("--set", "reporting.policy=boundary", "--set", f"guest.placement={placement}")
+        done = fpr("run", small, "-o", out, *sets)
+        assert done.returncode == Exit.OK, done.stderr
+        told[placement] = json.loads((out / "summary.json").read_text())["reporting"]
+        assert ("disorder" in done.stdout) == (placement == "lifo")
+    assert told["linux"]["checked_lists"] > 0
+    assert told["linux"]["broken_lists"] == told["linux"]["misplaced_blocks"] == 0
+    assert 0 < told["lifo"]["broken_lists"] <= told["lifo"]["checked_lists"]
+
+
 def test_the_same_scenario_and_seed_give_the_same_bytes(small: Path, tmp_path: Path) -> None:
     """In two processes, from two folders, with other hashes of strings; another seed differs."""
     texts = []
@@ -112,6 +139,22 @@ def test_the_same_scenario_and_seed_give_the_same_bytes(small: Path, tmp_path: P
         texts.append((tmp_path / name / "out" / "summary.json").read_bytes())
     assert texts[0] == texts[1]
     assert texts[0].replace(b'"seed": 5', b'"seed": 6') != texts[2]
+
+
+def test_the_folder_of_the_user_is_no_place_for_modules(small: Path, tmp_path: Path) -> None:
+    """Neither the run nor its control, a process of its own, imports what lies about there."""
+    for name in ("pickle", "numpy", "yaml", "emulator"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')\n")
+    command = [sys.executable, "-P", "-c", "from emulator.cli.main import main; main()"]
+    done = subprocess.run(
+        [*command, "run", small, "-o", tmp_path / "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == Exit.OK, done.stderr
 
 
 def test_the_summary_knows_nothing_of_the_machine(small: Path, tmp_path: Path) -> None:
@@ -168,14 +211,35 @@ def test_an_expectation_that_fails_gives_exit_1(
     """The results are written all the same, and say which one."""
     small.write_text(
         SMALL + "expect: [{metric: reporting.bytes, max: 1}, {metric: host.rss_bytes_end, min: 1},"
-        " {metric: host.no_such_number, min: 0}]\n"
+        " {metric: cost.alloc_latency_ns.count, max: 0}]\n"
     )
     result = in_process("run", small, "--no-control", "-o", tmp_path / "out")
     assert result.exit_code == Exit.FAILED
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [each["ok"] for each in summary["expect"]] == [False, True, False]
     assert "FAILED      reporting.bytes is" in result.stdout
-    assert "host.no_such_number is no such number" in result.stdout
+    assert "FAILED      cost.alloc_latency_ns.count is" in result.stdout
+
+
+def numbers_of(value: Any, path: str = "") -> Iterator[str]:
+    """Paths of all numbers in a document, `N` for what is a number in them."""
+    entries: Any = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, entry in entries:
+        step = "N" if str(key).isdecimal() else key
+        if isinstance(entry, dict | list):
+            yield from numbers_of(entry, f"{path}{step}.")
+        elif isinstance(entry, int | float) and not isinstance(entry, bool):
+            yield f"{path}{step}"
+
+
+def test_expectations_know_the_numbers_of_a_summary(small: Path, tmp_path: Path) -> None:
+    """No more and no fewer; what is there only if it was counted may be missing here."""
+    done = fpr("run", small, "--json", "-o", tmp_path / "out")
+    summary = json.loads(done.stdout)
+    del summary["seed"], summary["expect"]
+    found = set(numbers_of(summary))
+    assert found <= METRICS
+    assert {each for each in METRICS - found if not is_sparse(each)} == set()
 
 
 def test_what_needs_the_control_cannot_be_expected_without_it(
@@ -229,18 +293,20 @@ def test_ctrl_c_keeps_partial_results(tmp_path: Path, options: tuple[str, ...]) 
     """Both runs end early; the folder is written, `complete` is false, the exit code is 130."""
     path = tmp_path / "long.yaml"
     path.write_text(LONG)
-    command = [sys.executable, "-c", "from emulator.cli.main import main; main()", "run", path]
+    command = [sys.executable, "-c", "from emulator.cli.main import main; main()"]
     process = subprocess.Popen(
-        [*command, "-o", tmp_path / "out", *options],
+        [*command, "-v", "run", path, "-o", tmp_path / "out", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     with process:
         assert process.stderr is not None
-        assert "running" in process.stderr.readline()
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(5)
+        awaited = {"with reporting"} if options else {"with reporting", "without"}
+        while awaited:  # each run says how far it is
+            event = json.loads(process.stderr.readline())
+            if event["event"] == "progress" and event["reached_ns"] > 0:
+                awaited.discard(event["run"])
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == Exit.INTERRUPTED, err

@@ -73,6 +73,8 @@ def test_capabilities_are_json() -> None:
         (["--socket-path", "a", "--fd", "3"], "--socket-path"),
         (["--socket-path", "a", "--count", "2"], "--sockets DIR"),
         (["--socket-path", "a", "--target", "3 pages"], "--target"),
+        (["--socket-path", "a", "--target", "5KiB"], "multiple of 4KiB below 16TiB"),
+        (["--socket-path", "a", "--target", "16TiB"], "multiple of 4KiB below 16TiB"),
         (["--socket-path", "a", "--offer", "page_reporting,nonsense"], "version_1"),
         (["--socket-path", "a", "--offer", "in_order"], "need version_1"),
         (["--fd", "999"], "open UNIX socket"),
@@ -144,6 +146,25 @@ def test_many_devices_and_their_metrics(tmp_path: Path) -> None:
     assert 'fpr_connected{device="0"} 0.0' in text
     assert f'fpr_reporting_freed_bytes_total{{device="1"}} {4 * PAGE}' in text
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("host", ["", "a..b", "192.0.2.1"])
+def test_metrics_that_cannot_be_served_are_told(tmp_path: Path, host: str) -> None:
+    """A port in use, no name of a host, an address of another machine: exit 3, no socket left."""
+    pytest.importorskip("prometheus_client")
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        address = f"{host}:{used.getsockname()[1]}"
+        done = subprocess.run(
+            [*FPR, "--socket-path", str(tmp_path / "socket"), "--metrics", address],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+        )
+    assert done.returncode == 3
+    assert f"--metrics {address}: " in done.stderr
+    assert "write another one" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def scraped(port: int) -> str:

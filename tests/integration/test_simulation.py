@@ -6,17 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from emulator.scenario.load import load, parse
 from emulator.scenario.model import Scenario
+from emulator.scenario.units import HOUR
+from emulator.simulation import conductor
+from emulator.simulation.conductor import EndlessPhaseError
 from emulator.simulation.control import run_with_control
 from emulator.simulation.machine import GuestTooSmallError, Machine
 from emulator.simulation.simulate import Outcome, simulate
 from emulator.simulation.summary import overhead, summarize
-from tests.support import BOOT_TMPFS
+from host_model.costs import PROFILES
+from tests.support import BOOT_TMPFS, SCENARIOS
 
 MIB = 1 << 20
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PAGE_BYTES = 4096
 
 
 def scenario(text: str) -> Scenario:
@@ -298,7 +303,7 @@ phases:
     assert blocks[0] == blocks[1]
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_every_scenario_of_the_project_runs(path: Path) -> None:
     """Cut to three seconds of virtual time."""
     outcome = check(simulate(load(path, ["duration=3s"])))
@@ -311,6 +316,40 @@ def test_an_idle_guest_of_1_tib_takes_little() -> None:
     with Machine(scenario(text), tasks=1, owners=1) as machine:
         touched_gib = -(-machine.backing.resident_bytes() // 1024**3)
         assert machine.allocator.metadata_bytes < touched_gib * 4 * MIB + 8 * MIB
+
+
+def test_a_phase_that_cannot_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With costs of seconds a page, a file of 512 MiB would take days: a sentence, not a hang.
+
+    The limit is an hour here instead of a day, so that the test is quick.
+    """
+    monkeypatch.setattr(conductor, "MAX_DURATION_NS", HOUR)
+    document = yaml.safe_load((PROFILES / "default.yaml").read_text())
+    for name in ("fault_4k_ns", "fault_2m_ns"):
+        points = dict.fromkeys(("p50", "p90", "p99", "p99_9", "max"), 10_000_000_000)
+        document["host"][name] = points | {"source": "absurd"}
+    (tmp_path / "absurd.yaml").write_text(yaml.safe_dump(document))
+    text = (
+        "guest: {memory: 1GiB, thp: false}\nhost: {costs: PATH, backing: {kind: simulated, "
+        "thp: false}}\nsample_interval: 1h\nreporting: {policy: none}\n"
+        "phases: [{run: [{kind: tmpfs, size: 512MiB}]}]\n"
+    ).replace("PATH", str(tmp_path / "absurd.yaml"))
+    with pytest.raises(EndlessPhaseError, match=r"phase 1 has run for 1h .* absurd\.yaml"):
+        simulate(scenario(text))
+
+
+def test_a_large_guest_takes_what_it_touches() -> None:
+    """No more is in use after boot than in 64 GiB, and checking it all looks at no idle block."""
+    made = scenario("guest: {memory: 2TiB}\nphases: [{run: [{kind: idle}], duration: 1s}]\n")
+    assert made.guest.boot_used_bytes == 576 * MIB
+    with Machine(made, tasks=1, owners=1) as machine:
+        before = machine.allocator.metadata_bytes
+        machine.allocator.validate()
+        reserved_metadata = made.guest.reserved_bytes // PAGE_BYTES * 12  # in pieces; it is read
+        assert machine.allocator.metadata_bytes - before < reserved_metadata + 8 * MIB
+        assert before < 64 * MIB
 
 
 BALLOON = """

@@ -12,17 +12,33 @@ from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import Kernel, find_kernel
 from guest_model.linux.machine import SHARED_MEMORY
 
+OTHERS = "FPR_GUEST_KERNELS"
+"""In the environment: further kernels to test with, paths of linux.uml and colons between them."""
+DEFAULT = "default"
 
-@pytest.fixture(scope="session")
-def kernel() -> Kernel:
-    """A User-mode Linux kernel; what runs with it is built."""
+
+def _kernel(executable: Path | None = None) -> Kernel:
     if not os.access(SHARED_MEMORY, os.W_OK):
         pytest.skip(f"{SHARED_MEMORY} cannot be written to, and a guest's memory lies there")
     try:
         agent(), keeper()
-        return find_kernel()
+        return find_kernel(executable)
     except GuestUnavailableError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def kernel() -> Kernel:
+    """The User-mode Linux kernel that `fpr linux` takes; the agent is built beside it."""
+    return _kernel()
+
+
+@pytest.fixture(scope="session", params=[DEFAULT, *os.environ.get(OTHERS, "").split(":")])
+def each_kernel(request: pytest.FixtureRequest) -> Kernel:
+    """That kernel, and each one that the environment names."""
+    if not request.param:
+        pytest.skip(f"no further kernels: name them by {OTHERS}=PATH:PATH")
+    return _kernel(None if request.param == DEFAULT else Path(request.param))
 
 
 @pytest.fixture

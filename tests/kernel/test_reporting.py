@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,14 +41,25 @@ class Guest:
     """A guest on a socket, whose agent has said that the driver is loaded."""
 
     def __init__(
-        self, kernel: Kernel, folder: Path, socket: Path, tasks: list[Task], mebibytes: int = 512
+        self,
+        kernel: Kernel,
+        folder: Path,
+        socket: Path,
+        tasks: list[Task],
+        mebibytes: int = 512,
+        parameters: Sequence[str] = (),
     ) -> None:
         folder.mkdir(exist_ok=True)
         (folder / "root").mkdir()
         phases = [PlannedPhase([PlannedTask(task, 0)]) for task in tasks]
         build_root(folder / "root", kernel, Plan(phases, None))
         self.machine = UmlMachine(
-            kernel, folder, socket, memory_bytes=mebibytes * MIB, timeout_s=TIMEOUT_S
+            kernel,
+            folder,
+            socket,
+            memory_bytes=mebibytes * MIB,
+            timeout_s=TIMEOUT_S,
+            parameters=parameters,
         )
 
     def begin(self) -> None:
@@ -84,7 +95,7 @@ class Heard:
 
 
 @pytest.mark.parametrize("offered", [MINIMAL, SUPPORTED & ~Feature.RING_PACKED, SUPPORTED], ids=hex)
-def test_reported_memory_is_given_back(kernel: Kernel, folder: Path, offered: Feature) -> None:
+def test_reported_memory_is_given_back(each_kernel: Kernel, folder: Path, offered: Feature) -> None:
     """Batches of at most 32 blocks of 4 MiB, 2 s after the load; a deleted file's memory returns.
 
     Whatever is offered: one SET_FEATURES or two, 3 queues or 5, split rings or packed ones.
@@ -96,7 +107,7 @@ def test_reported_memory_is_given_back(kernel: Kernel, folder: Path, offered: Fe
             return server.call(server.endpoints[0].resident_bytes)
 
         tasks: list[Task] = [Idle(5 * S), Tmpfs(200 * MIB, keep_ns=S), Idle(30 * S)]
-        guest = Guest(kernel, folder, socket, tasks)
+        guest = Guest(each_kernel, folder, socket, tasks)
         with guest.machine as machine:
             guest.begin()
             loaded_ns = time.monotonic_ns()
@@ -121,7 +132,29 @@ def test_reported_memory_is_given_back(kernel: Kernel, folder: Path, offered: Fe
     assert not any(name.startswith("refused") for name in counters["transport"])
 
 
-def test_guests_killed_in_the_middle_of_a_batch(kernel: Kernel, folder: Path) -> None:
+def test_a_guest_that_clears_its_free_pages_reports_them(each_kernel: Kernel, folder: Path) -> None:
+    """With init_on_free=1 the driver takes PAGE_POISON with the pattern 0, as freed memory reads.
+
+    Clearing at boot has made all of the guest's memory resident: most of it is really freed.
+    """
+    heard, socket = Heard(), folder / "socket"
+    with Server(socket, observer=heard) as server:
+        guest = Guest(
+            each_kernel, folder, socket, [Idle(30 * S)], 256, parameters=["init_on_free=1"]
+        )
+        with guest.machine as machine:
+            guest.begin()
+            assert until(lambda: bool(heard.batches))
+            assert server.call(lambda: server.device.features) & Feature.PAGE_POISON
+            assert until(
+                lambda: sum(each.freed_bytes for each in heard.batches["socket"]) > 64 * MIB
+            )
+            reporting = server.counters()["socket"]["device"]["reporting"]
+            assert "poison" not in reporting["skipped_bytes"]
+            assert not machine.complaints
+
+
+def test_guests_killed_in_the_middle_of_a_batch(each_kernel: Kernel, folder: Path) -> None:
     """Ten times: killed after the discard, before the buffer is handed back; the next is served."""
     guests: list[Guest] = []
     killed: list[int] = []
@@ -135,7 +168,7 @@ def test_guests_killed_in_the_middle_of_a_batch(kernel: Kernel, folder: Path) ->
     with Server(socket, observer=kill) as server:
         descriptors: list[int] = []
         for number in range(11):
-            guest = Guest(kernel, folder / str(number), socket, [Idle(3 * S)], 256)
+            guest = Guest(each_kernel, folder / str(number), socket, [Idle(3 * S)], 256)
             guests.append(guest)
             with guest.machine:
                 guest.begin()
@@ -152,7 +185,7 @@ def test_guests_killed_in_the_middle_of_a_batch(kernel: Kernel, folder: Path) ->
     assert counters["device"]["reporting"]["batches"] > 10
 
 
-def test_sixteen_guests_survive_each_other(kernel: Kernel, folder: Path) -> None:
+def test_sixteen_guests_survive_each_other(each_kernel: Kernel, folder: Path) -> None:
     """One server, 16 devices: half of the guests are killed, and the others report on."""
     heard = Heard()
     sockets = [folder / f"device-{number}" for number in range(16)]
@@ -162,7 +195,7 @@ def test_sixteen_guests_survive_each_other(kernel: Kernel, folder: Path) -> None
             task for _ in range(8) for task in (Tmpfs(32 * MIB, keep_ns=S), Idle(3 * S))
         ]
         guests = [
-            Guest(kernel, folder / f"guest-{number}", socket, tasks, 256)
+            Guest(each_kernel, folder / f"guest-{number}", socket, tasks, 256)
             for number, socket in enumerate(sockets)
         ]
         for guest in guests:
@@ -182,11 +215,11 @@ def test_sixteen_guests_survive_each_other(kernel: Kernel, folder: Path) -> None
         assert until(lambda: sum(c["connected"] for c in server.counters().values()) == 8)
 
 
-def test_an_idle_device_uses_no_cpu(kernel: Kernel, folder: Path) -> None:
+def test_an_idle_device_uses_no_cpu(each_kernel: Kernel, folder: Path) -> None:
     """With a guest that has nothing left to report, the serving thread sleeps."""
     heard, socket = Heard(), folder / "socket"
     with Server(socket, observer=heard) as server:
-        guest = Guest(kernel, folder, socket, [Idle(30 * S)], 256)
+        guest = Guest(each_kernel, folder, socket, [Idle(30 * S)], 256)
         with guest.machine:
             guest.begin()
             assert until(lambda: bool(heard.batches))

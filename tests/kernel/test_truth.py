@@ -39,7 +39,7 @@ Runs = dict[tuple[str, int], "Future[tuple[Scenario, RealRun]]"]
 
 def _run(path: Path, order: int, kernel: Kernel) -> tuple[Scenario, RealRun]:
     scenario = load_real(str(path), (f"reporting.order={order}",), None)
-    return scenario, run_real(scenario, kernel)
+    return scenario, run_real(scenario, kernel, with_state=True)
 
 
 @pytest.fixture(scope="module")

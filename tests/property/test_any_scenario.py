@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from emulator.scenario.load import parse
 from emulator.simulation.simulate import simulate
 from emulator.simulation.summary import summarize
+from guest_model.reporting.registry import BUILT_IN
 
 KIB = 1024
 
@@ -57,6 +58,20 @@ phase = st.fixed_dictionaries(
     {"run": st.lists(workload, min_size=1, max_size=3)},
     optional={"duration": st.sampled_from(["1ms", "900ms", "3s"])},
 )
+policy = st.one_of(
+    st.sampled_from(sorted(BUILT_IN)).map(lambda name: {"policy": name}),
+    st.sampled_from(["3ms", "50ms", "1s"]).map(
+        lambda interval: {"policy": "hinting", "options": {"interval": interval}}
+    ),
+    st.tuples(st.sampled_from(["3ms", "1s"]), st.sampled_from(["0", "20MiB"])).map(
+        lambda pair: {
+            "policy": "balloon",
+            "options": {"interval": pair[0], "headroom": pair[1], "hysteresis": "1MiB"},
+        }
+    ),
+    st.integers(1, 40).map(lambda bits: {"policy": "bitmap", "options": {"threshold": bits}}),
+)
+
 scenario = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 2**63 - 1),
@@ -69,14 +84,21 @@ scenario = st.fixed_dictionaries(
             },
             optional={
                 "thp": thp,
-                "shuffle": st.booleans(),
+                "placement": st.sampled_from(
+                    ["linux", "lifo", "fifo", "shuffle", "hot_cold", "reported_last"]
+                ),
                 "hz": st.sampled_from([100, 250, 300, 1000]),
                 "pageblock_order": st.sampled_from([4, 9, 10]),
             },
         ),
+        "policy": policy,
         "reporting": st.fixed_dictionaries(
-            {"order": st.integers(0, 10), "capacity": st.integers(1, 40)},
-            optional={"delay": st.sampled_from(["1ms", "100ms", "2s"])},
+            {},
+            optional={
+                "order": st.integers(0, 10),
+                "capacity": st.integers(1, 40),
+                "delay": st.sampled_from(["0", "1ms", "100ms", "2s"]),
+            },
         ),
         "phases": st.lists(phase, min_size=1, max_size=2),
     },
@@ -84,10 +106,11 @@ scenario = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(described=scenario)
 def test_any_scenario_runs_and_its_sums_add_up(described: dict[str, Any]) -> None:
     """The allocator's invariants are checked at the end of each run; no byte is lost on the way."""
+    described["reporting"] |= described.pop("policy")
     parsed = parse(json.dumps(described).encode(), "any.yaml", Path())
     run = simulate(parsed)
     assert run.complete

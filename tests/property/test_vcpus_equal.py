@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from emulator.native import NativeError, ffi, lib
 from guest_model.allocator.allocator import Allocator
-from guest_model.allocator.config import AllocatorConfig, ZoneConfig
+from guest_model.allocator.config import (
+    AllocatorConfig,
+    AllocFlags,
+    Placement,
+    ZoneConfig,
+)
+from guest_model.allocator.config import FreeFlags as BuddyFlags
 from guest_model.vcpus import StopReason, Vcpus
 from guest_model.workload.op import (
     FreeFlags,
@@ -31,7 +37,7 @@ FRAMES = 1 << 12
 OWNERS = 4
 COSTS = {"alloc_4k_ns": 90, "free_4k_ns": 40, "alloc_thp_ns": 900, "free_thp_ns": 400}
 COSTS |= {"zero_4k_ns": 3, "copy_4k_ns": 5, "fault_4k_ns": 200, "fault_thp_ns": 1500}
-FLAGS = (0, 1 | 2, 1 | 4, 1 | 2 | 8, 2, 4 | 32, 2 | 64, 2 | 128)
+FLAGS = (0, 1 | 2, 1 | 4, 1 | 2 | 8, 2, 4 | 32, 2 | 64, 2 | 128, 2 | 256)
 
 Touches = list[tuple[int, int, int, int]]
 
@@ -39,7 +45,7 @@ Touches = list[tuple[int, int, int, int]]
 def new_allocator(cpus: int) -> Allocator:
     """A guest of 16 MiB."""
     allocator = Allocator(
-        AllocatorConfig(frames=FRAMES, cpus=cpus),
+        AllocatorConfig(frames=FRAMES, cpus=cpus, placement=Placement.HOT_COLD),
         [ZoneConfig(0, FRAMES, FRAMES, pcp_batch=7, pcp_high=40)],
     )
     allocator.add_range(0, FRAMES)
@@ -116,15 +122,17 @@ class Slow:
     def free_steps(self, cpu: int, count: int, owner: int, flags: int) -> Iterator[int]:
         """A block a step, oldest first, but for the turns in which a kernel frees."""
         done = turn = 0
+        how = BuddyFlags.COLD if flags & OpFlags.COLD else BuddyFlags(0)
         while self.owners[owner] and (not count or done < count):
             if not turn:
                 turn = 510 if done % (8 + 19 * 510) else 8
-                turn = 15 if flags & FreeFlags.TRUNCATED else turn if flags else 1
+                turn = turn if flags & FreeFlags.UNMAPPED else 1
+                turn = 15 if flags & FreeFlags.TRUNCATED else turn
                 turn = min(turn, count - done) if count else turn
                 self.owners[owner][:turn] = self.owners[owner][:turn][::-1]
             turn -= 1
             pfn, order = self.owners[owner].pop(0)
-            self.allocator.free(cpu, pfn, order)
+            self.allocator.free(cpu, pfn, order, how)
             self.freed[owner] += 1
             done += 1
             yield self.clocks[cpu] + (400 if order >= 9 else 40)
@@ -142,10 +150,11 @@ class Slow:
 
     def allocate(self, cpu: int, owner: int, order: int, type_: int, flags: int) -> int | None:
         """What the block costs; None where there is none."""
-        spared = (order and flags & OpFlags.PIECEMEAL) or flags & OpFlags.OPTIONAL
-        reclaim = 16 if spared else 0  # FPR_ALLOC_NO_RECLAIM
+        how = AllocFlags.COLD if flags & OpFlags.COLD else AllocFlags(0)
+        if (order and flags & OpFlags.PIECEMEAL) or flags & OpFlags.OPTIONAL:
+            how |= AllocFlags.NO_RECLAIM
         try:
-            pfn = self.allocator.alloc(cpu, order, type_, reclaim)
+            pfn = self.allocator.alloc(cpu, order, type_, how)
         except NativeError as error:
             if error.status != lib.FPR_NO_MEMORY:
                 raise
@@ -213,10 +222,11 @@ operation = st.one_of(
         st.sampled_from(FLAGS),
     ),
     st.builds(
-        lambda own, count, flags: (*free(own, count)[:5], flags),
+        lambda own, count, flags, cold: free(own, count, flags=flags | cold),
         owner,
         blocks,
         st.sampled_from([0, FreeFlags.UNMAPPED, FreeFlags.TRUNCATED]),
+        st.sampled_from([0, OpFlags.COLD]),
     ),
     st.builds(touch, owner, blocks),
     st.builds(wait, st.integers(0, 30_000)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emulator.native import NativeError, lib
-from guest_model.allocator.config import FreeFlags, MigrateType, TakeStop, ZoneConfig
+from guest_model.allocator.config import FreeFlags, MigrateType, Placement, TakeStop, ZoneConfig
 from tests.guest import BLOCK, H, M, R, U, add, read, reported
 
 
@@ -147,7 +147,7 @@ def test_a_small_free_is_not_noticed(create):
 
 def test_shuffled_frees_use_both_ends(create):
     """Order-10 frees go to a random end, others and those told to use the tail do not."""
-    allocator = create(shuffle=True, seed=3)
+    allocator = create(placement=Placement.SHUFFLE, seed=3)
     hold(allocator, range(0, 64 * BLOCK, BLOCK), order=10)
     for pfn in range(0, 64 * BLOCK, BLOCK):
         allocator.buddy_free(pfn, 10, M)

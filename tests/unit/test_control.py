@@ -151,6 +151,8 @@ def test_fpr_ctl_talks_to_a_device(served: tuple[Device, Path]) -> None:
     assert fpr(path, "balloon", "1MiB") == (0, "target 1MiB\n")
     assert device.rig.device.config.num_pages == 256
     assert "reporting" in fpr(path, "status")[1]
+    before = CliRunner().invoke(cli, ["ctl", "--json", str(path), "status"]).output
+    assert json.loads(before) == json.loads(fpr(path, "status", "--json")[1])
     assert "0x80000000" in hex(int(fpr(path, "hint")[1].split("command_id")[1].split()[0]))
     assert "not answered" in fpr(path, "stats", "--timeout", "0.05")[1]
     assert "write at most" in fpr(path, "balloon", "1TiB")[1]
@@ -173,3 +175,40 @@ def test_where_nobody_serves_the_command_says_so(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["ctl", str(tmp_path / "none"), "status"])
     assert getattr(done.exception, "exit_code", None) == 3
     assert "fpr serve" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\xff\xfe\n",
+        b"[1]\n",
+        b"7\n",
+        b'{"ok": true}\n',
+        b'{"ok": "perhaps"}\n',
+        b'{"ok": true, "target_bytes": "much"}\n',
+        b"[" * 100_000 + b"\n",
+    ],
+)
+@pytest.mark.parametrize("arguments", [("status",), ("balloon", "4KiB"), ("stats",), ("hint",)])
+def test_an_answer_of_something_else_is_no_defect(
+    tmp_path: Path, answer: bytes, arguments: tuple[str, ...]
+) -> None:
+    """Whoever listens there may be no device of ours: exit code 3, and a question."""
+    path = tmp_path / "stranger"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        done = CliRunner().invoke(cli, ["ctl", str(path), *arguments])
+        thread.join()
+    assert getattr(done.exception, "exit_code", None) == 3
+    assert "is it the socket of a device" in str(done.exception)

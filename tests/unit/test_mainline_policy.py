@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from guest_model.allocator.config import AllocFlags, MigrateType, ZoneClass, ZoneConfig
-from guest_model.reporting.mainline import MainlinePolicy, State
+from guest_model.reporting.mainline import MainlinePolicy
+from guest_model.reporting.policy import PolicySettings, State
 from tests.guest import (
     BLOCK,
     ZONE,
@@ -36,7 +37,7 @@ def ends(worker, success=True):
 def test_registration_wants_a_pass(create):
     """The first pass comes without any free."""
     allocator = create()
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     policy.register()
     assert policy.state == State.REQUESTED
     assert one_pass(policy) == []
@@ -46,7 +47,7 @@ def test_registration_wants_a_pass(create):
 def test_one_free_wants_a_pass(create):
     """No count and no hysteresis: the first large block starts the timer, the next ones do not."""
     allocator, p = create(), blocks_of(3)
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     all_passes(policy)
     for pfn in p:
         allocator.add_allocated(pfn, 10, M)
@@ -61,7 +62,7 @@ def test_smaller_frees_and_splits_want_nothing(create):
     """What does not end in a block of the reporting order starts no timer."""
     allocator = create()
     add(allocator, [0])
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     all_passes(policy)
     allocator.buddy_take(0, 9)
     allocator.buddy_take(512, 8)
@@ -76,7 +77,7 @@ def test_a_free_during_a_pass_wants_another(create):
     allocator = create()
     add(allocator, blocks_of(40))
     allocator.add_allocated(50 * BLOCK, 10, M)
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     policy.register()
     worker = policy.run_pass()
     next(worker)
@@ -93,7 +94,7 @@ def test_a_block_freed_to_the_head_comes_next(create):
     allocator, p = create(), blocks_of(40)
     add(allocator, p)
     allocator.add_allocated(50 * BLOCK, 10, M)
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     policy.register()
     worker = policy.run_pass()
     assert frames(next(worker)) == p[31::-1]
@@ -109,7 +110,7 @@ def test_a_failed_report_ends_the_pass(create):
     allocator, p = create(zones), blocks_of(70)
     add(allocator, p)
     add(allocator, blocks_of(40, edge))
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     policy.register()
     worker = policy.run_pass()
     next(worker)
@@ -123,7 +124,7 @@ def test_what_failed_goes_out_again(create):
     """The entries of a failed batch are free again: the next pass has room for 32."""
     allocator, p = create(), blocks_of(40)
     add(allocator, p)
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     policy.register()
     worker = policy.run_pass()
     next(worker)
@@ -136,7 +137,7 @@ def test_a_failed_leftover_waits(create):
     allocator, p = create(), blocks_of(40)
     add(allocator, p)
     allocator.add_block(64 * BLOCK, 3, M)
-    policy = MainlinePolicy(allocator, order=9, capacity=48)
+    policy = MainlinePolicy(allocator, PolicySettings(order=9, capacity=48))
     policy.register()
     worker = policy.run_pass()
     assert len(next(worker)) == 40
@@ -152,7 +153,7 @@ def test_a_report_is_charged_to_the_list_that_fills_it(create):
     nines = [pfn + 128 * BLOCK for pfn in blocks_of(31)]
     add(allocator, nines, order=9)
     add(allocator, blocks_of(100))
-    policy = MainlinePolicy(allocator, order=9)
+    policy = MainlinePolicy(allocator, PolicySettings(order=9))
     policy.register()
     first = one_pass(policy)
     assert sizes([first]) == [[32, 32]]
@@ -166,7 +167,7 @@ def test_each_list_has_its_own_budget(create):
     allocator = create()
     add(allocator, blocks_of(100))
     add(allocator, blocks_of(100, 100 * BLOCK), type_=R)
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     policy.register()
     assert sizes([one_pass(policy)]) == [[32, 32, 32, 32]]
 
@@ -176,7 +177,7 @@ def test_entries_left_by_a_spent_budget_are_sent_at_the_end(create):
     allocator = create()
     add(allocator, blocks_of(66))
     add(allocator, blocks_of(20, 100 * BLOCK), type_=R)
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     policy.register()
     assert sizes([one_pass(policy)]) == [[32, 32, 20]]
     assert policy.state == State.REQUESTED
@@ -189,7 +190,9 @@ def test_budget_follows_capacity_and_divisor(create, capacity, divisor, batches)
     """A list of n blocks sends ceil(n / (capacity * divisor)) batches and one more."""
     allocator = create([ZoneConfig(0, 1 << 21, 1 << 21)])
     add(allocator, blocks_of(1_025))
-    policy = MainlinePolicy(allocator, order=10, capacity=capacity, budget_divisor=divisor)
+    policy = MainlinePolicy(
+        allocator, PolicySettings(order=10, capacity=capacity, budget_divisor=divisor)
+    )
     policy.register()
     assert sizes([one_pass(policy)]) == [[capacity] * batches]
 
@@ -202,7 +205,7 @@ def test_lists_that_are_reported(create):
             allocator.set_label(half, type_)
         allocator.add_block(pfn, 10, type_)
     add(allocator, blocks_of(70, 64 * BLOCK), order=9)
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     assert all_passes(policy) == [[[pfns[type_] for type_ in (4, H, R, M, U)]]]
 
 
@@ -216,7 +219,7 @@ def test_the_threshold_counts_the_boost(create):
     allocator.add_block(BLOCK, 8, M)
     assert allocator.zone(0).free_pages == 100 + 32 * BLOCK + 156
     assert allocator.zone(0).boost_pages == 512
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     assert all_passes(policy) == [[]]
     allocator.set_zone(0, zone)
     assert sizes(all_passes(policy)) == [[32]]
@@ -232,7 +235,7 @@ def test_the_threshold_leaves_out_reserved_pages(create):
     add(allocator, blocks_of(32, 4 * BLOCK))
     assert allocator.zone(0).free_pages - 100 - 32 * BLOCK == 396
     assert allocator.zone(0).highatomic_pages == 512
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     assert all_passes(policy) == [[]]
     allocator.add_block(BLOCK, 7, M)
     assert sizes(all_passes(policy)) == [[32]]
@@ -243,7 +246,7 @@ def test_an_order_that_is_too_large_disables(create):
     allocator = create()
     add(allocator, blocks_of(40))
     allocator.add_allocated(50 * BLOCK, 10, M)
-    policy = MainlinePolicy(allocator, order=11)
+    policy = MainlinePolicy(allocator, PolicySettings(order=11))
     assert all_passes(policy) == [[]]
     allocator.buddy_free(50 * BLOCK, 10, M)
     assert not policy.take_notice()
@@ -253,10 +256,10 @@ def test_a_new_device_resumes_where_the_old_one_stopped(create):
     """Marks survive; only what was not reported is."""
     allocator, p = create(), blocks_of(111)
     add(allocator, p)
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     policy.register()
     one_pass(policy)
     policy.unregister()
     assert policy.state == State.IDLE
-    second = MainlinePolicy(allocator, order=10)
+    second = MainlinePolicy(allocator, PolicySettings(order=10))
     assert sizes(all_passes(second)) == [[32, 15]]

@@ -126,7 +126,7 @@ def test_a_file_of_64_mib_has_19_slabs_of_nodes() -> None:
     rows = _rows(Tmpfs(64 * MIB))
     assert _taken(rows, MigrateType.RECLAIMABLE) == {1: 19}
     file = rows[(rows["kind"] == OpKind.FREE) & (rows["owner"] == 0)]
-    assert file["flags"].tolist() == [FreeFlags.TRUNCATED]
+    assert file["flags"].tolist() == [FreeFlags.TRUNCATED | OpFlags.COLD]
     assert not _taken(_rows(Tmpfs(4096)), MigrateType.RECLAIMABLE), "one page lies in the root"
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from emulator.analysis.balloon_wishes import BalloonWishes
 from emulator.analysis.passes import passes_of
 from emulator.analysis.real_guest import plan_of
+from emulator.analysis.truth import check_comparable
 from emulator.inputs.photograph import PageStructs, PhotographError, photograph
 from emulator.scenario.load import parse
 from emulator.scenario.model import Scenario
@@ -20,7 +21,7 @@ from emulator.simulation.tasks import tasks_of
 from emulator.virtio.reporting_queue import Batch
 from guest_model.linux import kernel as kernel_module
 from guest_model.linux.errors import GuestUnavailableError
-from guest_model.linux.kernel import find_kernel
+from guest_model.linux.kernel import Kernel, find_kernel
 from guest_model.linux.plan import STREAM_HEAD, STREAM_MAGIC, PlanError, stream
 from guest_model.workload.op import OP_DTYPE
 
@@ -93,6 +94,20 @@ def test_without_apt_it_says_what_to_install(
     monkeypatch.setattr(kernel_module, "_EXECUTABLE", Path("nowhere/linux.uml"))
     with pytest.raises(GuestUnavailableError, match=r"user-mode-linux.*--kernel PATH"):
         find_kernel()
+
+
+@pytest.mark.parametrize(
+    ("version", "comparable"),
+    [("6.1.176", True), ("6.1.0-9-amd64", True), ("modules", True), ("6.12.113", False)],
+)
+def test_the_model_goes_on_in_the_place_of_what_it_models(version: str, comparable: bool) -> None:
+    """`fpr truth` refuses a kernel that is known to be another one, and says what is missing."""
+    kernel = Kernel(Path("linux.uml"), Path("lib") / version)
+    if comparable:
+        check_comparable(kernel)
+        return
+    with pytest.raises(GuestUnavailableError, match="run this one by `fpr linux`"):
+        check_comparable(kernel)
 
 
 ARRAY = 0x6000_0000

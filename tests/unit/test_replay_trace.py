@@ -1,14 +1,18 @@
 """What a trace says of the free lists: actions, hidden allocations, the state at its start."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from emulator.inputs.start_state import GuestShape, Moves, infer_start, replay_actions
 from emulator.inputs.trace import EVENT_DTYPE
 from emulator.native import check, ffi, lib
-from guest_model.allocator.config import MigrateType
+from guest_model.allocator.allocator import config_struct, zone_structs
+from guest_model.allocator.config import AllocatorConfig, MigrateType, ZoneConfig
+from guest_model.allocator.rules import Version, rules_of
 
-SHAPE = GuestShape(frames=4096, zones=((1, 4096),), pageblock_order=9, thp_order=9)
+SHAPE = GuestShape(AllocatorConfig(frames=4096), zones=((1, 4096),))
 ALLOC, FREE, BATCHED = lib.FPR_TRACE_ALLOC, lib.FPR_TRACE_FREE, lib.FPR_TRACE_FREE_BATCHED
 LOCKED, DRAIN = lib.FPR_TRACE_ZONE_LOCKED, lib.FPR_TRACE_PCPU_DRAIN
 EXTFRAG = lib.FPR_TRACE_EXTFRAG
@@ -27,11 +31,15 @@ def events(*rows):
     return array
 
 
-def actions(trace, *, boot=False, free_at_end=()):
+ONE_ZONE = (ZoneConfig(1, 4096, 4095, pcp_batch=63),)
+SHAPE_6_12 = replace(SHAPE, config=replace(SHAPE.config, rules=rules_of(Version(6, 12))))
+
+
+def actions(trace, *, boot=False, free_at_end=(), shape=SHAPE):
     """The action of each event, with the batch bit as it is."""
     free = np.zeros(SHAPE.frames, np.uint8)
     free[list(free_at_end)] = 1
-    return replay_actions(trace, SHAPE, free, boot=boot).tolist()
+    return replay_actions(trace, shape, free, boot=boot).tolist()
 
 
 def test_a_free_whose_frame_leaves_the_lists_again_without_a_drain_went_straight_to_them():
@@ -72,7 +80,7 @@ def test_a_free_that_ends_a_batch_is_carried_out_at_the_batch():
     assert actions(trace) == [batched, batched, batched, batched, lib.FPR_REPLAY_NONE]
 
 
-def unseen(trace, batch=3):
+def unseen(trace, batch=3, zones=ONE_ZONE):
     """(before which event, frame) of each allocation that the trace does not show."""
     acts = replay_actions(trace, SHAPE, np.zeros(SHAPE.frames, np.uint8), boot=False)
     phases = ffi.new("struct fpr_replay_phase[]", [{"from": 0, "batch": batch}])
@@ -82,9 +90,9 @@ def unseen(trace, batch=3):
         ffi.cast("struct fpr_trace_event *", trace.ctypes.data),
         ffi.cast("uint8_t *", acts.ctypes.data),
         len(trace),
-        SHAPE.frames,
-        1,
-        SHAPE.pageblock_order,
+        config_struct(SHAPE.config),
+        zone_structs(zones),
+        len(zones),
         phases,
         1,
         out,
@@ -113,36 +121,63 @@ def test_a_second_refill_says_that_the_first_is_used_up():
     assert unseen(trace) == [(0, 10), (3, 11), (3, 12)]
 
 
+def test_a_refill_of_another_zone_says_nothing_of_a_list():
+    """Each zone has per-CPU lists of its own: the request went to another zone, out of need."""
+    zones = (ZoneConfig(1, 64, 63), ZoneConfig(64, 4096, 4032, pcp_batch=63))
+    trace = events((LOCKED, 100), (LOCKED, 101), (ALLOC, 100), (LOCKED, 8), (ALLOC, 8))
+    assert unseen(trace, zones=zones) == []
+    assert unseen(trace) == [(3, 101)]
+
+
 def test_a_page_seen_on_its_list_later_has_not_left_it():
     """A page that is drained or handed out later stays; only the order is not as expected."""
     refill = [(LOCKED, pfn) for pfn in (10, 11, 12)]
     assert unseen(events(*refill, (ALLOC, 12), (ALLOC, 11), (DRAIN, 10))) == []
 
 
-def start(trace, free_frames, *, boot=False, first_pass_ns=10**9):
+def start(trace, free_frames, *, boot=False, first_pass_ns=10**9, shape=SHAPE, ram=()):
     """The start state as (pfn, order, type) in list order."""
     free = np.zeros(SHAPE.frames, np.uint8)
     free[list(free_frames)] = 1
-    acts = replay_actions(trace, SHAPE, free * 0, boot=boot)
+    acts = replay_actions(trace, shape, free * 0, boot=boot)
     state = infer_start(
         Moves(trace, acts & ~np.uint8(lib.FPR_REPLAY_BATCHED)),
         free,
-        SHAPE,
+        shape,
         boot=boot,
         first_pass_ns=first_pass_ns,
+        ram=np.array(ram, np.uint64).reshape(-1, 2),
     )
     return state
 
 
-def test_a_fallback_since_6_12_hands_out_of_the_block_at_once():
-    """No event shows the first page leaving: the refill goes on with the page behind it."""
+def test_a_fallback_since_6_10_names_what_it_handed_out():
+    """No other event shows that page leaving; before 6.10 one does, and the block changes lists."""
     trace = events((EXTFRAG, 8, 0, U), (LOCKED, 9, 0, U), (LOCKED, 10, 0, U))
     trace["fallback_migratetype"][0], trace["fallback_order"][0] = M, 2
-    assert actions(trace) == [lib.FPR_REPLAY_CLAIM] + [lib.FPR_REPLAY_TAKE] * 2
-    state = start(trace, [11])
+    taken = [lib.FPR_REPLAY_SPLIT] + [lib.FPR_REPLAY_TAKE] * 2
+    assert actions(trace, shape=SHAPE_6_12) == taken
+    state = start(trace, [11], shape=SHAPE_6_12)
     assert [(b[0], b[1], b[2]) for b in state.blocks.tolist()] == [(8, 2, M)]
-    before = events((EXTFRAG, 8, 0, U), (LOCKED, 8, 0, U), (LOCKED, 9, 0, U))
-    assert actions(before)[0] == lib.FPR_REPLAY_STEAL
+    assert actions(trace)[0] == lib.FPR_REPLAY_STEAL
+
+
+def test_a_fallback_since_6_10_that_moved_a_page_block_comes_after_its_page_left():
+    """The event of the page that left is carried out with the fallback's, which came first."""
+    trace = events((LOCKED, 8, 0, U), (EXTFRAG, 8, 0, U), (LOCKED, 9, 0, U))
+    left = [lib.FPR_REPLAY_NONE, lib.FPR_REPLAY_CLAIM, lib.FPR_REPLAY_TAKE]
+    assert actions(trace, shape=SHAPE_6_12) == left
+
+
+def test_a_block_that_was_reported_before_it_left_does_not_tell_its_type():
+    """Reporting makes it movable: from boot, it is of the type its sibling was cut for."""
+    trace = events((LOCKED, 1024, 0, U), (LOCKED, 1536, 9, M))
+    trace["time_ns"][1] = 2 * 10**9
+    free = range(1100, 2048)
+    guessed = start(trace, free, boot=True, ram=[(0, 4096)]).blocks.tolist()
+    assert (1536, 9, U) in guessed
+    outside = start(trace, free, boot=True, ram=[(0, 1500)]).blocks.tolist()
+    assert (1536, 9, M) in outside
 
 
 def test_the_first_event_of_a_frame_says_whether_it_was_free():

@@ -61,9 +61,37 @@ def test_the_default_folder_is_named_by_scenario_and_time() -> None:
     assert folder.name == "-..-etc-x-y-20310203T040506"
 
 
+def test_a_long_name_of_wide_letters_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 letters of four bytes are more than a file system takes: told before the run is lost."""
+    monkeypatch.chdir(tmp_path)
+    wide = "\U00020000"
+    text = f"name: {wide * 64}\nphases: [{{run: [{{kind: idle, duration: 1s}}]}}]"
+    scenario = parse(text.encode(), "test.yaml", Path.cwd())
+    folder = results.default_folder(scenario, datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC))
+    results.write(folder, {}, SERIES, {})
+    assert folder.name == wide * 45 + "-20310203T040506"
+
+
 def test_a_place_below_a_file_is_refused_before_the_run(tmp_path: Path) -> None:
     """The run would be in vain."""
     (tmp_path / "file").write_text("")
     with pytest.raises(results.ResultsError, match="no folder") as caught:
         results.check_free(tmp_path / "file" / "out")
     assert caught.value.exit_code == 2
+
+
+def test_runs_of_one_second_do_not_take_each_others_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second gets a number, and so on; a dangling link counts as well."""
+    monkeypatch.chdir(tmp_path)
+    scenario = parse(b"name: s\nphases: [{run: [{kind: idle, duration: 1s}]}]", "a", Path.cwd())
+    now = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
+    first = results.default_folder(scenario, now)
+    first.mkdir(parents=True)
+    second = results.default_folder(scenario, now)
+    assert second.name == f"{first.name}-2"
+    second.symlink_to("nowhere")
+    assert results.default_folder(scenario, now).name == f"{first.name}-3"

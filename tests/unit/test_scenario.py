@@ -14,9 +14,9 @@ from emulator.scenario.load import load, parse
 from emulator.scenario.model import Scenario
 from emulator.scenario.schema import json_schema, json_schema_text
 from emulator.scenario.workloads import Tmpfs, Workload
+from host_model.costs import PROFILES
+from tests.support import CONFIGS, SCENARIOS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-SCENARIOS = sorted(CONFIGS.glob("*.yaml"))
 SMALL = b"phases: [{run: [{kind: tmpfs, size: 1GiB}]}]\n"
 
 FIVE_MISTAKES = b"""\
@@ -96,6 +96,14 @@ def test_five_mistakes_are_named_at_once_with_what_to_write() -> None:
             "1:45: phases[0].run[0].variant: 3 is not possible here; write 1 or 2",
         ),
         (
+            "phases: [{run: [{kind: tmpfs, size: 1MiB, keep: 0, pause: 1s, repeat: 86402}]}]",
+            "1:17: phases[0].run[0]: this tmpfs waits for more than a day of virtual time; give",
+        ),
+        (
+            "phases: [{run: [{kind: churn, operations: 1000000000, pause: 1ms}]}]",
+            "1:17: phases[0].run[0]: this churn waits for more than a day of virtual time; give",
+        ),
+        (
             "phases: [{run: [{kind: tmpfs, size: 1.5}]}]",
             "1:37: phases[0].run[0].size: 1.5 has no unit; write for example 1.5MiB",
         ),
@@ -113,7 +121,7 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
         ("guest.memory=65MiB", "'65MiB' is not a multiple; write a multiple of 2MiB"),
         ("guest.memory=32MiB", "'32MiB' is too small; write 64MiB or more"),
         ("guest.kernel=6.1", "6.1 without quotes is a number; write '6.1'"),
-        ("guest.kernel='6.12'", "'6.12' is not possible here; did you mean `6.1`?"),
+        ("guest.kernel='6.2'", "'6.2' is not possible here; did you mean `6.12`?"),
         ("guest.hz=99", "99 is not possible here; write 100, 250, 300 or 1000"),
         ("guest.vcpus=1e1", "10.0 where a whole number belongs; write 10"),
         ("guest.vcpus=010", "'010' where a whole number belongs; write for example"),
@@ -125,7 +133,11 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
         ("guest.hz.x=1", "`guest.hz` is no mapping, so it has no `x`"),
         ("guest[0]=1", "`guest` is no list; write a path without [0]"),
         ("phases[2].name=x", "`phases` has 1 entries; write an index from 0 to 1; 1 appends"),
-        ("reporting.policy=mainlin", "'mainlin' is not possible here; did you mean `mainline`?"),
+        ("sample_interval=0", "0 is too small; write 1ms or more"),
+        ("phases[0].duration=0", "0 is too small; write more than 0"),
+        ("guest.memory=0", "0 is too small; write 64MiB or more"),
+        ("guest.reserved=2TiB", "'2TiB' is too large; write 1TiB or less"),
+        ("reporting.policy=mainlin", "no policy is called 'mainlin'; did you mean `mainline`?"),
         ("reporting.delay=1us", "'1us' is too small; write 1ms or more"),
         ("host.backing.kind=memfdd", "unknown kind 'memfdd'; did you mean `memfd`?"),
         ("host.costs=defualt", "no profile is called 'defualt'; did you mean `default`?"),
@@ -136,8 +148,20 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
         ("name=5", "5 where text belongs; put it in quotes: '5'"),
         ('name="a\\nb"', "'a\\nb' cannot be printed; write letters"),
         ("name=", "nothing where text belongs; write for example `name: quickstart`"),
-        ("expect=[{metric: reportin.bytes, min: 1}]", "has no group 'reportin'; did you mean"),
-        ("expect=[{metric: host, min: 1}]", "'host' is no path of a number; write host.NAME"),
+        ("expect=[{metric: reportin.bytes, min: 1}]", "no number 'reportin.bytes'; did you mean"),
+        ("expect=[{metric: host.rss_bytes, min: 1}]", "did you mean `host.rss_bytes_end`?"),
+        ("expect=[{metric: host, min: 1}]", "no number 'host'; after `host.` write one of: "),
+        ("expect=[{metric: x, min: 1}]", "write one of: control, cost, device, explain"),
+        (
+            "expect=[{metric: guest.phases.0.workloads.0.unit, min: 1}]",
+            "did you mean `guest.phases.0.workloads.0.units`?",
+        ),
+        ("expect=[{metric: guest.phases, min: 1}]", "after `guest.phases.` write a number"),
+        ("expect=[{metric: guest.phases.7.end_ns, min: 1}]", "there is no phase 7: they are"),
+        (
+            "expect=[{metric: control.guest.phases.0.workloads.4.units, min: 1}]",
+            "phase 0 has no workload 4: they are counted from 0; write 0 to 0",
+        ),
         ("expect=[{metric: host.faults}]", "nothing is expected of it; write `min:`, `max:`"),
         ("expect=[{metric: host.faults, min: 5, max: 1}]", "`max` is less than `min`; write 5"),
         ("expect=[{metric: host.faults, min: 5s}]", "'5s' where a number belongs; write a number"),
@@ -233,6 +257,36 @@ def test_expectations_are_in_the_unit_of_their_metric() -> None:
     assert [type(value) for value in (bounds[0][0], bounds[2][1])] == [int, float]
 
 
+def test_shuffling_is_a_placement() -> None:
+    """`shuffle: true` is the kernel's page_alloc.shuffle=1; `placement: shuffle` is the same."""
+    for text in (b"guest: {shuffle: true}\n", b"guest: {placement: shuffle}\n"):
+        guest = read(text + SMALL).guest
+        assert (guest.shuffle, guest.placement) == (True, "shuffle")
+    assert read(SMALL, "guest.placement=lifo").guest.shuffle is False
+
+
+@pytest.mark.parametrize(
+    ("guest", "told"),
+    [("shuffle: true, placement: linux", "true"), ("shuffle: false, placement: shuffle", "false")],
+)
+def test_two_placements_contradict_each_other(guest: str, told: str) -> None:
+    """Told once, at the placement."""
+    assert mistakes(b"guest: {" + guest.encode() + b"}\n" + SMALL) == [
+        f"a.yaml:1:{9 + guest.index('placement: ') + 11}: guest.placement: this contradicts "
+        f"`shuffle: {told}`: `shuffle: true` is `placement: shuffle`; leave out `shuffle`"
+    ]
+
+
+@pytest.mark.parametrize("setting", ["placement: fifo", "placement: shuffle", "shuffle: true"])
+def test_a_real_guest_places_blocks_itself(setting: str) -> None:
+    """Its kernel cannot be told."""
+    text = b"guest: {kind: linux, " + setting.encode() + b"}\n" + SMALL
+    name, only = ("placement", "linux") if "placement" in setting else ("shuffle", "false")
+    assert [each.partition(": ")[2] for each in mistakes(text)] == [
+        f"guest.{name}: a real guest has {only}; leave it out"
+    ]
+
+
 def test_scenario_is_frozen() -> None:
     """Nobody changes a scenario after it was read."""
     with pytest.raises(ValidationError):
@@ -248,7 +302,7 @@ def test_missing_file_is_a_mistake(tmp_path: Path) -> None:
 
 def test_cost_profile_is_checked_at_its_own_places(tmp_path: Path) -> None:
     """A path is taken from the scenario's folder, and mistakes in the profile are named in it."""
-    text = (CONFIGS / "costs" / "default.yaml").read_text()
+    text = (PROFILES / "default.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("fpr.costs/1", "fpr.costs/7"))
     (tmp_path / "a.yaml").write_bytes(SMALL + b"host: {costs: mine.yaml}\n")
     with pytest.raises(ScenarioError) as caught:
@@ -274,9 +328,10 @@ def test_resolved_scenario_reads_back(path: Path) -> None:
     assert read(text.encode()) == scenario
 
 
-def test_schema_file_is_fresh() -> None:
-    """configs/scenario.schema.json is what `fpr schema` prints; `fpr schema >` it renews it."""
-    assert (CONFIGS / "scenario.schema.json").read_text() == json_schema_text()
+@pytest.mark.parametrize("kind", ["scenario", "comparison"])
+def test_schema_file_is_fresh(kind: str) -> None:
+    """configs/*.schema.json are what `fpr schema` prints; `make pages` renews them."""
+    assert (CONFIGS / f"{kind}.schema.json").read_text() == json_schema_text(kind)
 
 
 def test_schema_describes_every_field_with_an_example() -> None:

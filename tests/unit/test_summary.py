@@ -11,10 +11,12 @@ import pytest
 
 from emulator.scenario.load import parse
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.series import mean_over_time
 from emulator.simulation.simulate import Outcome
 from emulator.simulation.summary import (
     check_expectations,
     comparable_runtime_ns,
+    free_by_order,
     lookup,
     overhead,
     runtime_ns,
@@ -120,15 +122,54 @@ def test_a_metric_is_a_path_to_a_number(metric: str, value: float | None) -> Non
     assert lookup(summary, metric) == value
 
 
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ("device.skipped_bytes.already_free", 7),
+        ("device.skipped_bytes.poison", 0),
+        ("device.queues.hint.chains", 0),
+        ("reporting.blocks_by_size_bytes.4096", 0),
+        ("control.device.violations.kick_no_queue", None),
+        ("host.faults", None),
+    ],
+)
+def test_what_was_not_counted_is_zero(metric: str, value: int | None) -> None:
+    """Only where summary.json leaves zeros out; without a control nothing of it is known."""
+    summary = {
+        "device": {"skipped_bytes": {"already_free": 7}, "queues": {}, "violations": {}},
+        "reporting": {"blocks_by_size_bytes": {}},
+        "control": None,
+        "host": {},
+    }
+    assert lookup(summary, metric) == value
+
+
 def test_bounds_hold_at_their_values() -> None:
     """`min` and `max` are the smallest and the largest value that passes."""
     text = (
         "phases: [{run: [{kind: idle, duration: 1s}]}]\n"
-        "expect: [{metric: host.x, min: 3, max: 3}, {metric: host.x, min: 4},"
-        " {metric: host.x, max: 2},"
-        " {metric: host.y, max: 9}]"
+        "expect: [{metric: host.faults, min: 3, max: 3}, {metric: host.faults, min: 4},"
+        " {metric: host.faults, max: 2},"
+        " {metric: host.fault_bytes, max: 9}]"
     )
     scenario = parse(text.encode(), "test.yaml", Path.cwd())
-    results = check_expectations(scenario, {"host": {"x": 3}})
+    results = check_expectations(scenario, {"host": {"faults": 3}})
     assert [each["ok"] for each in results] == [True, False, False, False]
     assert [each["value"] for each in results] == [3, 3, 3, None]
+
+
+def test_a_mean_over_time_weighs_what_held_longer() -> None:
+    """5 for 10 ns and 8 for 20 ns are 7; the last sample holds for no time."""
+    times, values = np.array([0, 10, 30], np.int64), np.array([5, 8, 99], np.int64)
+    assert mean_over_time(times, values) == 7
+    assert mean_over_time(times[:1], values[:1]) == 5
+    huge = np.array([1 << 44, 1 << 44], np.int64)
+    assert mean_over_time(np.array([0, 1 << 46], np.int64), huge) == 1 << 44
+
+
+def test_free_memory_is_told_by_order() -> None:
+    """At the end, and on average; a guest that nobody looked into has none to tell."""
+    series = {"time_ns": np.array([0, 10], np.int64)}
+    assert free_by_order(series) == {"end_bytes": [], "mean_bytes": []}
+    series["free_bytes_order_0"] = np.array([4096, 8192], np.int64)
+    assert free_by_order(series) == {"end_bytes": [8192], "mean_bytes": [4096]}

@@ -174,6 +174,27 @@ def test_a_failed_allocation_is_counted_and_skipped(guest: Guest) -> None:
     assert guest.vcpus.owned_pages(0) == 0
 
 
+def test_a_failed_allocation_goes_on_where_it_was_when_it_is_retried(guest: Guest) -> None:
+    """Once there is memory again: nothing was dropped, and the failure does not count."""
+    taken = [guest.allocator.buddy_alloc(0, 10, MigrateType.MOVABLE) for _ in range(15)]
+    guest.vcpus.start(0, 0, 0)
+    assert guest.vcpus.run(FOREVER).reason == StopReason.REFILL
+    guest.vcpus.refill(0, chunk([alloc(0, 2000), units(5)]))
+    stop = guest.vcpus.run(FOREVER)
+    assert (stop.reason, stop.task, stop.order) == (StopReason.FAILED, 0, 0)
+    assert 0 < guest.vcpus.owned_pages(0) < 2000
+    with pytest.raises(NativeError):
+        guest.vcpus.retry(1)
+    for pfn in taken:
+        guest.allocator.buddy_free(pfn, 10, MigrateType.MOVABLE)
+    guest.vcpus.retry(0)
+    with pytest.raises(NativeError):
+        guest.vcpus.retry(0)
+    assert guest.vcpus.run(FOREVER).reason == StopReason.REFILL
+    assert guest.vcpus.owned_pages(0) == 2000
+    assert (guest.vcpus.task(0).failures, guest.vcpus.task(0).units) == (0, 5)
+
+
 def test_sleep_ends_at_its_time_and_leaves_the_vcpu_to_others(guest: Guest) -> None:
     """While one task sleeps, another on the same vCPU runs; busy time excludes sleep."""
     rows = [wait(500), alloc(0, 1, flags=ZEROED), until(5000), alloc(0, 1, flags=ZEROED)]
@@ -253,6 +274,7 @@ def test_a_horizon_is_never_passed_by_a_start(guest: Guest) -> None:
         (1, 8, OpKind.ALLOC, 0, 0, 0),
         (1, 0, OpKind.ALLOC, 11, 0, 0),
         (1, 0, OpKind.ALLOC, 0, MigrateType.HIGHATOMIC, 0),
+        (1, 0, OpKind.ALLOC, 0, 0, 512),
         (1, 0, 7, 0, 0, 0),
         (1 << 63, 0, OpKind.WORK, 0, 0, 0),
     ],

@@ -10,7 +10,8 @@ from __future__ import annotations
 import pytest
 
 from guest_model.allocator.config import FreeFlags, ZoneClass, ZoneConfig
-from guest_model.reporting.mainline import MainlinePolicy, State
+from guest_model.reporting.mainline import MainlinePolicy
+from guest_model.reporting.policy import PolicySettings, State
 from tests.guest import (
     BLOCK,
     M,
@@ -32,7 +33,7 @@ def test_e1_111_blocks(create):
     """Two batches of 32 a pass, each in reverse walk order; measured on 6.1 with 111 blocks."""
     allocator, p = create(), blocks_of(111)
     add(allocator, p)
-    first, second = all_passes(MainlinePolicy(allocator, order=10))
+    first, second = all_passes(MainlinePolicy(allocator, PolicySettings(order=10)))
     assert first == [p[31::-1], p[63:31:-1]]
     assert second == [p[95:63:-1], p[110:95:-1]]
     assert read(allocator, 10) == p[31::-1] + p[63:31:-1] + p[95:63:-1] + p[110:95:-1]
@@ -43,7 +44,7 @@ def test_e1_list_between_the_passes(create):
     """The pass stops at p64, which is already first in the list, and wants another."""
     allocator, p = create(), blocks_of(111)
     add(allocator, p)
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     policy.register()
     one_pass(policy)
     assert policy.state == State.REQUESTED
@@ -70,7 +71,7 @@ def test_e2_edges(create, count, expected):
     allocator = create([ZoneConfig(0, 1 << 20, 1 << 20)])
     add(allocator, blocks_of(count))
     add_small(allocator, 1_025, start=1_000 * BLOCK)
-    assert sizes(all_passes(MainlinePolicy(allocator, order=10))) == expected
+    assert sizes(all_passes(MainlinePolicy(allocator, PolicySettings(order=10)))) == expected
 
 
 def test_e3_mixed_orders_and_types(create):
@@ -80,7 +81,7 @@ def test_e3_mixed_orders_and_types(create):
         allocator.set_label(pfn, type_)
         allocator.add_block(pfn, 9, type_)
     add(allocator, d)
-    passes = all_passes(MainlinePolicy(allocator, order=9))
+    passes = all_passes(MainlinePolicy(allocator, PolicySettings(order=9)))
     assert passes == [[[*d[28::-1], c, b, a], [d[30], d[29]]]]
     assert read(allocator, 9, U) == read(allocator, 9, R) == []
     assert read(allocator, 9, M) == [c, b, a]
@@ -92,7 +93,7 @@ def test_e4_split_and_merge_again(create):
     allocator, block = create(), 0x10000
     add(allocator, [block])
     add(allocator, blocks_of(70, block + BLOCK), order=9, type_=U)
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     assert all_passes(policy) == [[[block]]]
     assert allocator.buddy_alloc(0, 0, M) == block
     for order in range(10):
@@ -108,7 +109,7 @@ def test_e5_merge_on_return_before_the_next_list(create):
     """Its buddy was freed while a block was with the device: both go out again as one, now."""
     allocator, (a, b, x) = create(), (0x1000, 0x1200, 0x2000)
     add(allocator, blocks_of(40, 0x8000))
-    policy = MainlinePolicy(allocator, order=9, capacity=1)
+    policy = MainlinePolicy(allocator, PolicySettings(order=9, capacity=1))
     all_passes(policy)
     before = read(allocator, 10)
     add(allocator, [a, x], order=9)
@@ -132,7 +133,7 @@ def test_e5_merge_on_return_after_the_last_list(create):
     """The larger list was walked already: the request made by the free sees to another pass."""
     allocator, (a, b) = create(), (0x1000, 0x1200)
     add(allocator, blocks_of(40, 0x8000))
-    policy = MainlinePolicy(allocator, order=9)
+    policy = MainlinePolicy(allocator, PolicySettings(order=9))
     all_passes(policy)
     add(allocator, [a], order=9)
     allocator.add_allocated(b, 9, M)
@@ -163,7 +164,7 @@ def test_e6_zone_threshold(create, free_pages, low_pages, blocks, expected):
     add(allocator, blocks_of(blocks))
     add_small(allocator, free_pages - blocks * BLOCK, start=1 << 16)
     assert allocator.zone(0).free_pages == free_pages
-    assert sizes(all_passes(MainlinePolicy(allocator, order=10))) == [expected]
+    assert sizes(all_passes(MainlinePolicy(allocator, PolicySettings(order=10)))) == [expected]
 
 
 def small_zone(allocator):
@@ -182,7 +183,9 @@ def test_e7_isolation_refused(create):
     allocator = create([DMA])
     small_zone(allocator)
     assert allocator.zone(0).free_pages == 3_776
-    assert all_passes(MainlinePolicy(allocator, order=5)) == [[[0x800, 0x400, 0x200, 0x180, 0x140]]]
+    assert all_passes(MainlinePolicy(allocator, PolicySettings(order=5))) == [
+        [[0x800, 0x400, 0x200, 0x180, 0x140]]
+    ]
     assert read(allocator, 10) == [0xC00, 0x800, 0x400]
 
 
@@ -192,7 +195,7 @@ def test_e7_the_refused_block_goes_with_another_zones_request(create):
     small_zone(allocator)
     other = blocks_of(65, 4_096)
     add(allocator, other)
-    first, second = all_passes(MainlinePolicy(allocator, order=5))
+    first, second = all_passes(MainlinePolicy(allocator, PolicySettings(order=5)))
     assert first[0] == [0x800, 0x400, 0x200, 0x180, 0x140]
     assert first[1:] == [other[31::-1], other[63:31:-1]]
     assert second == [[0xC00], [other[64]]]
@@ -212,7 +215,7 @@ def test_e8_two_zones(create):
     low, high = blocks_of(490, 4_096), blocks_of(977, edge)
     add(allocator, low)
     add(allocator, high)
-    passes = all_passes(MainlinePolicy(allocator, order=9))
+    passes = all_passes(MainlinePolicy(allocator, PolicySettings(order=9)))
     assert passes[0] == [low[31::-1], low[63:31:-1], high[31::-1], high[63:31:-1], high[95:63:-1]]
     assert sizes(passes[:7]) == [[32, 32, 32, 32, 32]] * 7
     assert sizes(passes[7:]) == [[32, 10, 32, 32, 32]] + [[32, 32, 32]] * 2 + [[17]]
@@ -226,7 +229,7 @@ def test_e9_last_in_first_out_after_reuse(create):
     add(allocator, p)
     for order in (4, 5, 6):
         add(allocator, [1 << order + 1], order)
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     assert sizes(all_passes(policy)) == [[32, 32], [32, 18]]
     assert read(allocator, 10)[0] == p[31]
     pages = [allocator.alloc(0, 0, M) for _ in range(200 * 256)]
@@ -245,7 +248,7 @@ def test_e10_batches_do_not_depend_on_the_end(create):
     """Three blocks, capacity two: with return to the tail the list ends p1, p0, p2."""
     allocator, p = create(), blocks_of(3)
     add(allocator, p)
-    batches = all_passes(MainlinePolicy(allocator, order=10, capacity=2))
+    batches = all_passes(MainlinePolicy(allocator, PolicySettings(order=10, capacity=2)))
     assert batches == [[[p[1], p[0]], [p[2]]]]
     assert read(allocator, 10) == [p[1], p[0], p[2]]
 
@@ -266,7 +269,7 @@ def test_e13_order_changed_at_run_time(create):
     """Order 10 becomes 8: nine smaller blocks in one batch, two relabelled; measured."""
     allocator = create(pageblock_order=10)
     add(allocator, blocks_of(40, 0x11000))
-    policy = MainlinePolicy(allocator, order=10)
+    policy = MainlinePolicy(allocator, PolicySettings(order=10))
     all_passes(policy)
     start = {
         (8, U): [0x4900, 0x4100, 0x4D00],

@@ -114,6 +114,25 @@ def test_memhog_writes_its_memory_once_more_for_each_pass() -> None:
     assert ops["count"][ops["kind"] == OpKind.UNITS].sum() == 4 * 1024
 
 
+def test_contents_of_files_are_cold_and_mappings_are_hot() -> None:
+    """Deleting a file looks at nothing of it, and a file is read in ahead of its use; a tmpfs file
+    is written by the CPU, and what a process unmaps it has used."""
+
+    def cold(task: Task, kind: OpKind) -> set[tuple[int, bool]]:
+        ops = stream(task)
+        ops = ops[ops["kind"] == kind]
+        return {(int(op["owner"]), bool(op["flags"] & OpFlags.COLD)) for op in ops}
+
+    file, mapping = Tmpfs(MIB, repeat=2), PageFault(2, MIB, huge=False, iterations=2)
+    assert cold(file, OpKind.ALLOC) == {(0, False)}
+    assert cold(file, OpKind.FREE) == {(0, True)}
+    assert cold(mapping, OpKind.ALLOC) == {(0, False), (1, True)}
+    assert cold(mapping, OpKind.FREE) == {(0, False), (1, True)}
+    for task in (Memhog(MIB, huge=True), churn(operations=300)):
+        assert cold(task, OpKind.FREE) <= {(owner, False) for owner in range(task.owners)}
+    assert file.exit(3)["flags"].tolist() == [OpFlags.COLD]
+
+
 def test_pauses_lie_between_repeats_only() -> None:
     """The last file is not followed by a pause."""
     ops = stream(Tmpfs(MIB, keep_ns=5, repeat=3, pause_ns=7))
@@ -181,6 +200,6 @@ def test_idle_sleeps_and_nothing_else() -> None:
 
 
 def test_an_operation_has_the_layout_of_its_c_struct() -> None:
-    """struct fpr_op: 16 bytes, these offsets."""
+    """struct fpr_op: 24 bytes, these offsets."""
     offsets = {name: OP_DTYPE.fields[name][1] for name in OP_DTYPE.names or ()}  # type: ignore[index]
-    assert offsets == {"count": 0, "owner": 8, "kind": 12, "order": 13, "type": 14, "flags": 15}
+    assert offsets == {"count": 0, "owner": 8, "kind": 12, "order": 13, "type": 14, "flags": 16}

@@ -15,6 +15,7 @@ from guest_model.allocator.config import (
     Counters,
     FreeFlags,
     MigrateType,
+    Placement,
     ZoneConfig,
     ZoneState,
 )
@@ -25,6 +26,7 @@ from guest_model.allocator.reference.watermark import (
     Attempt,
     Request,
     attempts,
+    plenty,
     usable,
     zonelist,
 )
@@ -61,6 +63,13 @@ class ReferenceAllocator:
             self._pages.hand_over(pfn, 1 << order)
             zone.free_block(pfn, order, self._pages.label(pfn), FreeFlags.TO_TAIL)
             pfn += 1 << order
+
+    def shuffle(self) -> None:
+        """Shuffle the free blocks of the top order."""
+        if self.config.placement != Placement.SHUFFLE:
+            fail(lib.FPR_BAD_ARGUMENT, "this placement does not shuffle")
+        for zone in self._zones:
+            zone.shuffle()
 
     def add_block(self, pfn: int, order: int, type_: int) -> None:
         """A free block at the tail of its list, without merging."""
@@ -99,7 +108,7 @@ class ReferenceAllocator:
             if attempt.reclaim:
                 self._reclaim(request)
             for zone in zonelist(self._zones, request):
-                if not usable(zone, request, attempt):
+                if not (plenty(zone, request, attempt) or usable(zone, request, attempt)):
                     continue
                 pfn = self._take(zone, cpu, request, attempt)
                 if pfn is not None:
@@ -117,23 +126,27 @@ class ReferenceAllocator:
         self.drain_pcp()
 
     def _take(self, zone: Zone, cpu: int, request: Request, attempt: Attempt) -> int | None:
-        def from_buddy() -> int | None:
-            return fallback.take(zone, request.order, request.type, nofragment=attempt.nofragment)
+        taker = fallback.Taker(zone, request.order, request.type, nofragment=attempt.nofragment)
 
         highatomic = request.highatomic and not attempt.low
         index = list_index(self.config, request.order, request.type)
         pfn = None
         if index is not None:
-            pfn = zone.per_cpu[cpu].alloc(index, request.type, from_buddy)
+            cold = self._cold(request.flags & AllocFlags.COLD)
+            pfn = zone.per_cpu[cpu].alloc(index, request.type, taker.take, cold=cold)
         if pfn is None and highatomic:
             pfn = zone.smallest(request.order, MigrateType.HIGHATOMIC)
         if pfn is None:
-            pfn = from_buddy()
+            again = fallback.Taker(zone, request.order, request.type, nofragment=attempt.nofragment)
+            pfn = again.take()
         if pfn is not None and highatomic:
             fallback.reserve_highatomic(zone, pfn)
         return pfn
 
-    def free(self, cpu: int, pfn: int, order: int) -> None:
+    def _cold(self, flag: int) -> bool:
+        return bool(flag) and self.config.placement == Placement.HOT_COLD
+
+    def free(self, cpu: int, pfn: int, order: int, flags: int = 0) -> None:
         """To the CPU's lists where they take this order, else to the buddy lists."""
         self._check_block(pfn, order)
         self._pages.take_allocated(pfn, order)
@@ -141,9 +154,10 @@ class ReferenceAllocator:
         self._pages.tally.frees += 1
         index = list_index(self.config, order, label)
         if index is None or label == MigrateType.ISOLATE:
-            zone.free_block(pfn, order, label)
+            zone.free_direct(pfn, order)
         else:
-            zone.per_cpu[cpu].free(index, Entry(pfn, label))
+            cold = self._cold(flags & FreeFlags.COLD)
+            zone.per_cpu[cpu].free(index, Entry(pfn, label), cold=cold)
 
     def drain_pcp(self, cpu: int | None = None) -> None:
         """Empty the per-CPU lists of one CPU, or of all."""
@@ -151,13 +165,20 @@ class ReferenceAllocator:
             for zone in self._zones:
                 zone.per_cpu[number].drain(zone.per_cpu[number].count, 0)
 
+    def decay_pcp(self, cpu: int) -> None:
+        """What the kernel does once a second where demand sizes the per-CPU lists."""
+        if not 0 <= cpu < self.config.cpus:
+            fail(lib.FPR_BAD_ARGUMENT, f"CPU {cpu}")
+        for zone in self._zones:
+            zone.per_cpu[cpu].decay()
+
     # The buddy lists alone.
 
     def buddy_alloc(self, zone: int, order: int, type_: int) -> int:
         self._check_block(0, order)
         if not 0 <= zone < self.zones:
             fail(lib.FPR_BAD_ARGUMENT, f"zone {zone}")
-        pfn = fallback.take(self._zones[zone], order, type_, nofragment=False)
+        pfn = fallback.Taker(self._zones[zone], order, type_, nofragment=False).take()
         if pfn is None:
             fail(lib.FPR_NO_MEMORY, f"zone {zone}, order {order}, type {type_}")
         self._pages.allocated[pfn] = Held(order, type_)

@@ -1,4 +1,4 @@
-"""Taking blocks out of the lists for a report, and putting them back (Linux 6.1)."""
+"""Taking blocks out of the lists for a report, and putting them back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from emulator.native import lib
 from guest_model.allocator.config import BLOCK_DTYPE, FreeFlags, MigrateType, TakeStop
+from guest_model.allocator.reference import fallback
 from guest_model.allocator.reference.pages import FreeBlock, Pages, fail
 from guest_model.allocator.reference.zone import MERGEABLE, Zone
+from guest_model.allocator.rules import Relabel
 
 
 def isolate(zone: Zone, block: FreeBlock) -> bool:
@@ -24,7 +26,13 @@ def isolate(zone: Zone, block: FreeBlock) -> bool:
     pages.isolated[block.pfn] = block.order
     if block.order >= zone.pageblock_order - 1:
         for pfn in range(block.pfn, block.pfn + (1 << block.order), 1 << zone.pageblock_order):
-            if pages.label(pfn) in MERGEABLE:
+            if pages.label(pfn) not in MERGEABLE:
+                continue
+            # Where lists and labels agree, the rest of the page block comes along, or none of it.
+            whole = zone.rules.relabel == Relabel.NONE or fallback.move_page_block(
+                zone, pfn, MigrateType.MOVABLE
+            )
+            if whole:
                 pages.set_label(pfn, MigrateType.MOVABLE)
     return True
 
@@ -58,4 +66,4 @@ def put_back(pages: Pages, zones: Sequence[Zone], blocks: NDArray[np.void], repo
         zone.free_block(pfn, order, pages.label(pfn), flags)
         returned = pages.free.get(pfn)
         if reported and returned is not None and returned.order == order:
-            returned.reported = True
+            zone.mark_reported(returned)

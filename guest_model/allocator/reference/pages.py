@@ -58,6 +58,9 @@ class Coin:
         self._left -= 1
         return bit == 1
 
+    def below(self, bound: int) -> int:
+        return int(lib.fpr_random_below(self._random, bound))
+
 
 @dataclass(slots=True)
 class Tally:
@@ -73,6 +76,10 @@ class Tally:
     merges: int = 0
     splits: int = 0
     reported_allocs: int = 0
+    reported_alloc_pages: int = 0
+    checked_lists: int = 0
+    broken_lists: int = 0
+    misplaced_blocks: int = 0
 
     def frozen(self) -> Counters:
         return Counters(**{each.name: getattr(self, each.name) for each in fields(self)})

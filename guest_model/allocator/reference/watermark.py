@@ -1,4 +1,4 @@
-"""Which zones may serve a request: the zonelist and the watermark check (Linux 6.1)."""
+"""Which zones may serve a request: the zonelist and the watermark check."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from guest_model.allocator.config import AllocFlags, MigrateType, ZoneClass
 from guest_model.allocator.reference.zone import MERGEABLE, Zone
+from guest_model.allocator.rules import PcpSizing
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +60,30 @@ def attempts(zones: Sequence[Zone], request: Request) -> Iterator[Attempt]:
 
 def usable(zone: Zone, request: Request, attempt: Attempt) -> bool:
     """Whether the zone stays above its watermark, and has a block that is large enough."""
-    config = zone.config
     urgent = AllocFlags(0) if attempt.low else request.flags
-    mark = (config.low_pages if attempt.low else config.min_pages) + zone.boost_pages
+    mark = (zone.config.low_pages if attempt.low else zone.config.min_pages) + zone.boost_pages
     if urgent & AllocFlags.HIGH:
         mark -= mark // 2
     if urgent & AllocFlags.NONBLOCKING:
         mark -= mark // 4
+    return _stays_above(zone, request, urgent, mark)
+
+
+def plenty(zone: Zone, request: Request, attempt: Attempt) -> bool:
+    """Whether it stays above the high watermark. A zone that does not is remembered."""
+    if zone.rules.pcp_sizing != PcpSizing.AUTO or zone.below_high:
+        return False
+    urgent = AllocFlags(0) if attempt.low else request.flags
+    enough = _stays_above(zone, request, urgent, zone.config.high_pages + zone.boost_pages)
+    zone.below_high = not enough
+    return enough
+
+
+def _stays_above(zone: Zone, request: Request, urgent: AllocFlags, mark: int) -> bool:
     spare = zone.free_pages - ((1 << request.order) - 1)
     if not urgent & AllocFlags.NONBLOCKING:
         spare -= zone.highatomic_pages
-    if spare <= mark + config.lowmem_reserve[request.highest]:
+    if spare <= mark + zone.config.lowmem_reserve[request.highest]:
         return False
     if request.order == 0:
         return True

@@ -1,0 +1,201 @@
+"""`fpr compare`: policies, placements and other values side by side, on the same workloads."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from emulator.analysis.comparison import Compared, compare
+from emulator.analysis.comparison_document import document_of, label
+from emulator.cli.interrupt import interruptible
+from emulator.cli.main import Exit
+from emulator.cli.progress import counted
+from emulator.report.comparison_page import page
+from emulator.report.comparison_text import render_comparison
+from emulator.scenario.errors import Mistake, Place, ScenarioError
+from emulator.scenario.matrix import load_matrix
+from emulator.scenario.overrides import parse_value, shown_option
+from emulator.scenario.yaml_source import Node, SourceError
+from emulator.simulation import results
+from emulator.simulation.pool import cores
+
+MAX_RANGE = 64
+
+
+@click.command("compare")
+@click.argument("path", metavar="FILE")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="NAME",
+    help="A reporting policy to compare; may be repeated.",
+)
+@click.option(
+    "--placement",
+    "placements",
+    multiple=True,
+    metavar="NAME",
+    help="A placement of free blocks to compare; may be repeated.",
+)
+@click.option(
+    "--vary",
+    "axes",
+    multiple=True,
+    metavar="PATH=V1,V2",
+    help="Values of anything else, e.g. reporting.delay=2s,250ms; may be repeated.",
+)
+@click.option("--seeds", metavar="1..5", help="Seeds to run each cell with: 1..5 or 1,2,3.")
+@click.option(
+    "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Replace a value in every cell."
+)
+@click.option("--phase", metavar="NAME", help="Judge one phase instead of the whole run.")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 1024), help="Runs at a time. Default: one a core."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print fpr.compare/1 instead of a table.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write compare.json and compare.html into this folder, which must not exist.",
+)
+def command(
+    path: str,
+    policies: tuple[str, ...],
+    placements: tuple[str, ...],
+    axes: tuple[str, ...],
+    seeds: str | None,
+    sets: tuple[str, ...],
+    phase: str | None,
+    jobs: int | None,
+    as_json: bool,
+    output: Path | None,
+) -> int:
+    """Run every workload with every policy, placement and value, with each seed, and say what
+    each gives back and costs.
+
+    FILE is a comparison, or a scenario, which the options then make one of. Cells that fail are
+    named, and the others go on. Ctrl-C keeps what is done, marked as incomplete.
+    """
+    options = _options(policies, placements, axes, seeds, phase)
+    matrix = load_matrix(path, options=options, sets=sets)
+    if output is not None:
+        results.check_free(output)
+    with interruptible() as stopped, counted(matrix.comparison.name) as progress:
+        compared = compare(matrix, processes=jobs or cores(), progress=progress, stopped=stopped)
+        interrupted = stopped()
+    document = {**document_of(compared), "version": version("fpr")}
+    raw = results.as_json(document)
+    try:
+        if output is not None:
+            text = page(document).encode()
+            results.write_files(
+                output,
+                {
+                    "compare.json": lambda file: file.write(raw),
+                    "compare.html": lambda file: file.write(text),
+                },
+            )
+    finally:  # what a long run has found is told even where it cannot be kept
+        click.echo(raw.decode().rstrip("\n") if as_json else render_comparison(document, _width()))
+    if output is not None:
+        click.echo(f"results are in {output}", err=True)
+    code = _tell_failures(compared, document["cells"])
+    if interrupted:
+        click.echo("interrupted: the results are partial, `complete` is false", err=True)
+        return Exit.INTERRUPTED
+    return code
+
+
+def _width() -> int | None:
+    """Columns of the window; None where standard output is none, and nobody minds."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _tell_failures(compared: Compared, cells: list[dict[str, object]]) -> int:
+    """Name the cells that failed on standard error; the exit code that the first asks for."""
+    code: int = Exit.OK
+    told: set[str] = set()
+    for result, cell in zip(compared.cells, cells, strict=True):
+        for seed, error in sorted(result.errors.items()):
+            click.echo(f"{label(cell)}, seed {seed}: {cell['error']}", err=True)
+            own = getattr(error, "exit_code", None)
+            if not isinstance(own, int):
+                own = Exit.DEFECT
+                trace = "".join(traceback.format_exception(error))
+                if trace not in told:  # the same control stands behind many cells
+                    click.echo(trace, err=True, nl=False)
+                told.add(trace)
+            code = code or own
+    return code
+
+
+def _options(
+    policies: tuple[str, ...],
+    placements: tuple[str, ...],
+    axes: tuple[str, ...],
+    seeds: str | None,
+    phase: str | None,
+) -> dict[str, Node]:
+    """Options as the keys of a comparison that they replace."""
+    nodes: dict[str, Node] = {}
+    mistakes: list[Mistake] = []
+    for key, option, names in (
+        ("policies", "--policy", policies),
+        ("placements", "--placement", placements),
+    ):
+        entries = [Node(Place(f"{option} {shown_option(name)}"), name) for name in names]
+        if entries:
+            nodes[key] = Node(entries[0].place, list(entries))
+    if seeds is not None:
+        place = Place(f"--seeds {shown_option(seeds)}")
+        nodes["seeds"] = Node(place, [Node(place, seed) for seed in _seeds(seeds, mistakes, place)])
+    if phase is not None:
+        nodes["phase"] = Node(Place(f"--phase {shown_option(phase)}"), phase)
+    vary = Node(Place("--vary"), dict[str, Node]())
+    for text in axes:
+        _add_axis(vary, text, mistakes)
+    if axes:
+        nodes["vary"] = vary
+    if mistakes:
+        raise ScenarioError(mistakes)
+    return nodes
+
+
+def _add_axis(vary: Node, text: str, mistakes: list[Mistake]) -> None:
+    place = Place(f"--vary {shown_option(text)}")
+    name, equals, values = text.partition("=")
+    if not equals or not values.strip():
+        instead = "write --vary reporting.delay=2s,250ms"
+        mistakes.append(Mistake(place, ("vary",), "no values in it", instead))
+        return
+    try:
+        node = parse_value(f"[{values}]", place, ("vary", name))
+    except SourceError as error:
+        mistakes.append(error.mistake)
+        return
+    assert isinstance(vary.value, dict)
+    vary.value[name.strip()] = node
+    vary.key_places[name.strip()] = place
+
+
+def _seeds(text: str, mistakes: list[Mistake], place: Place) -> list[int]:
+    """`1..5`, `1,2,3`, or both."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,19})(?:\.\.([0-9]{1,19}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < first + MAX_RANGE:
+            instead = f"write 1..5 or 1,2,3, at most {MAX_RANGE} of them"
+            mistakes.append(Mistake(place, ("seeds",), "these are no seeds", instead))
+            return [1]
+        seeds += range(first, last + 1)
+    return seeds

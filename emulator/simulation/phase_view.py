@@ -1,0 +1,56 @@
+"""One phase of a run, seen as a run of its own."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+
+from emulator.simulation.conductor import PhaseResult
+from emulator.simulation.series import Series
+from emulator.simulation.simulate import Outcome
+from host_model.backing.interface import HostCounters
+
+_NOW = ("resident_bytes", "resident_peak_bytes")
+"""Counters that are no sums since the start."""
+
+
+def within(outcome: Outcome, name: str) -> Outcome:
+    """What happened in the phase `name`: its workloads, its share of every counter of the host and
+    of the time of worker and balloon. Its series has two points, its start and its end, of the
+    footprint alone; latencies, device and allocator stay those of the whole run.
+    """
+    phase = _phase(outcome, name)
+    before, after = phase.before, phase.after
+    assert before is not None, "nobody counted"
+    assert after is not None, "the phase is not over"
+    host = {
+        field.name: getattr(after.host, field.name)
+        - (0 if field.name in _NOW else getattr(before.host, field.name))
+        for field in fields(HostCounters)
+    }
+    duration_ns = after.time_ns - before.time_ns
+    return replace(
+        outcome,
+        end_ns=duration_ns,
+        phases=[phase],
+        host=HostCounters(**host),
+        worker_ns=after.worker_ns - before.worker_ns,
+        balloon_ns=after.balloon_ns - before.balloon_ns,
+        series={
+            "time_ns": np.array([0, duration_ns], np.int64),
+            "footprint_byte_seconds": np.array([0, host["footprint_byte_seconds"]], np.int64),
+        },
+    )
+
+
+def samples_within(outcome: Outcome, name: str) -> Series:
+    """The samples that were taken in the phase."""
+    phase, times = _phase(outcome, name), outcome.series["time_ns"]
+    assert phase.after is not None, "the phase is not over"
+    inside = (times >= phase.start_ns) & (times <= phase.after.time_ns)
+    return {column: values[inside] for column, values in outcome.series.items()}
+
+
+def _phase(outcome: Outcome, name: str) -> PhaseResult:
+    return next(each for each in outcome.phases if each.name == name)

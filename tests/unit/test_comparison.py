@@ -1,0 +1,181 @@
+"""Comparisons as documents: what cells they have, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emulator.cli.main import run
+from emulator.scenario.comparison import MAX_RUNS
+from emulator.scenario.errors import ScenarioError
+from emulator.scenario.matrix import Matrix, load_matrix, without_reporting
+from tests.support import COMPARISONS, CONFIGS
+
+BASE = """\
+base:
+  guest: {memory: 1GiB}
+  phases: [{name: work, duration: 2s, run: [{kind: tmpfs, size: 64MiB}]}]
+"""
+
+
+def matrix(tmp_path: Path, text: str, **options: Any) -> Matrix:
+    """From YAML."""
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    return load_matrix(path, **options)
+
+
+def mistakes(tmp_path: Path, text: str) -> list[str]:
+    """What is said of a text, without the path of the file."""
+    with pytest.raises(ScenarioError) as caught:
+        matrix(tmp_path, text)
+    return [line.removeprefix(f"{tmp_path}/") for line in str(caught.value).splitlines()]
+
+
+def test_cells_are_the_product_of_all_axes_in_their_order(tmp_path: Path) -> None:
+    """Workloads first, then policies, then what varies; names are those that were written."""
+    found = matrix(
+        tmp_path,
+        BASE + "workloads:\n  file: {}\n  idle: {phases: [{run: [{kind: idle}], duration: 1s}]}\n"
+        "policies: [none, {policy: mainline, delay: 250ms}, {name: old, policy: boundary}]\n"
+        "vary: {reporting.order: [9, 10], guest.vcpus: [1]}\nseeds: [7, 8]\n",
+    )
+    assert found.paths == ("reporting.order", "guest.vcpus")
+    assert len(found.cells) == 2 * 3 * 2 * 1
+    names = [(cell.workload, cell.policy, cell.values) for cell in found.cells]
+    assert names[:3] == [
+        ("file", "none", ("9", "1")),
+        ("file", "none", ("10", "1")),
+        ("file", "mainline delay=250ms", ("9", "1")),
+    ]
+    fast, idle = found.cells[3].scenario, found.cells[6].scenario
+    assert (fast.reporting.order, fast.reporting.delay_ns) == (10, 250_000_000)
+    assert (fast.guest.memory_bytes, fast.guest.vcpus, fast.seed) == (1 << 30, 1, 7)
+    assert (idle.phases[0].run[0].kind, idle.guest.memory_bytes) == ("idle", 1 << 30)
+    assert found.cells[4].policy == "old"
+    assert found.cells[4].scenario.reporting.capacity == 16
+
+
+def test_a_scenario_is_a_comparison_of_one_cell(tmp_path: Path) -> None:
+    """Options of the command line make a larger one of it; `sets` go into every cell."""
+    text = "phases: [{run: [{kind: idle}], duration: 1s}]\n"
+    (cell,) = matrix(tmp_path, text, sets=["guest.vcpus=3"]).cells
+    assert (cell.workload, cell.policy, cell.placement) == ("a", "mainline", "linux")
+    assert cell.scenario.guest.vcpus == 3
+
+
+def test_a_workload_can_be_a_scenario_of_its_own(tmp_path: Path) -> None:
+    """A path takes the place of the base; paths in it begin at its own folder."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.yaml").write_text(
+        "guest: {memory: 2GiB}\nphases: [{run: [{kind: idle}], duration: 1s}]\n"
+    )
+    found = matrix(tmp_path, BASE + "workloads: {own: sub/b.yaml, base: {}}\n")
+    assert [cell.scenario.guest.memory_bytes >> 30 for cell in found.cells] == [2, 1]
+
+
+def test_controls_are_the_same_for_all_that_differ_in_reporting(tmp_path: Path) -> None:
+    """Policy, order, delay and capacity change no control; anything of the guest does."""
+    found = matrix(
+        tmp_path,
+        BASE + "policies: [mainline, boundary]\n"
+        "vary: {reporting.order: [9, 10], reporting.capacity: [8, 32], guest.vcpus: [1, 2]}\n",
+    )
+    controls = {without_reporting(cell.scenario).model_dump_json() for cell in found.cells}
+    assert len(controls) == 2
+    assert {cell.baseline.guest.vcpus for cell in found.cells} == {1}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            BASE + "vary:\n  guest.vcpus: [1, 0]\n",
+            "a.yaml:5:20: guest.vcpus: 0 is too small; write 1 or more",
+        ),
+        (
+            BASE + "vary: {guest..vcpus: [1]}\n",
+            "a.yaml:4:8: document: '' is no step of a path; write a path such as "
+            "phases[0].run[1].size",
+        ),
+        (
+            BASE + "seeds: [1, 2, 1]\n",
+            "a.yaml:4:15: seeds[2]: 1 is there twice; remove one of the two",
+        ),
+        (BASE + "seeds: [-1]\n", "a.yaml:4:9: seeds[0]: -1 is no seed; write 0 to 2^63 - 1"),
+        (
+            BASE + "phase: wrok\n",
+            "a.yaml:4:8: phase: 'base' has no phase of this name; name a phase with a `duration` "
+            "that every workload has once",
+        ),
+        (
+            BASE + "policys: [none]\n",
+            "a.yaml:4:1: policys: unknown key 'policys'; did you mean `policies`?",
+        ),
+        (
+            BASE + "workloads: {a: none.yaml}\n",
+            "a.yaml:4:16: document: cannot be read: No such file or directory; "
+            "write the path of a scenario file",
+        ),
+        (
+            "policies: [none]\n",
+            "a.yaml:1:1: document: there is nothing to run; write `base:` or `workloads:`",
+        ),
+        (
+            BASE + "policies: [{delay: 2s}]\n",
+            "a.yaml:4:12: policies[0]: its `policy` is missing; write `policy: mainline` and what "
+            "it is given",
+        ),
+        (
+            "base: {phases: []}\n",
+            "a.yaml:1:16: phases: too few entries; write at least 1 entry",
+        ),
+        (
+            "base: {guest: {kind: linux}, phases: [{run: [{kind: idle}], duration: 1s}]}\n",
+            "a.yaml:1:22: guest.kind: a real guest is not compared; write `kind: model`",
+        ),
+    ],
+)
+def test_a_mistake_is_named_once_at_its_place(tmp_path: Path, text: str, said: str) -> None:
+    """File, line, column, path, what is wrong and what to write; cells do not repeat it."""
+    assert mistakes(tmp_path, text) == [said]
+
+
+def test_a_policy_that_there_is_not_is_named_where_it_stands(tmp_path: Path) -> None:
+    """Not in the scenario that it would have been put into."""
+    (said,) = mistakes(tmp_path, BASE + "policies: [none, mainlin]\n")
+    assert said.startswith("a.yaml:4:18: reporting.policy: ")
+    assert said.endswith("; did you mean `mainline`?")
+
+
+def test_a_matrix_has_a_limit(tmp_path: Path) -> None:
+    """Nobody waits for ten thousand runs that a typing error asked for."""
+    vary = ", ".join(f"guest.{name}: [{','.join(map(str, range(1, 26)))}]" for name in ("hz", "v"))
+    (said,) = mistakes(tmp_path, BASE + f"vary: {{{vary}}}\nseeds: [1, 2, 3, 4, 5, 6, 7, 8, 9]\n")
+    assert f"a matrix of {25 * 25 * 9:,} runs" in said
+    assert f"{MAX_RUNS:,} at most" in said
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_every_comparison_of_the_project_is_valid(path: Path) -> None:
+    """All of them resolve, and are called as their file."""
+    assert load_matrix(path).comparison.name == path.stem
+
+
+def test_validate_takes_comparisons_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says how many cells there are, or what is wrong."""
+    (tmp_path / "a.yaml").write_text(BASE + "policies: [none, mainline]\n")
+    assert run(["validate", str(tmp_path / "a.yaml"), str(CONFIGS / "quickstart.yaml")]) == 0
+    assert "a comparison of 2 cells: workload 1, policy 2" in capsys.readouterr().out
+    assert run(["validate", "--json", str(tmp_path / "a.yaml")]) == 0
+    assert json.loads(capsys.readouterr().out)["files"][0]["cells"] == 2
+    (tmp_path / "a.yaml").write_text(BASE + "policies: [none, none]\n")
+    assert run(["validate", str(tmp_path / "a.yaml")]) == 2
+    assert "policies[1]: 'none' is there twice; give one of them another `name`" in (
+        capsys.readouterr().err
+    )
