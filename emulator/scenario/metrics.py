@@ -24,7 +24,11 @@ _SIDE = {
     " oom_deflated_bytes rounds shortages",
     "guest.allocator": "allocs frees failures refills drains fallbacks steals merges splits"
     " reported_allocs reported_alloc_pages checked_lists broken_lists misplaced_blocks",
+    "guest.free_by_order.end_bytes": "N",
+    "guest.free_by_order.mean_bytes": "N",
     "guest.phases.N": "start_ns end_ns",
+    "guest.phases.N.cost": "faults fault_bytes refault_bytes fault_ns discarded_bytes discard_ns"
+    " footprint_byte_seconds worker_ns",
     "guest.phases.N.workloads.N": "tasks start_ns end_ns units units_per_second busy_ns fault_ns"
     " failures oom_kills huge_faults huge_fallbacks",
     "reporting": "passes worker_runs worker_ns batches blocks bytes reported_bytes hinted_bytes"
