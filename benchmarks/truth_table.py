@@ -34,7 +34,7 @@ _HEAD = (
 def real(kernel: Kernel, name: str, order: int, seed: int) -> tuple[Scenario, RealRun]:
     """One run on the real kernel."""
     scenario = load_real(str(SCENARIOS / f"{name}.yaml"), (f"reporting.order={order}",), seed)
-    return scenario, run_real(scenario, kernel)
+    return scenario, run_real(scenario, kernel, with_state=True)
 
 
 def compare(kernel: Kernel, scenario: Scenario, run: RealRun) -> dict[str, Any]:
@@ -65,9 +65,7 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.truth_table", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(NAMES)}")
-    parser.add_argument(
-        "--orders", default=",".join(map(str, ORDERS)), help="of reporting, 10,9,5,0"
-    )
+    parser.add_argument("--orders", default=",".join(map(str, ORDERS)), help="of reporting")
     parser.add_argument("--runs", type=int, default=RUNS, help="of each; seeds count from 1")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="guests that run at once")
     parser.add_argument("--json", action="store_true", help="print JSON, a comparison a run")

@@ -28,9 +28,10 @@
 #define MAX_PHASES 1000
 #define TEXT_BYTES (256UL << 10)
 #define PFN_MASK ((1ULL << 55) - 1) /* of an entry in /proc/self/pagemap */
-#define SETTLE_NS (NS_PER_S / 2)    /* what booting left to do in the background ends in it */
+#define KNOWN_PAGES 2
+#define SETTLE_NS (NS_PER_S / 2) /* what booting left to do in the background ends in it */
 
-static struct task tasks[MAX_TASKS];
+static struct task *tasks;
 static uint64_t phase_duration_ns[MAX_PHASES];
 static unsigned task_count, phase_count;
 struct progress *progress;
@@ -39,6 +40,7 @@ static uint64_t run_duration_ns;
 static char modules[8][256];
 static unsigned module_count;
 static int reporting_order = -1;
+static char *known; /* pages for the photograph; private, so that they show where they are mapped */
 static char zoneinfo[TEXT_BYTES], pagetypeinfo[TEXT_BYTES], timer_list[TEXT_BYTES];
 
 uint64_t now_ns(void)
@@ -250,18 +252,11 @@ static void read_text(const char *path, char *text, size_t room)
 /*
  * Says where two pages of this process lie: by them, whoever has the guest's memory before him
  * finds the array of struct page, and in it the allocator's lists. Then waits until he has looked.
- * The two pages stay: freed, they would be on lists where the photograph does not show them.
  */
 static void be_photographed(uint64_t start_ns)
 {
-    static const size_t pages = 2;
-    uint64_t entries[2] = {0, 0};
-    char *memory =
-        mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        fail("no memory", "for two pages");
-    memset(memory, 1, pages * PAGE_BYTES);
-    uint64_t first = (uintptr_t)memory / PAGE_BYTES;
+    uint64_t entries[KNOWN_PAGES] = {0};
+    uint64_t first = (uintptr_t)known / PAGE_BYTES;
     int fd = open("/proc/self/pagemap", O_RDONLY);
     ssize_t got = pread(fd, entries, sizeof entries, (off_t)(first * sizeof *entries));
     close(fd);
@@ -289,15 +284,22 @@ static void save(const char *path, const void *content, size_t left)
         fail("cannot write", path);
 }
 
-static void set_reporting_order(void)
+static void set(const char *path, int value)
 {
-    const char *path = "/sys/module/page_reporting/parameters/page_reporting_order";
     char text[16];
-    int length = snprintf(text, sizeof text, "%d", reporting_order);
+    int length = snprintf(text, sizeof text, "%d", value);
     int fd = open(path, O_WRONLY);
     if (fd < 0 || write(fd, text, (size_t)length) != length)
         fail("cannot set", path);
     close(fd);
+}
+
+static void *shared(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        fail("no memory", "for what processes share");
+    return memset(memory, 0, size); /* its pages are there from now on */
 }
 
 static void prepare(void)
@@ -306,11 +308,20 @@ static void prepare(void)
     if (mount("proc", "/proc", "proc", 0, NULL) || mount("sysfs", "/sys", "sysfs", 0, NULL) ||
         mount("tmpfs", "/files", "tmpfs", 0, "size=100%"))
         fail("cannot mount", "/proc, /sys and /files");
-    progress = mmap(NULL, MAX_TASKS * sizeof *progress, PROT_READ | PROT_WRITE,
-                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (progress == MAP_FAILED)
-        fail("no memory", "for progress");
-    memset(progress, 0, MAX_TASKS * sizeof *progress);
+    /*
+     * A page that this process writes while a child has it as well is copied for whoever is first.
+     * That is to be the child, whose pages go: ours would move, to wherever memory is free then,
+     * and keep a whole block of the largest order from being reported for the rest of the run.
+     */
+    set("/proc/sys/kernel/sched_child_runs_first", 1);
+    known = mmap(NULL, KNOWN_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (known == MAP_FAILED)
+        fail("no memory", "for two pages");
+    /* They are there before all else: two pages in a block that is otherwise free keep it so. */
+    memset(known, 1, KNOWN_PAGES * PAGE_BYTES);
+    progress = shared(MAX_TASKS * sizeof *progress);
+    tasks = shared(MAX_TASKS * sizeof *tasks);
     /* The photograph itself shall not change what it shows: its pages are there before. */
     memset(zoneinfo, 1, sizeof zoneinfo);
     memset(pagetypeinfo, 1, sizeof pagetypeinfo);
@@ -339,7 +350,7 @@ int main(void)
     load_modules();
     uint64_t start_ns = now_ns();
     if (reporting_order >= 0)
-        set_reporting_order();
+        set("/sys/module/page_reporting/parameters/page_reporting_order", reporting_order);
     read_text("/proc/timer_list", timer_list, sizeof timer_list);
     read_text("/proc/zoneinfo", zoneinfo, sizeof zoneinfo);
     read_text("/proc/pagetypeinfo", pagetypeinfo, sizeof pagetypeinfo);

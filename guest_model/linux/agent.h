@@ -9,7 +9,8 @@
 
 #define PAGE_BYTES 4096UL
 #define MAX_TASKS 1024
-#define MAX_TIMED 65536 /* instants that a task notes */
+#define MAX_TIMED 65536  /* instants that a task notes */
+#define USED_PAGES 16384 /* of a first file, or a quarter of what is free where that is less */
 #define NOTE_PAGES                                                                                 \
     256 /* of an allocation, its begin is noted, and each time so much is written                  \
          */
@@ -67,8 +68,10 @@ void sleep_until(uint64_t instant_ns);
 uint64_t notes_of(const struct op *op);
 /* Execute a task's stream on real memory, in a process of its own. */
 _Noreturn void run_task(unsigned number, const struct stream *stream);
-/* Execute each kind of operation once, before anybody looks: where a kernel's caches have never
- * held an object, the first one takes a page that stays. */
+/* Execute each kind of operation once, before anybody looks, as a guest has that was used before:
+ * where a kernel's caches have never held an object, the first one takes a page that stays; and
+ * remains of page blocks that nobody has touched since boot become resident with the first file,
+ * and stay so where they are too small to be reported. */
 void rehearse(void);
 
 #endif

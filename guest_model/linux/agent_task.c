@@ -2,12 +2,14 @@
 #define _GNU_SOURCE
 #include "agent.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -164,6 +166,19 @@ static struct child *find_child(uint32_t number)
     return NULL;
 }
 
+/* Copy for this process what its parent is about to write. */
+static void __attribute__((noinline)) own_pages(void)
+{
+    volatile char stack[3 * PAGE_BYTES];
+    for (size_t at = 0; at < sizeof stack; at += PAGE_BYTES)
+        stack[at] = 0;
+    errno = 0;     /* which lies with what a thread has for itself */
+    if (regions) { /* a child's own: what it notes of its mappings */
+        *(volatile unsigned *)&region_count = region_count;
+        *(volatile char *)&regions[region_count] = 0;
+    }
+}
+
 /* True in the child. The parent goes on when the child has stopped itself. */
 static bool fork_child(uint32_t number)
 {
@@ -178,6 +193,7 @@ static bool fork_child(uint32_t number)
     if (!pid) {
         if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent)
             _exit(1);
+        own_pages();
         return true;
     }
     *child = (struct child){number, pid};
@@ -262,6 +278,7 @@ static void execute_all(const struct op *ops, uint64_t count, uint64_t start_ns)
 
 void run_task(unsigned number, const struct stream *stream)
 {
+    own_pages();
     uint64_t start_ns = now_ns();
     task_number = number;
     regions = mmap(NULL, MAX_REGIONS * sizeof *regions, PROT_READ | PROT_WRITE,
@@ -278,14 +295,19 @@ void run_task(unsigned number, const struct stream *stream)
 
 void rehearse(void)
 {
-    static const struct op ops[] = {
+    struct sysinfo info;
+    uint64_t used = sysinfo(&info) ? 0 : info.freeram * info.mem_unit / PAGE_BYTES / 4;
+    const struct op ops[] = {
         {.kind = OP_ALLOC, .owner = 0, .count = 256, .flags = FAULTED | ZEROED},
         {.kind = OP_FORK, .owner = 1},
         {.kind = OP_TOUCH, .owner = 0, .count = 16},
         {.kind = OP_RETURN},
         {.kind = OP_REAP, .owner = 1},
         {.kind = OP_FREE, .owner = 0},
-        {.kind = OP_ALLOC, .owner = 2, .count = 256, .flags = COPIED},
+        {.kind = OP_ALLOC,
+         .owner = 2,
+         .count = used < USED_PAGES ? used : USED_PAGES,
+         .flags = COPIED},
         {.kind = OP_FREE, .owner = 2},
     };
     static struct {

@@ -38,6 +38,8 @@ class KernelMemory:
     """Page tables of its program and its stack, of all levels."""
     image_pages: int
     """Pages of program, data and stack that are its own once it runs."""
+    forked_pages: int
+    """The same of a child that it forks, and that executes no other program."""
     node_order: int
     node_objects: int
     """A slab of tree nodes: its order, and how many it holds."""
@@ -72,6 +74,7 @@ def x86_64(cpus: int) -> KernelMemory:
         context_pages=0,
         image_tables=8,
         image_pages=16,
+        forked_pages=8,
         node_order=node_order,
         node_objects=node_objects,
     )
@@ -89,7 +92,8 @@ def user_mode() -> KernelMemory:
         directory_order=0,
         context_pages=1,
         image_tables=6,
-        image_pages=7,
+        image_pages=10,
+        forked_pages=11,
         node_order=node_order,
         node_objects=node_objects,
     )

@@ -66,6 +66,7 @@ class ProcessMemory:
         self._shared: set[int] = set()
         """Owners whose pages are its parent's; its own copies are no owner's."""
         self._copied = 0
+        self._own_pages = kernel.image_pages
         self._stack = owners.take()
         self._context = owners.take()
         self._image = owners.take()
@@ -82,15 +83,16 @@ class ProcessMemory:
         if parent is not None:
             self._space = parent._space.copy()
             self._shared = set(self._space.owners())
+            self._own_pages = kernel.forked_pages
             for table in parent._tables:
                 yield from self._table(table)
         flags = OpFlags.COPIED | OpFlags.FAULTED
-        yield alloc(self._image, kernel.image_pages, flags=flags)
+        yield alloc(self._image, self._own_pages, flags=flags)
 
     def end(self) -> Iterator[Op]:
         """What its exit frees, and at last its reaping; mappings go in the order of addresses."""
         own = [owner for owner in self._space.owners() if owner not in self._shared]
-        pages = self._kernel.image_pages + self._kernel.image_tables + self._copied
+        pages = self._own_pages + self._kernel.image_tables + self._copied
         pages += sum(self._space.unmap(owner)[0] for owner in own) + len(self._tables)
         yield from self._gathered(
             pages,
