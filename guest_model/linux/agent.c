@@ -143,11 +143,12 @@ static void run_phase(unsigned phase)
     for (unsigned number = 0; number < task_count; number++) {
         if (tasks[number].phase != phase)
             continue;
-        tasks[number].pid = fork();
-        if (tasks[number].pid < 0)
+        pid_t pid = fork();
+        if (pid < 0)
             fail("cannot fork", "a task");
-        if (!tasks[number].pid)
+        if (!pid)
             run_task(number, tasks[number].stream);
+        tasks[number].pid = pid;
     }
     uint64_t next_ns;
     while ((next_ns = look_after(phase, start_ns))) {
