@@ -69,9 +69,22 @@ class Guest:
 
     def hear(self, start: str) -> None:
         """Wait until the agent says something that starts so."""
-        while (said := self.machine.say(TIMEOUT_S)) is not None:
+        self.hear_after(start, lambda: 0, TIMEOUT_S)
+
+    def hear_after(self, start: str, look: Callable[[], int], every_s: float = 0.05) -> int:
+        """What a look found last before the agent said something that starts so."""
+        end_s, last = time.monotonic() + TIMEOUT_S, look()
+        while time.monotonic() < end_s:
+            found = look()
+            try:
+                said = self.machine.say(every_s)
+            except TimeoutError:
+                last = found
+                continue
+            if said is None:
+                break
             if said.text.startswith(start):
-                return
+                return last
         raise AssertionError(self.machine.last_lines())
 
 
@@ -111,8 +124,7 @@ def test_reported_memory_is_given_back(each_kernel: Kernel, folder: Path, offere
         with guest.machine as machine:
             guest.begin()
             loaded_ns = time.monotonic_ns()
-            guest.hear("phase index=1 start_ns")
-            before = resident()
+            before = guest.hear_after("phase index=1 start_ns", resident)
             idle = [len(batch.blocks) for batch in heard.batches["socket"]]
             assert until(lambda: resident() > before + 190 * MIB)
             # Blocks below order 10 stay, up to a twentieth of the file; a guest that had ended
