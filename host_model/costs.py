@@ -26,6 +26,7 @@ __all__ = [
     "Figure",
     "GuestCosts",
     "HostCosts",
+    "SwapCosts",
     "parse_profile",
     "profile_names",
     "read_profile",
@@ -165,6 +166,14 @@ class GuestCosts(_Strict):
         return ffi.new("struct fpr_guest_costs *", values)
 
 
+class SwapCosts(_Strict):
+    """What a host's swap costs; a VM waits for its device as well, where others use it."""
+
+    swap_in_4k_ns: Distribution = Field(description="from the fault to the page, alone")
+    swap_out_4k_ns: Distribution = Field(description="what reclaim takes for a page")
+    swap_device_4k_ns: Figure = Field(description="the device is busy with a page: 1/throughput")
+
+
 class CostProfile(_Strict):
     """All costs of one machine."""
 
@@ -173,6 +182,7 @@ class CostProfile(_Strict):
     machine: Annotated[str, Field(min_length=1, description="processor, kernel, guest size")]
     host: HostCosts
     guest: GuestCosts
+    swap: SwapCosts | None = Field(default=None, description="needed where a host swaps")
 
     def scaled(self, factor: float) -> CostProfile:
         """What using 4 KiB pages costs, in the guest and on the host, times `factor`."""
@@ -192,7 +202,11 @@ class CostProfile(_Strict):
 
 def _unit_of(path: tuple[str | int, ...]) -> str:
     """The unit that the last key of a path lacks; empty where that is not its fault."""
-    sections: dict[str, type[BaseModel]] = {"host": HostCosts, "guest": GuestCosts}
+    sections: dict[str, type[BaseModel]] = {
+        "host": HostCosts,
+        "guest": GuestCosts,
+        "swap": SwapCosts,
+    }
     section = sections.get(str(path[0]))
     if section is None or len(path) != 2:
         return ""

@@ -42,6 +42,7 @@ HEADERS = (
     "emulator/native/histogram.h",
     "emulator/native/costs.h",
     "host_model/native/host.h",
+    "host_model/native/pressure.h",
     "host_model/native/residency.h",
     "host_model/native/oracle.h",
     "guest_model/native/vcpu.h",

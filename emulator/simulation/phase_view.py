@@ -11,7 +11,7 @@ from emulator.simulation.series import Series
 from emulator.simulation.simulate import Outcome
 from host_model.backing.interface import HostCounters
 
-_NOW = ("resident_bytes", "resident_peak_bytes")
+_NOW = ("resident_bytes", "resident_peak_bytes", "swapped_bytes")
 """Counters that are no sums since the start."""
 
 

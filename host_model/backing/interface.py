@@ -65,6 +65,11 @@ class HostCounters:
     fault_bytes: int
     refault_bytes: int
     fault_ns: int
+    swap_ins: int
+    swap_outs: int
+    swap_drops: int
+    swapped_bytes: int
+    reclaim_ns: int
     discard_ranges: int
     discard_calls: int
     discard_ns: int

@@ -9,8 +9,11 @@ from emulator.native import check, ffi, lib
 from host_model.backing.interface import MappedRegion, MemoryRegion, native_regions
 from host_model.backing.native import NativeBacking
 from host_model.costs import CostProfile
+from host_model.pressure import HostMemory
 
 __all__ = ["SimulatedBacking"]
+
+_NEVER = 2**64 - 1
 
 
 class SimulatedBacking(NativeBacking):
@@ -29,8 +32,10 @@ class SimulatedBacking(NativeBacking):
         thp: bool = True,
         page_table_reclaim: bool = True,
         discard_without_effect: bool = False,
+        host: HostMemory | None = None,
     ) -> None:
-        """host_model/native/residency.h says what the last three mean."""
+        """host_model/native/residency.h says what the switches mean. `host`: its memory is
+        limited, and others may share it."""
         config = ffi.new(
             "struct fpr_residency_config *",
             {
@@ -46,6 +51,15 @@ class SimulatedBacking(NativeBacking):
         costs = profile.host.native()
         check(lib.fpr_residency_create(config, native, len(regions), costs, out), "simulated host")
         super().__init__(out[0])
+        self._shared = host  # lives longer
+        if host is not None:
+            check(lib.fpr_residency_join(self._host, host.pointer), "one more VM on the host")
+
+    @property
+    def killed_ns(self) -> int | None:
+        """When the host killed the VM for want of memory; None: it has not."""
+        killed_ns = int(lib.fpr_residency_killed_ns(self._host))
+        return None if killed_ns == _NEVER else killed_ns
 
     def regions(self) -> Sequence[MappedRegion]:
         """Nothing is mapped."""

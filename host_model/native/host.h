@@ -22,7 +22,13 @@ struct fpr_host_counters {
     uint64_t first_faults_2m, refaults_2m;
     uint64_t fault_bytes;
     uint64_t refault_bytes; /* of fault_bytes: the pages that were discarded before */
-    uint64_t fault_ns;
+    uint64_t fault_ns;      /* of the vCPUs: faults, swapping in, and making room for them */
+
+    /* Where the host's memory is limited. A page that is swapped in is no fault of the above. */
+    uint64_t swap_ins, swap_outs; /* pages of 4 KiB */
+    uint64_t swap_drops;          /* were discarded while they were in swap */
+    uint64_t swapped_bytes;       /* in swap now */
+    uint64_t reclaim_ns;          /* of fault_ns: the vCPU had to make room itself */
 
     uint64_t discard_ranges; /* as handed in */
     uint64_t discard_calls;  /* system calls, adjacent ranges being merged */

@@ -6,11 +6,13 @@
 #include "emulator/native/status.h"
 #include "host_model/native/batch.h"
 #include "host_model/native/fault_costs.h"
+#include "host_model/native/pressure_member.h"
 
 struct fpr_residency {
     struct fpr_map map;
     struct fpr_fault_costs costs;
     struct fpr_residency_config config;
+    struct fpr_member member; /* pressure is NULL where the host's memory is not limited */
 };
 
 int fpr_residency_create(const struct fpr_residency_config *config,
@@ -39,8 +41,21 @@ void fpr_residency_destroy(struct fpr_residency *residency)
 {
     if (residency == NULL)
         return;
+    fpr_pressure_leave(&residency->member);
     fpr_map_release(&residency->map);
     free(residency);
+}
+
+int fpr_residency_join(struct fpr_residency *residency, struct fpr_pressure *pressure)
+{
+    if (residency->member.pressure != NULL || residency->map.resident_pages != 0)
+        return FPR_BAD_ARGUMENT;
+    return fpr_pressure_join(pressure, &residency->map, &residency->member);
+}
+
+uint64_t fpr_residency_killed_ns(const struct fpr_residency *residency)
+{
+    return residency->member.killed ? residency->member.killed_ns : UINT64_MAX;
 }
 
 /* Whether a touch of an absent page of this chunk brings in all of it. */
@@ -51,40 +66,112 @@ static bool comes_back_huge(const struct fpr_residency *residency, uint64_t chun
            fpr_map_whole(&residency->map, chunk);
 }
 
+/* Bring in what is missing of a range, and what that costs next to `others`. */
+static uint64_t bring_in(struct fpr_residency *residency, struct fpr_chunk_range range, bool huge,
+                         uint32_t others, uint64_t now_ns)
+{
+    struct fpr_map *map = &residency->map;
+    struct fpr_chunk_faults faults = fpr_map_populate(map, range, huge, now_ns);
+    struct fpr_chunk_faults plain = faults;
+    uint64_t ns;
+
+    if (faults.pages == 0)
+        return 0;
+    plain.pages -= faults.swapped;
+    ns = fpr_draw_faults(&residency->costs, plain, others, &map->fault_latency);
+    if (residency->member.pressure != NULL) {
+        fpr_pressure_came(&residency->member, range.chunk, faults);
+        ns += fpr_pressure_swap_in(&residency->member, faults.swapped, now_ns + ns,
+                                   &map->fault_latency);
+    }
+    fpr_map_count_faults(map, faults, ns);
+    return ns;
+}
+
+/* On a host whose memory is limited: use a range, and make room for what is missing of it, which
+ * may take pages of the range itself: so it is looked at again. How a touch brings it in goes to
+ * *huge; *missing is 0 where nothing is to come. */
+static int make_room(struct fpr_residency *residency, struct fpr_chunk_range range, uint64_t now_ns,
+                     bool *huge, uint64_t *missing, uint64_t *wait_ns)
+{
+    struct fpr_member *member = &residency->member;
+    uint64_t asked = 0;
+
+    fpr_map_use(&residency->map, range);
+    for (;;) {
+        int status;
+
+        *missing = 0;
+        if (member->killed || fpr_map_resident(&residency->map, range.chunk))
+            return FPR_OK;
+        *huge = comes_back_huge(residency, range.chunk) && fpr_pressure_huge(member);
+        *missing =
+            *huge ? FPR_HUGE_PAGES : range.count - fpr_map_look(&residency->map, range, NULL).pages;
+        if (*missing <= asked)
+            return FPR_OK;
+        status = fpr_pressure_room(member, *missing, now_ns, wait_ns);
+        if (status != FPR_OK)
+            return status;
+        asked = *missing;
+    }
+}
+
+static int touch_limited(struct fpr_residency *residency, struct fpr_chunk_range range,
+                         uint32_t vcpu, uint64_t now_ns, uint64_t *cost_ns)
+{
+    uint64_t missing, wait_ns = 0;
+    bool huge;
+    int status = make_room(residency, range, now_ns, &huge, &missing, &wait_ns);
+
+    residency->map.counters.fault_ns += wait_ns;
+    *cost_ns += wait_ns;
+    if (status == FPR_OK && missing != 0)
+        *cost_ns += bring_in(residency, range, huge, fpr_faulting(&residency->costs, vcpu, now_ns),
+                             now_ns + *cost_ns);
+    return status;
+}
+
+static bool is_guest_memory(const struct fpr_map *map, uint64_t pfn, uint64_t count)
+{
+    const uint64_t limit = FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT;
+
+    return pfn <= limit && count <= limit &&
+           fpr_map_region(map, pfn << FPR_PAGE_SHIFT, count << FPR_PAGE_SHIFT) != NULL;
+}
+
 int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
                         uint32_t vcpu, uint64_t *cost_ns)
 {
     struct fpr_residency *residency = host;
     struct fpr_map *map = &residency->map;
-    uint64_t limit = FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT;
     uint32_t others = UINT32_MAX; /* not counted yet */
 
     (void)write;
     *cost_ns = 0;
-    if (pfn > limit || count > limit ||
-        fpr_map_region(map, pfn << FPR_PAGE_SHIFT, count << FPR_PAGE_SHIFT) == NULL)
+    if (!is_guest_memory(map, pfn, count))
         return FPR_OUTSIDE;
     if (vcpu >= FPR_HOST_MAX_VCPUS)
         return FPR_BAD_ARGUMENT;
     while (count > 0) {
         struct fpr_chunk_range range = fpr_map_cut(pfn, count);
-        struct fpr_chunk_faults faults;
-        uint64_t ns;
 
         pfn += range.count;
         count -= range.count;
-        if (fpr_map_resident(map, range.chunk))
+        if (residency->member.pressure != NULL) {
+            int status = touch_limited(residency, range, vcpu, now_ns, cost_ns);
+
+            if (status != FPR_OK)
+                return status;
             continue;
-        faults = fpr_map_populate(map, range, comes_back_huge(residency, range.chunk), now_ns);
-        if (faults.pages == 0)
+        }
+        if (fpr_map_resident(map, range.chunk))
             continue;
         if (others == UINT32_MAX)
             others = fpr_faulting(&residency->costs, vcpu, now_ns);
-        ns = fpr_draw_faults(&residency->costs, faults, others, &map->fault_latency);
-        fpr_map_count_faults(map, faults, ns);
-        *cost_ns += ns;
+        *cost_ns +=
+            bring_in(residency, range, comes_back_huge(residency, range.chunk), others, now_ns);
     }
-    if (others != UINT32_MAX)
+    if (*cost_ns != 0)
         fpr_faults_until(&residency->costs, vcpu, now_ns + *cost_ns);
     return FPR_OK;
 }
@@ -93,20 +180,45 @@ int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64
                            uint64_t now_ns)
 {
     struct fpr_map *map = &residency->map;
-    uint64_t limit = FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT;
 
-    if (pfn > limit || count > limit ||
-        fpr_map_region(map, pfn << FPR_PAGE_SHIFT, count << FPR_PAGE_SHIFT) == NULL)
+    if (!is_guest_memory(map, pfn, count))
         return FPR_OUTSIDE;
     while (count > 0) {
         struct fpr_chunk_range range = fpr_map_cut(pfn, count);
         bool huge = range.count == FPR_HUGE_PAGES && comes_back_huge(residency, range.chunk);
 
-        fpr_map_populate(map, range, huge, now_ns);
         pfn += range.count;
         count -= range.count;
+        if (residency->member.pressure != NULL) {
+            uint64_t missing, wait_ns = 0;
+            int status = make_room(residency, range, now_ns, &huge, &missing, &wait_ns);
+
+            if (status != FPR_OK)
+                return status;
+            if (missing != 0)
+                fpr_pressure_came(&residency->member, range.chunk,
+                                  fpr_map_populate(map, range, huge, now_ns));
+            continue;
+        }
+        fpr_map_populate(map, range, huge, now_ns);
     }
     return FPR_OK;
+}
+
+static void discard_chunk(struct fpr_residency *residency, struct fpr_chunk_range range,
+                          uint64_t now_ns)
+{
+    bool drop_table = residency->config.page_table_reclaim && range.count == FPR_HUGE_PAGES;
+    struct fpr_map *map = &residency->map;
+    uint64_t gone[FPR_PAGE_WORDS];
+    uint32_t removed, dropped = 0;
+
+    fpr_map_mask(range, gone);
+    if (residency->member.pressure != NULL)
+        dropped = fpr_map_drop_swapped(map, range.chunk, gone);
+    removed = fpr_map_remove(map, range.chunk, gone, drop_table, now_ns);
+    if (residency->member.pressure != NULL)
+        fpr_pressure_went(&residency->member, range.chunk, removed, dropped);
 }
 
 static void discard_call(struct fpr_residency *residency, const struct fpr_batch_call *call,
@@ -123,17 +235,13 @@ static void discard_call(struct fpr_residency *residency, const struct fpr_batch
     while (left > 0) {
         struct fpr_chunk_range range = fpr_map_cut(page, left);
         struct fpr_chunk_mapped found = fpr_map_look(map, range, NULL);
-        uint64_t gone[FPR_PAGE_WORDS];
 
         page += range.count;
         left -= range.count;
         unmapped |= found.pages != 0;
         map->counters.huge_splits += found.huge && range.count < FPR_HUGE_PAGES;
         out->cost_ns += fpr_draw_discard(&residency->costs, range, found, grown);
-        fpr_map_mask(range, gone);
-        fpr_map_remove(map, range.chunk, gone,
-                       residency->config.page_table_reclaim && range.count == FPR_HUGE_PAGES,
-                       now_ns);
+        discard_chunk(residency, range, now_ns);
     }
     if (unmapped)
         out->cost_ns += fpr_draw_discard_flush(&residency->costs, grown);

@@ -10,6 +10,7 @@
 #include "emulator/native/costs.h"
 #include "emulator/native/histogram.h"
 #include "host_model/native/host.h"
+#include "host_model/native/pressure.h"
 
 struct fpr_residency; /* opaque */
 
@@ -31,6 +32,11 @@ int fpr_residency_create(const struct fpr_residency_config *config,
                          const struct fpr_memory_region *regions, uint32_t count,
                          const struct fpr_host_costs *costs, struct fpr_residency **out);
 void fpr_residency_destroy(struct fpr_residency *residency);
+/* Live on a host whose memory is limited, which lives longer. FPR_BAD_ARGUMENT: it does already, or
+ * memory is resident; FPR_FULL; FPR_HOST_MEMORY. */
+int fpr_residency_join(struct fpr_residency *residency, struct fpr_pressure *pressure);
+/* When the host killed the VM; UINT64_MAX: it has not. Touches of a killed VM do nothing. */
+uint64_t fpr_residency_killed_ns(const struct fpr_residency *residency);
 
 /* An fpr_touch_fn; `host` is a struct fpr_residency, `vcpu` below FPR_HOST_MAX_VCPUS. FPR_OUTSIDE:
  * some frame is not guest memory, and nothing was touched. A vCPU is in a fault from now_ns until

@@ -63,8 +63,20 @@ void fpr_map_release(struct fpr_map *map)
         munmap(map->state, map->chunks);
     if (map->pages != NULL)
         munmap(map->pages, map->chunks * sizeof *map->pages);
+    if (map->marks != NULL)
+        munmap(map->marks, map->chunks * sizeof *map->marks);
     map->state = NULL;
     map->pages = NULL;
+    map->marks = NULL;
+}
+
+int fpr_map_keep_marks(struct fpr_map *map)
+{
+    map->marks = reserve(map->chunks * sizeof *map->marks);
+    if (map->marks == NULL)
+        return FPR_HOST_MEMORY;
+    madvise(map->marks, map->chunks * sizeof *map->marks, MADV_NOHUGEPAGE);
+    return FPR_OK;
 }
 
 uint64_t fpr_map_metadata_bytes(const struct fpr_map *map)
@@ -149,7 +161,7 @@ static void change(struct fpr_map *map, int64_t pages, uint64_t now_ns)
 static struct fpr_chunk_faults populate_huge(struct fpr_map *map, uint64_t chunk, uint64_t now_ns)
 {
     uint8_t *state = &map->state[chunk];
-    struct fpr_chunk_faults faults = {FPR_HUGE_PAGES, FPR_HUGE_PAGES, true};
+    struct fpr_chunk_faults faults = {FPR_HUGE_PAGES, FPR_HUGE_PAGES, 0, true};
 
     if (!(*state & FPR_MAP_SEEN_ALL)) {
         faults.refaults = 0;
@@ -164,7 +176,7 @@ static struct fpr_chunk_faults populate_huge(struct fpr_map *map, uint64_t chunk
 struct fpr_chunk_faults fpr_map_populate(struct fpr_map *map, struct fpr_chunk_range range,
                                          bool huge, uint64_t now_ns)
 {
-    struct fpr_chunk_faults faults = {0, 0, false};
+    struct fpr_chunk_faults faults = {0, 0, 0, false};
     struct fpr_map_pages *pages = &map->pages[range.chunk];
     uint8_t *state = &map->state[range.chunk];
     uint64_t mask[FPR_PAGE_WORDS], all = ~(uint64_t)0, seen_all = ~(uint64_t)0;
@@ -180,6 +192,13 @@ struct fpr_chunk_faults fpr_map_populate(struct fpr_map *map, struct fpr_chunk_r
         uint64_t before = was_seen_all ? ~(uint64_t)0 : pages->seen[w];
 
         faults.pages += (uint32_t)__builtin_popcountll(missing);
+        if (map->marks != NULL && missing != 0) {
+            uint64_t swapped = map->marks[range.chunk].swapped[w] & missing;
+
+            map->marks[range.chunk].swapped[w] &= ~swapped;
+            faults.swapped += (uint32_t)__builtin_popcountll(swapped);
+            faults.refaults -= (uint32_t)__builtin_popcountll(swapped);
+        }
         faults.refaults += (uint32_t)__builtin_popcountll(missing & before);
         if (missing != 0) {
             pages->resident[w] |= missing;
@@ -195,12 +214,13 @@ struct fpr_chunk_faults fpr_map_populate(struct fpr_map *map, struct fpr_chunk_r
         *state |= FPR_MAP_FULL;
     if (seen_all == ~(uint64_t)0)
         *state |= FPR_MAP_SEEN_ALL;
+    map->counters.swapped_bytes -= (uint64_t)faults.swapped << FPR_PAGE_SHIFT;
     change(map, faults.pages, now_ns);
     return faults;
 }
 
-void fpr_map_remove(struct fpr_map *map, uint64_t chunk, const uint64_t *gone, bool drop_table,
-                    uint64_t now_ns)
+uint32_t fpr_map_remove(struct fpr_map *map, uint64_t chunk, const uint64_t *gone, bool drop_table,
+                        uint64_t now_ns)
 {
     uint8_t *state = &map->state[chunk];
     struct fpr_map_pages *pages = &map->pages[chunk];
@@ -210,7 +230,7 @@ void fpr_map_remove(struct fpr_map *map, uint64_t chunk, const uint64_t *gone, b
     if (!(*state & (FPR_MAP_HUGE | FPR_MAP_SOME))) {
         if (drop_table)
             *state &= (uint8_t)~FPR_MAP_TABLE;
-        return;
+        return 0;
     }
     for (uint32_t w = 0; w < FPR_PAGE_WORDS; w++) {
         uint64_t before = *state & FPR_MAP_HUGE ? ~(uint64_t)0 : pages->resident[w];
@@ -219,7 +239,7 @@ void fpr_map_remove(struct fpr_map *map, uint64_t chunk, const uint64_t *gone, b
         left |= before & ~gone[w];
     }
     if (removed == 0)
-        return;
+        return 0;
     if (*state & FPR_MAP_HUGE && left == 0) {
         *state &= (uint8_t)~FPR_MAP_HUGE; /* its resident[] was zero all along */
     } else {
@@ -236,6 +256,7 @@ void fpr_map_remove(struct fpr_map *map, uint64_t chunk, const uint64_t *gone, b
             *state &= (uint8_t)~FPR_MAP_TABLE;
     }
     change(map, -removed, now_ns);
+    return (uint32_t)removed;
 }
 
 void fpr_map_count_discard(struct fpr_map *map, uint32_t ranges,
@@ -263,7 +284,8 @@ void fpr_map_count_faults(struct fpr_map *map, struct fpr_chunk_faults faults, u
 {
     struct fpr_host_counters *counters = &map->counters;
 
-    counters->fault_bytes += (uint64_t)faults.pages << FPR_PAGE_SHIFT;
+    counters->swap_ins += faults.swapped;
+    counters->fault_bytes += (uint64_t)(faults.pages - faults.swapped) << FPR_PAGE_SHIFT;
     counters->refault_bytes += (uint64_t)faults.refaults << FPR_PAGE_SHIFT;
     counters->fault_ns += cost_ns;
     if (faults.huge) {
@@ -271,7 +293,7 @@ void fpr_map_count_faults(struct fpr_map *map, struct fpr_chunk_faults faults, u
         counters->first_faults_2m += faults.refaults == 0;
     } else {
         counters->refaults_4k += faults.refaults;
-        counters->first_faults_4k += faults.pages - faults.refaults;
+        counters->first_faults_4k += faults.pages - faults.refaults - faults.swapped;
     }
 }
 

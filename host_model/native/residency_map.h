@@ -29,9 +29,16 @@ struct fpr_map_pages {
     uint64_t seen[FPR_PAGE_WORDS]; /* was resident at some time */
 };
 
+/* Where the host's memory is limited: what became of pages of a 2 MiB. */
+struct fpr_map_marks {
+    uint64_t swapped[FPR_PAGE_WORDS]; /* not resident, and kept in swap */
+    uint64_t young[FPR_PAGE_WORDS];   /* used since reclaim last looked */
+};
+
 struct fpr_map {
     uint8_t *state;              /* one for every 2 MiB from gpa 0 on */
     struct fpr_map_pages *pages; /* the same; read only where state says so */
+    struct fpr_map_marks *marks; /* the same; NULL where memory is not limited */
     uint64_t chunks;             /* of 2 MiB */
     struct fpr_memory_region regions[FPR_HOST_MAX_REGIONS];
     uint32_t region_count;
@@ -53,6 +60,7 @@ struct fpr_chunk_range {
 struct fpr_chunk_faults {
     uint32_t pages;    /* all; 512 with `huge` */
     uint32_t refaults; /* of them, discarded before */
+    uint32_t swapped;  /* of them, swapped out before: no refaults */
     bool huge;
 };
 
@@ -64,6 +72,8 @@ struct fpr_chunk_mapped {
 
 int fpr_map_init(struct fpr_map *map, const struct fpr_memory_region *regions, uint32_t count);
 void fpr_map_release(struct fpr_map *map);
+/* Keep marks from here on. FPR_HOST_MEMORY. */
+int fpr_map_keep_marks(struct fpr_map *map);
 uint64_t fpr_map_metadata_bytes(const struct fpr_map *map);
 
 /* The region that holds all of [gpa, gpa + bytes), or NULL. */
@@ -77,10 +87,17 @@ struct fpr_chunk_mapped fpr_map_look(const struct fpr_map *map, struct fpr_chunk
 /* Make a range resident by small pages; or, with `huge`, the whole of an empty chunk. */
 struct fpr_chunk_faults fpr_map_populate(struct fpr_map *map, struct fpr_chunk_range range,
                                          bool huge, uint64_t now_ns);
-/* Make absent every page of the chunk whose bit is set in gone[8]. `drop_table`: nothing is left
- * of its page table if nothing is left of its pages. */
-void fpr_map_remove(struct fpr_map *map, uint64_t chunk, const uint64_t *gone, bool drop_table,
-                    uint64_t now_ns);
+/* Make absent every page of the chunk whose bit is set in gone[8]; how many there were.
+ * `drop_table`: nothing is left of its page table if nothing is left of its pages. */
+uint32_t fpr_map_remove(struct fpr_map *map, uint64_t chunk, const uint64_t *gone, bool drop_table,
+                        uint64_t now_ns);
+/* Pages of the chunk that are resident. */
+uint32_t fpr_map_resident_pages(const struct fpr_map *map, uint64_t chunk);
+/* With marks: take resident pages to swap; forget swapped pages, how many there were; a range is
+ * used. */
+void fpr_map_swap_out(struct fpr_map *map, uint64_t chunk, const uint64_t *gone, uint64_t now_ns);
+uint32_t fpr_map_drop_swapped(struct fpr_map *map, uint64_t chunk, const uint64_t *gone);
+void fpr_map_use(struct fpr_map *map, struct fpr_chunk_range range);
 /* Bits [first, first + count) of a chunk. */
 void fpr_map_mask(struct fpr_chunk_range range, uint64_t *words);
 /* Add an outcome to the counters. */

@@ -1,0 +1,196 @@
+"""A host with limited memory, page by page: the slow, obvious reference of host_model/native/
+pressure.c and reclaim.c. Costs are constant, so that time can be told without drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+HUGE = 512
+AT_ONCE = 32
+
+Page = tuple[int, int]
+"""VM and frame; with the frame divided by 512: an entry of the list."""
+
+
+@dataclass
+class SlowPressure:
+    """All that VMs share, and all that they have."""
+
+    memory: int
+    swap: int
+    marks: tuple[int, int, int]
+    thp: bool
+    out_ns: int
+    in_ns: int
+    device_ns: int
+    scattered: int = 0
+    resident: set[Page] = field(default_factory=set)
+    swapped: set[Page] = field(default_factory=set)
+    young: set[Page] = field(default_factory=set)
+    huge: set[Page] = field(default_factory=set)
+    tables: set[Page] = field(default_factory=set)
+    lru: list[Page] = field(default_factory=list)  # the newest first
+    killed: dict[int, int] = field(default_factory=dict)
+    awake: bool = False
+    reclaimed_until: int = 0
+    device_until: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.free_huge = (self.memory - self.scattered) // HUGE
+        self.free_small = self.memory - self.free_huge * HUGE
+
+    @property
+    def free(self) -> int:
+        return self.free_huge * HUGE + self.free_small
+
+    def add(self, name: str, value: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + value
+
+    def pages_of(self, entry: Page) -> list[Page]:
+        vm, chunk = entry
+        return [(vm, pfn) for pfn in range(chunk * HUGE, (chunk + 1) * HUGE)]
+
+    def touch(self, vm: int, first: int, count: int, now: int) -> int:
+        """All of it lies in one chunk; what the vCPU waits for room and swap."""
+        entry = (vm, first // HUGE)
+        wanted = {(vm, pfn) for pfn in range(first, first + count)}
+        asked = cost = 0
+        self.young |= wanted  # of a killed VM nobody asks
+        while True:
+            if vm in self.killed or self.resident.issuperset(self.pages_of(entry)):
+                return cost
+            huge = self.thp and entry not in self.tables and entry not in self.huge
+            if huge and not self.free_huge:
+                self.add("huge_unavailable")
+                huge = False
+            missing = set(self.pages_of(entry)) if huge else wanted - self.resident
+            if len(missing) <= asked:
+                break
+            cost += self.make_room(len(missing), now)
+            asked = len(missing)
+        back = len(missing & self.swapped)
+        self.came(entry, missing, huge)
+        at = now + cost
+        for _ in range(back):
+            at = max(at, self.device_until)
+            self.device_until = at + self.device_ns
+            at += self.in_ns
+        return at - now
+
+    def came(self, entry: Page, pages: set[Page], huge: bool) -> None:
+        if not pages:
+            return
+        if huge:
+            self.free_huge -= 1
+            self.huge.add(entry)
+        else:
+            while self.free_small < len(pages):
+                self.free_huge -= 1
+                self.free_small += HUGE
+            self.free_small -= len(pages)
+            self.tables.add(entry)
+        self.add("swap_in_pages", len(pages & self.swapped))
+        self.swapped -= pages
+        self.resident |= pages
+        if entry not in self.lru:
+            self.lru.insert(0, entry)
+
+    def went(self, entry: Page, pages: set[Page]) -> None:
+        """Resident pages of one chunk."""
+        if not pages:
+            return
+        if entry in self.huge:
+            self.huge.discard(entry)
+            self.tables.add(entry)
+        self.resident -= pages
+        if len(pages) == HUGE:
+            self.free_huge += 1
+        else:
+            self.free_small += len(pages)
+        if entry in self.lru and not self.resident & set(self.pages_of(entry)):
+            self.lru.remove(entry)
+
+    def discard(self, vm: int, first: int, count: int) -> None:
+        """All of it lies in one chunk."""
+        pages = {(vm, pfn) for pfn in range(first, first + count)}
+        entry = (vm, first // HUGE)
+        self.add("swap_drop_pages", len(pages & self.swapped))
+        self.swapped -= pages
+        self.went(entry, pages & self.resident)
+        if count == HUGE:
+            self.tables.discard(entry)
+
+    def make_room(self, pages: int, now: int) -> int:
+        low, cost = self.marks[1], 0
+        self.catch_up(now)
+        if self.free < low + pages and not self.awake:
+            self.awake = True
+            self.reclaimed_until = max(self.reclaimed_until, now)
+        if self.free >= self.marks[0] + pages:
+            return 0
+        while self.free < self.marks[0] + pages:
+            taken, ns = self.reclaim(now + cost)
+            cost += ns
+            self.add("direct_pages", taken)
+            if not taken:
+                break
+        while self.free < pages:
+            self.kill(now)
+        return cost
+
+    def catch_up(self, now: int) -> None:
+        while self.awake and self.reclaimed_until <= now:
+            taken, ns = self.reclaim(self.reclaimed_until)
+            self.reclaimed_until += ns
+            self.add("background_pages", taken)
+            if not taken or self.free >= self.marks[2]:
+                self.awake = False
+
+    def reclaim(self, now: int) -> tuple[int, int]:
+        looks, taken, ns = 2 * len(self.lru), 0, 0
+        while taken < AT_ONCE and self.lru and looks and len(self.swapped) < self.swap:
+            looks -= 1
+            pages = self.shrink(self.lru[-1], AT_ONCE - taken)
+            taken += pages
+            self.device_until = max(self.device_until, now + ns) + pages * self.device_ns
+            ns += pages * max(self.out_ns, self.device_ns)
+        return taken, ns
+
+    def shrink(self, entry: Page, want: int) -> int:
+        pages = [page for page in self.pages_of(entry) if page in self.resident]
+        used = [page for page in pages if page in self.young]
+        room = self.swap - len(self.swapped)
+        old = [page for page in pages if page not in self.young]
+        if entry in self.huge:
+            want = HUGE
+            old = [] if any(page in self.young for page in self.pages_of(entry)) else old
+        gone = set(old[: min(want, room)])
+        self.went(entry, gone)
+        self.swapped |= gone
+        self.add("swap_out_pages", len(gone))
+        if len(gone) == len(old):
+            self.young -= set(self.pages_of(entry))
+            if entry in self.lru:
+                self.lru.remove(entry)
+            if used or len(gone) < len(pages):
+                self.lru.insert(0, entry)
+        return len(gone)
+
+    def kill(self, now: int) -> None:
+        held: dict[int, int] = {}
+        for vm, _ in [*self.resident, *self.swapped]:
+            held[vm] = held.get(vm, 0) + 1
+        victim = max(sorted(held), key=lambda vm: held[vm])
+        self.killed[victim] = now
+        self.add("kills")
+        self.leave(victim)
+
+    def leave(self, vm: int) -> None:
+        entries = {(vm, pfn // HUGE) for v, pfn in self.resident | self.swapped if v == vm}
+        for entry in sorted(entries):
+            pages = set(self.pages_of(entry))
+            self.add("swap_drop_pages", len(pages & self.swapped))
+            self.swapped -= pages
+            self.went(entry, pages & self.resident)
+            self.tables.discard(entry)
