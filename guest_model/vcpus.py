@@ -108,6 +108,11 @@ class Vcpus:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def next_ns(self) -> int:
+        """Before this instant no operation starts; beyond any run where no task is left."""
+        return int(lib.fpr_vcpus_next_ns(self._pointer))
+
     def start(self, task: int, cpu: int, now_ns: int) -> None:
         """Put a task that is not live on a vCPU; it asks for its first chunk at `now_ns`."""
         check(lib.fpr_vcpus_start(self._pointer, task, cpu, now_ns), f"start task {task}")

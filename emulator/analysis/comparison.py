@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from emulator.analysis.figures import Figures, Found, digest, figures
 from emulator.scenario.matrix import Cell, Matrix, without_reporting
 from emulator.scenario.model import Scenario
+from emulator.simulation.outcome import Outcome, Stopped
 from emulator.simulation.pool import simulate_all
-from emulator.simulation.simulate import Outcome, Stopped
 
 Progress = Callable[[int, int], None]
 """Called with the runs that are done and those of the whole matrix."""

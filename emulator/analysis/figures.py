@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from emulator.scenario.units import SECOND
+from emulator.simulation.outcome import Outcome
 from emulator.simulation.phase_view import samples_within, within
-from emulator.simulation.simulate import Outcome
 from emulator.simulation.summary import free_by_order, overhead, percent, runtime_ns
 
 PAGEBLOCK_ORDER = 9

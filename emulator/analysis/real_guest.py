@@ -21,8 +21,8 @@ from emulator.scenario.model import Phase, Scenario
 from emulator.scenario.workloads import Recording
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.course import Course
+from emulator.simulation.outcome import Progress, Stopped
 from emulator.simulation.series import Series
-from emulator.simulation.simulate import Progress, Stopped
 from emulator.simulation.tasks import UNITS, process_of, tasks_of
 from emulator.vhost_user.endpoint import Endpoint
 from emulator.vhost_user.server import Server

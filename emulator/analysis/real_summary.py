@@ -12,8 +12,8 @@ from emulator.analysis.real_guest import PAGE_BYTES, RealRun
 from emulator.native.histogram import Histogram
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import SECOND
+from emulator.simulation.outcome import Outcome
 from emulator.simulation.series import Series
-from emulator.simulation.simulate import Outcome
 from emulator.simulation.summary import Summary, summarize
 from host_model.backing.interface import HostCounters
 

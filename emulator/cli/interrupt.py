@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from emulator.simulation.simulate import Stopped
+from emulator.simulation.outcome import Stopped
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from emulator.scenario.load import load
 from emulator.scenario.model import Scenario
 from emulator.simulation import results
 from emulator.simulation.control import run_with_control
-from emulator.simulation.simulate import Outcome, Stopped, expected_ns, simulate
+from emulator.simulation.outcome import Outcome, Stopped
+from emulator.simulation.simulate import expected_ns, simulate
 from emulator.simulation.summary import summarize
 
 

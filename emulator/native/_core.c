@@ -615,7 +615,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 754), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 757), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -623,14 +623,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 829), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 775), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 781), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -641,7 +641,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 806), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -649,14 +649,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 832), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 866), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 835), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 814), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -664,9 +664,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 866), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 813), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -675,13 +675,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 840), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 843), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 781), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -764,14 +764,14 @@ static void *_cffi_types[] = {
 /* 146 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 147 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 149 */ _CFFI_OP(_CFFI_OP_POINTER, 775), // struct fpr_allocator const *
-/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 753), // char *
+/* 149 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_allocator const *
+/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 756), // char *
 /* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
 /* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 841), // struct fpr_zone_state *
+/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 844), // struct fpr_zone_state *
 /* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
@@ -801,7 +801,7 @@ static void *_cffi_types[] = {
 /* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 776), // struct fpr_allocator_config const *
+/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 779), // struct fpr_allocator_config const *
 /* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -809,34 +809,34 @@ static void *_cffi_types[] = {
 /* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct fpr_segment *
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 828), // struct fpr_segment *
 /* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 786), // struct fpr_guest_memory const *
-/* 198 */ _CFFI_OP(_CFFI_OP_POINTER, 779), // struct fpr_chain const *
-/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_report_cursor *
+/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 789), // struct fpr_guest_memory const *
+/* 198 */ _CFFI_OP(_CFFI_OP_POINTER, 782), // struct fpr_chain const *
+/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct fpr_report_cursor *
 /* 200 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 202 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 792), // struct fpr_message_account *
+/* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 795), // struct fpr_message_account *
 /* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 206 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 207 */ _CFFI_OP(_CFFI_OP_NOOP, 198),
-/* 208 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_report_rules const *
+/* 208 */ _CFFI_OP(_CFFI_OP_POINTER, 822), // struct fpr_report_rules const *
 /* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 199),
-/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_range *
+/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_range *
 /* 211 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 212 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 213 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_report_account *
+/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_report_account *
 /* 215 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 217 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 802), // struct fpr_page_set *
+/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_page_set *
 /* 219 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
 /* 220 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 777), // struct fpr_balloon_account *
+/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 780), // struct fpr_balloon_account *
 /* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
@@ -872,25 +872,25 @@ static void *_cffi_types[] = {
 /* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 255 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 256 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // void *
+/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // void *
 /* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // void const *
+/* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // void const *
 /* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 267 */ _CFFI_OP(_CFFI_OP_POINTER, 788), // struct fpr_host_costs const *
+/* 267 */ _CFFI_OP(_CFFI_OP_POINTER, 791), // struct fpr_host_costs const *
 /* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 269 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 270 */ _CFFI_OP(_CFFI_OP_POINTER, 796), // struct fpr_oracle *
+/* 270 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_oracle *
 /* 271 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
 /* 272 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 273 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 274 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 783), // struct fpr_discard_outcome *
+/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 786), // struct fpr_discard_outcome *
 /* 276 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
 /* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
@@ -899,26 +899,26 @@ static void *_cffi_types[] = {
 /* 281 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 282 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
-/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 796), // struct fpr_oracle const *
+/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_oracle const *
 /* 285 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 286 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 288 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 290 */ _CFFI_OP(_CFFI_OP_POINTER, 798), // struct fpr_packed_driver *
+/* 290 */ _CFFI_OP(_CFFI_OP_POINTER, 801), // struct fpr_packed_driver *
 /* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
 /* 294 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct fpr_ring_layout const *
-/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 784), // struct fpr_driver_slot *
+/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct fpr_ring_layout const *
+/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_driver_slot *
 /* 297 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 298 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
-/* 303 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct fpr_segment const *
+/* 303 */ _CFFI_OP(_CFFI_OP_POINTER, 828), // struct fpr_segment const *
 /* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -932,7 +932,7 @@ static void *_cffi_types[] = {
 /* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 317 */ _CFFI_OP(_CFFI_OP_POINTER, 801), // struct fpr_packed_ring *
+/* 317 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_packed_ring *
 /* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
 /* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
@@ -941,7 +941,7 @@ static void *_cffi_types[] = {
 /* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
 /* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 779), // struct fpr_chain *
+/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 782), // struct fpr_chain *
 /* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
 /* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
@@ -959,21 +959,21 @@ static void *_cffi_types[] = {
 /* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 801), // struct fpr_packed_ring const *
+/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_packed_ring const *
 /* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
 /* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 344),
 /* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
-/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 803), // struct fpr_pressure const *
+/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 806), // struct fpr_pressure const *
 /* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
-/* 354 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_pressure_config const *
+/* 354 */ _CFFI_OP(_CFFI_OP_POINTER, 807), // struct fpr_pressure_config const *
 /* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 388), // struct fpr_pressure * *
 /* 356 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 358 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_real_memory *
+/* 358 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_real_memory *
 /* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
 /* 360 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 361 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -993,17 +993,17 @@ static void *_cffi_types[] = {
 /* 375 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 378 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_real_memory const *
+/* 378 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_real_memory const *
 /* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 381 */ _CFFI_OP(_CFFI_OP_POINTER, 810), // struct fpr_real_memory_config const *
-/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 791), // struct fpr_memory_region const *
+/* 381 */ _CFFI_OP(_CFFI_OP_POINTER, 813), // struct fpr_real_memory_config const *
+/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 794), // struct fpr_memory_region const *
 /* 383 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 384 */ _CFFI_OP(_CFFI_OP_POINTER, 358), // struct fpr_real_memory * *
 /* 385 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
-/* 387 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_residency *
-/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 803), // struct fpr_pressure *
+/* 387 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct fpr_residency *
+/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 806), // struct fpr_pressure *
 /* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
 /* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 387),
@@ -1020,13 +1020,13 @@ static void *_cffi_types[] = {
 /* 402 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_residency const *
+/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct fpr_residency const *
 /* 406 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 407 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct fpr_residency_config const *
+/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 824), // struct fpr_residency_config const *
 /* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
 /* 413 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 414 */ _CFFI_OP(_CFFI_OP_NOOP, 267),
@@ -1040,18 +1040,18 @@ static void *_cffi_types[] = {
 /* 422 */ _CFFI_OP(_CFFI_OP_POINTER, 387), // struct fpr_residency * *
 /* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct fpr_shared_map const *
+/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 829), // struct fpr_shared_map const *
 /* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 428 */ _CFFI_OP(_CFFI_OP_POINTER, 828), // struct fpr_signaller *
+/* 428 */ _CFFI_OP(_CFFI_OP_POINTER, 831), // struct fpr_signaller *
 /* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 431 */ _CFFI_OP(_CFFI_OP_POINTER, 828), // struct fpr_signaller const *
+/* 431 */ _CFFI_OP(_CFFI_OP_POINTER, 831), // struct fpr_signaller const *
 /* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 436 */ _CFFI_OP(_CFFI_OP_POINTER, 829), // struct fpr_split_driver *
+/* 436 */ _CFFI_OP(_CFFI_OP_POINTER, 832), // struct fpr_split_driver *
 /* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 438 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 436),
@@ -1078,7 +1078,7 @@ static void *_cffi_types[] = {
 /* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 463 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_split_ring *
+/* 463 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_split_ring *
 /* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 463),
@@ -1106,7 +1106,7 @@ static void *_cffi_types[] = {
 /* 488 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 491 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_split_ring const *
+/* 491 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_split_ring const *
 /* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
 /* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
@@ -1123,8 +1123,8 @@ static void *_cffi_types[] = {
 /* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 507 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 508 */ _CFFI_OP(_CFFI_OP_POINTER, 834), // struct fpr_trace_op *
-/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 835), // struct fpr_trace_pairing *
+/* 508 */ _CFFI_OP(_CFFI_OP_POINTER, 837), // struct fpr_trace_op *
+/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct fpr_trace_pairing *
 /* 510 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
 /* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
@@ -1133,33 +1133,33 @@ static void *_cffi_types[] = {
 /* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 186),
 /* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 517 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_replay_phase const *
+/* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_replay_phase const *
 /* 519 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_replay_unseen *
+/* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_replay_unseen *
 /* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 523 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 524 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 525 */ _CFFI_OP(_CFFI_OP_POINTER, 836), // struct fpr_trace_state *
+/* 525 */ _CFFI_OP(_CFFI_OP_POINTER, 839), // struct fpr_trace_state *
 /* 526 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 527 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 528 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 832), // struct fpr_trace_event *
+/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 835), // struct fpr_trace_event *
 /* 530 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 531 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_trace_marker *
+/* 531 */ _CFFI_OP(_CFFI_OP_POINTER, 836), // struct fpr_trace_marker *
 /* 532 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 533 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 534 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 538 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct fpr_vcpus *
+/* 538 */ _CFFI_OP(_CFFI_OP_POINTER, 841), // struct fpr_vcpus *
 /* 539 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 540 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
 /* 542 */ _CFFI_OP(_CFFI_OP_NOOP, 538),
 /* 543 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 544 */ _CFFI_OP(_CFFI_OP_POINTER, 795), // struct fpr_op const *
+/* 544 */ _CFFI_OP(_CFFI_OP_POINTER, 798), // struct fpr_op const *
 /* 545 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 546 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 547 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
@@ -1184,17 +1184,17 @@ static void *_cffi_types[] = {
 /* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
 /* 567 */ _CFFI_OP(_CFFI_OP_NOOP, 538),
 /* 568 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 569 */ _CFFI_OP(_CFFI_OP_POINTER, 837), // struct fpr_vcpu_stop *
+/* 569 */ _CFFI_OP(_CFFI_OP_POINTER, 840), // struct fpr_vcpu_stop *
 /* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 571 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 572 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct fpr_vcpus const *
+/* 572 */ _CFFI_OP(_CFFI_OP_POINTER, 841), // struct fpr_vcpus const *
 /* 573 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 574 */ _CFFI_OP(_CFFI_OP_POINTER, 797), // struct fpr_owner_view *
+/* 574 */ _CFFI_OP(_CFFI_OP_POINTER, 800), // struct fpr_owner_view *
 /* 575 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
 /* 577 */ _CFFI_OP(_CFFI_OP_NOOP, 572),
 /* 578 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 579 */ _CFFI_OP(_CFFI_OP_POINTER, 831), // struct fpr_task_view *
+/* 579 */ _CFFI_OP(_CFFI_OP_POINTER, 834), // struct fpr_task_view *
 /* 580 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 581 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 582 */ _CFFI_OP(_CFFI_OP_NOOP, 572),
@@ -1204,10 +1204,10 @@ static void *_cffi_types[] = {
 /* 586 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 587 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 589 */ _CFFI_OP(_CFFI_OP_POINTER, 839), // struct fpr_vcpus_config const *
+/* 589 */ _CFFI_OP(_CFFI_OP_POINTER, 842), // struct fpr_vcpus_config const *
 /* 590 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 591 */ _CFFI_OP(_CFFI_OP_POINTER, 790), // struct fpr_memory_port const *
-/* 592 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_histogram *
+/* 591 */ _CFFI_OP(_CFFI_OP_POINTER, 793), // struct fpr_memory_port const *
+/* 592 */ _CFFI_OP(_CFFI_OP_POINTER, 790), // struct fpr_histogram *
 /* 593 */ _CFFI_OP(_CFFI_OP_POINTER, 538), // struct fpr_vcpus * *
 /* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 595 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
@@ -1231,7 +1231,7 @@ static void *_cffi_types[] = {
 /* 613 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 614 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION, 781), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION, 784), // struct fpr_counters const *()(struct fpr_allocator const *)
 /* 617 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
 /* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION, 649), // struct fpr_histogram const *()(struct fpr_oracle const *)
@@ -1243,7 +1243,7 @@ static void *_cffi_types[] = {
 /* 625 */ _CFFI_OP(_CFFI_OP_FUNCTION, 649), // struct fpr_histogram const *()(struct fpr_residency const *)
 /* 626 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
 /* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION, 793), // struct fpr_notify *()(struct fpr_allocator *)
+/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION, 796), // struct fpr_notify *()(struct fpr_allocator *)
 /* 629 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 630 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
@@ -1257,14 +1257,14 @@ static void *_cffi_types[] = {
 /* 639 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
 /* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 642 */ _CFFI_OP(_CFFI_OP_POINTER, 780), // struct fpr_cost const *
+/* 642 */ _CFFI_OP(_CFFI_OP_POINTER, 783), // struct fpr_cost const *
 /* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
 /* 645 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
 /* 646 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 647 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 648 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 649 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_histogram const *
+/* 649 */ _CFFI_OP(_CFFI_OP_POINTER, 790), // struct fpr_histogram const *
 /* 650 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
@@ -1287,204 +1287,207 @@ static void *_cffi_types[] = {
 /* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
 /* 670 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
 /* 671 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 672 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 673 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 672 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
+/* 673 */ _CFFI_OP(_CFFI_OP_NOOP, 572),
 /* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION, 257), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 676 */ _CFFI_OP(_CFFI_OP_NOOP, 378),
-/* 677 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 678 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_allocator *)
-/* 680 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 676 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 677 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 678 */ _CFFI_OP(_CFFI_OP_FUNCTION, 257), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 679 */ _CFFI_OP(_CFFI_OP_NOOP, 378),
+/* 680 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 681 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 682 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 683 */ _CFFI_OP(_CFFI_OP_NOOP, 592),
-/* 684 */ _CFFI_OP(_CFFI_OP_NOOP, 649),
-/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 687 */ _CFFI_OP(_CFFI_OP_NOOP, 592),
-/* 688 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
-/* 689 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 692 */ _CFFI_OP(_CFFI_OP_NOOP, 592),
-/* 693 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 694 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 696 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_oracle *)
-/* 697 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
+/* 682 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_allocator *)
+/* 683 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 686 */ _CFFI_OP(_CFFI_OP_NOOP, 592),
+/* 687 */ _CFFI_OP(_CFFI_OP_NOOP, 649),
+/* 688 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 689 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 690 */ _CFFI_OP(_CFFI_OP_NOOP, 592),
+/* 691 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 692 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 693 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 695 */ _CFFI_OP(_CFFI_OP_NOOP, 592),
+/* 696 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 697 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 699 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 700 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 701 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 703 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 705 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 706 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 707 */ _CFFI_OP(_CFFI_OP_POINTER, 789), // struct fpr_host_counters *
-/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 709 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_pressure *)
-/* 710 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
+/* 699 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_oracle *)
+/* 700 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
+/* 701 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 702 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 703 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 704 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 705 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 706 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 707 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 708 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 709 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 710 */ _CFFI_OP(_CFFI_OP_POINTER, 792), // struct fpr_host_counters *
 /* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 712 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
-/* 713 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 714 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_pressure_counters *
-/* 715 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 716 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 717 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 718 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 719 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 720 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_real_memory *)
-/* 722 */ _CFFI_OP(_CFFI_OP_NOOP, 358),
+/* 712 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_pressure *)
+/* 713 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
+/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 715 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
+/* 716 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 717 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_pressure_counters *
+/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 721 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 722 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 723 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 725 */ _CFFI_OP(_CFFI_OP_NOOP, 378),
-/* 726 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 727 */ _CFFI_OP(_CFFI_OP_NOOP, 707),
-/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 729 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_residency *)
-/* 730 */ _CFFI_OP(_CFFI_OP_NOOP, 387),
+/* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_real_memory *)
+/* 725 */ _CFFI_OP(_CFFI_OP_NOOP, 358),
+/* 726 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 727 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 728 */ _CFFI_OP(_CFFI_OP_NOOP, 378),
+/* 729 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 730 */ _CFFI_OP(_CFFI_OP_NOOP, 710),
 /* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 733 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
-/* 734 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 735 */ _CFFI_OP(_CFFI_OP_NOOP, 707),
-/* 736 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 737 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_shared_map *)
-/* 738 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_residency *)
+/* 733 */ _CFFI_OP(_CFFI_OP_NOOP, 387),
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 735 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 736 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
+/* 737 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 738 */ _CFFI_OP(_CFFI_OP_NOOP, 710),
 /* 739 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 741 */ _CFFI_OP(_CFFI_OP_POINTER, 827), // struct fpr_shared_region *
-/* 742 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 743 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
-/* 744 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 745 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
-/* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 747 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_signaller *)
-/* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 428),
+/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_shared_map *)
+/* 741 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 742 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 743 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 744 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_shared_region *
+/* 745 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 746 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 747 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
 /* 749 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION, 869), // void()(struct fpr_vcpus *)
-/* 751 */ _CFFI_OP(_CFFI_OP_NOOP, 538),
+/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_signaller *)
+/* 751 */ _CFFI_OP(_CFFI_OP_NOOP, 428),
 /* 752 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 753 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 754 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 755 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 756 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
-/* 757 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
-/* 758 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_migratetype
-/* 759 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_op_kind
-/* 760 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_pcp_drain
-/* 761 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_sizing
-/* 762 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_placement
-/* 763 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_relabel
-/* 764 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_replay_action
-/* 765 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_ring_fault
-/* 766 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_status
-/* 767 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_stop_reason
-/* 768 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_take_stop
-/* 769 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_task_state
-/* 770 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_zone_class
-/* 771 */ _CFFI_OP(_CFFI_OP_POINTER, 601), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 772 */ _CFFI_OP(_CFFI_OP_POINTER, 610), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 773 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 774 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 775 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 776 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 777 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 778 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 779 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 780 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 781 */ _CFFI_OP(_CFFI_OP_POINTER, 782), // struct fpr_counters const *
-/* 782 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
-/* 783 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
-/* 784 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
-/* 785 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
-/* 786 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
-/* 787 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
-/* 788 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
-/* 789 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
-/* 790 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
-/* 791 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
-/* 792 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
-/* 793 */ _CFFI_OP(_CFFI_OP_POINTER, 794), // struct fpr_notify *
-/* 794 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
-/* 795 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
-/* 796 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
-/* 797 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
-/* 798 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
-/* 799 */ _CFFI_OP(_CFFI_OP_POINTER, 800), // struct fpr_packed_note *
-/* 800 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
-/* 801 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
-/* 802 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
-/* 803 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_pressure
-/* 804 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_pressure_config
-/* 805 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_pressure_counters
-/* 806 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_random
-/* 807 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_range const *
-/* 808 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_range
-/* 809 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_real_memory
-/* 810 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_real_memory_config
-/* 811 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_region *
-/* 812 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_region
-/* 813 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_frames_stats
-/* 814 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_replay_model_stats
-/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_replay_phase
-/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_replay_unseen
-/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_report_account
-/* 818 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_report_cursor
-/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_report_rules
-/* 820 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_residency
-/* 821 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_residency_config
-/* 822 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_ring_counters
-/* 823 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_ring_layout
-/* 824 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_rules
-/* 825 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_segment
-/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_shared_map
-/* 827 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_shared_region
-/* 828 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_signaller
-/* 829 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_split_driver
-/* 830 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_split_ring
-/* 831 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_task_view
-/* 832 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_event
-/* 833 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_marker
-/* 834 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_trace_op
-/* 835 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_trace_pairing
-/* 836 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_state
-/* 837 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_vcpu_stop
-/* 838 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_vcpus
-/* 839 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_vcpus_config
-/* 840 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_zone_config
-/* 841 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_zone_state
-/* 842 */ _CFFI_OP(_CFFI_OP_POINTER, 843), // struct packed_desc *
-/* 843 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct packed_desc
-/* 844 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // struct packed_event *
-/* 845 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct packed_event
-/* 846 */ _CFFI_OP(_CFFI_OP_POINTER, 847), // struct split_avail *
-/* 847 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct split_avail
-/* 848 */ _CFFI_OP(_CFFI_OP_POINTER, 849), // struct split_desc *
-/* 849 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct split_desc
-/* 850 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct split_used *
-/* 851 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct split_used
-/* 852 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 853 */ (_cffi_opcode_t)(14),
-/* 854 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 855 */ (_cffi_opcode_t)(32),
-/* 856 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 857 */ (_cffi_opcode_t)(4),
-/* 858 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 859 */ (_cffi_opcode_t)(6),
-/* 860 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 861 */ (_cffi_opcode_t)(7424),
-/* 862 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 863 */ (_cffi_opcode_t)(7),
-/* 864 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 865 */ (_cffi_opcode_t)(9),
-/* 866 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 867 */ _CFFI_OP(_CFFI_OP_ARRAY, 866), // uint8_t[5]
-/* 868 */ (_cffi_opcode_t)(5),
-/* 869 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION, 872), // void()(struct fpr_vcpus *)
+/* 754 */ _CFFI_OP(_CFFI_OP_NOOP, 538),
+/* 755 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 756 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 757 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 758 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 759 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 760 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 761 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_migratetype
+/* 762 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_op_kind
+/* 763 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_pcp_drain
+/* 764 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_sizing
+/* 765 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_placement
+/* 766 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_relabel
+/* 767 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_replay_action
+/* 768 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_ring_fault
+/* 769 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_status
+/* 770 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_stop_reason
+/* 771 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_take_stop
+/* 772 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_task_state
+/* 773 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_zone_class
+/* 774 */ _CFFI_OP(_CFFI_OP_POINTER, 601), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 775 */ _CFFI_OP(_CFFI_OP_POINTER, 610), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 776 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 777 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 778 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 779 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 780 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 781 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 782 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 783 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 784 */ _CFFI_OP(_CFFI_OP_POINTER, 785), // struct fpr_counters const *
+/* 785 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
+/* 786 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
+/* 787 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
+/* 788 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
+/* 789 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
+/* 790 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
+/* 791 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
+/* 792 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
+/* 793 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
+/* 794 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
+/* 795 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
+/* 796 */ _CFFI_OP(_CFFI_OP_POINTER, 797), // struct fpr_notify *
+/* 797 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
+/* 798 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
+/* 799 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
+/* 800 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
+/* 801 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
+/* 802 */ _CFFI_OP(_CFFI_OP_POINTER, 803), // struct fpr_packed_note *
+/* 803 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
+/* 804 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
+/* 805 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
+/* 806 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_pressure
+/* 807 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_pressure_config
+/* 808 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_pressure_counters
+/* 809 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_random
+/* 810 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_range const *
+/* 811 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_range
+/* 812 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_real_memory
+/* 813 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_real_memory_config
+/* 814 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_region *
+/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_region
+/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_frames_stats
+/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_replay_model_stats
+/* 818 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_replay_phase
+/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_replay_unseen
+/* 820 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_report_account
+/* 821 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_report_cursor
+/* 822 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_report_rules
+/* 823 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_residency
+/* 824 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_residency_config
+/* 825 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_ring_counters
+/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_ring_layout
+/* 827 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_rules
+/* 828 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_segment
+/* 829 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_shared_map
+/* 830 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_shared_region
+/* 831 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_signaller
+/* 832 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_split_driver
+/* 833 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_split_ring
+/* 834 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_task_view
+/* 835 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_event
+/* 836 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_marker
+/* 837 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_trace_op
+/* 838 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_trace_pairing
+/* 839 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_state
+/* 840 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_vcpu_stop
+/* 841 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_vcpus
+/* 842 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_vcpus_config
+/* 843 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_zone_config
+/* 844 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_zone_state
+/* 845 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct packed_desc *
+/* 846 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct packed_desc
+/* 847 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // struct packed_event *
+/* 848 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct packed_event
+/* 849 */ _CFFI_OP(_CFFI_OP_POINTER, 850), // struct split_avail *
+/* 850 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct split_avail
+/* 851 */ _CFFI_OP(_CFFI_OP_POINTER, 852), // struct split_desc *
+/* 852 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct split_desc
+/* 853 */ _CFFI_OP(_CFFI_OP_POINTER, 854), // struct split_used *
+/* 854 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct split_used
+/* 855 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 856 */ (_cffi_opcode_t)(14),
+/* 857 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 858 */ (_cffi_opcode_t)(32),
+/* 859 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 860 */ (_cffi_opcode_t)(4),
+/* 861 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 862 */ (_cffi_opcode_t)(6),
+/* 863 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 864 */ (_cffi_opcode_t)(7424),
+/* 865 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 866 */ (_cffi_opcode_t)(7),
+/* 867 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 868 */ (_cffi_opcode_t)(9),
+/* 869 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 870 */ _CFFI_OP(_CFFI_OP_ARRAY, 869), // uint8_t[5]
+/* 871 */ (_cffi_opcode_t)(5),
+/* 872 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -2440,7 +2443,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(781));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(784));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2664,7 +2667,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(793));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(796));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4004,7 +4007,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(754));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(757));
   return pyresult;
 }
 #else
@@ -5323,10 +5326,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(707), arg2, (char **)&x2);
+      _cffi_type(710), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(707), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(710), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7022,10 +7025,10 @@ _cffi_f_fpr_pressure_counters(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(714), arg1, (char **)&x1);
+      _cffi_type(717), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(714), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(717), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7344,10 +7347,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(707), arg2, (char **)&x2);
+      _cffi_type(710), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(707), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(710), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8715,10 +8718,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(707), arg2, (char **)&x2);
+      _cffi_type(710), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(707), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(710), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9380,10 +9383,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(741), arg0, (char **)&x0);
+      _cffi_type(744), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(741), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(744), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11178,6 +11181,44 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_vcpus_interrupt _cffi_d_fpr_vcpus_interrupt
+#endif
+
+static uint64_t _cffi_d_fpr_vcpus_next_ns(struct fpr_vcpus const * x0)
+{
+  return fpr_vcpus_next_ns(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_next_ns(PyObject *self, PyObject *arg0)
+{
+  struct fpr_vcpus const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(572), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(572), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_next_ns(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_next_ns _cffi_d_fpr_vcpus_next_ns
 #endif
 
 static int _cffi_d_fpr_vcpus_owner(struct fpr_vcpus const * x0, uint32_t x1, struct fpr_owner_view * x2)
@@ -13447,7 +13488,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_allocator_add_range },
   { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 616), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 679), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 682), (void *)_cffi_d_fpr_allocator_destroy },
   { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 631), (void *)_cffi_d_fpr_allocator_label },
   { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 638), (void *)_cffi_d_fpr_allocator_metadata_bytes },
   { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 628), (void *)_cffi_d_fpr_allocator_notify },
@@ -13484,25 +13525,25 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 254), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 260), (void *)_cffi_d_fpr_guest_write },
   { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 635), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 672), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 682), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 675), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 685), (void *)_cffi_d_fpr_histogram_merge },
   { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 648), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 691), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 686), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 694), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 689), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 266), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
   { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 196), (void *)_cffi_d_fpr_message_read },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 707), (void *)_cffi_d_fpr_oracle_counters },
   { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 410), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 696), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 699), (void *)_cffi_d_fpr_oracle_destroy },
   { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 269), (void *)_cffi_d_fpr_oracle_discard },
   { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 619), (void *)_cffi_d_fpr_oracle_fault_latency },
   { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 277), (void *)_cffi_d_fpr_oracle_populate },
   { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 283), (void *)_cffi_d_fpr_oracle_read },
   { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 610), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 699), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 702), (void *)_cffi_d_fpr_oracle_released },
   { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 652), (void *)_cffi_d_fpr_oracle_resident_bytes },
   { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 601), (void *)_cffi_d_fpr_oracle_touch },
   { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_packed_driver_add },
@@ -13523,21 +13564,21 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 328), (void *)_cffi_d_fpr_packed_ring_start },
   { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 316), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 712), (void *)_cffi_d_fpr_pressure_counters },
+  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 715), (void *)_cffi_d_fpr_pressure_counters },
   { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 353), (void *)_cffi_d_fpr_pressure_create },
-  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 709), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 712), (void *)_cffi_d_fpr_pressure_destroy },
   { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 350), (void *)_cffi_d_fpr_pressure_validate },
   { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 658), (void *)_cffi_d_fpr_random_below },
   { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 655), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 716), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 724), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 719), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 727), (void *)_cffi_d_fpr_real_memory_counters },
   { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 380), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 721), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 724), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 357), (void *)_cffi_d_fpr_real_memory_discard },
   { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 622), (void *)_cffi_d_fpr_real_memory_fault_latency },
   { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 377), (void *)_cffi_d_fpr_real_memory_fd },
   { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 665), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 675), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 678), (void *)_cffi_d_fpr_real_memory_pointer },
   { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 365), (void *)_cffi_d_fpr_real_memory_populate },
   { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 371), (void *)_cffi_d_fpr_real_memory_read },
   { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 662), (void *)_cffi_d_fpr_real_memory_resident_bytes },
@@ -13549,9 +13590,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 511), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 205), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 732), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 735), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 417), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 729), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 732), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 390), (void *)_cffi_d_fpr_residency_discard },
   { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 625), (void *)_cffi_d_fpr_residency_fault_latency },
   { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 386), (void *)_cffi_d_fpr_residency_join },
@@ -13561,11 +13602,11 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 404), (void *)_cffi_d_fpr_residency_read },
   { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 669), (void *)_cffi_d_fpr_residency_resident_bytes },
   { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 601), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 740), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 743), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
   { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 424), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 737), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 747), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 740), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 750), (void *)_cffi_d_fpr_signaller_close },
   { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 427), (void *)_cffi_d_fpr_signaller_open },
   { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_signaller_send },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 447), (void *)_cffi_d_fpr_split_driver_add },
@@ -13589,8 +13630,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 247), (void *)_cffi_d_fpr_translate },
   { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 560), (void *)_cffi_d_fpr_vcpus_charge },
   { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 588), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 750), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 753), (void *)_cffi_d_fpr_vcpus_destroy },
   { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 553), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 672), (void *)_cffi_d_fpr_vcpus_next_ns },
   { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 571), (void *)_cffi_d_fpr_vcpus_owner },
   { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 581), (void *)_cffi_d_fpr_vcpus_owner_read },
   { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 541), (void *)_cffi_d_fpr_vcpus_refill },
@@ -13615,22 +13657,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 824) },
+             _CFFI_OP(_CFFI_OP_NOOP, 827) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13672,7 +13714,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 858) },
+          _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13789,7 +13831,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 811) },
+               _CFFI_OP(_CFFI_OP_NOOP, 814) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13804,43 +13846,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 860) },
+               _CFFI_OP(_CFFI_OP_NOOP, 863) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 780) },
+            _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13936,10 +13978,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 257) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 771) },
+             _CFFI_OP(_CFFI_OP_NOOP, 774) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 772) },
+               _CFFI_OP(_CFFI_OP_NOOP, 775) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13975,13 +14017,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 866) },
+            _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 866) },
+             _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 866) },
+            _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13996,19 +14038,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 823) },
+              _CFFI_OP(_CFFI_OP_NOOP, 826) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 842) },
+             _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 844) },
+              _CFFI_OP(_CFFI_OP_NOOP, 847) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 844) },
+              _CFFI_OP(_CFFI_OP_NOOP, 847) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 842) },
+              _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 296) },
@@ -14056,25 +14098,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 478) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 823) },
+              _CFFI_OP(_CFFI_OP_NOOP, 826) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 842) },
+             _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 844) },
+              _CFFI_OP(_CFFI_OP_NOOP, 847) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 844) },
+              _CFFI_OP(_CFFI_OP_NOOP, 847) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 799) },
+            _CFFI_OP(_CFFI_OP_NOOP, 802) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
              _CFFI_OP(_CFFI_OP_NOOP, 478) },
@@ -14104,7 +14146,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 822) },
+                _CFFI_OP(_CFFI_OP_NOOP, 825) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -14134,10 +14176,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "swap_in_4k", offsetof(struct fpr_pressure_config, swap_in_4k),
                   sizeof(((struct fpr_pressure_config *)0)->swap_in_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "swap_out_4k", offsetof(struct fpr_pressure_config, swap_out_4k),
                    sizeof(((struct fpr_pressure_config *)0)->swap_out_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 780) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "swap_device_4k_ns", offsetof(struct fpr_pressure_config, swap_device_4k_ns),
                          sizeof(((struct fpr_pressure_config *)0)->swap_device_4k_ns),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14194,7 +14236,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 856) },
+             _CFFI_OP(_CFFI_OP_NOOP, 859) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14317,13 +14359,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 862) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 865) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 862) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 865) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 854) },
+             _CFFI_OP(_CFFI_OP_NOOP, 857) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14335,7 +14377,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 807) },
+              _CFFI_OP(_CFFI_OP_NOOP, 810) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14407,40 +14449,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 866) },
+             _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 866) },
+               _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14473,10 +14515,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 773) },
+          _CFFI_OP(_CFFI_OP_NOOP, 776) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 773) },
+               _CFFI_OP(_CFFI_OP_NOOP, 776) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14488,22 +14530,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 773) },
+              _CFFI_OP(_CFFI_OP_NOOP, 776) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 823) },
+              _CFFI_OP(_CFFI_OP_NOOP, 826) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 848) },
+             _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 846) },
+             _CFFI_OP(_CFFI_OP_NOOP, 849) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 850) },
+            _CFFI_OP(_CFFI_OP_NOOP, 853) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 848) },
+              _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 296) },
@@ -14542,16 +14584,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 478) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 823) },
+              _CFFI_OP(_CFFI_OP_NOOP, 826) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 848) },
+             _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 846) },
+             _CFFI_OP(_CFFI_OP_NOOP, 849) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 850) },
+            _CFFI_OP(_CFFI_OP_NOOP, 853) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -14575,7 +14617,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 822) },
+                _CFFI_OP(_CFFI_OP_NOOP, 825) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14623,28 +14665,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 478) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 866) },
+            _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 866) },
+             _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 774) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 777) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 866) },
+             _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 774) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 777) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 866) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 869) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 867) },
+                _CFFI_OP(_CFFI_OP_NOOP, 870) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -14701,10 +14743,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 864) },
+              _CFFI_OP(_CFFI_OP_NOOP, 867) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 864) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 867) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14749,7 +14791,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 785) },
+             _CFFI_OP(_CFFI_OP_NOOP, 788) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14770,7 +14812,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 856) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 859) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14785,7 +14827,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 840) },
+              _CFFI_OP(_CFFI_OP_NOOP, 843) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14800,191 +14842,191 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 852) },
+               _CFFI_OP(_CFFI_OP_NOOP, 855) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 775, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 778, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 776, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 779, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 777, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 780, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 778, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 781, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 779, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 782, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_cost", 780, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 783, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 1 },
-  { "fpr_counters", 782, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 785, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 24, 14 },
-  { "fpr_discard_outcome", 783, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 786, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 38, 10 },
-  { "fpr_driver_slot", 784, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 787, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 48, 4 },
-  { "fpr_guest_costs", 785, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 788, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 52, 10 },
-  { "fpr_guest_memory", 786, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 789, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 62, 2 },
-  { "fpr_histogram", 787, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 790, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 64, 4 },
-  { "fpr_host_costs", 788, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 791, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 68, 15 },
-  { "fpr_host_counters", 789, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 792, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 83, 27 },
-  { "fpr_memory_port", 790, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 793, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 110, 3 },
-  { "fpr_memory_region", 791, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 794, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 113, 2 },
-  { "fpr_message_account", 792, _CFFI_F_CHECK_FIELDS,
+  { "fpr_message_account", 795, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 115, 2 },
-  { "fpr_notify", 794, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 797, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 117, 5 },
-  { "fpr_op", 795, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 798, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 122, 6 },
-  { "fpr_oracle", 796, _CFFI_F_OPAQUE,
+  { "fpr_oracle", 799, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 797, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 800, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 128, 3 },
-  { "fpr_packed_driver", 798, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_driver", 801, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 131, 18 },
-  { "fpr_packed_note", 800, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_note", 803, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 149, 4 },
-  { "fpr_packed_ring", 801, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_ring", 804, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 153, 15 },
-  { "fpr_page_set", 802, _CFFI_F_CHECK_FIELDS,
+  { "fpr_page_set", 805, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 168, 3 },
-  { "fpr_pressure", 803, _CFFI_F_OPAQUE,
+  { "fpr_pressure", 806, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_pressure_config", 804, _CFFI_F_CHECK_FIELDS,
+  { "fpr_pressure_config", 807, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 171, 12 },
-  { "fpr_pressure_counters", 805, _CFFI_F_CHECK_FIELDS,
+  { "fpr_pressure_counters", 808, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 183, 14 },
-  { "fpr_random", 806, _CFFI_F_CHECK_FIELDS,
+  { "fpr_random", 809, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 197, 1 },
-  { "fpr_range", 808, _CFFI_F_CHECK_FIELDS,
+  { "fpr_range", 811, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 198, 2 },
-  { "fpr_real_memory", 809, _CFFI_F_OPAQUE,
+  { "fpr_real_memory", 812, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 810, _CFFI_F_CHECK_FIELDS,
+  { "fpr_real_memory_config", 813, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 200, 4 },
-  { "fpr_region", 812, _CFFI_F_CHECK_FIELDS,
+  { "fpr_region", 815, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 204, 5 },
-  { "fpr_replay_frames_stats", 813, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_frames_stats", 816, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 209, 10 },
-  { "fpr_replay_model_stats", 814, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_model_stats", 817, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 219, 10 },
-  { "fpr_replay_phase", 815, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_phase", 818, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 229, 2 },
-  { "fpr_replay_unseen", 816, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_unseen", 819, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 231, 4 },
-  { "fpr_report_account", 817, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_account", 820, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 235, 6 },
-  { "fpr_report_cursor", 818, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_cursor", 821, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 241, 3 },
-  { "fpr_report_rules", 819, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_rules", 822, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 244, 3 },
-  { "fpr_residency", 820, _CFFI_F_OPAQUE,
+  { "fpr_residency", 823, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 821, _CFFI_F_CHECK_FIELDS,
+  { "fpr_residency_config", 824, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 247, 5 },
-  { "fpr_ring_counters", 822, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_counters", 825, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 252, 11 },
-  { "fpr_ring_layout", 823, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_layout", 826, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 263, 5 },
-  { "fpr_rules", 824, _CFFI_F_CHECK_FIELDS,
+  { "fpr_rules", 827, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 268, 12 },
-  { "fpr_segment", 825, _CFFI_F_CHECK_FIELDS,
+  { "fpr_segment", 828, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 280, 3 },
-  { "fpr_shared_map", 826, _CFFI_F_CHECK_FIELDS,
+  { "fpr_shared_map", 829, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 283, 4 },
-  { "fpr_shared_region", 827, _CFFI_F_CHECK_FIELDS,
+  { "fpr_shared_region", 830, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 287, 7 },
-  { "fpr_signaller", 828, _CFFI_F_CHECK_FIELDS,
+  { "fpr_signaller", 831, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 294, 2 },
-  { "fpr_split_driver", 829, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_driver", 832, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 296, 17 },
-  { "fpr_split_ring", 830, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_ring", 833, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 313, 12 },
-  { "fpr_task_view", 831, _CFFI_F_CHECK_FIELDS,
+  { "fpr_task_view", 834, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 325, 9 },
-  { "fpr_trace_event", 832, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_event", 835, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 334, 14 },
-  { "fpr_trace_marker", 833, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_marker", 836, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 348, 4 },
-  { "fpr_trace_op", 834, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_op", 837, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 352, 3 },
-  { "fpr_trace_pairing", 835, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_pairing", 838, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 355, 10 },
-  { "fpr_trace_state", 836, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_state", 839, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 365, 8 },
-  { "fpr_vcpu_stop", 837, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpu_stop", 840, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 373, 5 },
-  { "fpr_vcpus", 838, _CFFI_F_OPAQUE,
+  { "fpr_vcpus", 841, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 839, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpus_config", 842, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 378, 5 },
-  { "fpr_zone_config", 840, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_config", 843, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 383, 11 },
-  { "fpr_zone_state", 841, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_state", 844, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 394, 6 },
-  { "packed_desc", 843, _CFFI_F_OPAQUE,
+  { "packed_desc", 846, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 845, _CFFI_F_OPAQUE,
+  { "packed_event", 848, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 847, _CFFI_F_OPAQUE,
+  { "split_avail", 850, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 849, _CFFI_F_OPAQUE,
+  { "split_desc", 852, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 851, _CFFI_F_OPAQUE,
+  { "split_used", 854, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 754, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 757, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 755, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 758, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_fallback_rule", 756, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_fallback_rule", 759, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 757, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 760, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 758, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 761, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 759, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 762, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_pcp_drain", 760, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_pcp_drain", 763, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 761, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 764, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 762, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 765, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 763, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 766, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 764, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 767, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 765, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 768, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
-  { "fpr_status", 766, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 769, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 767, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 770, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 768, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 771, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 769, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 772, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 770, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 773, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 772 },
-  { "fpr_touch_fn", 771 },
+  { "fpr_release_fn", 775 },
+  { "fpr_touch_fn", 774 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -14994,12 +15036,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  342,  /* num_globals */
+  343,  /* num_globals */
   67,  /* num_struct_unions */
   17,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  870,  /* num_types */
+  873,  /* num_types */
   0,  /* flags */
 };
 

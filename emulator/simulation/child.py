@@ -23,7 +23,8 @@ from typing import Any, Self
 import structlog
 
 from emulator.scenario.model import Scenario
-from emulator.simulation.simulate import Outcome, Progress, Stopped, simulate
+from emulator.simulation.outcome import Outcome, Progress, Stopped
+from emulator.simulation.simulate import simulate
 
 PROGRESS_INTERVAL_S = 0.1
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from emulator.scenario.model import Scenario
 from emulator.simulation.child import Child
-from emulator.simulation.simulate import Outcome, Progress, Stopped, simulate
+from emulator.simulation.outcome import Outcome, Progress, Stopped
+from emulator.simulation.simulate import simulate
 
 
 def run_with_control(

@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 import numpy as np
 
 from emulator.simulation.conductor import PhaseResult
+from emulator.simulation.outcome import Outcome
 from emulator.simulation.series import Series
-from emulator.simulation.simulate import Outcome
 from host_model.backing.interface import HostCounters
 
 _NOW = ("resident_bytes", "resident_peak_bytes", "swapped_bytes")

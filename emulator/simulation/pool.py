@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from emulator.scenario.model import Scenario
 from emulator.simulation.child import Child, ChildError
-from emulator.simulation.simulate import Outcome, Stopped
+from emulator.simulation.outcome import Outcome, Stopped
 
 POLL_S = 0.05
 

@@ -13,8 +13,8 @@ from emulator.scenario.metrics import is_sparse
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import GIB, SECOND
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.outcome import Outcome
 from emulator.simulation.series import FREE_BY_ORDER, Series, mean_over_time
-from emulator.simulation.simulate import Outcome
 from emulator.virtio.features import PFN_BYTES
 from guest_model.reporting.policy import Runs
 from guest_model.reporting.registry import find

@@ -319,6 +319,11 @@ int fpr_vcpus_run(struct fpr_vcpus *v, uint64_t horizon_ns, struct fpr_vcpu_stop
     return FPR_OK;
 }
 
+uint64_t fpr_vcpus_next_ns(const struct fpr_vcpus *v)
+{
+    return v->keys[1] >> FPR_CPU_BITS;
+}
+
 int fpr_vcpus_charge(struct fpr_vcpus *v, uint32_t index, uint64_t now_ns, uint64_t cost_ns)
 {
     struct fpr_cpu *cpu;

@@ -116,6 +116,9 @@ int fpr_vcpus_interrupt(struct fpr_vcpus *vcpus, uint32_t task, uint64_t now_ns,
 int fpr_vcpus_retry(struct fpr_vcpus *vcpus, uint32_t task);
 /* Run until an operation would start at `horizon_ns` or later, or until Python is needed. */
 int fpr_vcpus_run(struct fpr_vcpus *vcpus, uint64_t horizon_ns, struct fpr_vcpu_stop *stop);
+/* Before this instant no operation starts; FPR_TIME_LIMIT_NS or later: none is left. Not a status.
+ */
+uint64_t fpr_vcpus_next_ns(const struct fpr_vcpus *vcpus);
 /* Something that is no task, such as the reporting worker, takes a vCPU for a while. */
 int fpr_vcpus_charge(struct fpr_vcpus *vcpus, uint32_t cpu, uint64_t now_ns, uint64_t cost_ns);
 int fpr_vcpus_task(const struct fpr_vcpus *vcpus, uint32_t task, struct fpr_task_view *out);

@@ -15,7 +15,8 @@ from emulator.simulation import conductor
 from emulator.simulation.conductor import EndlessPhaseError
 from emulator.simulation.control import run_with_control
 from emulator.simulation.machine import GuestTooSmallError, Machine
-from emulator.simulation.simulate import Outcome, simulate
+from emulator.simulation.outcome import Outcome
+from emulator.simulation.simulate import simulate
 from emulator.simulation.summary import overhead, summarize
 from host_model.costs import PROFILES
 from tests.support import BOOT_TMPFS, SCENARIOS

@@ -11,8 +11,8 @@ import pytest
 
 from emulator.scenario.load import parse
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.outcome import Outcome
 from emulator.simulation.series import mean_over_time
-from emulator.simulation.simulate import Outcome
 from emulator.simulation.summary import (
     check_expectations,
     comparable_runtime_ns,

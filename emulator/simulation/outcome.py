@@ -1,0 +1,43 @@
+"""What a run found, and what it tells while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from emulator.simulation.conductor import PhaseResult
+from emulator.simulation.series import Series
+from emulator.virtio.reporting_queue import Batch
+from host_model.backing.interface import HostCounters
+
+Progress = Callable[[int], None]
+"""Called with the virtual time reached, now and then."""
+Observer = Callable[[Batch], None]
+"""Called with every batch that the device was handed."""
+Stopped = Callable[[], bool]
+"""Asked now and then whether the run is to end early."""
+
+
+@dataclass
+class Outcome:
+    """All that a run found; plain data, so that it can come from another process."""
+
+    complete: bool
+    measured: bool
+    end_ns: int
+    phases: list[PhaseResult]
+    host: HostCounters
+    device: dict[str, Any]
+    allocator: dict[str, int]
+    alloc_latency_ns: dict[str, int]
+    fault_latency_ns: dict[str, int]
+    balloon_ns: int = 0
+    balloon: dict[str, int] = field(default_factory=dict)
+    worker_ns: int = 0
+    worker_runs: int = 0
+    passes: int = 0
+    released: tuple[int, int] = (0, 0)
+    """Blocks and bytes that the host heard of at their free."""
+    explain: dict[str, int] = field(default_factory=dict)
+    series: Series = field(default_factory=dict)

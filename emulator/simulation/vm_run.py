@@ -1,0 +1,187 @@
+"""One VM from its start to its end: its parts, and the loop that drives them."""
+
+from __future__ import annotations
+
+from emulator.simulation.balloon import BalloonWorker
+from emulator.simulation.clock import NEVER_NS, EventQueue
+from emulator.simulation.conductor import Conductor
+from emulator.simulation.course import Course
+from emulator.simulation.explain import explain
+from emulator.simulation.host_control import HostControl
+from emulator.simulation.machine import Machine
+from emulator.simulation.oracle import release_free, released
+from emulator.simulation.outcome import Outcome, Progress, Stopped
+from emulator.simulation.series import Sampler
+from emulator.simulation.worker import ReportingWorker
+from guest_model.allocator.kswapd import end_boosts
+from guest_model.allocator.rules import PcpSizing
+from guest_model.reporting.policy import Runs
+from guest_model.reporting.registry import find
+from guest_model.vcpus import StopReason
+
+KSWAPD_INTERVAL_NS = 20_000_000
+"""kswapd ends a boost some milliseconds after it was woken, here on this grid: in the control as
+well, so that reporting is all that the two runs differ in."""
+VMSTAT_INTERVAL_NS = 1_000_000_000
+"""How often a CPU's per-CPU lists shrink, where demand sizes them (sysctl vm.stat_interval)."""
+
+
+class VmRun:
+    """The parts of a run, and the loop that drives them."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        course: Course | None = None,
+        *,
+        runs: Runs,
+        start_ns: int = 0,
+        end_ns: int | None = None,
+        until_done: bool = True,
+    ) -> None:
+        """It begins at `start_ns` and is over at `end_ns`, or, `until_done`, with its phases."""
+        self.machine = machine
+        self.queue = EventQueue()
+        self.balloon = BalloonWorker(machine, self.queue, self._freed)
+        self.conductor = Conductor(machine, self.queue, self.balloon, course, self._worker_ns)
+        self.sampler = Sampler(machine, self.queue)
+        self.start_ns = start_ns
+        self.first_phase_ns = course.starts_ns[0] if course else start_ns
+        self._end_ns = NEVER_NS if end_ns is None else end_ns
+        self._until_done = until_done
+        self.worker: ReportingWorker | None = None
+        self.host_control: HostControl | None = None
+        if runs is Runs.WORKER:
+            jiffies = course.state.jiffies if course else None
+            self.worker = ReportingWorker(machine, self.queue, jiffies)
+        elif runs is Runs.HOST:
+            policy = find(machine.scenario.reporting.policy)(machine.policy_settings())
+            self.host_control = HostControl(machine, self.queue, policy, self.balloon, self._freed)
+        elif runs is Runs.AT_FREE:
+            release_free(machine)
+        self.now_ns = start_ns
+        self.complete = False
+        self._fallbacks = 0
+
+    def go(self, progress: Progress, stopped: Stopped) -> None:
+        """Run to the end of the scenario, or until somebody stops it."""
+        self.begin()
+        self.advance(NEVER_NS, progress, stopped)
+        self.finish()
+
+    def begin(self) -> None:
+        """Everything that is there from the start on."""
+        now_ns = self.start_ns
+        if self.worker is not None:
+            self.worker.start(now_ns)
+        if self.host_control is not None:
+            self.host_control.start(now_ns)
+        self.queue.at(self.first_phase_ns, self.conductor.start)
+        self.queue.run_until(now_ns)
+        self.sampler.start(now_ns)
+        self._run_kswapd(now_ns)
+        if self.machine.allocator.config.rules.pcp_sizing == PcpSizing.AUTO:
+            self.queue.at(now_ns + VMSTAT_INTERVAL_NS, self._run_vmstat)
+
+    @property
+    def next_ns(self) -> int:
+        """Before this instant nothing happens."""
+        return min(self.queue.next_ns, self.machine.vcpus.next_ns, self._end_ns)
+
+    def advance(
+        self,
+        until_ns: int,
+        progress: Progress = lambda _: None,
+        stopped: Stopped = lambda: False,
+    ) -> None:
+        """Run up to an instant, to the end, or until somebody stops it."""
+        while not self.complete and self.now_ns < until_ns and not stopped():
+            horizon_ns = min(self.queue.next_ns, self._end_ns, until_ns)
+            stop = self.machine.vcpus.run(horizon_ns)
+            match stop.reason:
+                case StopReason.REFILL:
+                    self.conductor.refill(stop)
+                case StopReason.FAILED:
+                    if not self.balloon.relieve(stop):
+                        self.conductor.failed(stop)
+                case StopReason.NOTIFY:
+                    assert self.worker is not None, "only a worker arms the hook"
+                    self.worker.notice(stop.cpu, stop.now_ns)
+                case _:
+                    self.now_ns = horizon_ns
+                    self.queue.run_until(horizon_ns)
+                    progress(self.now_ns)
+                    done = self._until_done and self.conductor.finished_ns is not None
+                    self.complete = done or self.now_ns >= self._end_ns
+
+    def finish(self) -> None:
+        """The run ends here: collect what is still under way."""
+        self.conductor.cut_off(self.now_ns)
+        self.sampler.take(self.now_ns)
+
+    def _freed(self, cpu: int, now_ns: int) -> None:
+        if self.worker is not None:
+            self.worker.notice(cpu, now_ns)
+
+    def _run_kswapd(self, now_ns: int) -> None:
+        fallbacks = self.machine.allocator.counters.fallbacks
+        if fallbacks != self._fallbacks:  # nothing else boosts
+            self._fallbacks = fallbacks
+            end_boosts(self.machine.allocator)
+        self.queue.at(now_ns + KSWAPD_INTERVAL_NS, self._run_kswapd)
+
+    def _run_vmstat(self, now_ns: int) -> None:
+        """Each CPU gives back some of what its lists hold beyond their least."""
+        for cpu in range(self.machine.scenario.guest.vcpus):
+            self.machine.allocator.decay_pcp(cpu)
+            self._freed(cpu, now_ns)
+        self.queue.at(now_ns + VMSTAT_INTERVAL_NS, self._run_vmstat)
+
+    def stop(self) -> None:
+        """Before the machine goes: a pass holds blocks of its allocator."""
+        if self.worker is not None:
+            self.worker.stop()
+
+    def outcome(self) -> Outcome:
+        """Collect what was found; every invariant of the allocator must hold."""
+        machine, worker = self.machine, self.worker
+        machine.allocator.validate()
+        counters = machine.allocator.counters
+        return Outcome(
+            complete=self.complete,
+            measured=machine.backing.measured,
+            end_ns=self.now_ns,
+            phases=self.conductor.phases,
+            host=machine.backing.counters(self.now_ns),
+            device=machine.device.counters(),
+            allocator={name: getattr(counters, name) for name in counters.__dataclass_fields__},
+            alloc_latency_ns=machine.latency.summary(),
+            fault_latency_ns=machine.backing.fault_latency().summary(),
+            balloon_ns=self.balloon.busy_ns,
+            balloon=self.balloon.counters(),
+            worker_ns=self._worker_ns(),
+            worker_runs=self._worker_runs(),
+            passes=worker.passes if worker else self._host_rounds(),
+            released=released(machine),
+            explain=explain(machine, worker.in_flight if worker else None),
+            series=self.sampler.arrays(),
+        )
+
+    def _worker_ns(self) -> int:
+        """The guest's time for the policy, but for the balloon's, which workloads use as well."""
+        if self.worker is not None:
+            return self.worker.busy_ns
+        control = self.host_control
+        if control is None:
+            return 0
+        return control.busy_ns + (control.hints.busy_ns if control.hints else 0)
+
+    def _worker_runs(self) -> int:
+        if self.worker is not None:
+            return self.worker.runs
+        return self.host_control.wakes if self.host_control else 0
+
+    def _host_rounds(self) -> int:
+        """Rounds of hinting; a balloon has none."""
+        control = self.host_control
+        return control.hints.rounds if control and control.hints else 0
