@@ -99,6 +99,11 @@ class HostMemory:
         """The `struct fpr_pressure *`, which a backing joins."""
         return self._pressure
 
+    @property
+    def is_short(self) -> bool:
+        """Whether less memory is free than the thread in the background makes free."""
+        return bool(lib.fpr_pressure_is_short(self._pressure))
+
     def counters(self) -> PressureCounters:
         """Counters as of now."""
         native = ffi.new("struct fpr_pressure_counters *")

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from emulator.analysis.balloon_wishes import BalloonWishes
 from emulator.inputs.guest_state import guest_state
 from emulator.inputs.photograph import FreeLists, photograph
-from emulator.scenario.model import Phase, Scenario
+from emulator.scenario.model import Scenario
+from emulator.scenario.phase import Phase
 from emulator.scenario.workloads import Recording
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.course import Course

@@ -7137,6 +7137,44 @@ _cffi_f_fpr_pressure_destroy(PyObject *self, PyObject *arg0)
 #  define _cffi_f_fpr_pressure_destroy _cffi_d_fpr_pressure_destroy
 #endif
 
+static int _cffi_d_fpr_pressure_is_short(struct fpr_pressure const * x0)
+{
+  return fpr_pressure_is_short(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_pressure_is_short(PyObject *self, PyObject *arg0)
+{
+  struct fpr_pressure const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(351), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_pressure_is_short(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_pressure_is_short _cffi_d_fpr_pressure_is_short
+#endif
+
 static int _cffi_d_fpr_pressure_validate(struct fpr_pressure const * x0)
 {
   return fpr_pressure_validate(x0);
@@ -13567,6 +13605,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 715), (void *)_cffi_d_fpr_pressure_counters },
   { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 353), (void *)_cffi_d_fpr_pressure_create },
   { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 712), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 350), (void *)_cffi_d_fpr_pressure_is_short },
   { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 350), (void *)_cffi_d_fpr_pressure_validate },
   { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 658), (void *)_cffi_d_fpr_random_below },
   { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 655), (void *)_cffi_d_fpr_random_next },
@@ -15036,7 +15075,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  343,  /* num_globals */
+  344,  /* num_globals */
   67,  /* num_struct_unions */
   17,  /* num_enums */
   2,  /* num_typenames */

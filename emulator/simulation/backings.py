@@ -12,6 +12,7 @@ from host_model.backing.oracle import OracleBacking
 from host_model.backing.real import RealBacking
 from host_model.backing.simulated import SimulatedBacking
 from host_model.costs import CostProfile
+from host_model.pressure import HostMemory
 
 
 def create_backing(
@@ -21,10 +22,12 @@ def create_backing(
     stream: int,
     *,
     at_free: bool = False,
+    host: HostMemory | None = None,
 ) -> Backing:
     """Memory for the guest; `BackingUnavailableError` where this machine cannot provide it.
 
-    `at_free`: a simulated host that hears of every free at once.
+    `at_free`: a simulated host that hears of every free at once. `host`: a simulated one whose
+    memory is limited.
 
     Before costs are measured, as much memory as the guest has is used once: what the machine itself
     pays for its first use of a page is no cost of the guest's.
@@ -34,7 +37,9 @@ def create_backing(
         case described.SimulatedBacking(thp=thp) if at_free:
             return OracleBacking(regions, profile, seed=scenario.seed, stream=stream, thp=thp)
         case described.SimulatedBacking(thp=thp):
-            return SimulatedBacking(regions, profile, seed=scenario.seed, stream=stream, thp=thp)
+            return SimulatedBacking(
+                regions, profile, seed=scenario.seed, stream=stream, thp=thp, host=host
+            )
         case described.AnonymousBacking(thp=thp):
             real: RealBacking = AnonymousBacking(regions, thp=thp)
         case described.MemfdBacking(thp=thp):

@@ -11,7 +11,8 @@ from emulator.inputs.guest_state import GuestState
 from emulator.native import NativeError, ffi, lib
 from emulator.native.histogram import Histogram
 from emulator.native.random import Random
-from emulator.scenario.model import Guest, Scenario
+from emulator.scenario.guest import Guest
+from emulator.scenario.model import Scenario
 from emulator.simulation.backings import create_backing
 from emulator.simulation.real_start import RING_PFN, allocator_of, memory_map_of, populate
 from emulator.simulation.statistics import read_statistics
@@ -32,6 +33,7 @@ from guest_model.vcpus import StopReason, Vcpus
 from guest_model.workload.op import Op, alloc, chunk
 from host_model.backing.interface import Backing
 from host_model.costs import CostProfile, read_profile
+from host_model.pressure import HostMemory
 
 STREAM_HOST = 16
 STREAM_NOTIFICATIONS = 17
@@ -87,11 +89,13 @@ class Machine:
         state: GuestState | None = None,
         profile: CostProfile | None = None,
         at_free: bool = False,
+        host: HostMemory | None = None,
     ) -> None:
         """Boot a guest that has room for `tasks` tasks with `owners` owners in all.
 
         With a `state`, the guest goes on where a real one stands. `profile` replaces the
-        scenario's costs. `at_free`: its host hears of every free, which no real one does.
+        scenario's costs. `at_free`: its host hears of every free, which no real one does. `host`:
+        its memory is limited, and lives longer.
         """
         guest = scenario.guest
         self.scenario = scenario
@@ -106,7 +110,7 @@ class Machine:
         self._random = Random(scenario.seed, STREAM_NOTIFICATIONS)
         self._host_costs = self.profile.host.native()
         self.backing: Backing = create_backing(
-            scenario, self.memory_map, self.profile, STREAM_HOST, at_free=at_free
+            scenario, self.memory_map, self.profile, STREAM_HOST, at_free=at_free, host=host
         )
         try:
             if state is None:

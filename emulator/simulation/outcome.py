@@ -10,6 +10,7 @@ from emulator.simulation.conductor import PhaseResult
 from emulator.simulation.series import Series
 from emulator.virtio.reporting_queue import Batch
 from host_model.backing.interface import HostCounters
+from host_model.pressure import PressureCounters
 
 Progress = Callable[[int], None]
 """Called with the virtual time reached, now and then."""
@@ -41,3 +42,22 @@ class Outcome:
     """Blocks and bytes that the host heard of at their free."""
     explain: dict[str, int] = field(default_factory=dict)
     series: Series = field(default_factory=dict)
+    vms: list[VmOutcome] = field(default_factory=list)
+    """Of several VMs: each, in the order in which they left. All else is of all of them."""
+    never_came: int = 0
+    """VMs that would have arrived after the end."""
+    pressure: PressureCounters | None = None
+    """Of a host whose memory is limited."""
+
+
+@dataclass
+class VmOutcome:
+    """One of several VMs. `ended` says why: `at_end` of the run, `when_done`, its `lifetime`, or
+    `killed` by the host. Its outcome has no series."""
+
+    name: str
+    group: str
+    arrive_ns: int
+    leave_ns: int
+    ended: str
+    outcome: Outcome

@@ -29,7 +29,17 @@ _PLAIN = (
 )
 FREE_BY_ORDER = tuple(f"free_bytes_order_{order}" for order in range(TOP_ORDER + 1))
 COLUMNS = (*_PLAIN, *FREE_BY_ORDER)
-"""Of each sample; all but the sizes of what is now are sums since the start."""
+"""Of each sample; all but `time_ns` and `LEVELS` are sums since the start."""
+LEVELS = frozenset(
+    (
+        "resident_bytes",
+        "free_bytes",
+        "free_reportable_bytes",
+        "cpu_lists_bytes",
+        *FREE_BY_ORDER,
+    )
+)
+"""Sizes of what is now."""
 
 Series = dict[str, NDArray[np.int64]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from emulator.scenario.model import Scenario
 from emulator.simulation.course import Course
+from emulator.simulation.fleet import is_fleet, simulate_fleet
 from emulator.simulation.machine import Machine
 from emulator.simulation.outcome import Observer, Outcome, Progress, Stopped
 from emulator.simulation.tasks import processes_of, room_for
@@ -36,8 +37,10 @@ def simulate(
     With a `course`, the guest goes on where a real one stood, and does what that did. `profile`
     replaces the scenario's costs; `observer` is handed every batch.
     """
-    tasks, owners = room_for(scenario, course.tasks if course else processes_of)
     runs = find(scenario.reporting.policy).runs if reporting else Runs.NEVER
+    if is_fleet(scenario) and course is None:
+        return simulate_fleet(scenario, runs=runs, progress=progress, stopped=stopped)
+    tasks, owners = room_for(scenario, course.tasks if course else processes_of)
     with Machine(
         scenario,
         tasks=tasks,

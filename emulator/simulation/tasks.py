@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from emulator.native.random import Random
 from emulator.scenario import workloads as described
-from emulator.scenario.model import Phase, Scenario
+from emulator.scenario.model import Scenario
+from emulator.scenario.phase import Phase
 from emulator.simulation.recorded import recorded_tasks
 from guest_model.allocator.memory_map import PAGE_BYTES
 from guest_model.workload.churn import Churn

@@ -142,8 +142,9 @@ class VmRun:
         if self.worker is not None:
             self.worker.stop()
 
-    def outcome(self) -> Outcome:
-        """Collect what was found; every invariant of the allocator must hold."""
+    def outcome(self, *, explained: bool = True) -> Outcome:
+        """Collect what was found; every invariant of the allocator must hold. `explained`: also
+        why memory is resident."""
         machine, worker = self.machine, self.worker
         machine.allocator.validate()
         counters = machine.allocator.counters
@@ -163,7 +164,7 @@ class VmRun:
             worker_runs=self._worker_runs(),
             passes=worker.passes if worker else self._host_rounds(),
             released=released(machine),
-            explain=explain(machine, worker.in_flight if worker else None),
+            explain=explain(machine, worker.in_flight if worker else None) if explained else {},
             series=self.sampler.arrays(),
         )
 

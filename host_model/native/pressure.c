@@ -231,6 +231,11 @@ uint64_t fpr_pressure_swap_in(struct fpr_member *member, uint32_t pages, uint64_
     return at_ns - now_ns;
 }
 
+int fpr_pressure_is_short(const struct fpr_pressure *pressure)
+{
+    return fpr_pressure_free(pressure) < pressure->config.high_pages;
+}
+
 void fpr_pressure_counters(const struct fpr_pressure *pressure, struct fpr_pressure_counters *out)
 {
     *out = pressure->counters;

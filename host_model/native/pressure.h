@@ -48,6 +48,8 @@ struct fpr_pressure_counters {
  * destroyed. */
 int fpr_pressure_create(const struct fpr_pressure_config *config, struct fpr_pressure **out);
 void fpr_pressure_destroy(struct fpr_pressure *pressure);
+/* Whether less is free than the high watermark. Not a status. */
+int fpr_pressure_is_short(const struct fpr_pressure *pressure);
 void fpr_pressure_counters(const struct fpr_pressure *pressure, struct fpr_pressure_counters *out);
 /* FPR_INVALID: entries, pages or pieces do not add up. */
 int fpr_pressure_validate(const struct fpr_pressure *pressure);
