@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from emulator.report.fleet_text import fleet, guests
 from emulator.report.quantity import duration, gib_seconds, percent, plural, size
 from emulator.report.sparkline import BLOCKS, sparkline
 from emulator.simulation.summary import Summary
@@ -30,6 +31,7 @@ def render(
 ) -> str:
     """The text; `series` is the run's, with `time_ns` and `resident_bytes`."""
     lines = [_headline(summary)]
+    lines += [_row(label, text) for label, text in fleet(summary)]
     lines += _given_back(summary)
     lines += _curve(summary, series, levels)
     lines += _overhead(summary)
@@ -48,10 +50,8 @@ WAYS = ("reported", "hinted", "ballooned", "released")
 
 
 def _headline(summary: Summary) -> str:
-    guest = summary["guest"]
     text = (
-        f"{summary['scenario']}: {duration(summary['cost']['elapsed_ns'])} of a guest with "
-        f"{size(guest['memory_bytes'])} and {plural(guest['vcpus'], 'vCPU')}, "
+        f"{summary['scenario']}: {duration(summary['cost']['elapsed_ns'])} of {guests(summary)}, "
         f"seed {summary['seed']}"
     )
     if summary["measured"]:
@@ -111,6 +111,8 @@ def _curve(summary: Summary, series: Mapping[str, NDArray[np.int64]], levels: st
 
 def _overhead(summary: Summary) -> Iterator[str]:
     overhead = summary["overhead"]
+    if overhead is None and "capacity" in summary:
+        return  # as many VMs as fit are not as many in the control
     if overhead is None:
         yield _row("overhead", "unknown: no control run was made")
         return

@@ -54,14 +54,22 @@ _SIDE = {
     },
     "host": "rss_bytes_end rss_bytes_peak footprint_byte_seconds discard_calls discarded_bytes"
     " ineffective_discard_bytes already_free_bytes cannot_free_bytes error_bytes huge_page_splits"
-    " faults faults_4k faults_2m fault_bytes refault_bytes swap_in_bytes swap_out_bytes",
+    " faults faults_4k faults_2m fault_bytes refault_bytes swap_in_bytes swap_out_bytes"
+    " swapped_bytes_end reclaim_ns",
+    "host.limit": "memory_bytes swap_bytes swapped_bytes_peak swap_drop_bytes background_bytes"
+    " direct_bytes direct_reclaims direct_ns huge_unavailable kills",
     "host.fault_latency_ns": _LATENCY,
     "cost": "elapsed_ns runtime_ns fault_ns discard_ns worker_ns balloon_ns",
     "cost.alloc_latency_ns": _LATENCY,
+    "vms": "count never_came at_end when_done lifetime killed",
+    "vms.each.N": "arrive_ns leave_ns units busy_ns fault_ns alloc_latency_p50_ns"
+    " alloc_latency_p99_ns alloc_latency_max_ns reported_bytes rss_bytes_end rss_bytes_peak"
+    " footprint_byte_seconds swap_in_bytes swap_out_bytes oom_kills",
 }
 _COMPARISON = {
     "overhead": "runtime_pct runtime_ns fault_ns worker_ns discard_ns saved_byte_seconds"
     " fault_ns_per_saved_gib_second",
+    "capacity": "vms control_vms",
     "explain": "resident_bytes used_bytes reserved_bytes free_on_cpu_lists_bytes"
     " free_below_order_bytes free_waiting_bytes free_held_by_watermark_bytes free_reported_bytes"
     " free_with_device_bytes",

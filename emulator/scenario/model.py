@@ -173,6 +173,21 @@ class Expectation(Part):
         return self
 
 
+def _check_fleet_metric(path: list[str], scenario: dict[str, Any], here: tuple[int, str]) -> None:
+    """What only some scenarios have numbers of."""
+    host = scenario.get("host")
+    limited = host is not None and host.memory_bytes is not None
+    if path[:2] == ["host", "limit"] and not limited:
+        raise mistake("the host's memory has no limit", "write `host.memory:`", here)
+    if path[0] == "vms" and not (limited or scenario.get("vms")):
+        raise mistake("there is one VM by itself", "write `vms:`", here)
+    if path[0] == "capacity" and scenario.get("capacity") is None:
+        raise mistake("nobody asks how many fit", "write `capacity:`", here)
+    if path[0] == "overhead" and scenario.get("capacity") is not None:
+        what = "as many VMs as fit are not as many in the control"
+        raise mistake(what, "expect something of `capacity`", here)
+
+
 class Scenario(Part):
     """A VM, its workload, its host, and the way in which it reports free memory."""
 
@@ -283,6 +298,7 @@ class Scenario(Part):
         for index, each in enumerate(expect):
             here = (index, "metric")
             path = each.metric.removeprefix("control.").split(".")
+            _check_fleet_metric(path, info.data, here)
             alone = guest is not None and guest.kind == "linux"
             if alone and each.metric.startswith(("control.", "overhead.")):
                 raise mistake("a real guest runs without a control", "take it out", here)

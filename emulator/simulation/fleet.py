@@ -45,10 +45,18 @@ class NoSwapCostsError(Exception):
 
 
 def simulate_fleet(
-    scenario: Scenario, *, runs: Runs, progress: Progress, stopped: Stopped
+    scenario: Scenario,
+    *,
+    runs: Runs,
+    progress: Progress,
+    stopped: Stopped,
+    until_kill: bool = False,
 ) -> Outcome:
-    """Run all VMs of a scenario; the outcome is of the whole host, its `vms` are of each."""
-    fleet = _Fleet(scenario, runs)
+    """Run all VMs of a scenario; the outcome is of the whole host, its `vms` are of each.
+
+    `until_kill`: it is over, and complete, when the host kills the first one.
+    """
+    fleet = _Fleet(scenario, runs, until_kill)
     try:
         fleet.go(progress, stopped)
         return fleet.outcome()
@@ -59,8 +67,9 @@ def simulate_fleet(
 class _Fleet:
     """The VMs that are there, and those to come."""
 
-    def __init__(self, scenario: Scenario, runs: Runs) -> None:
+    def __init__(self, scenario: Scenario, runs: Runs, until_kill: bool) -> None:
         self.now_ns = 0
+        self._until_kill = until_kill
         self.complete = False
         self._scenario = scenario
         self._runs = runs
@@ -97,7 +106,8 @@ class _Fleet:
             self.now_ns = until_ns
             self._reap()
             progress(self.now_ns)
-            self.complete = self.now_ns >= self._end_ns or self._all_done()
+            killed = self._until_kill and self._kills > 0
+            self.complete = killed or self.now_ns >= self._end_ns or self._all_done()
 
     def outcome(self) -> Outcome:
         """Collect what is still there; then all of it."""
@@ -160,9 +170,13 @@ class _Fleet:
         self._kills = kills
 
     def _all_done(self) -> bool:
-        """Nobody comes any more, and whoever is there has done its work."""
-        return not self._coming and all(
-            living.run.conductor.finished_ns is not None for living in self._living.values()
+        """Nobody comes any more, whoever is there has done its work, and no end was said."""
+        return (
+            self._end_ns == NEVER_NS
+            and not self._coming
+            and all(
+                living.run.conductor.finished_ns is not None for living in self._living.values()
+            )
         )
 
     def _leave(self, number: int, why: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emulator.native.histogram import Histogram
 from emulator.scenario.model import Scenario
-from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.conductor import Account, PhaseResult, WorkloadResult
 from emulator.simulation.fleet_plan import PlannedVm
 from emulator.simulation.outcome import Outcome, VmOutcome
 from emulator.simulation.series import COLUMNS, LEVELS, Series
@@ -91,10 +91,25 @@ class Total:
         total = self._phases.setdefault((group, index), PhaseResult(name, phase.start_ns))
         total.start_ns = min(total.start_ns, phase.start_ns)
         total.end_ns = max(total.end_ns, phase.end_ns)
+        total.before = _add_accounts(total.before, phase.before, min)
+        total.after = _add_accounts(total.after, phase.after, max)
         for at, work in enumerate(phase.workloads):
             if at == len(total.workloads):
                 total.workloads.append(WorkloadResult(work.kind, work.unit, start_ns=work.start_ns))
             _add_work(total.workloads[at], work)
+
+
+def _add_accounts(
+    total: Account | None, more: Account | None, instant: Callable[[int, int], int]
+) -> Account | None:
+    if total is None or more is None:
+        return total or more
+    return Account(
+        instant(total.time_ns, more.time_ns),
+        HostCounters(**_sum_counters([total.host, more.host])),
+        total.worker_ns + more.worker_ns,
+        total.balloon_ns + more.balloon_ns,
+    )
 
 
 def _add_work(total: WorkloadResult, work: WorkloadResult) -> None:
@@ -114,12 +129,14 @@ def _sum_counters(counters: Iterable[HostCounters]) -> dict[str, int]:
 
 
 def _sum(trees: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Numbers added up, key by key, whatever lies above them."""
+    """Numbers added up, key by key, whatever lies above them; what is true of all."""
     total: dict[str, Any] = {}
     for tree in trees:
         for key, value in tree.items():
             if isinstance(value, Mapping):
                 total[key] = _sum([total.get(key, {}), value])
+            elif isinstance(value, bool):
+                total[key] = total.get(key, True) and value
             else:
                 total[key] = total.get(key, 0) + value
     return total

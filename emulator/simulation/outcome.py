@@ -48,6 +48,28 @@ class Outcome:
     """VMs that would have arrived after the end."""
     pressure: PressureCounters | None = None
     """Of a host whose memory is limited."""
+    capacity: CapacityFound | None = None
+    """Where it was searched for: all else is then of the largest number of VMs that fits."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A number of VMs that was tried: whether it fits, and if not, what is broken."""
+
+    vms: int
+    fits: bool
+    broken: str
+    alloc_latency_p99_ns: int
+    swap_per_second_bytes: int
+
+
+@dataclass(frozen=True)
+class CapacityFound:
+    """How many VMs fit; 0: not even one. `bounded`: no more were tried, and more may fit."""
+
+    vms: int
+    bounded: bool
+    probes: list[Probe]
 
 
 @dataclass

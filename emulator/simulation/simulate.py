@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emulator.scenario.model import Scenario
+from emulator.simulation.capacity import find_capacity
 from emulator.simulation.course import Course
 from emulator.simulation.fleet import is_fleet, simulate_fleet
 from emulator.simulation.machine import Machine
@@ -38,6 +39,8 @@ def simulate(
     replaces the scenario's costs; `observer` is handed every batch.
     """
     runs = find(scenario.reporting.policy).runs if reporting else Runs.NEVER
+    if scenario.capacity is not None:
+        return find_capacity(scenario, runs=runs, progress=progress, stopped=stopped)
     if is_fleet(scenario) and course is None:
         return simulate_fleet(scenario, runs=runs, progress=progress, stopped=stopped)
     tasks, owners = room_for(scenario, course.tasks if course else processes_of)

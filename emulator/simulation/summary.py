@@ -13,9 +13,11 @@ from emulator.scenario.metrics import is_sparse
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import GIB, SECOND
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
+from emulator.simulation.fleet_summary import capacity, limit, vms
 from emulator.simulation.outcome import Outcome
 from emulator.simulation.series import FREE_BY_ORDER, Series, mean_over_time
 from emulator.virtio.features import PFN_BYTES
+from guest_model.allocator.memory_map import PAGE_BYTES
 from guest_model.reporting.policy import Runs
 from guest_model.reporting.registry import find
 
@@ -47,9 +49,11 @@ def summarize(scenario: Scenario, run: Outcome, control: Outcome | None) -> Summ
         "measured": run.measured,
         **_side(scenario, run),
         "control": None if control is None else _side(scenario, control),
-        "overhead": None if control is None else overhead(run, control),
+        "overhead": None if control is None or run.capacity else overhead(run, control),
         "explain": run.explain,
     }
+    if run.capacity is not None:
+        summary["capacity"] = capacity(run.capacity, control.capacity if control else None)
     summary["expect"] = check_expectations(scenario, summary)
     return summary
 
@@ -82,8 +86,11 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
             "fault_bytes": host.fault_bytes,
             "refault_bytes": host.refault_bytes,
             "fault_latency_ns": outcome.fault_latency_ns,
-            "swap_in_bytes": 0,
-            "swap_out_bytes": 0,
+            "swap_in_bytes": host.swap_ins * PAGE_BYTES,
+            "swap_out_bytes": host.swap_outs * PAGE_BYTES,
+            "swapped_bytes_end": host.swapped_bytes,
+            "reclaim_ns": host.reclaim_ns,
+            "limit": None if outcome.pressure is None else limit(scenario, outcome.pressure),
         },
         "cost": {
             "elapsed_ns": outcome.end_ns,
@@ -94,6 +101,7 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
             "balloon_ns": outcome.balloon_ns,
             "alloc_latency_ns": outcome.alloc_latency_ns,
         },
+        **({"vms": vms(outcome, runtime_ns)} if outcome.vms else {}),
     }
 
 

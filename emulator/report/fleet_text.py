@@ -1,0 +1,94 @@
+"""Several VMs and their host as plain text: who came and went, what was short, how many fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from emulator.report.quantity import duration, plural, size
+from emulator.simulation.summary import Summary
+
+MOST_ROWS = 8
+"""VMs that are listed one by one: those that waited longest."""
+_ENDS = {
+    "at_end": "there at the end",
+    "when_done": "left when done",
+    "lifetime": "left at the end of their lifetime",
+    "killed": "KILLED by the host: memory and swap were full",
+}
+
+
+def guests(summary: Summary) -> str:
+    """Who ran, for the headline."""
+    guest, vms = summary["guest"], summary.get("vms")
+    one = f"{size(guest['memory_bytes'])} and {plural(guest['vcpus'], 'vCPU')}"
+    if vms is None:
+        return f"a guest with {one}"
+    return f"{plural(vms['count'], 'VM')} with {one}"
+
+
+def fleet(summary: Summary) -> Iterator[tuple[str, str]]:
+    """Rows (label, text); none for a VM by itself."""
+    yield from _fits(summary)
+    limit = summary["host"]["limit"]
+    if limit is not None:
+        yield from _host(summary, limit)
+    if summary.get("vms") is not None and summary["vms"]["count"] > 1:
+        yield from _vms(summary)
+
+
+def _fits(summary: Summary) -> Iterator[tuple[str, str]]:
+    found = summary.get("capacity")
+    if found is None:
+        return
+    more = " or more" if found["bounded"] else ""
+    text = f"{plural(found['vms'], 'VM')}{more} with reporting"
+    if found["control_vms"] is not None:
+        more = " or more" if found["control_bounded"] else ""
+        text += f", {found['control_vms']}{more} without; what follows is of so many each"
+    yield "fit", text
+    for side, name in (("tried", "with reporting"), ("control_tried", "without")):
+        failed = [probe for probe in found[side] if not probe["fits"]]
+        if failed:
+            least = min(failed, key=lambda probe: probe["vms"])
+            verb = "does" if least["vms"] == 1 else "do"
+            yield "", f"{name}, {plural(least['vms'], 'VM')} {verb} not fit: {least['broken']}"
+
+
+def _host(summary: Summary, limit: Summary) -> Iterator[tuple[str, str]]:
+    control = summary["control"]
+    for label, side in (("host", summary), ("without", control)):
+        if side is None:
+            continue
+        host, mine = side["host"], side["host"]["limit"]
+        text = f"{size(host['rss_bytes_peak'])} of {size(limit['memory_bytes'])} in use at most"
+        if limit["swap_bytes"]:
+            text += (
+                f", {size(mine['swapped_bytes_peak'])} of {size(limit['swap_bytes'])} swap; "
+                f"swapped in {size(host['swap_in_bytes'])}, out {size(host['swap_out_bytes'])}"
+            )
+        if mine["direct_reclaims"]:
+            times = plural(mine["direct_reclaims"], "time")
+            text += f"; a vCPU made room itself {times}, for {duration(mine['direct_ns'])}"
+        yield label, text
+        if mine["kills"]:
+            cause = "memory and swap were full" if limit["swap_bytes"] else "memory was full"
+            remedy = "" if limit["swap_bytes"] else " and there is no swap"
+            yield "", f"the host KILLED {plural(mine['kills'], 'VM')}: {cause}{remedy}"
+
+
+def _vms(summary: Summary) -> Iterator[tuple[str, str]]:
+    vms = summary["vms"]
+    parts = [f"{vms[why]} {text}" for why, text in _ENDS.items() if vms[why]]
+    if vms["never_came"]:
+        parts.append(f"{vms['never_came']} never came: the run was over")
+    yield "VMs", ", ".join(parts)
+    slowest = sorted(vms["each"], key=lambda vm: (-vm["alloc_latency_p99_ns"], vm["name"]))
+    for vm in slowest[:MOST_ROWS]:
+        yield (
+            "",
+            f"{vm['name']:<16} {vm['units']:>12,} units  p99 {duration(vm['alloc_latency_p99_ns'])}"
+            f"  resident up to {size(vm['rss_bytes_peak'])}"
+            + (f"  swapped in {size(vm['swap_in_bytes'])}" if vm["swap_in_bytes"] else ""),
+        )
+    if len(slowest) > MOST_ROWS:
+        yield "", f"and {len(slowest) - MOST_ROWS} more, whose p99 is lower: see summary.json"
