@@ -151,7 +151,7 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
         ("expect=[{metric: reportin.bytes, min: 1}]", "no number 'reportin.bytes'; did you mean"),
         ("expect=[{metric: host.rss_bytes, min: 1}]", "did you mean `host.rss_bytes_end`?"),
         ("expect=[{metric: host, min: 1}]", "no number 'host'; after `host.` write one of: "),
-        ("expect=[{metric: x, min: 1}]", "write one of: control, cost, device, explain"),
+        ("expect=[{metric: x, min: 1}]", "write one of: capacity, control, cost, device"),
         (
             "expect=[{metric: guest.phases.0.workloads.0.unit, min: 1}]",
             "did you mean `guest.phases.0.workloads.0.units`?",
@@ -170,7 +170,7 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
         ("expect=[{metric: reporting.bytes, min: 5s}]", "'s' is no unit of a size; write one of"),
         ("memory=4GiB", "unknown key 'memory'; write it in `guest`"),
         ("phases[0].size=4GiB", "unknown key 'size'; write it in `run`"),
-        ("x=1", "unknown key 'x'; write one of: description, duration, expect, guest"),
+        ("x=1", "unknown key 'x'; write one of: capacity, description, duration, expect"),
     ],
 )
 def test_mistake_in_an_option_names_the_option(option: str, expected: str) -> None:
