@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from array import array
 from collections.abc import Sequence
@@ -30,9 +29,10 @@ from emulator.vhost_user.server import Server
 from emulator.virtio.reporting_queue import Batch
 from guest_model.linux.errors import GuestFailedError
 from guest_model.linux.kernel import Kernel
-from guest_model.linux.machine import Said, UmlMachine, work_folder
+from guest_model.linux.machine import Said, UmlMachine
 from guest_model.linux.plan import MAX_TIMED, Plan, PlanError, PlannedPhase, PlannedTask, performed
 from guest_model.linux.rootfs import build_root
+from guest_model.linux.work_folder import work_folder
 from guest_model.workload.timeline import Timeline
 
 PAGE_BYTES = 4096
@@ -93,13 +93,10 @@ def run_real(
     `with_state`: read the allocator's state out of its memory first, which `PhotographError` says
     where the kernel lays it out in another way.
     """
-    folder = work_folder()
-    try:
+    with work_folder() as folder:
         (folder / "root").mkdir()
         build_root(folder / "root", kernel, plan_of(scenario))
         return _Run(scenario, folder, progress, stopped, with_state).go(kernel, limit_ns)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Run:

@@ -209,7 +209,7 @@ def status(path: Path, as_json: bool) -> int:
     names = ("memory_bytes", "target_bytes", "actual_bytes", "held_bytes")
     values = {name: answer[name] for name in names}
     values["features"] = " ".join(answer["features"]) or "none yet"
-    for queue in ("balloon", "hinting", "reporting"):
+    for queue in ("balloon", "hinting", "reporting", "violations", "tolerated"):
         counters = _flat(answer["counters"][queue])
         values |= {f"{queue}.{name}": value for name, value in counters.items() if value}
     return _show(as_json, answer, _lines(values))

@@ -14,7 +14,7 @@ from emulator.scenario.fields import mistake
 from emulator.scenario.units import shown
 from emulator.virtio.discard import SkipReason
 from emulator.virtio.features import QueueRole
-from emulator.virtio.monitor import Violation
+from emulator.virtio.monitor import Tolerated, Violation
 from emulator.virtio.virtqueue import RingFault
 
 _LATENCY = "count p50 p90 p99 p99_9 max"
@@ -43,6 +43,7 @@ _SIDE = {
     "device.hinting": "rounds ended_rounds hints hinted_bytes stale_hints bad_commands freed_bytes"
     " ineffective_bytes discard_calls discard_ns",
     "device.violations": " ".join(Violation),
+    "device.tolerated": " ".join(Tolerated),
     "device.queue_failures": " ".join(fault.name.lower() for fault in RingFault),
     "device.skipped_bytes": " ".join(SkipReason),
     "device.skipped_pieces": " ".join(SkipReason),
@@ -76,7 +77,7 @@ _COMPARISON = {
 }
 _SPARSE = re.compile(
     r"(control\.)?(reporting\.blocks_by_size_bytes|device\.(queues(\.\w+)?|violations"
-    r"|queue_failures|skipped_bytes|skipped_pieces))\.\w+"
+    r"|tolerated|queue_failures|skipped_bytes|skipped_pieces))\.\w+"
 )
 
 

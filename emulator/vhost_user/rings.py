@@ -134,8 +134,7 @@ class Rings:
             self._watch_kick(ring, kick)
         ring.polled = kick < 0
         ring.started = True
-        if ring.layout is not None:  # it ran already: a kick may have gone to the old descriptor
-            self._device.kick(ring.index)
+        self._kicked(ring)  # if it ran already, a kick may have gone to the old descriptor
         self._update(ring)
 
     def enable(self, ring: Ring, enabled: bool) -> None:
@@ -237,8 +236,8 @@ class Rings:
     def poll(self) -> None:
         """Look at rings that have no kick descriptor."""
         for ring in self._rings:
-            if ring.polled and ring.layout is not None:
-                self._device.kick(ring.index)
+            if ring.polled:
+                self._kicked(ring)
 
     @property
     def memory_lost(self) -> bool:
@@ -353,11 +352,19 @@ class Rings:
             if not is_signal(fd):
                 raise Refused(Refusal.DESCRIPTOR_KIND)
             # Never read: another process may empty it first, and leave us waiting.
-            self._loop.watch(fd, lambda: self._device.kick(ring.index), edges=True)
+            self._loop.watch(fd, lambda: self._kicked(ring), edges=True)
         except (OSError, Refused) as error:
             os.close(fd)
             raise Refused(Refusal.DESCRIPTOR_KIND) from error
         ring.kick = fd
+
+    def _kicked(self, ring: Ring) -> None:
+        """Look at a ring. One that does not run yet is looked at as soon as it does.
+
+        Front-ends may kick as early as they like: the protocol has a state "started, disabled".
+        """
+        if ring.layout is not None and self._device.read_status() & Status.DRIVER_OK:
+            self._device.kick(ring.index)
 
     def _drop_kick(self, ring: Ring) -> None:
         ring.polled = False

@@ -38,6 +38,7 @@ from emulator.vhost_user.ring import Ring, UserAddresses
 from emulator.vhost_user.rings import Rings
 from emulator.vhost_user.signals import Signal
 from emulator.virtio.balloon import BalloonDevice
+from emulator.virtio.config_space import POISON
 from emulator.virtio.features import Status, missing_prerequisites
 from host_model.backing.shared_file import SharedFileHost
 
@@ -65,8 +66,11 @@ class Session:
         self._counters = counters
         self._protocol_features = ProtocolFeature(0)
         self._status = 0
+        device.status_told = False
         self._back: BackendChannel | None = None
         self._config_pending = False
+        self._early_poison = b""
+        """`poison_val` as it was written while no ring ran."""
         self._complained = False
         self._given: list[int] = []
         """Descriptors that go out with the reply, and are closed then."""
@@ -172,7 +176,10 @@ class Session:
         features = bits & ~PROTOCOL_FEATURES_BIT
         if features & ~self._device.device_features or missing_prerequisites(features):
             raise Refused(Refusal.FEATURES, f"{bits:#x}")
+        stopped = not self.rings.running
         self.rings.negotiate(features, with_protocol=bool(bits & PROTOCOL_FEATURES_BIT))
+        if stopped and self._early_poison:
+            self._device.write_config(POISON.start, self._early_poison)
 
     def _set_owner(self, message: Message) -> None:
         """Front-ends send it at different times, and nothing depends on it."""
@@ -193,15 +200,21 @@ class Session:
         return U64.pack(QUEUE_NUM)
 
     def _reset_device(self, message: Message) -> None:
-        self._status = 0
+        self._keep_status(0)
         self.rings.reset()
 
     def _set_status(self, message: Message) -> None:
         """Kept for the front-end; rings tell more than it does, but for a reset."""
         (value,) = U64.unpack_from(message.payload)
-        self._status = value & 0xFF
+        self._keep_status(value & 0xFF)
         if self._status == 0:
             self.rings.reset()
+
+    def _keep_status(self, status: int) -> None:
+        self._status = status
+        if status == 0:
+            self._early_poison = b""
+        self._device.status_told = bool(status & Status.DRIVER_OK)
 
     def _get_status(self, message: Message) -> bytes:
         return U64.pack(self._status | self._device.read_status() & Status.NEEDS_RESET)
@@ -224,8 +237,14 @@ class Session:
         return message.payload[: CONFIG_HEAD.size] + contents
 
     def _set_config(self, message: Message) -> None:
-        """Some front-ends write the whole space each time: the device picks what is allowed."""
+        """Some front-ends write the whole space each time: the device picks what is allowed.
+
+        Guests write `poison_val` before DRIVER_OK, and there are front-ends (QEMU) that send the
+        features no sooner than that: the value must outlive what they begin.
+        """
         offset, data = self._config_access(message)
+        if not self.rings.running and offset <= POISON.start < POISON.stop <= offset + len(data):
+            self._early_poison = data[POISON.start - offset : POISON.stop - offset]
         self._device.write_config(offset, data)
 
     # Memory.

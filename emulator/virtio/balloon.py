@@ -19,7 +19,7 @@ from emulator.virtio.discard import Discarder
 from emulator.virtio.features import DEFAULT_OFFERED, SUPPORTED, Feature, QueueRole, Status
 from emulator.virtio.guest_memory import GuestMemory
 from emulator.virtio.hint_queue import DONE, STOP
-from emulator.virtio.monitor import Monitor, Violation
+from emulator.virtio.monitor import Monitor, Tolerated, Violation
 from emulator.virtio.negotiation import Negotiation, Step
 from emulator.virtio.numbering import QUEUE_COUNT, compact_numbers, queue_roles
 from emulator.virtio.packed import PackedVirtqueue, packed_spans
@@ -103,6 +103,8 @@ class BalloonDevice:
         self.reporting = self.queues.reporting
         self.inhibitors = self.queues.inhibitors
         self.kicks = 0
+        self.status_told = True
+        """The status is the driver's word. False where it is inferred from features and rings."""
         self._listener = listener
         self._queue_size = queue_size
         self._negotiation = Negotiation(
@@ -189,16 +191,19 @@ class BalloonDevice:
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Only `actual` and, where negotiated, `poison_val` are the driver's (VIRTIO 5.5.4)."""
-        if not self._live and not self._negotiation.status & Status.FEATURES_OK:
+        early = not self._live and not self._negotiation.status & Status.FEATURES_OK
+        if early and self.status_told:
             self.monitor.count(Violation.CONFIG_BEFORE_FEATURES_OK)
-        poisoned = self.config.write(
+        changed = self.config.write(
             offset,
             data,
             poison=bool(self.features & Feature.PAGE_POISON),
             memory_bytes=self.memory.size_bytes,
         )
-        if poisoned and self._live:
+        if changed and self._live and self.status_told:
             self.monitor.count(Violation.POISON_WHILE_LIVE)
+        elif changed and self._live:
+            self.monitor.tolerate(Tolerated.POISON_AFTER_RINGS)
 
     # Queues.
 
@@ -443,6 +448,7 @@ class BalloonDevice:
             "queues": {role.name.lower(): queues[role] for role in sorted(queues)},
             **self.queues.counters(),
             "violations": self.monitor.counts,
+            "tolerated": self.monitor.tolerated,
             "queue_failures": {fault.name.lower(): n for fault, n in self._failures.items()},
             "specification_numbers": self._by_text,
         }

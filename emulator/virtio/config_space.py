@@ -5,15 +5,17 @@ from __future__ import annotations
 import struct
 
 from emulator.virtio.features import PFN_BYTES
-from emulator.virtio.monitor import Monitor, Violation
+from emulator.virtio.monitor import Monitor, Tolerated, Violation
 
-__all__ = ["ConfigSpace"]
+__all__ = ["POISON", "ConfigSpace"]
 
 _LAYOUT = struct.Struct("<IIII")
 assert _LAYOUT.size == 16, "VIRTIO 5.5.4"
 
+_FIELD_BYTES = 4
 _ACTUAL = range(4, 8)
-_POISON = range(12, 16)
+POISON = range(12, 16)
+"""Where `poison_val` lies."""
 
 
 class ConfigSpace:
@@ -48,30 +50,32 @@ class ConfigSpace:
     def write(self, offset: int, data: bytes, *, poison: bool, memory_bytes: int) -> bool:
         """A driver writes: bytes of `actual` and, if `poison`, of `poison_val` are taken.
 
-        Others are ignored and counted once a write: there are transports that always write the
-        whole space. `actual` takes effect with its highest byte, so that a driver that writes
-        byte by byte is not misread. True where a byte of `poison_val` was taken.
+        Others are ignored and counted once a write, apart from where they come with the whole
+        space. `actual` takes effect with its highest byte, so that a driver that writes byte by
+        byte is not misread. True where `poison_val` has another value now.
         """
         poison_bytes = bytearray(struct.pack("<I", self.poison_value))
-        read_only = outside = poisoned = False
+        read_only = outside = False
         for place, byte in enumerate(data, offset):
             if place in _ACTUAL:
                 self._written[place - 4] = byte
-            elif place in _POISON and poison:
+            elif place in POISON and poison:
                 poison_bytes[place - 12] = byte
-                poisoned = True
             elif place < self.SIZE_BYTES:
                 read_only = True
             else:
                 outside = True
-        if read_only:
-            self._monitor.count(Violation.CONFIG_READ_ONLY)
-        if outside:
-            self._monitor.count(Violation.CONFIG_OUTSIDE)
+        if offset == 0 and len(data) > _FIELD_BYTES:
+            self._monitor.tolerate(Tolerated.CONFIG_WHOLE_SPACE)
+        else:
+            if read_only:
+                self._monitor.count(Violation.CONFIG_READ_ONLY)
+            if outside:
+                self._monitor.count(Violation.CONFIG_OUTSIDE)
         if offset <= _ACTUAL[-1] < offset + len(data):
             self._take_actual(memory_bytes)
-        self.poison_value = int.from_bytes(poison_bytes, "little")
-        return poisoned
+        before, self.poison_value = self.poison_value, int.from_bytes(poison_bytes, "little")
+        return self.poison_value != before
 
     def _take_actual(self, memory_bytes: int) -> None:
         self.actual = int.from_bytes(self._written, "little")

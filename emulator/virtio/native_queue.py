@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -28,7 +29,7 @@ def layout_to_native(layout: RingLayout, *, event_idx: bool, indirect: bool) -> 
     )
 
 
-class NativeVirtqueue:
+class NativeVirtqueue(ABC):
     """One running queue; see `Virtqueue` for the methods."""
 
     kind: ClassVar[str]
@@ -68,14 +69,14 @@ class NativeVirtqueue:
         self._check(self._start(native, base))
         self.parts_overlap: bool = bool(getattr(lib, f"{name}_overlaps")(self._ring))
 
+    @abstractmethod
     def _start(self, native: Any, base: int) -> int:
         """Start the ring; a status."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def base(self) -> int:
         """Where a queue would go on that is started again."""
-        raise NotImplementedError
 
     def _check(self, status: int) -> None:
         if status == lib.FPR_RING_BROKEN:

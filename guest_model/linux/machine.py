@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import subprocess
-import tempfile
 import threading
 import time
 from collections import deque
@@ -16,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from guest_model.linux.compiled import keeper
-from guest_model.linux.errors import GuestFailedError, GuestUnavailableError
+from guest_model.linux.errors import GuestFailedError
 from guest_model.linux.kernel import Kernel
 
 MAX_LOG_BYTES = 4 << 20
@@ -27,7 +26,6 @@ LAST_LINES = 12
 """That an error quotes."""
 COMPLAINTS = ("is not a head", "out of range", "scheduling from the idle thread")
 """What the kernel prints when a device breaks its rings."""
-SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "fpr: "
 _END = None
 
@@ -43,16 +41,6 @@ class Said:
     def facts(self) -> dict[str, str]:
         """Its `name=value` words."""
         return dict(word.split("=", 1) for word in self.text.split() if "=" in word)
-
-
-def work_folder() -> Path:
-    """A new folder in memory, where the kernel makes the file that is the guest's memory."""
-    if not os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
-        raise GuestUnavailableError(
-            f"{SHARED_MEMORY}: cannot be written to, and a real guest's memory lies there: mount a "
-            "tmpfs on it"
-        )
-    return Path(tempfile.mkdtemp(prefix="fpr-guest-", dir=SHARED_MEMORY))
 
 
 class UmlMachine:

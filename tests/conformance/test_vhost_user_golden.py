@@ -11,10 +11,21 @@ from pathlib import Path
 import pytest
 
 from emulator.virtio.split import split_spans
-from tests.vhost_user_rig import PAGE, REPORTING, FrontEnd, Served, region, table
+from tests.vhost_user_rig import (
+    CONFIG,
+    PAGE,
+    PROTOCOL,
+    REPLY_ACK,
+    REPORTING,
+    FrontEnd,
+    Served,
+    region,
+    table,
+)
 from tests.virtio_rig import FREE, HIGH, LOW, RawQueue
 
 U64 = struct.Struct("=Q")
+STATUS, POISON = 1 << 16, 1 << 4
 BLOCKS = [(FREE + i * 4 * PAGE, 4 * PAGE) for i in range(8)]
 
 
@@ -155,7 +166,7 @@ def test_uml_packs_config_change_into_the_second_socket(served: Served) -> None:
 
 
 def qemu_rings(front_end: FrontEnd, count: int, *, base: int) -> list[RawQueue]:
-    """DRIVER_OK: per ring NUM, BASE, ADDR, KICK, CALL; then all enables, then all calls anew."""
+    """DRIVER_OK: per ring NUM, BASE, ADDR, KICK and a kick, CALL; all enables; all calls anew."""
     queues = []
     for index in range(count):
         queue = front_end.queues[index] = RawQueue(front_end.memory, index, 128)
@@ -163,6 +174,7 @@ def qemu_rings(front_end: FrontEnd, count: int, *, base: int) -> list[RawQueue]:
         front_end.send(10, struct.pack("=II", index, base))
         front_end.send(9, front_end.address(index, queue))
         assert front_end.start(index)
+        front_end.kick(index)
         queues.append(queue)
         qemu_call(front_end, index)
     for index in range(count):
@@ -233,3 +245,87 @@ def test_qemu_writes_the_whole_configuration_space(served: Served) -> None:
         assert front_end.acknowledged(25, image)
         answer = front_end.ask(24, struct.pack("=III", 0, 16, 0) + bytes(16))
         assert struct.unpack("<IIII", answer[12:]) == (77, 3, 0, 0)
+
+
+def qemu_up(front_end: FrontEnd, features: int, *, early_config: bytes = b"") -> RawQueue:
+    """What QEMU's generic device sends when its guest sets DRIVER_OK.
+
+    A write of the guest to the configuration space goes out at once, as the whole of it.
+    """
+    if early_config:
+        assert front_end.acknowledged(25, struct.pack("=III", 0, 16, 0) + early_config)
+    front_end.set_features(features)
+    assert front_end.acknowledged(39, U64.pack(8))
+    front_end.set_memory()
+    return qemu_rings(front_end, 3, base=0)[-1]
+
+
+def test_a_good_qemu_violates_nothing(served: Served) -> None:
+    """Kicks of rings that are started and not yet enabled are the protocol's to allow; the whole
+    configuration space at each write of the guest (VIRTIO 5.5.4) is no driver's write."""
+    with served.connect() as front_end:
+        front_end.greet(REPLY_ACK | CONFIG | STATUS)
+        queue = qemu_up(front_end, REPORTING | PROTOCOL)
+        assert front_end.acknowledged(
+            25, struct.pack("=III", 0, 16, 0) + struct.pack("<4I", 7, 0, 0, 0)
+        )
+        batch_is_freed(front_end, queue)
+    assert served.idle()
+    device = served.counters()["device"]
+    assert device["violations"] == {}
+    assert device["tolerated"] == {"config_whole_space": 1}
+
+
+def test_poison_that_qemu_sends_before_the_features_counts(served: Served) -> None:
+    """VIRTIO 5.5.6.6.1, 5.5.6.7.2: the driver writes it before DRIVER_OK, with which QEMU first
+    sends the features; reported pages may become nothing else. A boot later it is another."""
+    with served.connect() as front_end:
+        front_end.greet(REPLY_ACK | CONFIG | STATUS)
+        early = struct.pack("<4I", 0, 0, 0, 0xAAAA_AAAA)
+        queue = qemu_up(front_end, REPORTING | PROTOCOL | POISON, early_config=early)
+        front_end.fill()
+        assert front_end.report(queue, *BLOCKS)
+        assert not any(front_end.zero(gpa, size) for gpa, size in BLOCKS)
+        assert served.counters()["device"]["reporting"]["skipped_bytes"]["poison"]
+
+        for index in range(3):  # the guest starts anew
+            assert front_end.state(18, index, 0)
+            front_end.ask(11, struct.pack("=II", index, 0))
+        front_end.map[LOW[0] : FREE] = bytes(FREE - LOW[0])
+        queue = qemu_up(front_end, REPORTING | PROTOCOL | POISON, early_config=bytes(16))
+        batch_is_freed(front_end, queue)
+    assert served.idle()
+    assert served.counters()["device"]["violations"] == {}
+
+
+@pytest.mark.parametrize("how", ["status", "device"])
+def test_a_reset_forgets_the_early_poison(served: Served, how: str) -> None:
+    """BAL-PSN-05: it is 0 after a reset, status 0 (2.1.2) or RESET_DEVICE."""
+    with served.connect() as front_end:
+        front_end.greet(REPLY_ACK | CONFIG | STATUS)
+        early = struct.pack("=III", 0, 16, 0) + struct.pack("<4I", 0, 0, 0, 0xAAAA_AAAA)
+        assert front_end.acknowledged(25, early)
+        assert front_end.acknowledged(*((39, U64.pack(0)) if how == "status" else (34, b"")))
+        batch_is_freed(front_end, qemu_up(front_end, REPORTING | PROTOCOL | POISON))
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_poison_behind_running_rings_is_a_violation_of_who_knows_better(
+    served: Served, told: bool
+) -> None:
+    """5.5.6.6.1: a driver writes it before DRIVER_OK. UML starts its rings before that, and has no
+    message for DRIVER_OK; where a front-end tells of it, the rule is broken."""
+    with served.connect() as front_end:
+        front_end.greet(REPLY_ACK | CONFIG | STATUS)
+        queue = qemu_up(front_end, REPORTING | PROTOCOL | POISON)
+        if told:
+            assert front_end.acknowledged(39, U64.pack(0x0F))
+        word = struct.pack("=III", 12, 4, 0) + struct.pack("<I", 0xAAAA_AAAA)
+        assert front_end.acknowledged(25, word)
+        front_end.fill()
+        assert front_end.report(queue, *BLOCKS)
+        assert not any(front_end.zero(gpa, size) for gpa, size in BLOCKS)
+    assert served.idle()
+    device = served.counters()["device"]
+    assert device["violations"] == ({"poison_while_live": 1} if told else {})
+    assert device["tolerated"] == ({} if told else {"poison_after_rings": 1})

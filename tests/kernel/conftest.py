@@ -10,7 +10,7 @@ import pytest
 from guest_model.linux.compiled import agent, keeper
 from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import Kernel, find_kernel
-from guest_model.linux.machine import SHARED_MEMORY
+from guest_model.linux.work_folder import SHARED_MEMORY
 
 OTHERS = "FPR_GUEST_KERNELS"
 """In the environment: further kernels to test with, paths of linux.uml and colons between them."""

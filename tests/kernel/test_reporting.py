@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -16,9 +15,10 @@ from emulator.vhost_user.server import Server
 from emulator.virtio.features import SUPPORTED, Feature
 from emulator.virtio.reporting_queue import Batch
 from guest_model.linux.kernel import Kernel
-from guest_model.linux.machine import UmlMachine, work_folder
+from guest_model.linux.machine import UmlMachine
 from guest_model.linux.plan import Plan, PlannedPhase, PlannedTask
 from guest_model.linux.rootfs import build_root
+from guest_model.linux.work_folder import work_folder
 from guest_model.workload.idle import Idle
 from guest_model.workload.task import Task
 from guest_model.workload.tmpfs import Tmpfs
@@ -32,9 +32,8 @@ MINIMAL = Feature.PAGE_REPORTING | Feature.VERSION_1
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """In memory, where the guest's memory file lies too."""
-    path = work_folder()
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with work_folder() as path:
+        yield path
 
 
 class Guest:
