@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from emulator.native import check, ffi, lib
 from host_model.backing.interface import MappedRegion, MemoryRegion, native_regions
@@ -11,16 +11,37 @@ from host_model.backing.native import NativeBacking
 from host_model.costs import CostProfile
 from host_model.pressure import HostMemory
 
-__all__ = ["SimulatedBacking"]
+__all__ = ["ComputedBacking", "SimulatedBacking"]
 
 _NEVER = 2**64 - 1
 
 
-class SimulatedBacking(NativeBacking):
+class ComputedBacking(NativeBacking):
     """Guest memory of which only the residency exists; an idle guest of any size is free."""
 
-    prefix: ClassVar[str] = "fpr_residency"
     measured: ClassVar[bool] = False
+
+    def __init__(
+        self, regions: Sequence[MemoryRegion], profile: CostProfile, config: dict[str, Any]
+    ) -> None:
+        """`config` has the fields of `struct fpr_residency_config` that are not 0."""
+        out = ffi.new(f"struct {self.prefix} **")
+        native = native_regions(regions)
+        costs = profile.host.native()
+        config = ffi.new("struct fpr_residency_config *", config)
+        status = self._function("create")(config, native, len(regions), costs, out)
+        check(status, "simulated host")
+        super().__init__(out[0])
+
+    def regions(self) -> Sequence[MappedRegion]:
+        """Nothing is mapped."""
+        return ()
+
+
+class SimulatedBacking(ComputedBacking):
+    """A host that the guest tells of its free memory in reports."""
+
+    prefix: ClassVar[str] = "fpr_residency"
 
     def __init__(
         self,
@@ -36,21 +57,14 @@ class SimulatedBacking(NativeBacking):
     ) -> None:
         """host_model/native/residency.h says what the switches mean. `host`: its memory is
         limited, and others may share it."""
-        config = ffi.new(
-            "struct fpr_residency_config *",
-            {
-                "seed": seed,
-                "stream": stream,
-                "thp": thp,
-                "page_table_reclaim": page_table_reclaim,
-                "discard_without_effect": discard_without_effect,
-            },
-        )
-        out = ffi.new("struct fpr_residency **")
-        native = native_regions(regions)
-        costs = profile.host.native()
-        check(lib.fpr_residency_create(config, native, len(regions), costs, out), "simulated host")
-        super().__init__(out[0])
+        config = {
+            "seed": seed,
+            "stream": stream,
+            "thp": thp,
+            "page_table_reclaim": page_table_reclaim,
+            "discard_without_effect": discard_without_effect,
+        }
+        super().__init__(regions, profile, config)
         self._shared = host  # lives longer
         if host is not None:
             check(lib.fpr_residency_join(self._host, host.pointer), "one more VM on the host")
@@ -60,10 +74,6 @@ class SimulatedBacking(NativeBacking):
         """When the host killed the VM for want of memory; None: it has not."""
         killed_ns = int(lib.fpr_residency_killed_ns(self._host))
         return None if killed_ns == _NEVER else killed_ns
-
-    def regions(self) -> Sequence[MappedRegion]:
-        """Nothing is mapped."""
-        return ()
 
     def metadata_bytes(self) -> int:
         """Bytes of this process that the map could ever take; most are never written."""
