@@ -1,0 +1,50 @@
+/* What faults and discards on the simulated host cost: drawn from a profile, grown by who else is
+ * in a host fault at the time. Private to host_model. */
+#ifndef FPR_FAULT_COSTS_H
+#define FPR_FAULT_COSTS_H
+
+#include "emulator/native/costs.h"
+#include "emulator/native/histogram.h"
+#include "host_model/native/host.h"
+#include "host_model/native/residency_map.h"
+
+/* Costs of each sort have random numbers of their own, so that a run and its control, which
+ * discards nothing, draw the same ones for the same faults. */
+enum fpr_draw {
+    FPR_DRAW_FAULT_4K,
+    FPR_DRAW_REFAULT_4K,
+    FPR_DRAW_FAULT_2M,
+    FPR_DRAW_REFAULT_2M,
+    FPR_DRAW_DISCARD,
+    FPR_DRAWS
+};
+
+struct fpr_fault_costs {
+    struct fpr_host_costs costs;
+    struct fpr_random random[FPR_DRAWS];
+    uint32_t vcpus; /* that ever faulted: the highest, plus 1 */
+    uint64_t fault_until_ns[FPR_HOST_MAX_VCPUS];
+};
+
+/* FPR_BAD_ARGUMENT: costs out of order. */
+int fpr_fault_costs_init(struct fpr_fault_costs *costs, const struct fpr_host_costs *profile,
+                         uint64_t seed, uint64_t stream);
+
+/* vCPUs in a fault at now_ns besides `self`; UINT32_MAX is none of them. */
+uint32_t fpr_faulting(const struct fpr_fault_costs *costs, uint32_t self, uint64_t now_ns);
+/* vCPU `vcpu` is in a fault until then. */
+void fpr_faults_until(struct fpr_fault_costs *costs, uint32_t vcpu, uint64_t until_ns);
+/* The cost of what became resident in one chunk, next to `others`; each fault is recorded. */
+uint64_t fpr_draw_faults(struct fpr_fault_costs *costs, struct fpr_chunk_faults faults,
+                         uint32_t others, struct fpr_histogram *latency);
+
+/* What a discard's costs grow by next to `others`, for the calls below. */
+uint64_t fpr_discard_factor(const struct fpr_fault_costs *costs, uint32_t others);
+/* What a call costs by itself, and once more where it unmaps anything. */
+uint64_t fpr_draw_discard_call(struct fpr_fault_costs *costs, uint64_t grown);
+uint64_t fpr_draw_discard_flush(struct fpr_fault_costs *costs, uint64_t grown);
+/* What a call adds for what it finds in one chunk. */
+uint64_t fpr_draw_discard(struct fpr_fault_costs *costs, struct fpr_chunk_range range,
+                          struct fpr_chunk_mapped found, uint64_t grown);
+
+#endif
