@@ -614,7 +614,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 736), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 751), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -622,14 +622,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 757), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 773), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 760), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 776), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -640,7 +640,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 785), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 801), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -648,14 +648,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 827), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 861), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 793), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -663,9 +663,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 861), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 792), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -674,13 +674,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 835), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 760), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 776), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -763,14 +763,14 @@ static void *_cffi_types[] = {
 /* 146 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 147 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 149 */ _CFFI_OP(_CFFI_OP_POINTER, 757), // struct fpr_allocator const *
-/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 735), // char *
+/* 149 */ _CFFI_OP(_CFFI_OP_POINTER, 773), // struct fpr_allocator const *
+/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 750), // char *
 /* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
 /* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_zone_state *
+/* 156 */ _CFFI_OP(_CFFI_OP_POINTER, 836), // struct fpr_zone_state *
 /* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
@@ -800,7 +800,7 @@ static void *_cffi_types[] = {
 /* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 758), // struct fpr_allocator_config const *
+/* 186 */ _CFFI_OP(_CFFI_OP_POINTER, 774), // struct fpr_allocator_config const *
 /* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -808,34 +808,34 @@ static void *_cffi_types[] = {
 /* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_segment *
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_segment *
 /* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 768), // struct fpr_guest_memory const *
-/* 198 */ _CFFI_OP(_CFFI_OP_POINTER, 761), // struct fpr_chain const *
-/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 797), // struct fpr_report_cursor *
+/* 197 */ _CFFI_OP(_CFFI_OP_POINTER, 784), // struct fpr_guest_memory const *
+/* 198 */ _CFFI_OP(_CFFI_OP_POINTER, 777), // struct fpr_chain const *
+/* 199 */ _CFFI_OP(_CFFI_OP_POINTER, 813), // struct fpr_report_cursor *
 /* 200 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 202 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 774), // struct fpr_message_account *
+/* 203 */ _CFFI_OP(_CFFI_OP_POINTER, 790), // struct fpr_message_account *
 /* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 205 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 206 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 207 */ _CFFI_OP(_CFFI_OP_NOOP, 198),
-/* 208 */ _CFFI_OP(_CFFI_OP_POINTER, 798), // struct fpr_report_rules const *
+/* 208 */ _CFFI_OP(_CFFI_OP_POINTER, 814), // struct fpr_report_rules const *
 /* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 199),
-/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_range *
+/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 803), // struct fpr_range *
 /* 211 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 212 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 213 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 796), // struct fpr_report_account *
+/* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_report_account *
 /* 215 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 217 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 784), // struct fpr_page_set *
+/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 800), // struct fpr_page_set *
 /* 219 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
 /* 220 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 759), // struct fpr_balloon_account *
+/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 775), // struct fpr_balloon_account *
 /* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
@@ -871,25 +871,25 @@ static void *_cffi_types[] = {
 /* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 255 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 256 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // void *
+/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 864), // void *
 /* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
 /* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // void const *
+/* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 864), // void const *
 /* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 267 */ _CFFI_OP(_CFFI_OP_POINTER, 770), // struct fpr_host_costs const *
+/* 267 */ _CFFI_OP(_CFFI_OP_POINTER, 786), // struct fpr_host_costs const *
 /* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 269 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 270 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_oracle *
+/* 270 */ _CFFI_OP(_CFFI_OP_POINTER, 794), // struct fpr_oracle *
 /* 271 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
 /* 272 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 273 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 274 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 765), // struct fpr_discard_outcome *
+/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 781), // struct fpr_discard_outcome *
 /* 276 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
 /* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
@@ -898,26 +898,26 @@ static void *_cffi_types[] = {
 /* 281 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 282 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
-/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_oracle const *
+/* 284 */ _CFFI_OP(_CFFI_OP_POINTER, 794), // struct fpr_oracle const *
 /* 285 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 286 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 288 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 290 */ _CFFI_OP(_CFFI_OP_POINTER, 780), // struct fpr_packed_driver *
+/* 290 */ _CFFI_OP(_CFFI_OP_POINTER, 796), // struct fpr_packed_driver *
 /* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
 /* 294 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 802), // struct fpr_ring_layout const *
-/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 766), // struct fpr_driver_slot *
+/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_ring_layout const *
+/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 782), // struct fpr_driver_slot *
 /* 297 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 298 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 290),
-/* 303 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_segment const *
+/* 303 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_segment const *
 /* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -931,7 +931,7 @@ static void *_cffi_types[] = {
 /* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 317 */ _CFFI_OP(_CFFI_OP_POINTER, 783), // struct fpr_packed_ring *
+/* 317 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_packed_ring *
 /* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
 /* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
@@ -940,7 +940,7 @@ static void *_cffi_types[] = {
 /* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
 /* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 761), // struct fpr_chain *
+/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 777), // struct fpr_chain *
 /* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
 /* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 317),
@@ -958,511 +958,527 @@ static void *_cffi_types[] = {
 /* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 783), // struct fpr_packed_ring const *
+/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_packed_ring const *
 /* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
 /* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 344),
 /* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 788), // struct fpr_real_memory *
+/* 351 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_real_memory *
 /* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
 /* 353 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
 /* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
 /* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
 /* 360 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 361 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 366 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 371 */ _CFFI_OP(_CFFI_OP_POINTER, 788), // struct fpr_real_memory const *
+/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
+/* 363 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 364 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 365 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 369 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 370 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 371 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 789), // struct fpr_real_memory_config const *
-/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 773), // struct fpr_memory_region const *
-/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 377 */ _CFFI_OP(_CFFI_OP_POINTER, 351), // struct fpr_real_memory * *
+/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 374 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 380 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_residency *
-/* 381 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
-/* 382 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 383 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
-/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
-/* 389 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 394 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_residency const *
-/* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 396 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 397 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 800), // struct fpr_residency_config const *
-/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
-/* 402 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 267),
-/* 404 */ _CFFI_OP(_CFFI_OP_POINTER, 270), // struct fpr_oracle * *
-/* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
-/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
-/* 409 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 410 */ _CFFI_OP(_CFFI_OP_NOOP, 267),
-/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 380), // struct fpr_residency * *
-/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 414 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_shared_map const *
-/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 417 */ _CFFI_OP(_CFFI_OP_POINTER, 807), // struct fpr_signaller *
-/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 807), // struct fpr_signaller const *
-/* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_split_driver *
-/* 426 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
-/* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
-/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
-/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 433 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 434 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
-/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 303),
-/* 439 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 440 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 380 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_real_memory const *
+/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 383 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_real_memory_config const *
+/* 384 */ _CFFI_OP(_CFFI_OP_POINTER, 789), // struct fpr_memory_region const *
+/* 385 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 386 */ _CFFI_OP(_CFFI_OP_POINTER, 351), // struct fpr_real_memory * *
+/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 389 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_residency *
+/* 390 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 392 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 393 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 394 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
+/* 397 */ _CFFI_OP(_CFFI_OP_NOOP, 389),
+/* 398 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 399 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 401 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 389),
+/* 404 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 405 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 406 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 409 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_residency const *
+/* 410 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 411 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
+/* 415 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_residency_config const *
+/* 416 */ _CFFI_OP(_CFFI_OP_NOOP, 384),
+/* 417 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 267),
+/* 419 */ _CFFI_OP(_CFFI_OP_POINTER, 270), // struct fpr_oracle * *
+/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 415),
+/* 423 */ _CFFI_OP(_CFFI_OP_NOOP, 384),
+/* 424 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 267),
+/* 426 */ _CFFI_OP(_CFFI_OP_POINTER, 389), // struct fpr_residency * *
+/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
+/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct fpr_shared_map const *
+/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
+/* 432 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct fpr_signaller *
+/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
+/* 435 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct fpr_signaller const *
+/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 438 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 440 */ _CFFI_OP(_CFFI_OP_POINTER, 824), // struct fpr_split_driver *
 /* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 443 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
-/* 444 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 446 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 447 */ _CFFI_OP(_CFFI_OP_NOOP, 425),
-/* 448 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 449 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 443 */ _CFFI_OP(_CFFI_OP_NOOP, 440),
+/* 444 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 446 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
+/* 447 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 448 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 449 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 452 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_split_ring *
-/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 458 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
-/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 464 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
-/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
-/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 468 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 471 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 477 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 480 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_split_ring const *
-/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
-/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 186),
-/* 486 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 492 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 494 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 497 */ _CFFI_OP(_CFFI_OP_POINTER, 813), // struct fpr_trace_op *
-/* 498 */ _CFFI_OP(_CFFI_OP_POINTER, 814), // struct fpr_trace_pairing *
-/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 501 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 186),
-/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 506 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 507 */ _CFFI_OP(_CFFI_OP_POINTER, 794), // struct fpr_replay_phase const *
-/* 508 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 795), // struct fpr_replay_unseen *
-/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 511 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 514 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_trace_state *
-/* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 516 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 517 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 518 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_trace_event *
-/* 519 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_trace_marker *
-/* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 523 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 527 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_vcpus *
-/* 528 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 529 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 531 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
-/* 532 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 533 */ _CFFI_OP(_CFFI_OP_POINTER, 777), // struct fpr_op const *
+/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 440),
+/* 453 */ _CFFI_OP(_CFFI_OP_NOOP, 303),
+/* 454 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 455 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 440),
+/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 440),
+/* 463 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 464 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 467 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct fpr_split_ring *
+/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 470 */ _CFFI_OP(_CFFI_OP_NOOP, 467),
+/* 471 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 472 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 474 */ _CFFI_OP(_CFFI_OP_NOOP, 467),
+/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 476 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 477 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 467),
+/* 480 */ _CFFI_OP(_CFFI_OP_NOOP, 197),
+/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 482 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 484 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 486 */ _CFFI_OP(_CFFI_OP_NOOP, 467),
+/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 488 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 490 */ _CFFI_OP(_CFFI_OP_NOOP, 467),
+/* 491 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 492 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 495 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct fpr_split_ring const *
+/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
+/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 500 */ _CFFI_OP(_CFFI_OP_NOOP, 186),
+/* 501 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 504 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 505 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 507 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 508 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 509 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 511 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 512 */ _CFFI_OP(_CFFI_OP_POINTER, 829), // struct fpr_trace_op *
+/* 513 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_trace_pairing *
+/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 518 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 186),
+/* 520 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 522 */ _CFFI_OP(_CFFI_OP_POINTER, 810), // struct fpr_replay_phase const *
+/* 523 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 524 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_replay_unseen *
+/* 525 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 526 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 831), // struct fpr_trace_state *
+/* 530 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 531 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 532 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 533 */ _CFFI_OP(_CFFI_OP_POINTER, 827), // struct fpr_trace_event *
 /* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 535 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
-/* 538 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 539 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 540 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 542 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 543 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
-/* 544 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 545 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 533),
-/* 547 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 548 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 549 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 550 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
-/* 551 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 552 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 556 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
-/* 557 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 558 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_vcpu_stop *
-/* 559 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 560 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 561 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_vcpus const *
-/* 562 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 563 */ _CFFI_OP(_CFFI_OP_POINTER, 779), // struct fpr_owner_view *
-/* 564 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 566 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
-/* 567 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 568 */ _CFFI_OP(_CFFI_OP_POINTER, 810), // struct fpr_task_view *
+/* 535 */ _CFFI_OP(_CFFI_OP_POINTER, 828), // struct fpr_trace_marker *
+/* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 538 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 539 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 540 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
+/* 542 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_vcpus *
+/* 543 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 544 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 545 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 542),
+/* 547 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 548 */ _CFFI_OP(_CFFI_OP_POINTER, 793), // struct fpr_op const *
+/* 549 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 551 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 542),
+/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 554 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 555 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 556 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 558 */ _CFFI_OP(_CFFI_OP_NOOP, 542),
+/* 559 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 560 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 561 */ _CFFI_OP(_CFFI_OP_NOOP, 548),
+/* 562 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 563 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 564 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 565 */ _CFFI_OP(_CFFI_OP_NOOP, 542),
+/* 566 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 567 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 568 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
-/* 572 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 573 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 574 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 578 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_vcpus_config const *
-/* 579 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 580 */ _CFFI_OP(_CFFI_OP_POINTER, 772), // struct fpr_memory_port const *
-/* 581 */ _CFFI_OP(_CFFI_OP_POINTER, 769), // struct fpr_histogram *
-/* 582 */ _CFFI_OP(_CFFI_OP_POINTER, 527), // struct fpr_vcpus * *
-/* 583 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 585 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 586 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 542),
+/* 572 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 573 */ _CFFI_OP(_CFFI_OP_POINTER, 832), // struct fpr_vcpu_stop *
+/* 574 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 575 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 576 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_vcpus const *
+/* 577 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 578 */ _CFFI_OP(_CFFI_OP_POINTER, 795), // struct fpr_owner_view *
+/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 580 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 576),
+/* 582 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 583 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct fpr_task_view *
+/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 586 */ _CFFI_OP(_CFFI_OP_NOOP, 576),
+/* 587 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 588 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 590 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 591 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
-/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 593 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 594 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 597 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 589 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 590 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 593 */ _CFFI_OP(_CFFI_OP_POINTER, 834), // struct fpr_vcpus_config const *
+/* 594 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 595 */ _CFFI_OP(_CFFI_OP_POINTER, 788), // struct fpr_memory_port const *
+/* 596 */ _CFFI_OP(_CFFI_OP_POINTER, 785), // struct fpr_histogram *
+/* 597 */ _CFFI_OP(_CFFI_OP_POINTER, 542), // struct fpr_vcpus * *
 /* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
-/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
-/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 602 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 603 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 600 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 601 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 603 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION, 763), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 606 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
-/* 607 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION, 638), // struct fpr_histogram const *()(struct fpr_oracle const *)
-/* 609 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 611 */ _CFFI_OP(_CFFI_OP_FUNCTION, 638), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 612 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 606 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
+/* 607 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 608 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 609 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 610 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 611 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 612 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION, 638), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 615 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
-/* 616 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 617 */ _CFFI_OP(_CFFI_OP_FUNCTION, 775), // struct fpr_notify *()(struct fpr_allocator *)
-/* 618 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 615 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
+/* 616 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 617 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 618 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION, 779), // struct fpr_counters const *()(struct fpr_allocator const *)
 /* 621 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
-/* 622 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 623 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 624 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
-/* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 628 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
-/* 629 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 630 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 631 */ _CFFI_OP(_CFFI_OP_POINTER, 762), // struct fpr_cost const *
-/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 633 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 634 */ _CFFI_OP(_CFFI_OP_NOOP, 631),
-/* 635 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 636 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 637 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 638 */ _CFFI_OP(_CFFI_OP_POINTER, 769), // struct fpr_histogram const *
-/* 639 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 642 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 645 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 646 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 647 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 648 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 649 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 650 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 652 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
-/* 653 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 654 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 655 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
-/* 656 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 659 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
-/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 661 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 662 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 257), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
-/* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 667 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 668 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_allocator *)
-/* 669 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 671 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 672 */ _CFFI_OP(_CFFI_OP_NOOP, 581),
-/* 673 */ _CFFI_OP(_CFFI_OP_NOOP, 638),
-/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 676 */ _CFFI_OP(_CFFI_OP_NOOP, 581),
-/* 677 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
-/* 678 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 681 */ _CFFI_OP(_CFFI_OP_NOOP, 581),
-/* 682 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 683 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_oracle *)
-/* 686 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
-/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 688 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 689 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 690 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 691 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 693 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 694 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
-/* 695 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 696 */ _CFFI_OP(_CFFI_OP_POINTER, 771), // struct fpr_host_counters *
-/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 699 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 700 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 701 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 622 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 623 */ _CFFI_OP(_CFFI_OP_FUNCTION, 653), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 624 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 625 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION, 653), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 627 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 629 */ _CFFI_OP(_CFFI_OP_FUNCTION, 653), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 409),
+/* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION, 791), // struct fpr_notify *()(struct fpr_allocator *)
+/* 633 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 636 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 637 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 638 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 640 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 643 */ _CFFI_OP(_CFFI_OP_NOOP, 149),
+/* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 646 */ _CFFI_OP(_CFFI_OP_POINTER, 778), // struct fpr_cost const *
+/* 647 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 648 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 649 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
+/* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 653 */ _CFFI_OP(_CFFI_OP_POINTER, 785), // struct fpr_histogram const *
+/* 654 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 656 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 657 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 659 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 660 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 661 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 662 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 663 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 664 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 665 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 666 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 667 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 668 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 670 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 671 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 672 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 674 */ _CFFI_OP(_CFFI_OP_NOOP, 409),
+/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 676 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 677 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 678 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION, 257), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 680 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 681 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 682 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 683 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_allocator *)
+/* 684 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 687 */ _CFFI_OP(_CFFI_OP_NOOP, 596),
+/* 688 */ _CFFI_OP(_CFFI_OP_NOOP, 653),
+/* 689 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 691 */ _CFFI_OP(_CFFI_OP_NOOP, 596),
+/* 692 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 693 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 596),
+/* 697 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 698 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 699 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 700 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_oracle *)
+/* 701 */ _CFFI_OP(_CFFI_OP_NOOP, 270),
 /* 702 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 703 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_real_memory *)
-/* 704 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
-/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 706 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 707 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
-/* 708 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 696),
-/* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_residency *)
-/* 712 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
-/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 715 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
+/* 703 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 704 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 705 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 706 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 707 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 284),
+/* 710 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 711 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_host_counters *
+/* 712 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 714 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 715 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 716 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 717 */ _CFFI_OP(_CFFI_OP_NOOP, 696),
-/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_shared_map *)
-/* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 722 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 723 */ _CFFI_OP(_CFFI_OP_POINTER, 806), // struct fpr_shared_region *
-/* 724 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 725 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
-/* 726 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 727 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 717 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_real_memory *)
+/* 719 */ _CFFI_OP(_CFFI_OP_NOOP, 351),
+/* 720 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 722 */ _CFFI_OP(_CFFI_OP_NOOP, 380),
+/* 723 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 724 */ _CFFI_OP(_CFFI_OP_NOOP, 711),
+/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 726 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_residency *)
+/* 727 */ _CFFI_OP(_CFFI_OP_NOOP, 389),
 /* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 729 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_signaller *)
-/* 730 */ _CFFI_OP(_CFFI_OP_NOOP, 417),
-/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION, 848), // void()(struct fpr_vcpus *)
-/* 733 */ _CFFI_OP(_CFFI_OP_NOOP, 527),
-/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 735 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 736 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 737 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 738 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
-/* 739 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
-/* 740 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_migratetype
-/* 741 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_op_kind
-/* 742 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_pcp_drain
-/* 743 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_sizing
-/* 744 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_placement
-/* 745 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_relabel
-/* 746 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_replay_action
-/* 747 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_ring_fault
-/* 748 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_status
-/* 749 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_stop_reason
-/* 750 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_take_stop
-/* 751 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_task_state
-/* 752 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_zone_class
-/* 753 */ _CFFI_OP(_CFFI_OP_POINTER, 590), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 754 */ _CFFI_OP(_CFFI_OP_POINTER, 599), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 755 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 756 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 757 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 758 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 759 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 760 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 761 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 762 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 763 */ _CFFI_OP(_CFFI_OP_POINTER, 764), // struct fpr_counters const *
-/* 764 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
-/* 765 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
-/* 766 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
-/* 767 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
-/* 768 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
-/* 769 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
-/* 770 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
-/* 771 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
-/* 772 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
-/* 773 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
-/* 774 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
-/* 775 */ _CFFI_OP(_CFFI_OP_POINTER, 776), // struct fpr_notify *
-/* 776 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
-/* 777 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
-/* 778 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
-/* 779 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
-/* 780 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
-/* 781 */ _CFFI_OP(_CFFI_OP_POINTER, 782), // struct fpr_packed_note *
-/* 782 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
-/* 783 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
-/* 784 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
-/* 785 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_random
-/* 786 */ _CFFI_OP(_CFFI_OP_POINTER, 787), // struct fpr_range const *
-/* 787 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_range
-/* 788 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_real_memory
-/* 789 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_real_memory_config
-/* 790 */ _CFFI_OP(_CFFI_OP_POINTER, 791), // struct fpr_region *
-/* 791 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_region
-/* 792 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_frames_stats
-/* 793 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_model_stats
-/* 794 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_replay_phase
-/* 795 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_unseen
-/* 796 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_account
-/* 797 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_report_cursor
-/* 798 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_report_rules
-/* 799 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_residency
-/* 800 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_residency_config
-/* 801 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_ring_counters
-/* 802 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_ring_layout
-/* 803 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_rules
-/* 804 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_segment
-/* 805 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_shared_map
-/* 806 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_shared_region
-/* 807 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_signaller
-/* 808 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_split_driver
-/* 809 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_split_ring
-/* 810 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_task_view
-/* 811 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_event
-/* 812 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_trace_marker
-/* 813 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_trace_op
-/* 814 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_pairing
-/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_state
-/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_vcpu_stop
-/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_vcpus
-/* 818 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_vcpus_config
-/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_zone_config
-/* 820 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_zone_state
-/* 821 */ _CFFI_OP(_CFFI_OP_POINTER, 822), // struct packed_desc *
-/* 822 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct packed_desc
-/* 823 */ _CFFI_OP(_CFFI_OP_POINTER, 824), // struct packed_event *
-/* 824 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct packed_event
-/* 825 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct split_avail *
-/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct split_avail
-/* 827 */ _CFFI_OP(_CFFI_OP_POINTER, 828), // struct split_desc *
-/* 828 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct split_desc
-/* 829 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct split_used *
-/* 830 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct split_used
-/* 831 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 832 */ (_cffi_opcode_t)(14),
-/* 833 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 834 */ (_cffi_opcode_t)(32),
-/* 835 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 836 */ (_cffi_opcode_t)(4),
-/* 837 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 838 */ (_cffi_opcode_t)(6),
-/* 839 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 840 */ (_cffi_opcode_t)(7424),
-/* 841 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 842 */ (_cffi_opcode_t)(7),
-/* 843 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 844 */ (_cffi_opcode_t)(9),
-/* 845 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 846 */ _CFFI_OP(_CFFI_OP_ARRAY, 845), // uint8_t[5]
-/* 847 */ (_cffi_opcode_t)(5),
-/* 848 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 729 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 730 */ _CFFI_OP(_CFFI_OP_NOOP, 409),
+/* 731 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 732 */ _CFFI_OP(_CFFI_OP_NOOP, 711),
+/* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_shared_map *)
+/* 735 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 736 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 737 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 738 */ _CFFI_OP(_CFFI_OP_POINTER, 822), // struct fpr_shared_region *
+/* 739 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 740 */ _CFFI_OP(_CFFI_OP_NOOP, 271),
+/* 741 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 742 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 743 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 744 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_signaller *)
+/* 745 */ _CFFI_OP(_CFFI_OP_NOOP, 432),
+/* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 747 */ _CFFI_OP(_CFFI_OP_FUNCTION, 864), // void()(struct fpr_vcpus *)
+/* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 542),
+/* 749 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 750 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 751 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 752 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 753 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 754 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 755 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_memory_kind
+/* 756 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_migratetype
+/* 757 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_op_kind
+/* 758 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_drain
+/* 759 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_pcp_sizing
+/* 760 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_placement
+/* 761 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_relabel
+/* 762 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_replay_action
+/* 763 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_ring_fault
+/* 764 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_status
+/* 765 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_stop_reason
+/* 766 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_take_stop
+/* 767 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_task_state
+/* 768 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_zone_class
+/* 769 */ _CFFI_OP(_CFFI_OP_POINTER, 605), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 770 */ _CFFI_OP(_CFFI_OP_POINTER, 614), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 771 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 772 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 773 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 774 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 775 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 776 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 777 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 778 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 779 */ _CFFI_OP(_CFFI_OP_POINTER, 780), // struct fpr_counters const *
+/* 780 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
+/* 781 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
+/* 782 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
+/* 783 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
+/* 784 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
+/* 785 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
+/* 786 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
+/* 787 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
+/* 788 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
+/* 789 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
+/* 790 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
+/* 791 */ _CFFI_OP(_CFFI_OP_POINTER, 792), // struct fpr_notify *
+/* 792 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
+/* 793 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
+/* 794 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
+/* 795 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
+/* 796 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
+/* 797 */ _CFFI_OP(_CFFI_OP_POINTER, 798), // struct fpr_packed_note *
+/* 798 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
+/* 799 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
+/* 800 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
+/* 801 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_random
+/* 802 */ _CFFI_OP(_CFFI_OP_POINTER, 803), // struct fpr_range const *
+/* 803 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_range
+/* 804 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_real_memory
+/* 805 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_real_memory_config
+/* 806 */ _CFFI_OP(_CFFI_OP_POINTER, 807), // struct fpr_region *
+/* 807 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_region
+/* 808 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_replay_frames_stats
+/* 809 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_replay_model_stats
+/* 810 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_replay_phase
+/* 811 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_unseen
+/* 812 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_report_account
+/* 813 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_report_cursor
+/* 814 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_report_rules
+/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_residency
+/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_residency_config
+/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_ring_counters
+/* 818 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_ring_layout
+/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_rules
+/* 820 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_segment
+/* 821 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_shared_map
+/* 822 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_shared_region
+/* 823 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_signaller
+/* 824 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_split_driver
+/* 825 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_split_ring
+/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_task_view
+/* 827 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_trace_event
+/* 828 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_trace_marker
+/* 829 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_trace_op
+/* 830 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_pairing
+/* 831 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_state
+/* 832 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_vcpu_stop
+/* 833 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_vcpus
+/* 834 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_vcpus_config
+/* 835 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_zone_config
+/* 836 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_zone_state
+/* 837 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct packed_desc *
+/* 838 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct packed_desc
+/* 839 */ _CFFI_OP(_CFFI_OP_POINTER, 840), // struct packed_event *
+/* 840 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct packed_event
+/* 841 */ _CFFI_OP(_CFFI_OP_POINTER, 842), // struct split_avail *
+/* 842 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct split_avail
+/* 843 */ _CFFI_OP(_CFFI_OP_POINTER, 844), // struct split_desc *
+/* 844 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct split_desc
+/* 845 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct split_used *
+/* 846 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct split_used
+/* 847 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 848 */ (_cffi_opcode_t)(14),
+/* 849 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 850 */ (_cffi_opcode_t)(32),
+/* 851 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 852 */ (_cffi_opcode_t)(4),
+/* 853 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 854 */ (_cffi_opcode_t)(6),
+/* 855 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 856 */ (_cffi_opcode_t)(7424),
+/* 857 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 858 */ (_cffi_opcode_t)(7),
+/* 859 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 860 */ (_cffi_opcode_t)(9),
+/* 861 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 862 */ _CFFI_OP(_CFFI_OP_ARRAY, 861), // uint8_t[5]
+/* 863 */ (_cffi_opcode_t)(5),
+/* 864 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1504,6 +1520,13 @@ static int _cffi_const_FPR_DISCARD_PUNCH_HOLE(unsigned long long *o)
 {
   int n = (FPR_DISCARD_PUNCH_HOLE) <= 0;
   *o = (unsigned long long)((FPR_DISCARD_PUNCH_HOLE) | 0);  /* check that FPR_DISCARD_PUNCH_HOLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_DISCARD_FREE(unsigned long long *o)
+{
+  int n = (FPR_DISCARD_FREE) <= 0;
+  *o = (unsigned long long)((FPR_DISCARD_FREE) | 0);  /* check that FPR_DISCARD_FREE is an integer */
   return n;
 }
 
@@ -1560,6 +1583,34 @@ static int _cffi_const_FPR_FRAME_WITH_DEVICE(unsigned long long *o)
 {
   int n = (FPR_FRAME_WITH_DEVICE) <= 0;
   *o = (unsigned long long)((FPR_FRAME_WITH_DEVICE) | 0);  /* check that FPR_FRAME_WITH_DEVICE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEMORY_ANONYMOUS(unsigned long long *o)
+{
+  int n = (FPR_MEMORY_ANONYMOUS) <= 0;
+  *o = (unsigned long long)((FPR_MEMORY_ANONYMOUS) | 0);  /* check that FPR_MEMORY_ANONYMOUS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEMORY_MEMFD(unsigned long long *o)
+{
+  int n = (FPR_MEMORY_MEMFD) <= 0;
+  *o = (unsigned long long)((FPR_MEMORY_MEMFD) | 0);  /* check that FPR_MEMORY_MEMFD is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEMORY_HUGETLB(unsigned long long *o)
+{
+  int n = (FPR_MEMORY_HUGETLB) <= 0;
+  *o = (unsigned long long)((FPR_MEMORY_HUGETLB) | 0);  /* check that FPR_MEMORY_HUGETLB is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEMORY_HUGETLB_PRIVATE(unsigned long long *o)
+{
+  int n = (FPR_MEMORY_HUGETLB_PRIVATE) <= 0;
+  *o = (unsigned long long)((FPR_MEMORY_HUGETLB_PRIVATE) | 0);  /* check that FPR_MEMORY_HUGETLB_PRIVATE is an integer */
   return n;
 }
 
@@ -2418,7 +2469,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(763));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(779));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2642,7 +2693,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(775));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(791));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3841,10 +3892,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(631), arg0, (char **)&x0);
+      _cffi_type(646), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(646), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3888,10 +3939,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(631), arg0, (char **)&x0);
+      _cffi_type(646), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(646), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3982,7 +4033,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(736));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(751));
   return pyresult;
 }
 #else
@@ -4685,19 +4736,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(581), arg0, (char **)&x0);
+      _cffi_type(596), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(581), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(596), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(638), arg1, (char **)&x1);
+      _cffi_type(653), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(638), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(653), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4738,10 +4789,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(638), arg0, (char **)&x0);
+      _cffi_type(653), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(638), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(653), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4786,10 +4837,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(581), arg0, (char **)&x0);
+      _cffi_type(596), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(581), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(596), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4838,10 +4889,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(581), arg0, (char **)&x0);
+      _cffi_type(596), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(581), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(596), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5301,10 +5352,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(696), arg2, (char **)&x2);
+      _cffi_type(711), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(696), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(711), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5351,19 +5402,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(400), arg0, (char **)&x0);
+      _cffi_type(415), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(415), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(375), arg1, (char **)&x1);
+      _cffi_type(384), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(375), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(384), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5382,10 +5433,10 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(404), arg4, (char **)&x4);
+      _cffi_type(419), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_oracle * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(404), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(419), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5558,7 +5609,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(638));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(653));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7131,10 +7182,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(371), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7144,10 +7195,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(696), arg2, (char **)&x2);
+      _cffi_type(711), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(696), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(711), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7192,19 +7243,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(374), arg0, (char **)&x0);
+      _cffi_type(383), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(374), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(383), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(375), arg1, (char **)&x1);
+      _cffi_type(384), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(375), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(384), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7214,10 +7265,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(377), arg3, (char **)&x3);
+      _cffi_type(386), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(377), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(386), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7375,10 +7426,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(371), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7390,7 +7441,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(638));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(653));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7413,10 +7464,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(371), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7457,10 +7508,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(371), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7505,10 +7556,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(371), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7592,6 +7643,60 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_real_memory_populate _cffi_d_fpr_real_memory_populate
 #endif
 
+static int _cffi_d_fpr_real_memory_press(struct fpr_real_memory * x0, uint64_t x1, uint64_t x2)
+{
+  return fpr_real_memory_press(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_press(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory * x0;
+  uint64_t x1;
+  uint64_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_press", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(351), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_press(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_press _cffi_d_fpr_real_memory_press
+#endif
+
 static int _cffi_d_fpr_real_memory_read(struct fpr_real_memory * x0, uint64_t x1, uint64_t x2, uint8_t * x3)
 {
   return fpr_real_memory_read(x0, x1, x2, x3);
@@ -7672,10 +7777,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(371), arg0, (char **)&x0);
+      _cffi_type(380), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(371), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7693,6 +7798,54 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_fpr_real_memory_resident_bytes _cffi_d_fpr_real_memory_resident_bytes
+#endif
+
+static int _cffi_d_fpr_real_memory_settle(struct fpr_real_memory * x0, uint64_t x1)
+{
+  return fpr_real_memory_settle(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_settle(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory * x0;
+  uint64_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_settle", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(351), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(351), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_settle(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_settle _cffi_d_fpr_real_memory_settle
 #endif
 
 static int _cffi_d_fpr_real_memory_touch(void * x0, uint64_t x1, uint64_t x2, int x3, uint64_t x4, uint32_t x5, uint64_t * x6)
@@ -8242,10 +8395,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(507), arg6, (char **)&x6);
+      _cffi_type(522), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(507), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(522), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8255,10 +8408,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(509), arg8, (char **)&x8);
+      _cffi_type(524), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(509), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(524), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8502,10 +8655,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(394), arg0, (char **)&x0);
+      _cffi_type(409), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(409), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8515,10 +8668,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(696), arg2, (char **)&x2);
+      _cffi_type(711), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(696), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(711), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8565,19 +8718,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(400), arg0, (char **)&x0);
+      _cffi_type(415), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(400), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(415), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(375), arg1, (char **)&x1);
+      _cffi_type(384), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(375), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(384), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8596,10 +8749,10 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg4, (char **)&x4);
+      _cffi_type(426), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(426), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8632,10 +8785,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(380), arg0, (char **)&x0);
+      _cffi_type(389), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(389), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8684,10 +8837,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(380), arg0, (char **)&x0);
+      _cffi_type(389), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(389), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8742,6 +8895,71 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_residency_discard _cffi_d_fpr_residency_discard
 #endif
 
+static int _cffi_d_fpr_residency_drop_lazy(struct fpr_residency * x0, uint64_t x1, uint64_t x2, uint64_t * x3)
+{
+  return fpr_residency_drop_lazy(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_drop_lazy(PyObject *self, PyObject *args)
+{
+  struct fpr_residency * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint64_t * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_drop_lazy", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(389), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(389), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_residency_drop_lazy(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_residency_drop_lazy _cffi_d_fpr_residency_drop_lazy
+#endif
+
 static struct fpr_histogram const * _cffi_d_fpr_residency_fault_latency(struct fpr_residency const * x0)
 {
   return fpr_residency_fault_latency(x0);
@@ -8757,10 +8975,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(394), arg0, (char **)&x0);
+      _cffi_type(409), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(409), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8772,7 +8990,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(638));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(653));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -8795,10 +9013,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(394), arg0, (char **)&x0);
+      _cffi_type(409), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(409), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8843,10 +9061,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(380), arg0, (char **)&x0);
+      _cffi_type(389), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(389), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8903,10 +9121,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(394), arg0, (char **)&x0);
+      _cffi_type(409), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(409), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8958,10 +9176,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(394), arg0, (char **)&x0);
+      _cffi_type(409), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(409), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9089,10 +9307,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(723), arg0, (char **)&x0);
+      _cffi_type(738), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(723), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(738), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9219,10 +9437,10 @@ _cffi_f_fpr_shared_map_lost(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(414), arg0, (char **)&x0);
+      _cffi_type(429), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9291,10 +9509,10 @@ _cffi_f_fpr_signaller_close(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(417), arg0, (char **)&x0);
+      _cffi_type(432), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(417), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(432), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9329,10 +9547,10 @@ _cffi_f_fpr_signaller_open(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(417), arg0, (char **)&x0);
+      _cffi_type(432), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(417), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(432), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9375,10 +9593,10 @@ _cffi_f_fpr_signaller_send(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(420), arg0, (char **)&x0);
+      _cffi_type(435), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(435), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9436,10 +9654,10 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(440), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(440), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9491,10 +9709,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(440), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(440), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9535,10 +9753,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(440), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(440), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9590,10 +9808,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(440), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(440), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9652,10 +9870,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(440), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(440), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9715,10 +9933,10 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(440), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(440), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9862,10 +10080,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(467), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9906,10 +10124,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(467), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9953,10 +10171,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(480), arg0, (char **)&x0);
+      _cffi_type(495), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(495), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9999,10 +10217,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(467), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10063,10 +10281,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(467), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10115,10 +10333,10 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(467), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10168,10 +10386,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(467), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10227,10 +10445,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(467), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10296,10 +10514,10 @@ _cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(467), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10396,19 +10614,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(497), arg6, (char **)&x6);
+      _cffi_type(512), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(497), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(512), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(498), arg7, (char **)&x7);
+      _cffi_type(513), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(498), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(513), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10467,10 +10685,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(514), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(514), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10493,10 +10711,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(518), arg4, (char **)&x4);
+      _cffi_type(533), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(518), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(533), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10506,10 +10724,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(520), arg6, (char **)&x6);
+      _cffi_type(535), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(520), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(535), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10661,10 +10879,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(527), arg0, (char **)&x0);
+      _cffi_type(542), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(542), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10723,10 +10941,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(578), arg0, (char **)&x0);
+      _cffi_type(593), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(578), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(593), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10741,28 +10959,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(580), arg2, (char **)&x2);
+      _cffi_type(595), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(580), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(595), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(581), arg3, (char **)&x3);
+      _cffi_type(596), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(581), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(596), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(582), arg4, (char **)&x4);
+      _cffi_type(597), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(582), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(597), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10795,10 +11013,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(527), arg0, (char **)&x0);
+      _cffi_type(542), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(542), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10845,10 +11063,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(527), arg0, (char **)&x0);
+      _cffi_type(542), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(542), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10862,10 +11080,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(533), arg3, (char **)&x3);
+      _cffi_type(548), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(533), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(548), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10912,10 +11130,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(561), arg0, (char **)&x0);
+      _cffi_type(576), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(576), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10925,10 +11143,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(563), arg2, (char **)&x2);
+      _cffi_type(578), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(563), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(578), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10975,10 +11193,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(561), arg0, (char **)&x0);
+      _cffi_type(576), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(576), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11049,10 +11267,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(527), arg0, (char **)&x0);
+      _cffi_type(542), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(542), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11062,10 +11280,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(533), arg2, (char **)&x2);
+      _cffi_type(548), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(533), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(548), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11110,10 +11328,10 @@ _cffi_f_fpr_vcpus_retry(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(527), arg0, (char **)&x0);
+      _cffi_type(542), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(542), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11160,10 +11378,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(527), arg0, (char **)&x0);
+      _cffi_type(542), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(542), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11173,10 +11391,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(558), arg2, (char **)&x2);
+      _cffi_type(573), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(558), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(573), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11221,10 +11439,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(527), arg0, (char **)&x0);
+      _cffi_type(542), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(527), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(542), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11279,10 +11497,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(561), arg0, (char **)&x0);
+      _cffi_type(576), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(576), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11292,10 +11510,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(568), arg2, (char **)&x2);
+      _cffi_type(583), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(568), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(583), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12200,6 +12418,7 @@ static void _cffi_checkfld_struct_fpr_discard_outcome(struct fpr_discard_outcome
   (void)p;
   (void)((p->cost_ns) | 0);  /* check that 'struct fpr_discard_outcome.cost_ns' is an integer */
   (void)((p->freed_bytes) | 0);  /* check that 'struct fpr_discard_outcome.freed_bytes' is an integer */
+  (void)((p->lazy_bytes) | 0);  /* check that 'struct fpr_discard_outcome.lazy_bytes' is an integer */
   (void)((p->ineffective_bytes) | 0);  /* check that 'struct fpr_discard_outcome.ineffective_bytes' is an integer */
   (void)((p->already_free_bytes) | 0);  /* check that 'struct fpr_discard_outcome.already_free_bytes' is an integer */
   (void)((p->cannot_free_bytes) | 0);  /* check that 'struct fpr_discard_outcome.cannot_free_bytes' is an integer */
@@ -12303,6 +12522,7 @@ static void _cffi_checkfld_struct_fpr_host_counters(struct fpr_host_counters *p)
   (void)((p->discard_ns) | 0);  /* check that 'struct fpr_host_counters.discard_ns' is an integer */
   (void)((p->asked_bytes) | 0);  /* check that 'struct fpr_host_counters.asked_bytes' is an integer */
   (void)((p->discarded_bytes) | 0);  /* check that 'struct fpr_host_counters.discarded_bytes' is an integer */
+  (void)((p->lazily_freed_bytes) | 0);  /* check that 'struct fpr_host_counters.lazily_freed_bytes' is an integer */
   (void)((p->ineffective_bytes) | 0);  /* check that 'struct fpr_host_counters.ineffective_bytes' is an integer */
   (void)((p->already_free_bytes) | 0);  /* check that 'struct fpr_host_counters.already_free_bytes' is an integer */
   (void)((p->cannot_free_bytes) | 0);  /* check that 'struct fpr_host_counters.cannot_free_bytes' is an integer */
@@ -12310,6 +12530,9 @@ static void _cffi_checkfld_struct_fpr_host_counters(struct fpr_host_counters *p)
   (void)((p->unaligned_bytes) | 0);  /* check that 'struct fpr_host_counters.unaligned_bytes' is an integer */
   (void)((p->outside_bytes) | 0);  /* check that 'struct fpr_host_counters.outside_bytes' is an integer */
   (void)((p->huge_splits) | 0);  /* check that 'struct fpr_host_counters.huge_splits' is an integer */
+  (void)((p->lazy_free_bytes) | 0);  /* check that 'struct fpr_host_counters.lazy_free_bytes' is an integer */
+  (void)((p->lazy_dropped_bytes) | 0);  /* check that 'struct fpr_host_counters.lazy_dropped_bytes' is an integer */
+  (void)((p->lazy_kept_bytes) | 0);  /* check that 'struct fpr_host_counters.lazy_kept_bytes' is an integer */
   (void)((p->resident_bytes) | 0);  /* check that 'struct fpr_host_counters.resident_bytes' is an integer */
   (void)((p->resident_peak_bytes) | 0);  /* check that 'struct fpr_host_counters.resident_peak_bytes' is an integer */
   (void)((p->footprint_byte_seconds) | 0);  /* check that 'struct fpr_host_counters.footprint_byte_seconds' is an integer */
@@ -12481,7 +12704,7 @@ static void _cffi_checkfld_struct_fpr_real_memory_config(struct fpr_real_memory_
 {
   /* only to generate compile-time warnings or errors */
   (void)p;
-  (void)((p->memfd) | 0);  /* check that 'struct fpr_real_memory_config.memfd' is an integer */
+  (void)((p->kind) | 0);  /* check that 'struct fpr_real_memory_config.kind' is an integer */
   (void)((p->thp) | 0);  /* check that 'struct fpr_real_memory_config.thp' is an integer */
   (void)((p->method) | 0);  /* check that 'struct fpr_real_memory_config.method' is an integer */
   (void)((p->touch_limit_bytes) | 0);  /* check that 'struct fpr_real_memory_config.touch_limit_bytes' is an integer */
@@ -12604,7 +12827,10 @@ static void _cffi_checkfld_struct_fpr_residency_config(struct fpr_residency_conf
   (void)((p->stream) | 0);  /* check that 'struct fpr_residency_config.stream' is an integer */
   (void)((p->thp) | 0);  /* check that 'struct fpr_residency_config.thp' is an integer */
   (void)((p->page_table_reclaim) | 0);  /* check that 'struct fpr_residency_config.page_table_reclaim' is an integer */
+  (void)((p->file) | 0);  /* check that 'struct fpr_residency_config.file' is an integer */
+  (void)((p->hugetlb) | 0);  /* check that 'struct fpr_residency_config.hugetlb' is an integer */
   (void)((p->discard_without_effect) | 0);  /* check that 'struct fpr_residency_config.discard_without_effect' is an integer */
+  (void)((p->discard_lazily) | 0);  /* check that 'struct fpr_residency_config.discard_lazily' is an integer */
 }
 struct _cffi_align_struct_fpr_residency_config { char x; struct fpr_residency_config y; };
 
@@ -12925,6 +13151,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_DISCARD_CANNOT_FREE", (void *)_cffi_const_FPR_DISCARD_CANNOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_DONTNEED", (void *)_cffi_const_FPR_DISCARD_DONTNEED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_ERROR", (void *)_cffi_const_FPR_DISCARD_ERROR, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DISCARD_FREE", (void *)_cffi_const_FPR_DISCARD_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_PUNCH_HOLE", (void *)_cffi_const_FPR_DISCARD_PUNCH_HOLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_REMOVE", (void *)_cffi_const_FPR_DISCARD_REMOVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_RETRY", (void *)_cffi_const_FPR_DISCARD_RETRY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -12979,6 +13206,10 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_MAX_CPUS", (void *)_cffi_const_FPR_MAX_CPUS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ORDERS", (void *)_cffi_const_FPR_MAX_ORDERS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ZONES", (void *)_cffi_const_FPR_MAX_ZONES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_MEMORY_ANONYMOUS", (void *)_cffi_const_FPR_MEMORY_ANONYMOUS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEMORY_HUGETLB", (void *)_cffi_const_FPR_MEMORY_HUGETLB, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEMORY_HUGETLB_PRIVATE", (void *)_cffi_const_FPR_MEMORY_HUGETLB_PRIVATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEMORY_MEMFD", (void *)_cffi_const_FPR_MEMORY_MEMFD, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_MIGRATETYPES", (void *)_cffi_const_FPR_MIGRATETYPES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MOVABLE", (void *)_cffi_const_FPR_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_MOVE_THEN_TEST", (void *)_cffi_const_FPR_MOVE_THEN_TEST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -13097,12 +13328,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 605), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 620), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 668), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 620), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 627), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 617), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 683), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 635), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 642), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 632), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_shuffle", (void *)_cffi_f_fpr_allocator_shuffle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_allocator_shuffle },
@@ -13121,8 +13352,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 180), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 633), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 630), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 648), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 645), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
@@ -13135,35 +13366,35 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 232), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 254), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 260), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 624), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 661), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 671), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 637), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 680), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 675), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 639), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 676), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 686), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 652), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 695), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 690), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 266), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
   { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 196), (void *)_cffi_d_fpr_message_read },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 693), (void *)_cffi_d_fpr_oracle_counters },
-  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 399), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 685), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 708), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 414), (void *)_cffi_d_fpr_oracle_create },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 700), (void *)_cffi_d_fpr_oracle_destroy },
   { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 269), (void *)_cffi_d_fpr_oracle_discard },
-  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 608), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 623), (void *)_cffi_d_fpr_oracle_fault_latency },
   { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 277), (void *)_cffi_d_fpr_oracle_populate },
   { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 283), (void *)_cffi_d_fpr_oracle_read },
-  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 688), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 641), (void *)_cffi_d_fpr_oracle_resident_bytes },
-  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 614), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 703), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 656), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 605), (void *)_cffi_d_fpr_oracle_touch },
   { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_packed_driver_add },
   { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 289), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
   { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 307), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
   { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 311), (void *)_cffi_d_fpr_packed_driver_get },
   { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 307), (void *)_cffi_d_fpr_packed_driver_should_kick },
   { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 584), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_packed_part_bytes },
   { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 346), (void *)_cffi_d_fpr_packed_ring_base },
   { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 316), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
   { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 334), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
@@ -13175,75 +13406,78 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 328), (void *)_cffi_d_fpr_packed_ring_start },
   { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 316), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 647), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 644), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 698), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 706), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 373), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 703), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 662), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 659), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 713), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 721), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 718), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 350), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 611), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 370), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 654), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 664), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 364), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 651), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 626), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 379), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 669), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 679), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 367), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 362), (void *)_cffi_d_fpr_real_memory_press },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 373), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 666), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_real_memory_settle },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 605), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 236), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 497), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 500), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 515), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 205), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 714), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 406), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 711), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 379), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 614), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 658), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 387), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 393), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 658), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 590), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 722), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 729), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 421), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 726), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 388), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 396), (void *)_cffi_d_fpr_residency_drop_lazy },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 629), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 673), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 402), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 408), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 673), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 605), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 737), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
-  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 413), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 719), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 729), (void *)_cffi_d_fpr_signaller_close },
-  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 416), (void *)_cffi_d_fpr_signaller_open },
-  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_signaller_send },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 424), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 446), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 427), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 584), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 470), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 479), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 458), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 474), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 454), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 470), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 490), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 513), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 428), (void *)_cffi_d_fpr_shared_map_lost },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 734), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 744), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 431), (void *)_cffi_d_fpr_signaller_open },
+  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 434), (void *)_cffi_d_fpr_signaller_send },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 451), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 439), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 457), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 461), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 457), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 466), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 485), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 494), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 473), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 489), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 469), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 485), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 478), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 466), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 505), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 528), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 247), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 549), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 577), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 732), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 542), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 560), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 570), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 530), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 526), (void *)_cffi_d_fpr_vcpus_retry },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 555), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 536), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 565), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 564), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 747), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 557), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 575), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 585), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 545), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 541), (void *)_cffi_d_fpr_vcpus_retry },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 570), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 551), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 580), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -13261,22 +13495,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 803) },
+             _CFFI_OP(_CFFI_OP_NOOP, 819) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13318,7 +13552,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 837) },
+          _CFFI_OP(_CFFI_OP_NOOP, 853) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13367,6 +13601,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "freed_bytes", offsetof(struct fpr_discard_outcome, freed_bytes),
                    sizeof(((struct fpr_discard_outcome *)0)->freed_bytes),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "lazy_bytes", offsetof(struct fpr_discard_outcome, lazy_bytes),
+                  sizeof(((struct fpr_discard_outcome *)0)->lazy_bytes),
+                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ineffective_bytes", offsetof(struct fpr_discard_outcome, ineffective_bytes),
                          sizeof(((struct fpr_discard_outcome *)0)->ineffective_bytes),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13396,10 +13633,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 467) },
+            _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 467) },
+             _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13435,7 +13672,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 790) },
+               _CFFI_OP(_CFFI_OP_NOOP, 806) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13450,43 +13687,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 839) },
+               _CFFI_OP(_CFFI_OP_NOOP, 855) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 762) },
+                _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 762) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 762) },
+                _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 762) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 762) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 762) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 762) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 762) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 762) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 762) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 762) },
+            _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 762) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 778) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13532,6 +13769,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "discarded_bytes", offsetof(struct fpr_host_counters, discarded_bytes),
                        sizeof(((struct fpr_host_counters *)0)->discarded_bytes),
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "lazily_freed_bytes", offsetof(struct fpr_host_counters, lazily_freed_bytes),
+                          sizeof(((struct fpr_host_counters *)0)->lazily_freed_bytes),
+                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ineffective_bytes", offsetof(struct fpr_host_counters, ineffective_bytes),
                          sizeof(((struct fpr_host_counters *)0)->ineffective_bytes),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13553,6 +13793,15 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "huge_splits", offsetof(struct fpr_host_counters, huge_splits),
                    sizeof(((struct fpr_host_counters *)0)->huge_splits),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "lazy_free_bytes", offsetof(struct fpr_host_counters, lazy_free_bytes),
+                       sizeof(((struct fpr_host_counters *)0)->lazy_free_bytes),
+                       _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "lazy_dropped_bytes", offsetof(struct fpr_host_counters, lazy_dropped_bytes),
+                          sizeof(((struct fpr_host_counters *)0)->lazy_dropped_bytes),
+                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "lazy_kept_bytes", offsetof(struct fpr_host_counters, lazy_kept_bytes),
+                       sizeof(((struct fpr_host_counters *)0)->lazy_kept_bytes),
+                       _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "resident_bytes", offsetof(struct fpr_host_counters, resident_bytes),
                       sizeof(((struct fpr_host_counters *)0)->resident_bytes),
                       _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13567,10 +13816,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 257) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 753) },
+             _CFFI_OP(_CFFI_OP_NOOP, 769) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 754) },
+               _CFFI_OP(_CFFI_OP_NOOP, 770) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13606,13 +13855,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 845) },
+            _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 845) },
+             _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 845) },
+            _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13627,19 +13876,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 802) },
+              _CFFI_OP(_CFFI_OP_NOOP, 818) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 821) },
+             _CFFI_OP(_CFFI_OP_NOOP, 837) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 823) },
+              _CFFI_OP(_CFFI_OP_NOOP, 839) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 823) },
+              _CFFI_OP(_CFFI_OP_NOOP, 839) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 821) },
+              _CFFI_OP(_CFFI_OP_NOOP, 837) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 296) },
@@ -13663,67 +13912,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_id", offsetof(struct fpr_packed_driver, free_id),
                sizeof(((struct fpr_packed_driver *)0)->free_id),
-               _CFFI_OP(_CFFI_OP_NOOP, 467) },
+               _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "avail", offsetof(struct fpr_packed_driver, avail),
              sizeof(((struct fpr_packed_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 467) },
+             _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
                   sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "used", offsetof(struct fpr_packed_driver, used),
             sizeof(((struct fpr_packed_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 467) },
+            _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
                  sizeof(((struct fpr_packed_driver *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
-                   _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "used", offsetof(struct fpr_packed_note, used),
             sizeof(((struct fpr_packed_note *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 467) },
+            _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "old_used", offsetof(struct fpr_packed_note, old_used),
                 sizeof(((struct fpr_packed_note *)0)->old_used),
-                _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 802) },
+              _CFFI_OP(_CFFI_OP_NOOP, 818) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 821) },
+             _CFFI_OP(_CFFI_OP_NOOP, 837) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 823) },
+              _CFFI_OP(_CFFI_OP_NOOP, 839) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 823) },
+              _CFFI_OP(_CFFI_OP_NOOP, 839) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 781) },
+            _CFFI_OP(_CFFI_OP_NOOP, 797) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 467) },
+             _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
                   sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "used", offsetof(struct fpr_packed_ring, used),
             sizeof(((struct fpr_packed_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 467) },
+            _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
                   sizeof(((struct fpr_packed_ring *)0)->last_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->last_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "pushed", offsetof(struct fpr_packed_ring, pushed),
               sizeof(((struct fpr_packed_ring *)0)->pushed),
               _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13735,7 +13984,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -13747,16 +13996,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 835) },
+             _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "bytes", offsetof(struct fpr_range, bytes),
              sizeof(((struct fpr_range *)0)->bytes),
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
-  { "memfd", offsetof(struct fpr_real_memory_config, memfd),
-             sizeof(((struct fpr_real_memory_config *)0)->memfd),
-             _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "kind", offsetof(struct fpr_real_memory_config, kind),
+            sizeof(((struct fpr_real_memory_config *)0)->kind),
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "thp", offsetof(struct fpr_real_memory_config, thp),
            sizeof(((struct fpr_real_memory_config *)0)->thp),
            _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13870,13 +14119,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 841) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 857) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 841) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 857) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 833) },
+             _CFFI_OP(_CFFI_OP_NOOP, 849) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13888,7 +14137,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 786) },
+              _CFFI_OP(_CFFI_OP_NOOP, 802) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -13907,9 +14156,18 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "page_table_reclaim", offsetof(struct fpr_residency_config, page_table_reclaim),
                           sizeof(((struct fpr_residency_config *)0)->page_table_reclaim),
                           _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "file", offsetof(struct fpr_residency_config, file),
+            sizeof(((struct fpr_residency_config *)0)->file),
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "hugetlb", offsetof(struct fpr_residency_config, hugetlb),
+               sizeof(((struct fpr_residency_config *)0)->hugetlb),
+               _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "discard_without_effect", offsetof(struct fpr_residency_config, discard_without_effect),
                               sizeof(((struct fpr_residency_config *)0)->discard_without_effect),
                               _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "discard_lazily", offsetof(struct fpr_residency_config, discard_lazily),
+                      sizeof(((struct fpr_residency_config *)0)->discard_lazily),
+                      _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "chains", offsetof(struct fpr_ring_counters, chains),
               sizeof(((struct fpr_ring_counters *)0)->chains),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13960,40 +14218,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 845) },
+             _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 845) },
+               _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14026,10 +14284,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 755) },
+          _CFFI_OP(_CFFI_OP_NOOP, 771) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 755) },
+               _CFFI_OP(_CFFI_OP_NOOP, 771) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14041,22 +14299,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 755) },
+              _CFFI_OP(_CFFI_OP_NOOP, 771) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 802) },
+              _CFFI_OP(_CFFI_OP_NOOP, 818) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 827) },
+             _CFFI_OP(_CFFI_OP_NOOP, 843) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 825) },
+             _CFFI_OP(_CFFI_OP_NOOP, 841) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 829) },
+            _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 827) },
+              _CFFI_OP(_CFFI_OP_NOOP, 843) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 296) },
@@ -14077,34 +14335,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 467) },
+              _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 802) },
+              _CFFI_OP(_CFFI_OP_NOOP, 818) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 827) },
+             _CFFI_OP(_CFFI_OP_NOOP, 843) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 825) },
+             _CFFI_OP(_CFFI_OP_NOOP, 841) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 829) },
+            _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -14113,22 +14371,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 467) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14170,34 +14428,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 467) },
+           _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 467) },
+           _CFFI_OP(_CFFI_OP_NOOP, 482) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 845) },
+            _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 845) },
+             _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 756) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 772) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 845) },
+             _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 756) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 772) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 845) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 846) },
+                _CFFI_OP(_CFFI_OP_NOOP, 862) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -14254,10 +14512,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 843) },
+              _CFFI_OP(_CFFI_OP_NOOP, 859) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 843) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 859) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14302,7 +14560,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 767) },
+             _CFFI_OP(_CFFI_OP_NOOP, 783) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14323,7 +14581,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 835) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14338,7 +14596,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 819) },
+              _CFFI_OP(_CFFI_OP_NOOP, 835) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14353,185 +14611,187 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 831) },
+               _CFFI_OP(_CFFI_OP_NOOP, 847) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 757, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 773, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 758, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 774, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 759, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 775, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 760, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 776, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 761, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 777, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_cost", 762, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 778, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 1 },
-  { "fpr_counters", 764, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 780, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 24, 14 },
-  { "fpr_discard_outcome", 765, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 38, 10 },
-  { "fpr_driver_slot", 766, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 48, 4 },
-  { "fpr_guest_costs", 767, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 52, 10 },
-  { "fpr_guest_memory", 768, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 62, 2 },
-  { "fpr_histogram", 769, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 64, 4 },
-  { "fpr_host_costs", 770, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 68, 15 },
-  { "fpr_host_counters", 771, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 83, 22 },
-  { "fpr_memory_port", 772, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 105, 3 },
-  { "fpr_memory_region", 773, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 108, 2 },
-  { "fpr_message_account", 774, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 110, 2 },
-  { "fpr_notify", 776, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 112, 5 },
-  { "fpr_op", 777, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 117, 6 },
-  { "fpr_oracle", 778, _CFFI_F_OPAQUE,
+  { "fpr_discard_outcome", 781, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 38, 11 },
+  { "fpr_driver_slot", 782, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 49, 4 },
+  { "fpr_guest_costs", 783, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 53, 10 },
+  { "fpr_guest_memory", 784, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 63, 2 },
+  { "fpr_histogram", 785, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 65, 4 },
+  { "fpr_host_costs", 786, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 69, 15 },
+  { "fpr_host_counters", 787, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 84, 26 },
+  { "fpr_memory_port", 788, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 110, 3 },
+  { "fpr_memory_region", 789, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 113, 2 },
+  { "fpr_message_account", 790, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 115, 2 },
+  { "fpr_notify", 792, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 117, 5 },
+  { "fpr_op", 793, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 122, 6 },
+  { "fpr_oracle", 794, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 779, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 123, 3 },
-  { "fpr_packed_driver", 780, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 126, 18 },
-  { "fpr_packed_note", 782, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 144, 4 },
-  { "fpr_packed_ring", 783, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 148, 15 },
-  { "fpr_page_set", 784, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 163, 3 },
-  { "fpr_random", 785, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 166, 1 },
-  { "fpr_range", 787, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 167, 2 },
-  { "fpr_real_memory", 788, _CFFI_F_OPAQUE,
+  { "fpr_owner_view", 795, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 128, 3 },
+  { "fpr_packed_driver", 796, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 131, 18 },
+  { "fpr_packed_note", 798, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 149, 4 },
+  { "fpr_packed_ring", 799, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 153, 15 },
+  { "fpr_page_set", 800, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 168, 3 },
+  { "fpr_random", 801, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 171, 1 },
+  { "fpr_range", 803, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 172, 2 },
+  { "fpr_real_memory", 804, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 789, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 169, 4 },
-  { "fpr_region", 791, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 173, 5 },
-  { "fpr_replay_frames_stats", 792, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 178, 10 },
-  { "fpr_replay_model_stats", 793, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 188, 10 },
-  { "fpr_replay_phase", 794, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 198, 2 },
-  { "fpr_replay_unseen", 795, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 200, 4 },
-  { "fpr_report_account", 796, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 204, 6 },
-  { "fpr_report_cursor", 797, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 210, 3 },
-  { "fpr_report_rules", 798, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 213, 3 },
-  { "fpr_residency", 799, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 805, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 174, 4 },
+  { "fpr_region", 807, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 178, 5 },
+  { "fpr_replay_frames_stats", 808, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 183, 10 },
+  { "fpr_replay_model_stats", 809, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 193, 10 },
+  { "fpr_replay_phase", 810, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 203, 2 },
+  { "fpr_replay_unseen", 811, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 205, 4 },
+  { "fpr_report_account", 812, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 209, 6 },
+  { "fpr_report_cursor", 813, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 215, 3 },
+  { "fpr_report_rules", 814, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 218, 3 },
+  { "fpr_residency", 815, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 800, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 216, 5 },
-  { "fpr_ring_counters", 801, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 221, 11 },
-  { "fpr_ring_layout", 802, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 232, 5 },
-  { "fpr_rules", 803, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 237, 12 },
-  { "fpr_segment", 804, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 249, 3 },
-  { "fpr_shared_map", 805, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 252, 4 },
-  { "fpr_shared_region", 806, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 256, 7 },
-  { "fpr_signaller", 807, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 263, 2 },
-  { "fpr_split_driver", 808, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 265, 17 },
-  { "fpr_split_ring", 809, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 282, 12 },
-  { "fpr_task_view", 810, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 294, 9 },
-  { "fpr_trace_event", 811, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 303, 14 },
-  { "fpr_trace_marker", 812, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 317, 4 },
-  { "fpr_trace_op", 813, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 321, 3 },
-  { "fpr_trace_pairing", 814, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 324, 10 },
-  { "fpr_trace_state", 815, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 334, 8 },
-  { "fpr_vcpu_stop", 816, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 342, 5 },
-  { "fpr_vcpus", 817, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 816, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 221, 8 },
+  { "fpr_ring_counters", 817, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 229, 11 },
+  { "fpr_ring_layout", 818, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 240, 5 },
+  { "fpr_rules", 819, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 245, 12 },
+  { "fpr_segment", 820, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 257, 3 },
+  { "fpr_shared_map", 821, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 260, 4 },
+  { "fpr_shared_region", 822, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 264, 7 },
+  { "fpr_signaller", 823, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 271, 2 },
+  { "fpr_split_driver", 824, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 273, 17 },
+  { "fpr_split_ring", 825, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 290, 12 },
+  { "fpr_task_view", 826, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 302, 9 },
+  { "fpr_trace_event", 827, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 311, 14 },
+  { "fpr_trace_marker", 828, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 325, 4 },
+  { "fpr_trace_op", 829, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 329, 3 },
+  { "fpr_trace_pairing", 830, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 332, 10 },
+  { "fpr_trace_state", 831, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 342, 8 },
+  { "fpr_vcpu_stop", 832, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 350, 5 },
+  { "fpr_vcpus", 833, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 818, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 347, 5 },
-  { "fpr_zone_config", 819, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 352, 11 },
-  { "fpr_zone_state", 820, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 363, 6 },
-  { "packed_desc", 822, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 834, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 355, 5 },
+  { "fpr_zone_config", 835, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 360, 11 },
+  { "fpr_zone_state", 836, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 371, 6 },
+  { "packed_desc", 838, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 824, _CFFI_F_OPAQUE,
+  { "packed_event", 840, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 826, _CFFI_F_OPAQUE,
+  { "split_avail", 842, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 828, _CFFI_F_OPAQUE,
+  { "split_desc", 844, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 830, _CFFI_F_OPAQUE,
+  { "split_used", 846, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 736, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 751, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 737, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
-    "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_fallback_rule", 738, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_discard_method", 752, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+    "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE,FPR_DISCARD_FREE" },
+  { "fpr_fallback_rule", 753, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 739, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 754, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 740, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_memory_kind", 755, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
+    "FPR_MEMORY_ANONYMOUS,FPR_MEMORY_MEMFD,FPR_MEMORY_HUGETLB,FPR_MEMORY_HUGETLB_PRIVATE" },
+  { "fpr_migratetype", 756, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 741, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 757, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_pcp_drain", 742, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_pcp_drain", 758, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 743, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 759, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 744, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 760, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 745, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 761, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 746, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 762, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 747, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 763, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
-  { "fpr_status", 748, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 764, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 749, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 765, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 750, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 766, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 751, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 767, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 752, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 768, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 754 },
-  { "fpr_touch_fn", 753 },
+  { "fpr_release_fn", 770 },
+  { "fpr_touch_fn", 769 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -14541,12 +14801,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  335,  /* num_globals */
+  343,  /* num_globals */
   64,  /* num_struct_unions */
-  17,  /* num_enums */
+  18,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  849,  /* num_types */
+  865,  /* num_types */
   0,  /* flags */
 };
 

@@ -80,6 +80,13 @@ def _given_back(summary: Summary) -> Iterator[str]:
         blocks = plural(reporting["reallocated_blocks"], "reported block")
         yield _row("used again", f"{size(reporting['reallocated_bytes'])}: {blocks}")
     yield from _order(reporting)
+    if host["lazily_freed_bytes"]:
+        yield _row(
+            "lazily freed",
+            f"{size(host['lazily_freed_bytes'])}: {size(host['lazy_dropped_bytes'])} dropped when "
+            f"the host needed memory, {size(host['lazy_kept_bytes'])} used again before that, "
+            f"{size(host['lazy_free_bytes_end'])} still resident",
+        )
     if host["ineffective_discard_bytes"]:
         lost = size(host["ineffective_discard_bytes"])
         yield _row("in vain", f"discards of {lost} succeeded and freed nothing")

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from emulator.scenario.backing import Backing
 from emulator.scenario.errors import did_you_mean
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
 from emulator.scenario.metrics import known_metric
@@ -279,32 +280,6 @@ class Guest(Part):
             what = "`reserved` and `boot_used` leave less than a quarter of `memory`"
             raise mistake(what, f"let their sum be at most {limit}")
         return boot_used_bytes
-
-
-class _Backing(Part):
-    thp: bool = Field(default=True, examples=[True])
-    """Back guest memory with huge pages of 2 MiB where possible; else 4 KiB."""
-
-
-class SimulatedBacking(_Backing):
-    """Nothing is mapped: residency is computed, and costs come from the cost profile."""
-
-    kind: Literal["simulated"]
-
-
-class AnonymousBacking(_Backing):
-    """Real anonymous memory, really touched, really discarded, and timed."""
-
-    kind: Literal["anonymous"]
-
-
-class MemfdBacking(_Backing):
-    """A real memfd, shared as with vhost-user, discarded by punching holes, and timed."""
-
-    kind: Literal["memfd"]
-
-
-Backing = Annotated[SimulatedBacking | AnonymousBacking | MemfdBacking, Field(discriminator="kind")]
 
 
 class Host(Part):
