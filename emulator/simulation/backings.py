@@ -48,7 +48,8 @@ def create_backing(
             )
         case described.HugetlbBacking(shared=shared):
             # Before, not after: the pool need not have room for the guest twice.
-            warm_up(min(size, huge_pool().available * HUGE_BYTES), hugetlb=True)
+            if huge_pool().available * HUGE_BYTES >= size:
+                warm_up(size, hugetlb=True)
             return HugetlbBacking(regions, shared=shared)
         case described.AnonymousBacking(thp=thp, discard=discard):
             real: RealBacking = AnonymousBacking(regions, thp=thp, method=_method(discard))

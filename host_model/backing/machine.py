@@ -15,6 +15,7 @@ __all__ = [
     "huge_pool",
     "mapped_bytes",
     "thp_setting",
+    "vm_events",
     "warm_up",
 ]
 
@@ -101,6 +102,12 @@ def mapped_bytes(address: int) -> dict[str, int]:
         elif inside and rest.endswith(" kB"):
             sizes[first[:-1]] = int(rest.split()[0]) << 10
     return sizes
+
+
+def vm_events() -> dict[str, int]:
+    """The kernel's counts of events (/proc/vmstat), of the whole machine."""
+    pairs = (line.split() for line in _read(Path("/proc/vmstat")).splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
 
 
 def warm_up(size: int, *, hugetlb: bool = False) -> None:

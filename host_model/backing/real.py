@@ -21,7 +21,7 @@ from host_model.backing.interface import (
 from host_model.backing.machine import available_bytes
 from host_model.backing.native import NativeBacking
 
-__all__ = ["DiscardMethod", "MemoryKind", "RealBacking"]
+__all__ = ["DiscardMethod", "MemoryKind", "RealBacking", "ScratchMemory"]
 
 _SPARE_BYTES = 256 << 20
 """Left to the machine and to this process, above what the guest touches."""
@@ -95,13 +95,11 @@ class RealBacking(NativeBacking):
         """
         size = HUGE_BYTES if memory >= MemoryKind.HUGETLB else PAGE_BYTES
         pages = size // PAGE_BYTES
-        regions = [MemoryRegion(0, 2 * size)]
-        scratch = _Scratch(_create("a trial's", memory, regions, method, False, None))
-        with scratch:
+        with ScratchMemory(memory, 2 * size, method=method) as scratch:
             scratch.touch(0, 2 * pages, 0)
             result = scratch.discard(np.array([[0, size]], dtype=np.uint64), 0)
             if method is DiscardMethod.FREE:
-                lib.fpr_real_memory_press(scratch.host, 0, pages)
+                scratch.press(0, pages)
             freed = result.freed_bytes + result.lazy_bytes == size
             resident = scratch.read_residency(0, 2 * pages) != 0
             return freed and not resident[:pages].any() and bool(resident[pages:].all())
@@ -180,13 +178,28 @@ def _create(
     return out[0]
 
 
-class _Scratch(NativeBacking):
-    """Two pages to try things on."""
+class ScratchMemory(NativeBacking):
+    """Real memory to try things on, from guest address 0 on; the caller has looked for room."""
 
     prefix: ClassVar[str] = "fpr_real_memory"
     measured: ClassVar[bool] = True
 
+    def __init__(
+        self, memory: MemoryKind, size: int, *, method: DiscardMethod, thp: bool = False
+    ) -> None:
+        """`size` bytes, a multiple of the memory's page size."""
+        super().__init__(_create("a trial's", memory, [MemoryRegion(0, size)], method, thp, None))
+
     @property
-    def host(self) -> Any:
-        """A `struct fpr_real_memory *`."""
-        return self._host
+    def address(self) -> int:
+        """Where it is mapped in this process."""
+        return int(ffi.cast("uintptr_t", lib.fpr_real_memory_pointer(self._host, 0)))
+
+    @property
+    def fd(self) -> int:
+        """Its file, which begins with it; -1 where there is none."""
+        return int(lib.fpr_real_memory_fd(self._host))
+
+    def press(self, pfn: int, count: int) -> None:
+        """As `RealBacking.press`, where the kernel knows the call; else nothing."""
+        lib.fpr_real_memory_press(self._host, pfn, count)
