@@ -93,8 +93,11 @@ uint32_t fpr_map_drop_lazy_in(struct fpr_map *map, uint64_t chunk, const uint64_
             words[w] &= gone[w];
         pages += (uint32_t)__builtin_popcountll(words[w]);
     }
-    /* Reclaim leaves the page table, as small as what it mapped; a huge page has none. */
     fpr_map_remove(map, chunk, words, false, now_ns);
+    /* Reclaim splits the entry of a huge page first, and leaves the page table (Linux 6.18): what
+     * was there comes back page by page. */
+    if (pages != 0)
+        map->state[chunk] |= FPR_MAP_TABLE;
     map->counters.lazy_dropped_bytes += (uint64_t)pages << FPR_PAGE_SHIFT;
     return pages;
 }
