@@ -370,6 +370,7 @@ class Rig:
         reporting = self.device.reporting
         accounts = (
             reporting.freed_bytes
+            + reporting.lazy_bytes
             + reporting.ineffective_bytes
             + sum(reporting.skipped_bytes.values())
         )

@@ -16,7 +16,8 @@ import numpy as np
 
 from emulator.analysis.passes import ReportedPass, passes_of
 from emulator.analysis.real_guest import RealRun
-from emulator.scenario.model import Scenario, SimulatedBacking
+from emulator.scenario.backing import SimulatedBacking
+from emulator.scenario.model import Scenario
 from emulator.simulation.outcome import Outcome
 from emulator.simulation.simulate import simulate
 from emulator.virtio.reporting_queue import Batch

@@ -12,12 +12,20 @@ from emulator.cli.main import Exit
 
 
 @click.command("doctor")
+@click.option(
+    "--backings", is_flag=True, help="Try what each call that discards does to each kind of memory."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(as_json: bool) -> int:
+def command(backings: bool, as_json: bool) -> int:
     """Say what this machine can do, and what to install for the rest.
 
     Probes are short and change nothing. Exits with 3 if something is missing that everything needs.
     """
+    if backings:
+        from emulator.cli.doctor_backings import show
+
+        show(as_json)
+        return Exit.OK
     findings = [probe() for probe in probes.ALL]
     if as_json:
         document = {"schema": "fpr.doctor/1", "checks": [asdict(each) for each in findings]}

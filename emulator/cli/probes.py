@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from host_model.backing.machine import huge_pool
+
 PROBE_BYTES = 16 << 20
 """Large against the error of the kernel's own counters, small against any machine."""
 RESERVED_BYTES = 1 << 40
@@ -125,13 +127,19 @@ def _touch(memory: mmap.mmap) -> None:
 
 
 def shmem_huge_pages() -> Finding:
-    """The huge page setting of shared memory."""
+    """Huge pages of shared memory: asks for one, and looks whether it came."""
     setting = _selected(_read(_THP / "shmem_enabled"))
+    try:
+        from host_model.backing.shmem_thp import ShmemThpBacking
+
+        got = ShmemThpBacking.available()
+    except (ImportError, OSError):  # no C core: another probe says so
+        got = setting in ("always", "within_size", "advise", "force")
     return Finding(
         "thp-shmem",
-        setting in ("always", "within_size", "advise", "force"),
-        setting or "not in this kernel",
-        "memfd backings with `thp: true` are mapped by huge pages",
+        got,
+        (setting or "not in this kernel") + ("" if got else ", no huge page came"),
+        "the `shmem_thp` backing, and `memfd` with `thp: true`, are mapped by huge pages",
         "as root: echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled",
     )
 
@@ -210,13 +218,12 @@ def userfaultfd() -> Finding:
 
 def hugetlb() -> Finding:
     """Free pages in the hugetlb pool."""
-    values = dict(line.split(":", 1) for line in _read("/proc/meminfo").splitlines() if ":" in line)
-    free = int(values.get("HugePages_Free", "0").split()[0])
+    pool = huge_pool()
     return Finding(
         "hugetlb",
-        free > 0,
-        f"{free} free huge pages",
-        "guests on hugetlb memory take their pages from this pool",
+        pool.available > 0,
+        f"{pool.available} of {pool.total} pages of 2 MiB are free",
+        "the `hugetlb` backing takes all pages of its guest from this pool",
         "as root: sysctl vm.nr_hugepages=512",
     )
 

@@ -615,7 +615,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 775), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 790), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -623,14 +623,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 847), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 863), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 796), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -641,7 +641,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 827), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 843), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -649,14 +649,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 853), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 887), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 903), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 835), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -664,9 +664,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 887), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 903), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 834), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 850), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -675,13 +675,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 861), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 877), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 799), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -782,14 +782,14 @@ static void *_cffi_types[] = {
 /* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 796), // struct fpr_allocator const *
-/* 168 */ _CFFI_OP(_CFFI_OP_POINTER, 774), // char *
+/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_allocator const *
+/* 168 */ _CFFI_OP(_CFFI_OP_POINTER, 789), // char *
 /* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
 /* 173 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 862), // struct fpr_zone_state *
+/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 878), // struct fpr_zone_state *
 /* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 177 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
@@ -819,7 +819,7 @@ static void *_cffi_types[] = {
 /* 201 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 202 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 204 */ _CFFI_OP(_CFFI_OP_POINTER, 797), // struct fpr_allocator_config const *
+/* 204 */ _CFFI_OP(_CFFI_OP_POINTER, 813), // struct fpr_allocator_config const *
 /* 205 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 207 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -827,34 +827,34 @@ static void *_cffi_types[] = {
 /* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 210 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 211 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 212 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_segment *
+/* 212 */ _CFFI_OP(_CFFI_OP_POINTER, 862), // struct fpr_segment *
 /* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 214 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 215 */ _CFFI_OP(_CFFI_OP_POINTER, 807), // struct fpr_guest_memory const *
-/* 216 */ _CFFI_OP(_CFFI_OP_POINTER, 800), // struct fpr_chain const *
-/* 217 */ _CFFI_OP(_CFFI_OP_POINTER, 839), // struct fpr_report_cursor *
+/* 215 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct fpr_guest_memory const *
+/* 216 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_chain const *
+/* 217 */ _CFFI_OP(_CFFI_OP_POINTER, 855), // struct fpr_report_cursor *
 /* 218 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 219 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 220 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 813), // struct fpr_message_account *
+/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 829), // struct fpr_message_account *
 /* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
 /* 225 */ _CFFI_OP(_CFFI_OP_NOOP, 216),
-/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 840), // struct fpr_report_rules const *
+/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 856), // struct fpr_report_rules const *
 /* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 217),
-/* 228 */ _CFFI_OP(_CFFI_OP_POINTER, 829), // struct fpr_range *
+/* 228 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // struct fpr_range *
 /* 229 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 231 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct fpr_report_account *
+/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 854), // struct fpr_report_account *
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct fpr_page_set *
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 839), // struct fpr_page_set *
 /* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
 /* 238 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 798), // struct fpr_balloon_account *
+/* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 814), // struct fpr_balloon_account *
 /* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 241 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 242 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
@@ -890,25 +890,25 @@ static void *_cffi_types[] = {
 /* 272 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 273 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
 /* 274 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 890), // void *
+/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 906), // void *
 /* 276 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 279 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
 /* 280 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 281 */ _CFFI_OP(_CFFI_OP_POINTER, 890), // void const *
+/* 281 */ _CFFI_OP(_CFFI_OP_POINTER, 906), // void const *
 /* 282 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 285 */ _CFFI_OP(_CFFI_OP_POINTER, 809), // struct fpr_host_costs const *
+/* 285 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct fpr_host_costs const *
 /* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 287 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 288 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_oracle *
+/* 288 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_oracle *
 /* 289 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
 /* 290 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 291 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 292 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 293 */ _CFFI_OP(_CFFI_OP_POINTER, 804), // struct fpr_discard_outcome *
+/* 293 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_discard_outcome *
 /* 294 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
 /* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 288),
@@ -917,26 +917,26 @@ static void *_cffi_types[] = {
 /* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
-/* 302 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_oracle const *
+/* 302 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_oracle const *
 /* 303 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_packed_driver *
+/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 835), // struct fpr_packed_driver *
 /* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
 /* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 844), // struct fpr_ring_layout const *
-/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 805), // struct fpr_driver_slot *
+/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 860), // struct fpr_ring_layout const *
+/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct fpr_driver_slot *
 /* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 316 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 321 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_segment const *
+/* 321 */ _CFFI_OP(_CFFI_OP_POINTER, 862), // struct fpr_segment const *
 /* 322 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 323 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -950,7 +950,7 @@ static void *_cffi_types[] = {
 /* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 335 */ _CFFI_OP(_CFFI_OP_POINTER, 822), // struct fpr_packed_ring *
+/* 335 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct fpr_packed_ring *
 /* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
 /* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
@@ -959,7 +959,7 @@ static void *_cffi_types[] = {
 /* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 342 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
 /* 343 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 800), // struct fpr_chain *
+/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_chain *
 /* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
 /* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
@@ -977,535 +977,551 @@ static void *_cffi_types[] = {
 /* 359 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 362 */ _CFFI_OP(_CFFI_OP_POINTER, 822), // struct fpr_packed_ring const *
+/* 362 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct fpr_packed_ring const *
 /* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
 /* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 362),
 /* 366 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
-/* 369 */ _CFFI_OP(_CFFI_OP_POINTER, 824), // struct fpr_pressure const *
+/* 369 */ _CFFI_OP(_CFFI_OP_POINTER, 840), // struct fpr_pressure const *
 /* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
-/* 372 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct fpr_pressure_config const *
-/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 406), // struct fpr_pressure * *
+/* 372 */ _CFFI_OP(_CFFI_OP_POINTER, 841), // struct fpr_pressure_config const *
+/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 415), // struct fpr_pressure * *
 /* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 376 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_real_memory *
+/* 376 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_real_memory *
 /* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
 /* 378 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 379 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 381 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
 /* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
 /* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
 /* 385 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 386 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 387 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 390 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
-/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 392 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 393 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 396 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_real_memory const *
+/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
+/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
+/* 389 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 393 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
+/* 394 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 396 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 399 */ _CFFI_OP(_CFFI_OP_POINTER, 831), // struct fpr_real_memory_config const *
-/* 400 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_memory_region const *
-/* 401 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 402 */ _CFFI_OP(_CFFI_OP_POINTER, 376), // struct fpr_real_memory * *
+/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
+/* 400 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 401 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 402 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
-/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 841), // struct fpr_residency *
-/* 406 */ _CFFI_OP(_CFFI_OP_POINTER, 824), // struct fpr_pressure *
-/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 409 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
-/* 410 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 411 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 414 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
-/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 417 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
-/* 418 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 419 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 420 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 423 */ _CFFI_OP(_CFFI_OP_POINTER, 841), // struct fpr_residency const *
-/* 424 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 425 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 426 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 842), // struct fpr_residency_config const *
-/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
-/* 431 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 432 */ _CFFI_OP(_CFFI_OP_NOOP, 285),
-/* 433 */ _CFFI_OP(_CFFI_OP_POINTER, 288), // struct fpr_oracle * *
-/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 436 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
-/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 400),
-/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 285),
-/* 440 */ _CFFI_OP(_CFFI_OP_POINTER, 405), // struct fpr_residency * *
-/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 443 */ _CFFI_OP(_CFFI_OP_POINTER, 847), // struct fpr_shared_map const *
-/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 446 */ _CFFI_OP(_CFFI_OP_POINTER, 849), // struct fpr_signaller *
-/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 448 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 849), // struct fpr_signaller const *
-/* 450 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 452 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 454 */ _CFFI_OP(_CFFI_OP_POINTER, 850), // struct fpr_split_driver *
-/* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 457 */ _CFFI_OP(_CFFI_OP_NOOP, 454),
-/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 461 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 462 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 463 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 454),
-/* 467 */ _CFFI_OP(_CFFI_OP_NOOP, 321),
-/* 468 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 469 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_real_memory const *
+/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 408 */ _CFFI_OP(_CFFI_OP_POINTER, 847), // struct fpr_real_memory_config const *
+/* 409 */ _CFFI_OP(_CFFI_OP_POINTER, 828), // struct fpr_memory_region const *
+/* 410 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 376), // struct fpr_real_memory * *
+/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
+/* 414 */ _CFFI_OP(_CFFI_OP_POINTER, 857), // struct fpr_residency *
+/* 415 */ _CFFI_OP(_CFFI_OP_POINTER, 840), // struct fpr_pressure *
+/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 414),
+/* 419 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 420 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 423 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
+/* 426 */ _CFFI_OP(_CFFI_OP_NOOP, 414),
+/* 427 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 428 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 432 */ _CFFI_OP(_CFFI_OP_NOOP, 414),
+/* 433 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 434 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 438 */ _CFFI_OP(_CFFI_OP_POINTER, 857), // struct fpr_residency const *
+/* 439 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 440 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 441 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
+/* 444 */ _CFFI_OP(_CFFI_OP_POINTER, 858), // struct fpr_residency_config const *
+/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 409),
+/* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 447 */ _CFFI_OP(_CFFI_OP_NOOP, 285),
+/* 448 */ _CFFI_OP(_CFFI_OP_POINTER, 288), // struct fpr_oracle * *
+/* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 444),
+/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 409),
+/* 453 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 454 */ _CFFI_OP(_CFFI_OP_NOOP, 285),
+/* 455 */ _CFFI_OP(_CFFI_OP_POINTER, 414), // struct fpr_residency * *
+/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
+/* 458 */ _CFFI_OP(_CFFI_OP_POINTER, 863), // struct fpr_shared_map const *
+/* 459 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
+/* 461 */ _CFFI_OP(_CFFI_OP_POINTER, 865), // struct fpr_signaller *
+/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
+/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 865), // struct fpr_signaller const *
+/* 465 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 469 */ _CFFI_OP(_CFFI_OP_POINTER, 866), // struct fpr_split_driver *
 /* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 454),
-/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 476 */ _CFFI_OP(_CFFI_OP_NOOP, 454),
-/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 478 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
+/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
+/* 474 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 477 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 481 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_split_ring *
-/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 483 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
-/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
-/* 489 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 490 */ _CFFI_OP(_CFFI_OP_NOOP, 344),
-/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
-/* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 496 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 497 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 500 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
-/* 501 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
-/* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 506 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_split_ring const *
-/* 510 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
-/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 513 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 204),
-/* 515 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 519 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 520 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 523 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 855), // struct fpr_trace_op *
-/* 527 */ _CFFI_OP(_CFFI_OP_POINTER, 856), // struct fpr_trace_pairing *
-/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 529 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 530 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 531 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 532 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 533 */ _CFFI_OP(_CFFI_OP_NOOP, 204),
-/* 534 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 535 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 536 */ _CFFI_OP(_CFFI_OP_POINTER, 836), // struct fpr_replay_phase const *
-/* 537 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 538 */ _CFFI_OP(_CFFI_OP_POINTER, 837), // struct fpr_replay_unseen *
-/* 539 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 540 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 542 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 543 */ _CFFI_OP(_CFFI_OP_POINTER, 857), // struct fpr_trace_state *
-/* 544 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 545 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 546 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 547 */ _CFFI_OP(_CFFI_OP_POINTER, 853), // struct fpr_trace_event *
-/* 548 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 549 */ _CFFI_OP(_CFFI_OP_POINTER, 854), // struct fpr_trace_marker *
-/* 550 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 551 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 553 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 556 */ _CFFI_OP(_CFFI_OP_POINTER, 859), // struct fpr_vcpus *
-/* 557 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 558 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 559 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 560 */ _CFFI_OP(_CFFI_OP_NOOP, 556),
-/* 561 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 562 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_op const *
+/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
+/* 482 */ _CFFI_OP(_CFFI_OP_NOOP, 321),
+/* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
+/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
+/* 492 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 496 */ _CFFI_OP(_CFFI_OP_POINTER, 867), // struct fpr_split_ring *
+/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 496),
+/* 500 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
+/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 496),
+/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
+/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 344),
+/* 506 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 508 */ _CFFI_OP(_CFFI_OP_NOOP, 496),
+/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
+/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 511 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 496),
+/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 496),
+/* 520 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 523 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 524 */ _CFFI_OP(_CFFI_OP_POINTER, 867), // struct fpr_split_ring const *
+/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
+/* 527 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 528 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 529 */ _CFFI_OP(_CFFI_OP_NOOP, 204),
+/* 530 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 531 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 532 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 538 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 539 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 540 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 541 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_trace_op *
+/* 542 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct fpr_trace_pairing *
+/* 543 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 544 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 545 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 547 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 548 */ _CFFI_OP(_CFFI_OP_NOOP, 204),
+/* 549 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 550 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 551 */ _CFFI_OP(_CFFI_OP_POINTER, 852), // struct fpr_replay_phase const *
+/* 552 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 553 */ _CFFI_OP(_CFFI_OP_POINTER, 853), // struct fpr_replay_unseen *
+/* 554 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 555 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 556 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 558 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_trace_state *
+/* 559 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 560 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 561 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 562 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_trace_event *
 /* 563 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 564 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 566 */ _CFFI_OP(_CFFI_OP_NOOP, 556),
-/* 567 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 568 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 569 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 571 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 572 */ _CFFI_OP(_CFFI_OP_NOOP, 556),
-/* 573 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 574 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 562),
-/* 576 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 578 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 579 */ _CFFI_OP(_CFFI_OP_NOOP, 556),
-/* 580 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 581 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 582 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 583 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 585 */ _CFFI_OP(_CFFI_OP_NOOP, 556),
-/* 586 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 587 */ _CFFI_OP(_CFFI_OP_POINTER, 858), // struct fpr_vcpu_stop *
-/* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 590 */ _CFFI_OP(_CFFI_OP_POINTER, 859), // struct fpr_vcpus const *
-/* 591 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 592 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_owner_view *
-/* 593 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 595 */ _CFFI_OP(_CFFI_OP_NOOP, 590),
-/* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 597 */ _CFFI_OP(_CFFI_OP_POINTER, 852), // struct fpr_task_view *
+/* 564 */ _CFFI_OP(_CFFI_OP_POINTER, 870), // struct fpr_trace_marker *
+/* 565 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 566 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 567 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 568 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
+/* 571 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // struct fpr_vcpus *
+/* 572 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 574 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 576 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 577 */ _CFFI_OP(_CFFI_OP_POINTER, 832), // struct fpr_op const *
+/* 578 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 580 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 582 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 583 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 584 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 588 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 589 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 590 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
+/* 591 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 593 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 594 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 597 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 590),
-/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 603 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 604 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 607 */ _CFFI_OP(_CFFI_OP_POINTER, 860), // struct fpr_vcpus_config const *
-/* 608 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 609 */ _CFFI_OP(_CFFI_OP_POINTER, 811), // struct fpr_memory_port const *
-/* 610 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_histogram *
-/* 611 */ _CFFI_OP(_CFFI_OP_POINTER, 556), // struct fpr_vcpus * *
-/* 612 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 614 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 615 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 616 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 602 */ _CFFI_OP(_CFFI_OP_POINTER, 874), // struct fpr_vcpu_stop *
+/* 603 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 605 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // struct fpr_vcpus const *
+/* 606 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 607 */ _CFFI_OP(_CFFI_OP_POINTER, 834), // struct fpr_owner_view *
+/* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 605),
+/* 611 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 612 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_task_view *
+/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 615 */ _CFFI_OP(_CFFI_OP_NOOP, 605),
+/* 616 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 617 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
-/* 621 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 622 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 623 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 624 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 626 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 618 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 619 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 621 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 622 */ _CFFI_OP(_CFFI_OP_POINTER, 876), // struct fpr_vcpus_config const *
+/* 623 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 624 */ _CFFI_OP(_CFFI_OP_POINTER, 827), // struct fpr_memory_port const *
+/* 625 */ _CFFI_OP(_CFFI_OP_POINTER, 824), // struct fpr_histogram *
+/* 626 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_vcpus * *
 /* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
-/* 629 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
-/* 630 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 631 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 632 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 631 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 632 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 633 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION, 802), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 635 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 636 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 637 */ _CFFI_OP(_CFFI_OP_FUNCTION, 667), // struct fpr_histogram const *()(struct fpr_oracle const *)
-/* 638 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
-/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION, 667), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 641 */ _CFFI_OP(_CFFI_OP_NOOP, 396),
+/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 635 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 636 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 637 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 638 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 639 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 640 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 641 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION, 667), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 644 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
-/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 646 */ _CFFI_OP(_CFFI_OP_FUNCTION, 814), // struct fpr_notify *()(struct fpr_allocator *)
-/* 647 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 644 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 645 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 646 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 647 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 648 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION, 818), // struct fpr_counters const *()(struct fpr_allocator const *)
 /* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 651 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 653 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
-/* 654 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 656 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 657 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 659 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 660 */ _CFFI_OP(_CFFI_OP_POINTER, 801), // struct fpr_cost const *
-/* 661 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 662 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 663 */ _CFFI_OP(_CFFI_OP_NOOP, 660),
-/* 664 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 665 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 666 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 667 */ _CFFI_OP(_CFFI_OP_POINTER, 808), // struct fpr_histogram const *
-/* 668 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 671 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
-/* 672 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 674 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 676 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 677 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 678 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 681 */ _CFFI_OP(_CFFI_OP_NOOP, 396),
-/* 682 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 683 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 684 */ _CFFI_OP(_CFFI_OP_NOOP, 396),
-/* 685 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 688 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
-/* 689 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
-/* 691 */ _CFFI_OP(_CFFI_OP_NOOP, 590),
-/* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 693 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 694 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 696 */ _CFFI_OP(_CFFI_OP_FUNCTION, 275), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 697 */ _CFFI_OP(_CFFI_OP_NOOP, 396),
-/* 698 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 699 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 700 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_allocator *)
-/* 701 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 702 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 703 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 704 */ _CFFI_OP(_CFFI_OP_NOOP, 610),
-/* 705 */ _CFFI_OP(_CFFI_OP_NOOP, 667),
-/* 706 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 707 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 708 */ _CFFI_OP(_CFFI_OP_NOOP, 610),
-/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 710 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 712 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 713 */ _CFFI_OP(_CFFI_OP_NOOP, 610),
-/* 714 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 715 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 716 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 717 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_oracle *)
-/* 718 */ _CFFI_OP(_CFFI_OP_NOOP, 288),
-/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 720 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 721 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
-/* 722 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 723 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 726 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
-/* 727 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 728 */ _CFFI_OP(_CFFI_OP_POINTER, 810), // struct fpr_host_counters *
-/* 729 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 730 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_pressure *)
-/* 731 */ _CFFI_OP(_CFFI_OP_NOOP, 406),
-/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
-/* 734 */ _CFFI_OP(_CFFI_OP_NOOP, 369),
-/* 735 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct fpr_pressure_counters *
-/* 736 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 737 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 738 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 739 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 740 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 741 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 742 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_real_memory *)
-/* 743 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
+/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION, 682), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 653 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
+/* 654 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION, 682), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 656 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
+/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION, 682), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 659 */ _CFFI_OP(_CFFI_OP_NOOP, 438),
+/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 661 */ _CFFI_OP(_CFFI_OP_FUNCTION, 830), // struct fpr_notify *()(struct fpr_allocator *)
+/* 662 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 667 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 668 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 669 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 671 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 672 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 675 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_cost const *
+/* 676 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 677 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 678 */ _CFFI_OP(_CFFI_OP_NOOP, 675),
+/* 679 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 681 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 682 */ _CFFI_OP(_CFFI_OP_POINTER, 824), // struct fpr_histogram const *
+/* 683 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 686 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
+/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 688 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 689 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 692 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 693 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
+/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 699 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
+/* 700 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 701 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 702 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 703 */ _CFFI_OP(_CFFI_OP_NOOP, 438),
+/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
+/* 706 */ _CFFI_OP(_CFFI_OP_NOOP, 605),
+/* 707 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 709 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 275), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 712 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
+/* 713 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 715 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_allocator *)
+/* 716 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 717 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 719 */ _CFFI_OP(_CFFI_OP_NOOP, 625),
+/* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 682),
+/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 722 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 723 */ _CFFI_OP(_CFFI_OP_NOOP, 625),
+/* 724 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 725 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 726 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 727 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 728 */ _CFFI_OP(_CFFI_OP_NOOP, 625),
+/* 729 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 730 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_oracle *)
+/* 733 */ _CFFI_OP(_CFFI_OP_NOOP, 288),
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 735 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 736 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
+/* 737 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 738 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 739 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 741 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
+/* 742 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 743 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct fpr_host_counters *
 /* 744 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 745 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 746 */ _CFFI_OP(_CFFI_OP_NOOP, 396),
-/* 747 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 728),
-/* 749 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_residency *)
-/* 751 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
-/* 752 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 754 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 745 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_pressure *)
+/* 746 */ _CFFI_OP(_CFFI_OP_NOOP, 415),
+/* 747 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 748 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
+/* 749 */ _CFFI_OP(_CFFI_OP_NOOP, 369),
+/* 750 */ _CFFI_OP(_CFFI_OP_POINTER, 842), // struct fpr_pressure_counters *
+/* 751 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 752 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 753 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 754 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 755 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 756 */ _CFFI_OP(_CFFI_OP_NOOP, 728),
-/* 757 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 758 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_shared_map *)
-/* 759 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 760 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 761 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 762 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // struct fpr_shared_region *
-/* 763 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 764 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 765 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 766 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
+/* 756 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 757 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_real_memory *)
+/* 758 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
+/* 759 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 760 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 761 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
+/* 762 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 763 */ _CFFI_OP(_CFFI_OP_NOOP, 743),
+/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 765 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_residency *)
+/* 766 */ _CFFI_OP(_CFFI_OP_NOOP, 414),
 /* 767 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_signaller *)
-/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 446),
-/* 770 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION, 890), // void()(struct fpr_vcpus *)
-/* 772 */ _CFFI_OP(_CFFI_OP_NOOP, 556),
-/* 773 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 774 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 775 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 776 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 777 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
-/* 778 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
-/* 779 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_migratetype
-/* 780 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_op_kind
-/* 781 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_pcp_drain
-/* 782 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_sizing
-/* 783 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_placement
-/* 784 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_relabel
-/* 785 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_replay_action
-/* 786 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_ring_fault
-/* 787 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_status
-/* 788 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_stop_reason
-/* 789 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_take_stop
-/* 790 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_task_state
-/* 791 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_zone_class
-/* 792 */ _CFFI_OP(_CFFI_OP_POINTER, 619), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 793 */ _CFFI_OP(_CFFI_OP_POINTER, 628), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 794 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 795 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 796 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 797 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 798 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 799 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 800 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 801 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 802 */ _CFFI_OP(_CFFI_OP_POINTER, 803), // struct fpr_counters const *
-/* 803 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
-/* 804 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
-/* 805 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
-/* 806 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
-/* 807 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
-/* 808 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
-/* 809 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
-/* 810 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
-/* 811 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
-/* 812 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
-/* 813 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
-/* 814 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_notify *
-/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
-/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
-/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
-/* 818 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
-/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
-/* 820 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct fpr_packed_note *
-/* 821 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
-/* 822 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
-/* 823 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
-/* 824 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_pressure
-/* 825 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_pressure_config
-/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_pressure_counters
-/* 827 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_random
-/* 828 */ _CFFI_OP(_CFFI_OP_POINTER, 829), // struct fpr_range const *
-/* 829 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_range
-/* 830 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_real_memory
-/* 831 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_real_memory_config
-/* 832 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_region *
-/* 833 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_region
-/* 834 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_frames_stats
-/* 835 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_replay_model_stats
-/* 836 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_replay_phase
-/* 837 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_replay_unseen
-/* 838 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_report_account
-/* 839 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_report_cursor
-/* 840 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_report_rules
-/* 841 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_residency
-/* 842 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_residency_config
-/* 843 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_ring_counters
-/* 844 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_ring_layout
-/* 845 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_rules
-/* 846 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_segment
-/* 847 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_shared_map
-/* 848 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_shared_region
-/* 849 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_signaller
-/* 850 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_split_driver
-/* 851 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_split_ring
-/* 852 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_task_view
-/* 853 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_event
-/* 854 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_marker
-/* 855 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_trace_op
-/* 856 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_trace_pairing
-/* 857 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_state
-/* 858 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_vcpu_stop
-/* 859 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_vcpus
-/* 860 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_vcpus_config
-/* 861 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_zone_config
-/* 862 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_zone_state
-/* 863 */ _CFFI_OP(_CFFI_OP_POINTER, 864), // struct packed_desc *
-/* 864 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct packed_desc
-/* 865 */ _CFFI_OP(_CFFI_OP_POINTER, 866), // struct packed_event *
-/* 866 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct packed_event
-/* 867 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct split_avail *
-/* 868 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct split_avail
-/* 869 */ _CFFI_OP(_CFFI_OP_POINTER, 870), // struct split_desc *
-/* 870 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct split_desc
-/* 871 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct split_used *
-/* 872 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct split_used
-/* 873 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 874 */ (_cffi_opcode_t)(14),
-/* 875 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 876 */ (_cffi_opcode_t)(32),
-/* 877 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 878 */ (_cffi_opcode_t)(4),
-/* 879 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 880 */ (_cffi_opcode_t)(6),
-/* 881 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 882 */ (_cffi_opcode_t)(7424),
-/* 883 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 884 */ (_cffi_opcode_t)(7),
-/* 885 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 886 */ (_cffi_opcode_t)(9),
-/* 887 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 888 */ _CFFI_OP(_CFFI_OP_ARRAY, 887), // uint8_t[5]
-/* 889 */ (_cffi_opcode_t)(5),
-/* 890 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 438),
+/* 770 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 771 */ _CFFI_OP(_CFFI_OP_NOOP, 743),
+/* 772 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 773 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_shared_map *)
+/* 774 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 775 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 776 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 777 */ _CFFI_OP(_CFFI_OP_POINTER, 864), // struct fpr_shared_region *
+/* 778 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 779 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 780 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 781 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
+/* 782 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 783 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_signaller *)
+/* 784 */ _CFFI_OP(_CFFI_OP_NOOP, 461),
+/* 785 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 786 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_vcpus *)
+/* 787 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 789 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 790 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 791 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 792 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 793 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 794 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_memory_kind
+/* 795 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_migratetype
+/* 796 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_op_kind
+/* 797 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_drain
+/* 798 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_pcp_sizing
+/* 799 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_placement
+/* 800 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_relabel
+/* 801 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_replay_action
+/* 802 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_ring_fault
+/* 803 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_status
+/* 804 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_stop_reason
+/* 805 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_take_stop
+/* 806 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_task_state
+/* 807 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_zone_class
+/* 808 */ _CFFI_OP(_CFFI_OP_POINTER, 634), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 809 */ _CFFI_OP(_CFFI_OP_POINTER, 643), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 810 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 811 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 812 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 813 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 814 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 818 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_counters const *
+/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
+/* 820 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
+/* 821 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
+/* 822 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
+/* 823 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
+/* 824 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
+/* 825 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
+/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
+/* 827 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
+/* 828 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
+/* 829 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
+/* 830 */ _CFFI_OP(_CFFI_OP_POINTER, 831), // struct fpr_notify *
+/* 831 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
+/* 832 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
+/* 833 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
+/* 834 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
+/* 835 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
+/* 836 */ _CFFI_OP(_CFFI_OP_POINTER, 837), // struct fpr_packed_note *
+/* 837 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
+/* 838 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
+/* 839 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
+/* 840 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_pressure
+/* 841 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_pressure_config
+/* 842 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_pressure_counters
+/* 843 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_random
+/* 844 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // struct fpr_range const *
+/* 845 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_range
+/* 846 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_real_memory
+/* 847 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_real_memory_config
+/* 848 */ _CFFI_OP(_CFFI_OP_POINTER, 849), // struct fpr_region *
+/* 849 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_region
+/* 850 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_frames_stats
+/* 851 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_replay_model_stats
+/* 852 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_replay_phase
+/* 853 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_replay_unseen
+/* 854 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_report_account
+/* 855 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_report_cursor
+/* 856 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_report_rules
+/* 857 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_residency
+/* 858 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_residency_config
+/* 859 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_ring_counters
+/* 860 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_ring_layout
+/* 861 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_rules
+/* 862 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_segment
+/* 863 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_shared_map
+/* 864 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_shared_region
+/* 865 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_signaller
+/* 866 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_split_driver
+/* 867 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_split_ring
+/* 868 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_task_view
+/* 869 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_event
+/* 870 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_marker
+/* 871 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_trace_op
+/* 872 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_trace_pairing
+/* 873 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_state
+/* 874 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_vcpu_stop
+/* 875 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_vcpus
+/* 876 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_vcpus_config
+/* 877 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_zone_config
+/* 878 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_zone_state
+/* 879 */ _CFFI_OP(_CFFI_OP_POINTER, 880), // struct packed_desc *
+/* 880 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct packed_desc
+/* 881 */ _CFFI_OP(_CFFI_OP_POINTER, 882), // struct packed_event *
+/* 882 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct packed_event
+/* 883 */ _CFFI_OP(_CFFI_OP_POINTER, 884), // struct split_avail *
+/* 884 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct split_avail
+/* 885 */ _CFFI_OP(_CFFI_OP_POINTER, 886), // struct split_desc *
+/* 886 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct split_desc
+/* 887 */ _CFFI_OP(_CFFI_OP_POINTER, 888), // struct split_used *
+/* 888 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct split_used
+/* 889 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 890 */ (_cffi_opcode_t)(14),
+/* 891 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 892 */ (_cffi_opcode_t)(32),
+/* 893 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 894 */ (_cffi_opcode_t)(4),
+/* 895 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 896 */ (_cffi_opcode_t)(6),
+/* 897 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 898 */ (_cffi_opcode_t)(7424),
+/* 899 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 900 */ (_cffi_opcode_t)(7),
+/* 901 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 902 */ (_cffi_opcode_t)(9),
+/* 903 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 904 */ _CFFI_OP(_CFFI_OP_ARRAY, 903), // uint8_t[5]
+/* 905 */ (_cffi_opcode_t)(5),
+/* 906 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1547,6 +1563,13 @@ static int _cffi_const_FPR_DISCARD_PUNCH_HOLE(unsigned long long *o)
 {
   int n = (FPR_DISCARD_PUNCH_HOLE) <= 0;
   *o = (unsigned long long)((FPR_DISCARD_PUNCH_HOLE) | 0);  /* check that FPR_DISCARD_PUNCH_HOLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_DISCARD_FREE(unsigned long long *o)
+{
+  int n = (FPR_DISCARD_FREE) <= 0;
+  *o = (unsigned long long)((FPR_DISCARD_FREE) | 0);  /* check that FPR_DISCARD_FREE is an integer */
   return n;
 }
 
@@ -1603,6 +1626,34 @@ static int _cffi_const_FPR_FRAME_WITH_DEVICE(unsigned long long *o)
 {
   int n = (FPR_FRAME_WITH_DEVICE) <= 0;
   *o = (unsigned long long)((FPR_FRAME_WITH_DEVICE) | 0);  /* check that FPR_FRAME_WITH_DEVICE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEMORY_ANONYMOUS(unsigned long long *o)
+{
+  int n = (FPR_MEMORY_ANONYMOUS) <= 0;
+  *o = (unsigned long long)((FPR_MEMORY_ANONYMOUS) | 0);  /* check that FPR_MEMORY_ANONYMOUS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEMORY_MEMFD(unsigned long long *o)
+{
+  int n = (FPR_MEMORY_MEMFD) <= 0;
+  *o = (unsigned long long)((FPR_MEMORY_MEMFD) | 0);  /* check that FPR_MEMORY_MEMFD is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEMORY_HUGETLB(unsigned long long *o)
+{
+  int n = (FPR_MEMORY_HUGETLB) <= 0;
+  *o = (unsigned long long)((FPR_MEMORY_HUGETLB) | 0);  /* check that FPR_MEMORY_HUGETLB is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEMORY_HUGETLB_PRIVATE(unsigned long long *o)
+{
+  int n = (FPR_MEMORY_HUGETLB_PRIVATE) <= 0;
+  *o = (unsigned long long)((FPR_MEMORY_HUGETLB_PRIVATE) | 0);  /* check that FPR_MEMORY_HUGETLB_PRIVATE is an integer */
   return n;
 }
 
@@ -2555,7 +2606,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(802));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(818));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2779,7 +2830,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(814));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(830));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3978,10 +4029,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(660), arg0, (char **)&x0);
+      _cffi_type(675), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(660), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(675), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4025,10 +4076,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(660), arg0, (char **)&x0);
+      _cffi_type(675), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(660), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(675), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4119,7 +4170,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(775));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(790));
   return pyresult;
 }
 #else
@@ -4899,19 +4950,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(610), arg0, (char **)&x0);
+      _cffi_type(625), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(610), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(625), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(667), arg1, (char **)&x1);
+      _cffi_type(682), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(667), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(682), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4952,10 +5003,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(667), arg0, (char **)&x0);
+      _cffi_type(682), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(667), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(682), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5000,10 +5051,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(610), arg0, (char **)&x0);
+      _cffi_type(625), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(610), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(625), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5052,10 +5103,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(610), arg0, (char **)&x0);
+      _cffi_type(625), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(610), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(625), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5515,10 +5566,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(728), arg2, (char **)&x2);
+      _cffi_type(743), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(728), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(743), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5565,19 +5616,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(429), arg0, (char **)&x0);
+      _cffi_type(444), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(400), arg1, (char **)&x1);
+      _cffi_type(409), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(400), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(409), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5596,10 +5647,10 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(433), arg4, (char **)&x4);
+      _cffi_type(448), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_oracle * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(433), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(448), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5772,7 +5823,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(667));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(682));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7214,10 +7265,10 @@ _cffi_f_fpr_pressure_counters(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(735), arg1, (char **)&x1);
+      _cffi_type(750), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(735), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(750), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7303,10 +7354,10 @@ _cffi_f_fpr_pressure_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(406), arg0, (char **)&x0);
+      _cffi_type(415), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(406), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(415), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7561,10 +7612,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(396), arg0, (char **)&x0);
+      _cffi_type(405), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(396), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7574,10 +7625,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(728), arg2, (char **)&x2);
+      _cffi_type(743), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(728), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(743), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7622,19 +7673,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(399), arg0, (char **)&x0);
+      _cffi_type(408), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(399), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(400), arg1, (char **)&x1);
+      _cffi_type(409), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(400), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(409), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7644,10 +7695,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(402), arg3, (char **)&x3);
+      _cffi_type(411), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(402), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(411), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7805,10 +7856,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(396), arg0, (char **)&x0);
+      _cffi_type(405), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(396), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7820,7 +7871,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(667));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(682));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7843,10 +7894,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(396), arg0, (char **)&x0);
+      _cffi_type(405), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(396), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7887,10 +7938,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(396), arg0, (char **)&x0);
+      _cffi_type(405), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(396), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7935,10 +7986,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(396), arg0, (char **)&x0);
+      _cffi_type(405), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(396), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8022,6 +8073,60 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_real_memory_populate _cffi_d_fpr_real_memory_populate
 #endif
 
+static int _cffi_d_fpr_real_memory_press(struct fpr_real_memory * x0, uint64_t x1, uint64_t x2)
+{
+  return fpr_real_memory_press(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_press(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory * x0;
+  uint64_t x1;
+  uint64_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_press", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(376), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_press(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_press _cffi_d_fpr_real_memory_press
+#endif
+
 static int _cffi_d_fpr_real_memory_read(struct fpr_real_memory * x0, uint64_t x1, uint64_t x2, uint8_t * x3)
 {
   return fpr_real_memory_read(x0, x1, x2, x3);
@@ -8102,10 +8207,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(396), arg0, (char **)&x0);
+      _cffi_type(405), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(396), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8123,6 +8228,54 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_fpr_real_memory_resident_bytes _cffi_d_fpr_real_memory_resident_bytes
+#endif
+
+static int _cffi_d_fpr_real_memory_settle(struct fpr_real_memory * x0, uint64_t x1)
+{
+  return fpr_real_memory_settle(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_settle(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory * x0;
+  uint64_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_settle", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(376), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_settle(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_settle _cffi_d_fpr_real_memory_settle
 #endif
 
 static int _cffi_d_fpr_real_memory_touch(void * x0, uint64_t x1, uint64_t x2, int x3, uint64_t x4, uint32_t x5, uint64_t * x6)
@@ -8672,10 +8825,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(536), arg6, (char **)&x6);
+      _cffi_type(551), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(536), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(551), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8685,10 +8838,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(538), arg8, (char **)&x8);
+      _cffi_type(553), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(538), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(553), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8932,10 +9085,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(438), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8945,10 +9098,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(728), arg2, (char **)&x2);
+      _cffi_type(743), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(728), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(743), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8995,19 +9148,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(429), arg0, (char **)&x0);
+      _cffi_type(444), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(400), arg1, (char **)&x1);
+      _cffi_type(409), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(400), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(409), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9026,10 +9179,10 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(440), arg4, (char **)&x4);
+      _cffi_type(455), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(440), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(455), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9062,10 +9215,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(405), arg0, (char **)&x0);
+      _cffi_type(414), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9114,10 +9267,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(405), arg0, (char **)&x0);
+      _cffi_type(414), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9172,6 +9325,71 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_residency_discard _cffi_d_fpr_residency_discard
 #endif
 
+static int _cffi_d_fpr_residency_drop_lazy(struct fpr_residency * x0, uint64_t x1, uint64_t x2, uint64_t * x3)
+{
+  return fpr_residency_drop_lazy(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_drop_lazy(PyObject *self, PyObject *args)
+{
+  struct fpr_residency * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint64_t * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_drop_lazy", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(414), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_residency_drop_lazy(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_residency_drop_lazy _cffi_d_fpr_residency_drop_lazy
+#endif
+
 static struct fpr_histogram const * _cffi_d_fpr_residency_fault_latency(struct fpr_residency const * x0)
 {
   return fpr_residency_fault_latency(x0);
@@ -9187,10 +9405,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(438), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9202,7 +9420,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(667));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(682));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -9231,19 +9449,19 @@ _cffi_f_fpr_residency_join(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(405), arg0, (char **)&x0);
+      _cffi_type(414), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(406), arg1, (char **)&x1);
+      _cffi_type(415), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(406), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(415), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9278,10 +9496,10 @@ _cffi_f_fpr_residency_killed_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(438), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9316,10 +9534,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(438), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9364,10 +9582,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(405), arg0, (char **)&x0);
+      _cffi_type(414), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9424,10 +9642,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(438), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9479,10 +9697,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(438), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9610,10 +9828,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(762), arg0, (char **)&x0);
+      _cffi_type(777), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(762), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(777), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9740,10 +9958,10 @@ _cffi_f_fpr_shared_map_lost(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(443), arg0, (char **)&x0);
+      _cffi_type(458), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(443), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9812,10 +10030,10 @@ _cffi_f_fpr_signaller_close(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(446), arg0, (char **)&x0);
+      _cffi_type(461), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(461), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9850,10 +10068,10 @@ _cffi_f_fpr_signaller_open(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(446), arg0, (char **)&x0);
+      _cffi_type(461), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(461), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9896,10 +10114,10 @@ _cffi_f_fpr_signaller_send(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(449), arg0, (char **)&x0);
+      _cffi_type(464), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(449), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(464), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9957,10 +10175,10 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(454), arg0, (char **)&x0);
+      _cffi_type(469), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(454), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10012,10 +10230,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(454), arg0, (char **)&x0);
+      _cffi_type(469), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(454), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10056,10 +10274,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(454), arg0, (char **)&x0);
+      _cffi_type(469), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(454), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10111,10 +10329,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(454), arg0, (char **)&x0);
+      _cffi_type(469), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(454), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10173,10 +10391,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(454), arg0, (char **)&x0);
+      _cffi_type(469), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(454), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10236,10 +10454,10 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(454), arg0, (char **)&x0);
+      _cffi_type(469), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(454), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10383,10 +10601,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(496), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10427,10 +10645,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(496), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10474,10 +10692,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(509), arg0, (char **)&x0);
+      _cffi_type(524), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(509), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(524), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10520,10 +10738,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(496), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10584,10 +10802,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(496), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10636,10 +10854,10 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(496), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10689,10 +10907,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(496), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10748,10 +10966,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(496), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10817,10 +11035,10 @@ _cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(481), arg0, (char **)&x0);
+      _cffi_type(496), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10917,19 +11135,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(526), arg6, (char **)&x6);
+      _cffi_type(541), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(526), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(541), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(527), arg7, (char **)&x7);
+      _cffi_type(542), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(527), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(542), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10988,10 +11206,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(543), arg0, (char **)&x0);
+      _cffi_type(558), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(543), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(558), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11014,10 +11232,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(547), arg4, (char **)&x4);
+      _cffi_type(562), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(547), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(562), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11027,10 +11245,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(549), arg6, (char **)&x6);
+      _cffi_type(564), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(549), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(564), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11182,10 +11400,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(556), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(556), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11244,10 +11462,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(607), arg0, (char **)&x0);
+      _cffi_type(622), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(607), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(622), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11262,28 +11480,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(609), arg2, (char **)&x2);
+      _cffi_type(624), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(609), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(624), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(610), arg3, (char **)&x3);
+      _cffi_type(625), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(610), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(625), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(611), arg4, (char **)&x4);
+      _cffi_type(626), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(611), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(626), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11316,10 +11534,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(556), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(556), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11366,10 +11584,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(556), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(556), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11383,10 +11601,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(562), arg3, (char **)&x3);
+      _cffi_type(577), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(562), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(577), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11425,10 +11643,10 @@ _cffi_f_fpr_vcpus_next_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(590), arg0, (char **)&x0);
+      _cffi_type(605), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(590), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(605), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11471,10 +11689,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(590), arg0, (char **)&x0);
+      _cffi_type(605), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(590), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(605), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11484,10 +11702,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(592), arg2, (char **)&x2);
+      _cffi_type(607), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(592), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(607), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11534,10 +11752,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(590), arg0, (char **)&x0);
+      _cffi_type(605), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(590), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(605), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11608,10 +11826,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(556), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(556), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11621,10 +11839,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(562), arg2, (char **)&x2);
+      _cffi_type(577), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(562), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(577), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11669,10 +11887,10 @@ _cffi_f_fpr_vcpus_retry(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(556), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(556), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11719,10 +11937,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(556), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(556), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11732,10 +11950,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(587), arg2, (char **)&x2);
+      _cffi_type(602), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(587), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(602), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11780,10 +11998,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(556), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(556), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11838,10 +12056,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(590), arg0, (char **)&x0);
+      _cffi_type(605), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(590), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(605), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11851,10 +12069,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(597), arg2, (char **)&x2);
+      _cffi_type(612), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(597), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(612), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12768,6 +12986,7 @@ static void _cffi_checkfld_struct_fpr_discard_outcome(struct fpr_discard_outcome
   (void)p;
   (void)((p->cost_ns) | 0);  /* check that 'struct fpr_discard_outcome.cost_ns' is an integer */
   (void)((p->freed_bytes) | 0);  /* check that 'struct fpr_discard_outcome.freed_bytes' is an integer */
+  (void)((p->lazy_bytes) | 0);  /* check that 'struct fpr_discard_outcome.lazy_bytes' is an integer */
   (void)((p->ineffective_bytes) | 0);  /* check that 'struct fpr_discard_outcome.ineffective_bytes' is an integer */
   (void)((p->already_free_bytes) | 0);  /* check that 'struct fpr_discard_outcome.already_free_bytes' is an integer */
   (void)((p->cannot_free_bytes) | 0);  /* check that 'struct fpr_discard_outcome.cannot_free_bytes' is an integer */
@@ -12876,6 +13095,7 @@ static void _cffi_checkfld_struct_fpr_host_counters(struct fpr_host_counters *p)
   (void)((p->discard_ns) | 0);  /* check that 'struct fpr_host_counters.discard_ns' is an integer */
   (void)((p->asked_bytes) | 0);  /* check that 'struct fpr_host_counters.asked_bytes' is an integer */
   (void)((p->discarded_bytes) | 0);  /* check that 'struct fpr_host_counters.discarded_bytes' is an integer */
+  (void)((p->lazily_freed_bytes) | 0);  /* check that 'struct fpr_host_counters.lazily_freed_bytes' is an integer */
   (void)((p->ineffective_bytes) | 0);  /* check that 'struct fpr_host_counters.ineffective_bytes' is an integer */
   (void)((p->already_free_bytes) | 0);  /* check that 'struct fpr_host_counters.already_free_bytes' is an integer */
   (void)((p->cannot_free_bytes) | 0);  /* check that 'struct fpr_host_counters.cannot_free_bytes' is an integer */
@@ -12883,6 +13103,9 @@ static void _cffi_checkfld_struct_fpr_host_counters(struct fpr_host_counters *p)
   (void)((p->unaligned_bytes) | 0);  /* check that 'struct fpr_host_counters.unaligned_bytes' is an integer */
   (void)((p->outside_bytes) | 0);  /* check that 'struct fpr_host_counters.outside_bytes' is an integer */
   (void)((p->huge_splits) | 0);  /* check that 'struct fpr_host_counters.huge_splits' is an integer */
+  (void)((p->lazy_free_bytes) | 0);  /* check that 'struct fpr_host_counters.lazy_free_bytes' is an integer */
+  (void)((p->lazy_dropped_bytes) | 0);  /* check that 'struct fpr_host_counters.lazy_dropped_bytes' is an integer */
+  (void)((p->lazy_kept_bytes) | 0);  /* check that 'struct fpr_host_counters.lazy_kept_bytes' is an integer */
   (void)((p->resident_bytes) | 0);  /* check that 'struct fpr_host_counters.resident_bytes' is an integer */
   (void)((p->resident_peak_bytes) | 0);  /* check that 'struct fpr_host_counters.resident_peak_bytes' is an integer */
   (void)((p->footprint_byte_seconds) | 0);  /* check that 'struct fpr_host_counters.footprint_byte_seconds' is an integer */
@@ -13096,7 +13319,7 @@ static void _cffi_checkfld_struct_fpr_real_memory_config(struct fpr_real_memory_
 {
   /* only to generate compile-time warnings or errors */
   (void)p;
-  (void)((p->memfd) | 0);  /* check that 'struct fpr_real_memory_config.memfd' is an integer */
+  (void)((p->kind) | 0);  /* check that 'struct fpr_real_memory_config.kind' is an integer */
   (void)((p->thp) | 0);  /* check that 'struct fpr_real_memory_config.thp' is an integer */
   (void)((p->method) | 0);  /* check that 'struct fpr_real_memory_config.method' is an integer */
   (void)((p->touch_limit_bytes) | 0);  /* check that 'struct fpr_real_memory_config.touch_limit_bytes' is an integer */
@@ -13219,7 +13442,10 @@ static void _cffi_checkfld_struct_fpr_residency_config(struct fpr_residency_conf
   (void)((p->stream) | 0);  /* check that 'struct fpr_residency_config.stream' is an integer */
   (void)((p->thp) | 0);  /* check that 'struct fpr_residency_config.thp' is an integer */
   (void)((p->page_table_reclaim) | 0);  /* check that 'struct fpr_residency_config.page_table_reclaim' is an integer */
+  (void)((p->file) | 0);  /* check that 'struct fpr_residency_config.file' is an integer */
+  (void)((p->hugetlb) | 0);  /* check that 'struct fpr_residency_config.hugetlb' is an integer */
   (void)((p->discard_without_effect) | 0);  /* check that 'struct fpr_residency_config.discard_without_effect' is an integer */
+  (void)((p->discard_lazily) | 0);  /* check that 'struct fpr_residency_config.discard_lazily' is an integer */
 }
 struct _cffi_align_struct_fpr_residency_config { char x; struct fpr_residency_config y; };
 
@@ -13540,6 +13766,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_DISCARD_CANNOT_FREE", (void *)_cffi_const_FPR_DISCARD_CANNOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_DONTNEED", (void *)_cffi_const_FPR_DISCARD_DONTNEED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_ERROR", (void *)_cffi_const_FPR_DISCARD_ERROR, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_DISCARD_FREE", (void *)_cffi_const_FPR_DISCARD_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_PUNCH_HOLE", (void *)_cffi_const_FPR_DISCARD_PUNCH_HOLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_REMOVE", (void *)_cffi_const_FPR_DISCARD_REMOVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_RETRY", (void *)_cffi_const_FPR_DISCARD_RETRY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -13594,6 +13821,10 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_MAX_CPUS", (void *)_cffi_const_FPR_MAX_CPUS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ORDERS", (void *)_cffi_const_FPR_MAX_ORDERS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ZONES", (void *)_cffi_const_FPR_MAX_ZONES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_MEMORY_ANONYMOUS", (void *)_cffi_const_FPR_MEMORY_ANONYMOUS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEMORY_HUGETLB", (void *)_cffi_const_FPR_MEMORY_HUGETLB, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEMORY_HUGETLB_PRIVATE", (void *)_cffi_const_FPR_MEMORY_HUGETLB_PRIVATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEMORY_MEMFD", (void *)_cffi_const_FPR_MEMORY_MEMFD, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_MIGRATETYPES", (void *)_cffi_const_FPR_MIGRATETYPES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MOVABLE", (void *)_cffi_const_FPR_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_MOVE_THEN_TEST", (void *)_cffi_const_FPR_MOVE_THEN_TEST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -13714,12 +13945,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 161), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 634), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 649), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 203), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 700), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 649), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 656), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 646), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 715), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 664), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 671), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 661), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_shuffle", (void *)_cffi_f_fpr_allocator_shuffle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_allocator_shuffle },
@@ -13738,8 +13969,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 662), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 659), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 677), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 674), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
@@ -13753,35 +13984,35 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 250), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 272), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 653), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 693), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 703), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 666), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 712), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 707), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 668), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 718), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 681), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 727), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 722), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 284), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 184), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
   { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 214), (void *)_cffi_d_fpr_message_read },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 725), (void *)_cffi_d_fpr_oracle_counters },
-  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 428), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 717), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 740), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 443), (void *)_cffi_d_fpr_oracle_create },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 732), (void *)_cffi_d_fpr_oracle_destroy },
   { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 287), (void *)_cffi_d_fpr_oracle_discard },
-  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 637), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 652), (void *)_cffi_d_fpr_oracle_fault_latency },
   { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 295), (void *)_cffi_d_fpr_oracle_populate },
   { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_oracle_read },
-  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 628), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 720), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 670), (void *)_cffi_d_fpr_oracle_resident_bytes },
-  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 619), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 643), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 735), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 685), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 634), (void *)_cffi_d_fpr_oracle_touch },
   { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 319), (void *)_cffi_d_fpr_packed_driver_add },
   { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 307), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
   { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 325), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
   { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 329), (void *)_cffi_d_fpr_packed_driver_get },
   { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 325), (void *)_cffi_d_fpr_packed_driver_should_kick },
   { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 613), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 628), (void *)_cffi_d_fpr_packed_part_bytes },
   { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 364), (void *)_cffi_d_fpr_packed_ring_base },
   { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 334), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
   { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 352), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
@@ -13793,83 +14024,86 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 346), (void *)_cffi_d_fpr_packed_ring_start },
   { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 334), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 184), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 733), (void *)_cffi_d_fpr_pressure_counters },
+  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 748), (void *)_cffi_d_fpr_pressure_counters },
   { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 371), (void *)_cffi_d_fpr_pressure_create },
-  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 730), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 745), (void *)_cffi_d_fpr_pressure_destroy },
   { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 368), (void *)_cffi_d_fpr_pressure_is_short },
   { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 368), (void *)_cffi_d_fpr_pressure_validate },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 676), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 673), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 737), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 745), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 398), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 742), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 691), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 688), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 752), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 760), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 407), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 757), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 375), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 640), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 395), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 683), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 696), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 383), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 389), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 680), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 619), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 655), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 404), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 698), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 711), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 392), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 387), (void *)_cffi_d_fpr_real_memory_press },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 398), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 695), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 383), (void *)_cffi_d_fpr_real_memory_settle },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 634), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 254), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 511), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 526), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 529), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 544), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 223), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 208), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 753), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 435), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 750), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 408), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 643), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 404), (void *)_cffi_d_fpr_residency_join },
-  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 687), (void *)_cffi_d_fpr_residency_killed_ns },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 687), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 416), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 422), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 687), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 619), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 761), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 768), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 450), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 765), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 417), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 425), (void *)_cffi_d_fpr_residency_drop_lazy },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 658), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 413), (void *)_cffi_d_fpr_residency_join },
+  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 702), (void *)_cffi_d_fpr_residency_killed_ns },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 702), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 431), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 437), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 702), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 634), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 776), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
-  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 442), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 758), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 768), (void *)_cffi_d_fpr_signaller_close },
-  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 445), (void *)_cffi_d_fpr_signaller_open },
-  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 448), (void *)_cffi_d_fpr_signaller_send },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 465), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 453), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 471), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 475), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 471), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 456), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 613), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 480), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 499), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 508), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 487), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 503), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 483), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 499), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 492), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 480), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 519), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 542), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 457), (void *)_cffi_d_fpr_shared_map_lost },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 773), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 783), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 460), (void *)_cffi_d_fpr_signaller_open },
+  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_signaller_send },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 480), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 468), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 486), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 490), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 486), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 471), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 628), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 495), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 514), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 523), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 502), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 498), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 514), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 507), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 495), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 534), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 557), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 265), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 578), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 606), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 771), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 571), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 690), (void *)_cffi_d_fpr_vcpus_next_ns },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 589), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 559), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 555), (void *)_cffi_d_fpr_vcpus_retry },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 584), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 565), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 594), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 593), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 621), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 786), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 586), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 705), (void *)_cffi_d_fpr_vcpus_next_ns },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 604), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 614), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 574), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 570), (void *)_cffi_d_fpr_vcpus_retry },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 580), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 609), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -13887,22 +14121,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 845) },
+             _CFFI_OP(_CFFI_OP_NOOP, 861) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13944,7 +14178,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 879) },
+          _CFFI_OP(_CFFI_OP_NOOP, 895) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -13993,6 +14227,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "freed_bytes", offsetof(struct fpr_discard_outcome, freed_bytes),
                    sizeof(((struct fpr_discard_outcome *)0)->freed_bytes),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "lazy_bytes", offsetof(struct fpr_discard_outcome, lazy_bytes),
+                  sizeof(((struct fpr_discard_outcome *)0)->lazy_bytes),
+                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ineffective_bytes", offsetof(struct fpr_discard_outcome, ineffective_bytes),
                          sizeof(((struct fpr_discard_outcome *)0)->ineffective_bytes),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14022,10 +14259,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 496) },
+            _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 496) },
+             _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14061,7 +14298,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 832) },
+               _CFFI_OP(_CFFI_OP_NOOP, 848) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14076,43 +14313,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 881) },
+               _CFFI_OP(_CFFI_OP_NOOP, 897) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 801) },
+            _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14173,6 +14410,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "discarded_bytes", offsetof(struct fpr_host_counters, discarded_bytes),
                        sizeof(((struct fpr_host_counters *)0)->discarded_bytes),
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "lazily_freed_bytes", offsetof(struct fpr_host_counters, lazily_freed_bytes),
+                          sizeof(((struct fpr_host_counters *)0)->lazily_freed_bytes),
+                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ineffective_bytes", offsetof(struct fpr_host_counters, ineffective_bytes),
                          sizeof(((struct fpr_host_counters *)0)->ineffective_bytes),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14194,6 +14434,15 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "huge_splits", offsetof(struct fpr_host_counters, huge_splits),
                    sizeof(((struct fpr_host_counters *)0)->huge_splits),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "lazy_free_bytes", offsetof(struct fpr_host_counters, lazy_free_bytes),
+                       sizeof(((struct fpr_host_counters *)0)->lazy_free_bytes),
+                       _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "lazy_dropped_bytes", offsetof(struct fpr_host_counters, lazy_dropped_bytes),
+                          sizeof(((struct fpr_host_counters *)0)->lazy_dropped_bytes),
+                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "lazy_kept_bytes", offsetof(struct fpr_host_counters, lazy_kept_bytes),
+                       sizeof(((struct fpr_host_counters *)0)->lazy_kept_bytes),
+                       _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "resident_bytes", offsetof(struct fpr_host_counters, resident_bytes),
                       sizeof(((struct fpr_host_counters *)0)->resident_bytes),
                       _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14208,10 +14457,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 275) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 792) },
+             _CFFI_OP(_CFFI_OP_NOOP, 808) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 793) },
+               _CFFI_OP(_CFFI_OP_NOOP, 809) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14247,13 +14496,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 887) },
+            _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 887) },
+             _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 887) },
+            _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14268,19 +14517,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 844) },
+              _CFFI_OP(_CFFI_OP_NOOP, 860) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 863) },
+             _CFFI_OP(_CFFI_OP_NOOP, 879) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 865) },
+              _CFFI_OP(_CFFI_OP_NOOP, 881) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 865) },
+              _CFFI_OP(_CFFI_OP_NOOP, 881) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 863) },
+              _CFFI_OP(_CFFI_OP_NOOP, 879) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 314) },
@@ -14304,67 +14553,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_id", offsetof(struct fpr_packed_driver, free_id),
                sizeof(((struct fpr_packed_driver *)0)->free_id),
-               _CFFI_OP(_CFFI_OP_NOOP, 496) },
+               _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "avail", offsetof(struct fpr_packed_driver, avail),
              sizeof(((struct fpr_packed_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 496) },
+             _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
                   sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "used", offsetof(struct fpr_packed_driver, used),
             sizeof(((struct fpr_packed_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 496) },
+            _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
                  sizeof(((struct fpr_packed_driver *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
-                   _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "used", offsetof(struct fpr_packed_note, used),
             sizeof(((struct fpr_packed_note *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 496) },
+            _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "old_used", offsetof(struct fpr_packed_note, old_used),
                 sizeof(((struct fpr_packed_note *)0)->old_used),
-                _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 844) },
+              _CFFI_OP(_CFFI_OP_NOOP, 860) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 863) },
+             _CFFI_OP(_CFFI_OP_NOOP, 879) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 865) },
+              _CFFI_OP(_CFFI_OP_NOOP, 881) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 865) },
+              _CFFI_OP(_CFFI_OP_NOOP, 881) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 820) },
+            _CFFI_OP(_CFFI_OP_NOOP, 836) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 496) },
+             _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
                   sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "used", offsetof(struct fpr_packed_ring, used),
             sizeof(((struct fpr_packed_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 496) },
+            _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
                   sizeof(((struct fpr_packed_ring *)0)->last_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->last_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "pushed", offsetof(struct fpr_packed_ring, pushed),
               sizeof(((struct fpr_packed_ring *)0)->pushed),
               _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14376,7 +14625,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 843) },
+                _CFFI_OP(_CFFI_OP_NOOP, 859) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -14406,10 +14655,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "swap_in_4k", offsetof(struct fpr_pressure_config, swap_in_4k),
                   sizeof(((struct fpr_pressure_config *)0)->swap_in_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "swap_out_4k", offsetof(struct fpr_pressure_config, swap_out_4k),
                    sizeof(((struct fpr_pressure_config *)0)->swap_out_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 801) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "swap_device_4k_ns", offsetof(struct fpr_pressure_config, swap_device_4k_ns),
                          sizeof(((struct fpr_pressure_config *)0)->swap_device_4k_ns),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14466,16 +14715,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 877) },
+             _CFFI_OP(_CFFI_OP_NOOP, 893) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "bytes", offsetof(struct fpr_range, bytes),
              sizeof(((struct fpr_range *)0)->bytes),
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
-  { "memfd", offsetof(struct fpr_real_memory_config, memfd),
-             sizeof(((struct fpr_real_memory_config *)0)->memfd),
-             _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "kind", offsetof(struct fpr_real_memory_config, kind),
+            sizeof(((struct fpr_real_memory_config *)0)->kind),
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "thp", offsetof(struct fpr_real_memory_config, thp),
            sizeof(((struct fpr_real_memory_config *)0)->thp),
            _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14589,13 +14838,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 883) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 899) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 883) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 899) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 875) },
+             _CFFI_OP(_CFFI_OP_NOOP, 891) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14607,7 +14856,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 828) },
+              _CFFI_OP(_CFFI_OP_NOOP, 844) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14626,9 +14875,18 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "page_table_reclaim", offsetof(struct fpr_residency_config, page_table_reclaim),
                           sizeof(((struct fpr_residency_config *)0)->page_table_reclaim),
                           _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "file", offsetof(struct fpr_residency_config, file),
+            sizeof(((struct fpr_residency_config *)0)->file),
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "hugetlb", offsetof(struct fpr_residency_config, hugetlb),
+               sizeof(((struct fpr_residency_config *)0)->hugetlb),
+               _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "discard_without_effect", offsetof(struct fpr_residency_config, discard_without_effect),
                               sizeof(((struct fpr_residency_config *)0)->discard_without_effect),
                               _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "discard_lazily", offsetof(struct fpr_residency_config, discard_lazily),
+                      sizeof(((struct fpr_residency_config *)0)->discard_lazily),
+                      _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "chains", offsetof(struct fpr_ring_counters, chains),
               sizeof(((struct fpr_ring_counters *)0)->chains),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14679,40 +14937,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 887) },
+             _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 887) },
+               _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14745,10 +15003,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 794) },
+          _CFFI_OP(_CFFI_OP_NOOP, 810) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 794) },
+               _CFFI_OP(_CFFI_OP_NOOP, 810) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14760,22 +15018,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 794) },
+              _CFFI_OP(_CFFI_OP_NOOP, 810) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 844) },
+              _CFFI_OP(_CFFI_OP_NOOP, 860) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 869) },
+             _CFFI_OP(_CFFI_OP_NOOP, 885) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 867) },
+             _CFFI_OP(_CFFI_OP_NOOP, 883) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 871) },
+            _CFFI_OP(_CFFI_OP_NOOP, 887) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 869) },
+              _CFFI_OP(_CFFI_OP_NOOP, 885) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 314) },
@@ -14796,34 +15054,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 496) },
+              _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 844) },
+              _CFFI_OP(_CFFI_OP_NOOP, 860) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 869) },
+             _CFFI_OP(_CFFI_OP_NOOP, 885) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 867) },
+             _CFFI_OP(_CFFI_OP_NOOP, 883) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 871) },
+            _CFFI_OP(_CFFI_OP_NOOP, 887) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -14832,22 +15090,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 496) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 843) },
+                _CFFI_OP(_CFFI_OP_NOOP, 859) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14889,34 +15147,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 496) },
+           _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 496) },
+           _CFFI_OP(_CFFI_OP_NOOP, 511) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 887) },
+            _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 887) },
+             _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 795) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 811) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 887) },
+             _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 795) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 811) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 887) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 888) },
+                _CFFI_OP(_CFFI_OP_NOOP, 904) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -14973,10 +15231,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 885) },
+              _CFFI_OP(_CFFI_OP_NOOP, 901) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 885) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 901) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15021,7 +15279,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 806) },
+             _CFFI_OP(_CFFI_OP_NOOP, 822) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15042,7 +15300,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 877) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 893) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15057,7 +15315,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 861) },
+              _CFFI_OP(_CFFI_OP_NOOP, 877) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15072,191 +15330,193 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 873) },
+               _CFFI_OP(_CFFI_OP_NOOP, 889) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 796, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 812, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 797, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 813, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 798, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 814, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 799, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 815, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 800, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 816, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_cost", 801, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 817, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 1 },
-  { "fpr_counters", 803, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 819, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 24, 14 },
-  { "fpr_discard_outcome", 804, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 38, 10 },
-  { "fpr_driver_slot", 805, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 48, 4 },
-  { "fpr_guest_costs", 806, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 52, 10 },
-  { "fpr_guest_memory", 807, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 62, 2 },
-  { "fpr_histogram", 808, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 64, 4 },
-  { "fpr_host_costs", 809, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 68, 15 },
-  { "fpr_host_counters", 810, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 83, 27 },
-  { "fpr_memory_port", 811, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 110, 3 },
-  { "fpr_memory_region", 812, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 113, 2 },
-  { "fpr_message_account", 813, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 115, 2 },
-  { "fpr_notify", 815, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 117, 5 },
-  { "fpr_op", 816, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 122, 6 },
-  { "fpr_oracle", 817, _CFFI_F_OPAQUE,
+  { "fpr_discard_outcome", 820, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 38, 11 },
+  { "fpr_driver_slot", 821, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 49, 4 },
+  { "fpr_guest_costs", 822, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 53, 10 },
+  { "fpr_guest_memory", 823, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 63, 2 },
+  { "fpr_histogram", 824, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 65, 4 },
+  { "fpr_host_costs", 825, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 69, 15 },
+  { "fpr_host_counters", 826, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 84, 31 },
+  { "fpr_memory_port", 827, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 115, 3 },
+  { "fpr_memory_region", 828, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 118, 2 },
+  { "fpr_message_account", 829, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 120, 2 },
+  { "fpr_notify", 831, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 122, 5 },
+  { "fpr_op", 832, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 127, 6 },
+  { "fpr_oracle", 833, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 818, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 128, 3 },
-  { "fpr_packed_driver", 819, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 131, 18 },
-  { "fpr_packed_note", 821, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 149, 4 },
-  { "fpr_packed_ring", 822, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 153, 15 },
-  { "fpr_page_set", 823, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 168, 3 },
-  { "fpr_pressure", 824, _CFFI_F_OPAQUE,
+  { "fpr_owner_view", 834, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 133, 3 },
+  { "fpr_packed_driver", 835, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 136, 18 },
+  { "fpr_packed_note", 837, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 154, 4 },
+  { "fpr_packed_ring", 838, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 158, 15 },
+  { "fpr_page_set", 839, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 173, 3 },
+  { "fpr_pressure", 840, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_pressure_config", 825, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 171, 12 },
-  { "fpr_pressure_counters", 826, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 183, 14 },
-  { "fpr_random", 827, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 197, 1 },
-  { "fpr_range", 829, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 198, 2 },
-  { "fpr_real_memory", 830, _CFFI_F_OPAQUE,
+  { "fpr_pressure_config", 841, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 176, 12 },
+  { "fpr_pressure_counters", 842, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 188, 14 },
+  { "fpr_random", 843, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 202, 1 },
+  { "fpr_range", 845, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 203, 2 },
+  { "fpr_real_memory", 846, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 831, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 200, 4 },
-  { "fpr_region", 833, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 204, 5 },
-  { "fpr_replay_frames_stats", 834, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 209, 10 },
-  { "fpr_replay_model_stats", 835, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 219, 10 },
-  { "fpr_replay_phase", 836, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 229, 2 },
-  { "fpr_replay_unseen", 837, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 231, 4 },
-  { "fpr_report_account", 838, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 235, 6 },
-  { "fpr_report_cursor", 839, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 241, 3 },
-  { "fpr_report_rules", 840, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 244, 3 },
-  { "fpr_residency", 841, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 847, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 205, 4 },
+  { "fpr_region", 849, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 209, 5 },
+  { "fpr_replay_frames_stats", 850, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 214, 10 },
+  { "fpr_replay_model_stats", 851, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 224, 10 },
+  { "fpr_replay_phase", 852, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 234, 2 },
+  { "fpr_replay_unseen", 853, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 236, 4 },
+  { "fpr_report_account", 854, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 240, 6 },
+  { "fpr_report_cursor", 855, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 246, 3 },
+  { "fpr_report_rules", 856, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 249, 3 },
+  { "fpr_residency", 857, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 842, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 247, 5 },
-  { "fpr_ring_counters", 843, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 252, 11 },
-  { "fpr_ring_layout", 844, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 263, 5 },
-  { "fpr_rules", 845, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 268, 12 },
-  { "fpr_segment", 846, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 280, 3 },
-  { "fpr_shared_map", 847, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 283, 4 },
-  { "fpr_shared_region", 848, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 287, 7 },
-  { "fpr_signaller", 849, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 294, 2 },
-  { "fpr_split_driver", 850, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 296, 17 },
-  { "fpr_split_ring", 851, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 313, 12 },
-  { "fpr_task_view", 852, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 325, 9 },
-  { "fpr_trace_event", 853, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 334, 14 },
-  { "fpr_trace_marker", 854, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 348, 4 },
-  { "fpr_trace_op", 855, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 352, 3 },
-  { "fpr_trace_pairing", 856, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 355, 10 },
-  { "fpr_trace_state", 857, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 365, 8 },
-  { "fpr_vcpu_stop", 858, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 373, 5 },
-  { "fpr_vcpus", 859, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 858, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 252, 8 },
+  { "fpr_ring_counters", 859, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 260, 11 },
+  { "fpr_ring_layout", 860, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 271, 5 },
+  { "fpr_rules", 861, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 276, 12 },
+  { "fpr_segment", 862, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 288, 3 },
+  { "fpr_shared_map", 863, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 291, 4 },
+  { "fpr_shared_region", 864, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 295, 7 },
+  { "fpr_signaller", 865, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 302, 2 },
+  { "fpr_split_driver", 866, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 304, 17 },
+  { "fpr_split_ring", 867, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 321, 12 },
+  { "fpr_task_view", 868, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 333, 9 },
+  { "fpr_trace_event", 869, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 342, 14 },
+  { "fpr_trace_marker", 870, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 356, 4 },
+  { "fpr_trace_op", 871, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 360, 3 },
+  { "fpr_trace_pairing", 872, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 363, 10 },
+  { "fpr_trace_state", 873, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 373, 8 },
+  { "fpr_vcpu_stop", 874, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 381, 5 },
+  { "fpr_vcpus", 875, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 860, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 378, 5 },
-  { "fpr_zone_config", 861, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 383, 11 },
-  { "fpr_zone_state", 862, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 394, 6 },
-  { "packed_desc", 864, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 876, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 386, 5 },
+  { "fpr_zone_config", 877, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 391, 11 },
+  { "fpr_zone_state", 878, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 402, 6 },
+  { "packed_desc", 880, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 866, _CFFI_F_OPAQUE,
+  { "packed_event", 882, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 868, _CFFI_F_OPAQUE,
+  { "split_avail", 884, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 870, _CFFI_F_OPAQUE,
+  { "split_desc", 886, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 872, _CFFI_F_OPAQUE,
+  { "split_used", 888, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 775, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 790, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 776, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
-    "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_fallback_rule", 777, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_discard_method", 791, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+    "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE,FPR_DISCARD_FREE" },
+  { "fpr_fallback_rule", 792, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 778, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 793, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 779, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_memory_kind", 794, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
+    "FPR_MEMORY_ANONYMOUS,FPR_MEMORY_MEMFD,FPR_MEMORY_HUGETLB,FPR_MEMORY_HUGETLB_PRIVATE" },
+  { "fpr_migratetype", 795, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 780, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 796, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_pcp_drain", 781, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_pcp_drain", 797, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 782, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 798, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 783, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 799, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 784, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 800, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 785, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 801, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 786, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 802, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
-  { "fpr_status", 787, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 803, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 788, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 804, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 789, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 805, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 790, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 806, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 791, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 807, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 793 },
-  { "fpr_touch_fn", 792 },
+  { "fpr_release_fn", 809 },
+  { "fpr_touch_fn", 808 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -15266,12 +15526,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  346,  /* num_globals */
+  354,  /* num_globals */
   67,  /* num_struct_unions */
-  17,  /* num_enums */
+  18,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  891,  /* num_types */
+  907,  /* num_types */
   0,  /* flags */
 };
 

@@ -71,15 +71,28 @@ def _given_back(summary: Summary) -> Iterator[str]:
         f"{plural(reporting['batches'], 'batch', 'batches')}, "
         f"{plural(reporting['passes'], 'pass', 'passes')}",
     )
+    lazily = ", or were freed lazily before" if host["lazily_freed_bytes"] else ""
     yield _row(
         "given back",
         f"{size(host['discarded_bytes'])} that were resident "
-        f"({size(host['already_free_bytes'])} of what was {way} were not)",
+        f"({size(host['already_free_bytes'])} of what was {way} were not{lazily})",
     )
     if reporting["reallocated_blocks"]:
         blocks = plural(reporting["reallocated_blocks"], "reported block")
         yield _row("used again", f"{size(reporting['reallocated_bytes'])}: {blocks}")
     yield from _order(reporting)
+    if host["lazily_freed_bytes"]:
+        freed, dropped, kept, still = (
+            size(host[name])
+            for name in (
+                "lazily_freed_bytes",
+                "lazy_dropped_bytes",
+                "lazy_kept_bytes",
+                "lazy_free_bytes_end",
+            )
+        )
+        text = f"{dropped} dropped when the host needed memory, {kept} used before that"
+        yield _row("lazy", f"{freed} freed lazily: {text}, {still} still resident")
     if host["ineffective_discard_bytes"]:
         lost = size(host["ineffective_discard_bytes"])
         yield _row("in vain", f"discards of {lost} succeeded and freed nothing")

@@ -37,11 +37,12 @@ _SIDE = {
     "reporting.blocks_by_size_bytes": "N",
     "device": "kicks",
     "device.balloon": "held_bytes inflate_buffers inflated_bytes deflate_buffers deflated_bytes"
-    " given_back_bytes freed_bytes ineffective_bytes discard_calls discard_ns duplicate_numbers"
-    " inflated_again deflated_unheld outside_numbers outside_bytes odd_lengths writable_segments",
+    " given_back_bytes freed_bytes lazy_bytes ineffective_bytes discard_calls discard_ns"
+    " duplicate_numbers inflated_again deflated_unheld outside_numbers outside_bytes odd_lengths"
+    " writable_segments",
     "device.statistics": "requests buffers extra_buffers partial_records subset_changes",
     "device.hinting": "rounds ended_rounds hints hinted_bytes stale_hints bad_commands freed_bytes"
-    " ineffective_bytes discard_calls discard_ns",
+    " lazy_bytes ineffective_bytes discard_calls discard_ns",
     "device.violations": " ".join(Violation),
     "device.tolerated": " ".join(Tolerated),
     "device.queue_failures": " ".join(fault.name.lower() for fault in RingFault),
@@ -54,6 +55,7 @@ _SIDE = {
         for role in QueueRole
     },
     "host": "rss_bytes_end rss_bytes_peak footprint_byte_seconds discard_calls discarded_bytes"
+    " lazily_freed_bytes lazy_free_bytes_end lazy_dropped_bytes lazy_kept_bytes"
     " ineffective_discard_bytes already_free_bytes cannot_free_bytes error_bytes huge_page_splits"
     " faults faults_4k faults_2m fault_bytes refault_bytes swap_in_bytes swap_out_bytes"
     " swapped_bytes_end reclaim_ns",

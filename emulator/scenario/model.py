@@ -10,7 +10,7 @@ virtual nanoseconds. Every object is frozen, and every default is filled in: nob
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     BeforeValidator,
@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from emulator.scenario.backing import Backing
 from emulator.scenario.errors import did_you_mean
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
 from emulator.scenario.fleet import MAX_GROUPS, MAX_VMS, Capacity, VmGroup
@@ -78,32 +79,6 @@ def _profile(value: Any, info: ValidationInfo) -> Any:
 
 
 CostsFile = Annotated[File, BeforeValidator(_profile)]
-
-
-class _Backing(Part):
-    thp: bool = Field(default=True, examples=[True])
-    """Back guest memory with huge pages of 2 MiB where possible; else 4 KiB."""
-
-
-class SimulatedBacking(_Backing):
-    """Nothing is mapped: residency is computed, and costs come from the cost profile."""
-
-    kind: Literal["simulated"]
-
-
-class AnonymousBacking(_Backing):
-    """Real anonymous memory, really touched, really discarded, and timed."""
-
-    kind: Literal["anonymous"]
-
-
-class MemfdBacking(_Backing):
-    """A real memfd, shared as with vhost-user, discarded by punching holes, and timed."""
-
-    kind: Literal["memfd"]
-
-
-Backing = Annotated[SimulatedBacking | AnonymousBacking | MemfdBacking, Field(discriminator="kind")]
 
 
 class Host(Part):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from emulator.scenario import model as described
+from emulator.scenario import backing as described
+from emulator.scenario.model import Scenario
 from guest_model.allocator.memory_map import PAGE_BYTES, MemoryMap
 from host_model.backing.anonymous import AnonymousBacking
-from host_model.backing.interface import Backing, MemoryRegion
-from host_model.backing.machine import warm_up
+from host_model.backing.hugetlb import HugetlbBacking
+from host_model.backing.interface import HUGE_BYTES, Backing, MemoryRegion
+from host_model.backing.machine import huge_pool, warm_up
 from host_model.backing.memfd import MemfdBacking
 from host_model.backing.oracle import OracleBacking
-from host_model.backing.real import RealBacking
+from host_model.backing.real import DiscardMethod, RealBacking
+from host_model.backing.shmem_thp import ShmemThpBacking
 from host_model.backing.simulated import SimulatedBacking
 from host_model.costs import CostProfile
 from host_model.pressure import HostMemory
 
 
 def create_backing(
-    scenario: described.Scenario,
+    scenario: Scenario,
     memory_map: MemoryMap,
     profile: CostProfile,
     stream: int,
@@ -33,16 +36,34 @@ def create_backing(
     pays for its first use of a page is no cost of the guest's.
     """
     regions = [MemoryRegion(first * PAGE_BYTES, n * PAGE_BYTES) for first, n in memory_map.ram]
+    size = sum(region.size for region in regions)
     match scenario.host.backing:
         case described.SimulatedBacking(thp=thp) if at_free:
             return OracleBacking(regions, profile, seed=scenario.seed, stream=stream, thp=thp)
-        case described.SimulatedBacking(thp=thp):
+        case described.SimulatedBacking(thp=thp, discard=discard):
             return SimulatedBacking(
-                regions, profile, seed=scenario.seed, stream=stream, thp=thp, host=host
+                regions,
+                profile,
+                seed=scenario.seed,
+                stream=stream,
+                thp=thp,
+                discard_lazily=discard == "free",
+                host=host,
             )
-        case described.AnonymousBacking(thp=thp):
-            real: RealBacking = AnonymousBacking(regions, thp=thp)
-        case described.MemfdBacking(thp=thp):
-            real = MemfdBacking(regions, thp=thp)
-    warm_up(sum(region.size for region in regions))
+        case described.HugetlbBacking(shared=shared):
+            # Before, not after: the pool need not have room for the guest twice.
+            if huge_pool().available * HUGE_BYTES >= size:
+                warm_up(size, hugetlb=True)
+            return HugetlbBacking(regions, shared=shared)
+        case described.AnonymousBacking(thp=thp, discard=discard):
+            real: RealBacking = AnonymousBacking(regions, thp=thp, method=_method(discard))
+        case described.MemfdBacking(thp=thp, discard=discard):
+            real = MemfdBacking(regions, thp=thp, method=_method(discard))
+        case described.ShmemThpBacking(discard=discard):
+            real = ShmemThpBacking(regions, method=_method(discard))
+    warm_up(size)
     return real
+
+
+def _method(discard: str) -> DiscardMethod:
+    return DiscardMethod[discard.upper()]

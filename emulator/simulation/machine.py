@@ -329,7 +329,14 @@ def _guest_memory(backing: Backing, memory_map: MemoryMap) -> GuestMemory:
     memory = GuestMemory.reserve(memory_map.frames * PAGE_BYTES)
     base = memory.regions[0].pointer
     memory.set_regions(
-        Region(first * PAGE_BYTES, pages * PAGE_BYTES, base + first * PAGE_BYTES)
+        Region(
+            first * PAGE_BYTES,
+            pages * PAGE_BYTES,
+            base + first * PAGE_BYTES,
+            # Alignment counts in a file, of which there is none: guest addresses take its place.
+            offset=first * PAGE_BYTES,
+            page_bytes=backing.page_bytes,
+        )
         for first, pages in memory_map.ram
     )
     return memory

@@ -2,8 +2,8 @@
 
 The device judges each range that a guest hands in (address, direction, length, poison, ring pages)
 and cuts it at region boundaries and inward to whole backing pages. What is left goes to the host's
-`Discarder`, one call per batch. Every reported byte ends in exactly one account: freed,
-ineffective, or skipped for one of the reasons below.
+`Discarder`, one call per batch. Every reported byte ends in exactly one account: freed, freed
+lazily, ineffective, or skipped for one of the reasons below.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SkipReason(StrEnum):
     INHIBITED = "inhibited"  # the operator forbade discards for now
 
     CANNOT_FREE = "cannot_free"  # this backing can never give such memory back
-    ALREADY_FREE = "already_free"  # nothing was resident there
+    ALREADY_FREE = "already_free"  # nothing was resident there, or it was freed lazily before
     ERROR = "error"  # the discard call failed
 
     @property
@@ -56,13 +56,16 @@ _NOTHING: Mapping[SkipReason, int] = MappingProxyType({})
 class DiscardResult:
     """The outcome of one batch.
 
-    `freed_bytes + ineffective_bytes + sum(skipped_bytes.values())` equals the bytes of the ranges.
+    `freed_bytes + lazy_bytes + ineffective_bytes + sum(skipped_bytes.values())` equals the bytes of
+    the ranges.
     """
 
     cost_ns: int
     """Time the host took: modelled, or measured."""
     freed_bytes: int
     """Bytes that were resident and are not any more."""
+    lazy_bytes: int = 0
+    """Bytes that stay resident until the host needs memory (MADV_FREE)."""
     ineffective_bytes: int = 0
     """Bytes whose discard call succeeded while they stayed resident."""
     skipped_bytes: Mapping[SkipReason, int] = field(default_factory=lambda: _NOTHING)
@@ -73,7 +76,8 @@ class DiscardResult:
     @property
     def accounted_bytes(self) -> int:
         """All bytes that this result speaks for."""
-        return self.freed_bytes + self.ineffective_bytes + sum(self.skipped_bytes.values())
+        kept = self.lazy_bytes + self.ineffective_bytes + sum(self.skipped_bytes.values())
+        return self.freed_bytes + kept
 
 
 class Discarder(Protocol):

@@ -55,6 +55,7 @@ class RangeJudge:
         self.discard_calls = 0
         self.discard_ns = 0
         self.freed_bytes = 0
+        self.lazy_bytes = 0
         self.ineffective_bytes = 0
 
     def guard(self, spans: Sequence[tuple[int, int]]) -> None:
@@ -105,6 +106,7 @@ class RangeJudge:
         self.discard_calls += 1
         self.discard_ns += result.cost_ns
         self.freed_bytes += result.freed_bytes
+        self.lazy_bytes += result.lazy_bytes
         self.ineffective_bytes += result.ineffective_bytes
         for reason, skipped_bytes in result.skipped_bytes.items():
             self._skipped_by_host[reason] += skipped_bytes
@@ -124,7 +126,7 @@ class RangeJudge:
 
     @property
     def named_bytes(self) -> int:
-        """Sum of their lengths. Equals freed + ineffective + all skipped bytes."""
+        """Sum of their lengths. Equals freed + lazy + ineffective + all skipped bytes."""
         return int(self._account.reported_bytes)
 
     @property
@@ -150,6 +152,7 @@ class RangeJudge:
         """Where every byte went, for results."""
         return {
             "freed_bytes": self.freed_bytes,
+            "lazy_bytes": self.lazy_bytes,
             "ineffective_bytes": self.ineffective_bytes,
             "skipped_bytes": {reason.value: n for reason, n in self.skipped_bytes.items() if n},
             "skipped_pieces": {reason.value: n for reason, n in self.skipped_pieces.items() if n},

@@ -54,7 +54,7 @@ class ReportingQueue(RangeJudge):
 
     @property
     def reported_bytes(self) -> int:
-        """Sum of their lengths. Equals freed + ineffective + all skipped bytes."""
+        """Sum of their lengths. Equals freed + lazy + ineffective + all skipped bytes."""
         return self.named_bytes
 
     @property

@@ -14,6 +14,8 @@ from emulator.native.histogram import Histogram
 from emulator.virtio.discard import DiscardResult, Ranges, SkipReason
 
 __all__ = [
+    "HUGE_BYTES",
+    "PAGE_BYTES",
     "Backing",
     "BackingUnavailableError",
     "HostCounters",
@@ -22,6 +24,10 @@ __all__ = [
     "discard_result",
     "native_ranges",
 ]
+
+
+PAGE_BYTES = 4096
+HUGE_BYTES = 2 << 20
 
 
 class BackingUnavailableError(Exception):
@@ -42,8 +48,9 @@ class MemoryRegion:
 class MappedRegion:
     """A piece of guest memory as it is mapped in this process.
 
-    `pointer` is a `uint8_t *`; `fd` and `offset` say where in which file the piece lies, -1 and 0
-    where there is none. `page_size` is the smallest piece in bytes that can be given back.
+    `pointer` is a `uint8_t *`; `fd` and `offset` say where in which file the piece lies. Without a
+    file, `fd` is -1, and `offset` has the address's place within a page. `page_size` is the
+    smallest piece in bytes that can be given back.
     """
 
     gpa: int
@@ -75,6 +82,7 @@ class HostCounters:
     discard_ns: int
     asked_bytes: int
     discarded_bytes: int
+    lazily_freed_bytes: int
     ineffective_bytes: int
     already_free_bytes: int
     cannot_free_bytes: int
@@ -82,6 +90,9 @@ class HostCounters:
     unaligned_bytes: int
     outside_bytes: int
     huge_splits: int
+    lazy_free_bytes: int
+    lazy_dropped_bytes: int
+    lazy_kept_bytes: int
     resident_bytes: int
     resident_peak_bytes: int
     footprint_byte_seconds: int
@@ -107,6 +118,11 @@ class Backing(Protocol):
     @property
     def measured(self) -> bool:
         """Whether costs are measured on this machine rather than modelled."""
+        ...
+
+    @property
+    def page_bytes(self) -> int:
+        """The smallest piece that can be given back; aligned in guest-physical addresses."""
         ...
 
     def memory_port(self) -> Any:
@@ -187,6 +203,7 @@ def discard_result(outcome: Any) -> DiscardResult:
     return DiscardResult(
         cost_ns=int(outcome.cost_ns),
         freed_bytes=int(outcome.freed_bytes),
+        lazy_bytes=int(outcome.lazy_bytes),
         ineffective_bytes=int(outcome.ineffective_bytes),
         skipped_bytes={reason: size for reason, size in skipped.items() if size},
         errno=int(outcome.error),

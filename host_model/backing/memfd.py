@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from emulator.native import lib
-from host_model.backing.interface import BackingUnavailableError, MemoryRegion
-from host_model.backing.real import DiscardMethod, RealBacking
+from host_model.backing.interface import MemoryRegion
+from host_model.backing.real import DiscardMethod, MemoryKind, RealBacking
 
 __all__ = ["MemfdBacking"]
 
@@ -16,7 +16,6 @@ __all__ = ["MemfdBacking"]
 class MemfdBacking(RealBacking):
     """What a VMM maps to share guest memory with a vhost-user process."""
 
-    shared: ClassVar[bool] = True
     kind: ClassVar[str] = "memfd"
 
     def __init__(
@@ -30,12 +29,15 @@ class MemfdBacking(RealBacking):
         """As `AnonymousBacking`. `DiscardMethod.DONTNEED` shows a VMM that discards in vain: the
         call succeeds, and everything stays in the file.
         """
-        super().__init__(regions, method=method, thp=thp, touch_limit_bytes=touch_limit_bytes)
-        if method is not DiscardMethod.DONTNEED and not self.probe(method):
-            self.close()
-            raise BackingUnavailableError(
-                f"{method.name} frees no memory of a memfd on this machine: use anonymous memory"
-            )
+        super().__init__(
+            regions,
+            memory=MemoryKind.MEMFD,
+            method=method,
+            thp=thp,
+            touch_limit_bytes=touch_limit_bytes,
+        )
+        if method is not DiscardMethod.DONTNEED:
+            self._require(MemoryKind.MEMFD, method, "use anonymous memory")
 
     def file_bytes(self) -> int:
         """Bytes that the file holds, by its block count: resident or swapped out."""

@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from emulator.native import check, ffi, lib
 from emulator.native.histogram import Histogram
 from emulator.virtio.discard import DiscardResult, Ranges
-from host_model.backing.interface import HostCounters, discard_result, native_ranges
+from host_model.backing.interface import (
+    PAGE_BYTES,
+    HostCounters,
+    discard_result,
+    native_ranges,
+)
 
 __all__ = ["NativeBacking"]
 
@@ -20,6 +25,7 @@ class NativeBacking:
 
     prefix: ClassVar[str]
     measured: ClassVar[bool]
+    page_bytes: int = PAGE_BYTES
 
     def __init__(self, host: Any) -> None:
         """`host` is the pointer that the family's `create` gave; this object owns it."""

@@ -1,4 +1,4 @@
-"""Really mapped guest memory: what anonymous and memfd backings share."""
+"""Really mapped guest memory: what all real backings share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import numpy as np
 
 from emulator.native import check, ffi, lib
 from host_model.backing.interface import (
+    HUGE_BYTES,
+    PAGE_BYTES,
     BackingUnavailableError,
+    HostCounters,
     MappedRegion,
     MemoryRegion,
     native_regions,
@@ -18,9 +21,8 @@ from host_model.backing.interface import (
 from host_model.backing.machine import available_bytes
 from host_model.backing.native import NativeBacking
 
-__all__ = ["DiscardMethod", "RealBacking"]
+__all__ = ["DiscardMethod", "MemoryKind", "RealBacking", "ScratchMemory"]
 
-_PAGE = 4096
 _SPARE_BYTES = 256 << 20
 """Left to the machine and to this process, above what the guest touches."""
 
@@ -31,6 +33,16 @@ class DiscardMethod(IntEnum):
     DONTNEED = lib.FPR_DISCARD_DONTNEED
     REMOVE = lib.FPR_DISCARD_REMOVE
     PUNCH_HOLE = lib.FPR_DISCARD_PUNCH_HOLE
+    FREE = lib.FPR_DISCARD_FREE
+
+
+class MemoryKind(IntEnum):
+    """What is mapped; host_model/native/real_memory.h says what each is."""
+
+    ANONYMOUS = lib.FPR_MEMORY_ANONYMOUS
+    MEMFD = lib.FPR_MEMORY_MEMFD
+    HUGETLB = lib.FPR_MEMORY_HUGETLB
+    HUGETLB_PRIVATE = lib.FPR_MEMORY_HUGETLB_PRIVATE
 
 
 def _mebibytes(size: int) -> str:
@@ -46,20 +58,23 @@ class RealBacking(NativeBacking):
 
     prefix: ClassVar[str] = "fpr_real_memory"
     measured: ClassVar[bool] = True
-    shared: ClassVar[bool]
     kind: ClassVar[str]
 
     def __init__(
         self,
         regions: Sequence[MemoryRegion],
         *,
+        memory: MemoryKind,
         method: DiscardMethod,
         thp: bool,
         touch_limit_bytes: int | None,
     ) -> None:
         self._regions = tuple(regions)
+        self._method = method
+        self._last_ns = 0
+        self.page_bytes = HUGE_BYTES if memory >= MemoryKind.HUGETLB else PAGE_BYTES
         self._check_machine(touch_limit_bytes)
-        super().__init__(self._create(regions, method, thp, touch_limit_bytes))
+        super().__init__(_create(self.kind, memory, regions, method, thp, touch_limit_bytes))
 
     def _check_machine(self, touch_limit_bytes: int | None) -> None:
         size = sum(region.size for region in self._regions)
@@ -71,42 +86,57 @@ class RealBacking(NativeBacking):
                 f"can spare {_mebibytes(available)}: make the guest smaller, or simulate the host"
             )
 
-    @classmethod
-    def _create(
-        cls,
-        regions: Sequence[MemoryRegion],
-        method: DiscardMethod,
-        thp: bool,
-        touch_limit_bytes: int | None,
-    ) -> Any:
-        size = sum(region.size for region in regions)
-        config = ffi.new(
-            "struct fpr_real_memory_config *",
-            {
-                "memfd": cls.shared,
-                "thp": thp,
-                "method": method,
-                "touch_limit_bytes": size if touch_limit_bytes is None else touch_limit_bytes,
-            },
-        )
-        out = ffi.new("struct fpr_real_memory **")
-        native = native_regions(regions)
-        status = lib.fpr_real_memory_create(config, native, len(regions), out)
-        check(status, f"{cls.kind} guest memory")
-        return out[0]
-
-    @classmethod
-    def probe(cls, method: DiscardMethod) -> bool:
-        """Whether this machine's kernel frees memory of this kind when asked to by `method`.
+    @staticmethod
+    def probe(memory: MemoryKind, method: DiscardMethod) -> bool:
+        """Whether this machine's kernel frees such memory when asked to by `method`.
 
         Tried on two pages of their own: the first must be gone afterwards, the second must not.
+        What is freed lazily must be gone once the kernel is told to take what it can.
         """
-        regions = [MemoryRegion(0, 2 * _PAGE)]
-        scratch = _Scratch(cls._create(regions, method, False, None))
-        with scratch:
-            scratch.touch(0, 2, 0)
-            result = scratch.discard(np.array([[0, _PAGE]], dtype=np.uint64), 0)
-            return result.freed_bytes == _PAGE and scratch.read_residency(0, 2).tolist() == [0, 1]
+        size = HUGE_BYTES if memory >= MemoryKind.HUGETLB else PAGE_BYTES
+        pages = size // PAGE_BYTES
+        with ScratchMemory(memory, 2 * size, method=method) as scratch:
+            scratch.touch(0, 2 * pages, 0)
+            result = scratch.discard(np.array([[0, size]], dtype=np.uint64), 0)
+            if method is DiscardMethod.FREE:
+                scratch.press(0, pages)
+            freed = result.freed_bytes + result.lazy_bytes == size
+            resident = scratch.read_residency(0, 2 * pages) != 0
+            return freed and not resident[:pages].any() and bool(resident[pages:].all())
+
+    def _require(self, memory: MemoryKind, method: DiscardMethod, remedy: str) -> None:
+        """`BackingUnavailableError` where the method frees none of this memory here."""
+        if not self.probe(memory, method):
+            self.close()
+            raise BackingUnavailableError(
+                f"{method.name} frees no {self.kind} memory on this machine: {remedy}"
+            )
+
+    def counters(self, now_ns: int) -> HostCounters:
+        """Counters as of virtual time `now_ns`, no earlier than any change so far."""
+        self._last_ns = now_ns
+        self._settle()
+        return super().counters(now_ns)
+
+    def resident_bytes(self) -> int:
+        """Bytes that the host holds for the guest now."""
+        self._settle()
+        return super().resident_bytes()
+
+    def press(self, pfn: int, count: int) -> None:
+        """Have the kernel take from these frames what it would take if memory were short.
+
+        That is what was freed lazily, and all else where there is swap. `OSError` where it refuses.
+        """
+        status = lib.fpr_real_memory_press(self._host, pfn, count)
+        check(status, f"reclaim of {count} frames from {pfn} on")
+        self._settle()
+
+    def _settle(self) -> None:
+        """What was freed lazily goes when the kernel wants it to: nobody is told."""
+        if self._method is DiscardMethod.FREE:
+            status = lib.fpr_real_memory_settle(self._host, self._last_ns)
+            check(status, "residency of lazily freed pages")
 
     def regions(self) -> Sequence[MappedRegion]:
         """Guest memory as mapped here."""
@@ -116,15 +146,60 @@ class RealBacking(NativeBacking):
                 size=region.size,
                 pointer=ffi.cast("uint8_t *", lib.fpr_real_memory_pointer(self._host, i)),
                 fd=int(lib.fpr_real_memory_fd(self._host)),
-                offset=int(lib.fpr_real_memory_offset(self._host, i)) if self.shared else 0,
-                page_size=_PAGE,
+                offset=int(lib.fpr_real_memory_offset(self._host, i)),
+                page_size=self.page_bytes,
             )
             for i, region in enumerate(self._regions)
         ]
 
 
-class _Scratch(NativeBacking):
-    """Two pages to try things on."""
+def _create(
+    name: str,
+    memory: MemoryKind,
+    regions: Sequence[MemoryRegion],
+    method: DiscardMethod,
+    thp: bool,
+    touch_limit_bytes: int | None,
+) -> Any:
+    size = sum(region.size for region in regions)
+    edges = 2 * HUGE_BYTES * len(regions)  # of huge pages that are not guest memory as a whole
+    config = ffi.new(
+        "struct fpr_real_memory_config *",
+        {
+            "kind": memory,
+            "thp": thp,
+            "method": method,
+            "touch_limit_bytes": size + edges if touch_limit_bytes is None else touch_limit_bytes,
+        },
+    )
+    out = ffi.new("struct fpr_real_memory **")
+    native = native_regions(regions)
+    check(lib.fpr_real_memory_create(config, native, len(regions), out), f"{name} guest memory")
+    return out[0]
+
+
+class ScratchMemory(NativeBacking):
+    """Real memory to try things on, from guest address 0 on; the caller has looked for room."""
 
     prefix: ClassVar[str] = "fpr_real_memory"
     measured: ClassVar[bool] = True
+
+    def __init__(
+        self, memory: MemoryKind, size: int, *, method: DiscardMethod, thp: bool = False
+    ) -> None:
+        """`size` bytes, a multiple of the memory's page size."""
+        super().__init__(_create("a trial's", memory, [MemoryRegion(0, size)], method, thp, None))
+
+    @property
+    def address(self) -> int:
+        """Where it is mapped in this process."""
+        return int(ffi.cast("uintptr_t", lib.fpr_real_memory_pointer(self._host, 0)))
+
+    @property
+    def fd(self) -> int:
+        """Its file, which begins with it; -1 where there is none."""
+        return int(lib.fpr_real_memory_fd(self._host))
+
+    def press(self, pfn: int, count: int) -> None:
+        """As `RealBacking.press`, where the kernel knows the call; else nothing."""
+        lib.fpr_real_memory_press(self._host, pfn, count)

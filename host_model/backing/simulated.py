@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from emulator.native import check, ffi, lib
-from host_model.backing.interface import MappedRegion, MemoryRegion, native_regions
+from host_model.backing.interface import (
+    HUGE_BYTES,
+    PAGE_BYTES,
+    MappedRegion,
+    MemoryRegion,
+    native_regions,
+)
 from host_model.backing.native import NativeBacking
 from host_model.costs import CostProfile
 from host_model.pressure import HostMemory
@@ -52,17 +58,24 @@ class SimulatedBacking(ComputedBacking):
         stream: int = 0,
         thp: bool = True,
         page_table_reclaim: bool = True,
+        file: bool = False,
+        hugetlb: bool = False,
         discard_without_effect: bool = False,
+        discard_lazily: bool = False,
         host: HostMemory | None = None,
     ) -> None:
-        """host_model/native/residency.h says what the switches mean. `host`: its memory is
+        """host_model/native/residency.h says what all from `thp` on mean. `host`: its memory is
         limited, and others may share it."""
+        self.page_bytes = HUGE_BYTES if hugetlb else PAGE_BYTES
         config = {
             "seed": seed,
             "stream": stream,
             "thp": thp,
             "page_table_reclaim": page_table_reclaim,
+            "file": file,
+            "hugetlb": hugetlb,
             "discard_without_effect": discard_without_effect,
+            "discard_lazily": discard_lazily,
         }
         super().__init__(regions, profile, config)
         self._shared = host  # lives longer
@@ -74,6 +87,12 @@ class SimulatedBacking(ComputedBacking):
         """When the host killed the VM for want of memory; None: it has not."""
         killed_ns = int(lib.fpr_residency_killed_ns(self._host))
         return None if killed_ns == _NEVER else killed_ns
+
+    def drop_lazily_freed(self, pages: int, now_ns: int) -> int:
+        """Drop lazily freed pages, as a host does that needs `pages` of them; how many went."""
+        dropped = ffi.new("uint64_t *")
+        check(lib.fpr_residency_drop_lazy(self._host, pages, now_ns, dropped), "lazily freed pages")
+        return int(dropped[0])
 
     def metadata_bytes(self) -> int:
         """Bytes of this process that the map could ever take; most are never written."""

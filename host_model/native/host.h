@@ -33,8 +33,11 @@ struct fpr_host_counters {
     uint64_t discard_ranges; /* as handed in */
     uint64_t discard_calls;  /* system calls, adjacent ranges being merged */
     uint64_t discard_ns;
-    uint64_t asked_bytes;       /* = the sum of the seven that follow */
-    uint64_t discarded_bytes;   /* were resident, and are not any more */
+    uint64_t asked_bytes;     /* = the sum of the eight that follow */
+    uint64_t discarded_bytes; /* were resident, and are not any more */
+    /* Resident, and the host may drop them when it needs memory; those that it had been told of
+     * before count as already free. */
+    uint64_t lazily_freed_bytes;
     uint64_t ineffective_bytes; /* the call succeeded, and they are still resident */
     uint64_t already_free_bytes;
     uint64_t cannot_free_bytes; /* the backing refuses for good */
@@ -43,14 +46,19 @@ struct fpr_host_counters {
     uint64_t outside_bytes;     /* not guest memory */
     uint64_t huge_splits;       /* huge pages of which a part was discarded */
 
-    uint64_t resident_bytes, resident_peak_bytes;
-    uint64_t footprint_byte_seconds; /* integral of resident bytes over virtual time */
+    uint64_t lazy_free_bytes; /* resident now, lazily freed and neither dropped nor touched since */
+    uint64_t lazy_dropped_bytes; /* were, until the host dropped them */
+    uint64_t lazy_kept_bytes;    /* were, until the guest touched them: no fault */
+
+    uint64_t resident_bytes, resident_peak_bytes; /* lazily freed memory included */
+    uint64_t footprint_byte_seconds;              /* integral of resident bytes over virtual time */
 };
 
 /* One batch; its byte accounts add up to the bytes of its ranges. */
 struct fpr_discard_outcome {
     uint64_t cost_ns;
     uint64_t freed_bytes;
+    uint64_t lazy_bytes; /* freed lazily */
     uint64_t ineffective_bytes;
     uint64_t already_free_bytes;
     uint64_t cannot_free_bytes;

@@ -48,7 +48,9 @@ int fpr_pressure_room(struct fpr_member *member, uint64_t pages, uint64_t now_ns
 bool fpr_pressure_huge(struct fpr_member *member);
 /* Pages came, for which there was room. */
 void fpr_pressure_came(struct fpr_member *member, uint64_t chunk, struct fpr_chunk_faults faults);
-/* Pages went, or were dropped from swap; `piece`: 2 MiB at once. */
+/* Pages of `gone` were freed lazily: they are the next that go, without swap. */
+void fpr_pressure_lazily(struct fpr_member *member, uint64_t chunk, const uint64_t *gone);
+/* Pages went, or were dropped from swap. */
 void fpr_pressure_went(struct fpr_member *member, uint64_t chunk, uint32_t pages, uint32_t dropped);
 /* What swapping in costs; each page is recorded. */
 uint64_t fpr_pressure_swap_in(struct fpr_member *member, uint32_t pages, uint64_t now_ns,

@@ -33,6 +33,8 @@ static int discard_once(const struct fpr_real_memory *memory,
                          (off_t)(mapping->offset + (uint64_t)(at - mapping->base)), (off_t)bytes);
     case FPR_DISCARD_REMOVE:
         return madvise(at, bytes, MADV_REMOVE);
+    case FPR_DISCARD_FREE:
+        return madvise(at, bytes, MADV_FREE);
     default:
         return madvise(at, bytes, MADV_DONTNEED);
     }
@@ -97,32 +99,83 @@ static void account(struct fpr_discard_outcome *out, bool cannot_free, int error
         out->ineffective_bytes += kept;
 }
 
+/* Lazily freed pages of a piece, by what we know. */
+static uint64_t lazy_bytes_in(const struct fpr_map *map, uint64_t gpa, uint64_t bytes)
+{
+    uint64_t page = gpa >> FPR_PAGE_SHIFT, left = bytes >> FPR_PAGE_SHIFT, pages = 0;
+
+    while (left > 0 && map->lazy_pages != 0) {
+        struct fpr_chunk_range range = fpr_map_cut(page, left);
+
+        pages += fpr_map_look_lazy(map, range, NULL);
+        page += range.count;
+        left -= range.count;
+    }
+    return pages << FPR_PAGE_SHIFT;
+}
+
+/* Tell the map that a piece was freed lazily. */
+static void free_lazily(struct fpr_map *map, uint64_t gpa, uint64_t bytes)
+{
+    uint64_t page = gpa >> FPR_PAGE_SHIFT, left = bytes >> FPR_PAGE_SHIFT;
+
+    while (left > 0) {
+        struct fpr_chunk_range range = fpr_map_cut(page, left);
+
+        fpr_map_free_lazily(map, range);
+        page += range.count;
+        left -= range.count;
+    }
+}
+
+/* What of each range of a call is resident, and was not freed before: to memory->before[]. */
+static int look_before(struct fpr_real_memory *memory, const struct fpr_batch_call *call,
+                       const uint64_t *ranges, uint64_t now_ns, struct fpr_discard_outcome *out)
+{
+    const struct fpr_real_mapping *mapping = fpr_real_mapping(memory, call->gpa, call->bytes);
+    int status = FPR_OK;
+
+    if (call->bytes != 0 && memory->map.lazy_pages != 0)
+        status = fpr_real_settle(memory, call->gpa, call->bytes, now_ns);
+    for (uint32_t i = call->first; i < call->end && status == FPR_OK; i++) {
+        uint64_t *before = &memory->before[i - call->first], gpa, bytes, lazy;
+
+        fpr_batch_trim(&memory->map, ranges, i, memory->page_bytes, out, &gpa, &bytes);
+        if (bytes == 0)
+            continue;
+        status = fpr_real_resident_bytes_in(memory, fpr_real_address(memory, mapping, gpa), bytes,
+                                            before);
+        lazy = lazy_bytes_in(&memory->map, gpa, bytes);
+        *before -= lazy < *before ? lazy : *before;
+    }
+    return status;
+}
+
 static int discard_group(struct fpr_real_memory *memory, const struct fpr_batch_call *call,
                          const uint64_t *ranges, uint64_t now_ns, uint64_t *freed,
                          struct fpr_discard_outcome *out)
 {
     struct fpr_real_mapping *mapping = fpr_real_mapping(memory, call->gpa, call->bytes);
-    uint64_t gpa, bytes, after;
-    int status = FPR_OK, error = 0;
+    bool lazily = memory->config.method == FPR_DISCARD_FREE;
+    int status = look_before(memory, call, ranges, now_ns, out), error = 0;
 
-    for (uint32_t i = call->first; i < call->end && status == FPR_OK; i++) {
-        fpr_batch_trim(&memory->map, ranges, i, FPR_PAGE_BYTES, out, &gpa, &bytes);
-        status = bytes == 0
-                     ? FPR_OK
-                     : fpr_real_resident_bytes_in(memory, fpr_real_address(memory, mapping, gpa),
-                                                  bytes, &memory->before[i - call->first]);
-    }
     if (status != FPR_OK || call->bytes == 0)
         return status;
     if (!mapping->cannot_free)
         error = discard_call(memory, mapping, fpr_real_address(memory, mapping, call->gpa),
                              call->bytes, out);
-    for (uint32_t i = call->first; i < call->end && status == FPR_OK; i++) {
-        uint64_t before = memory->before[i - call->first];
+    lazily = lazily && error == 0 && !mapping->cannot_free;
+    for (uint32_t i = call->first; i < call->end; i++) {
+        uint64_t before = memory->before[i - call->first], after, gpa, bytes;
 
-        fpr_batch_trim(&memory->map, ranges, i, FPR_PAGE_BYTES, NULL, &gpa, &bytes);
+        fpr_batch_trim(&memory->map, ranges, i, memory->page_bytes, NULL, &gpa, &bytes);
         if (bytes == 0)
             continue;
+        if (lazily) {
+            out->lazy_bytes += before;
+            out->already_free_bytes += bytes - before;
+            continue;
+        }
         status = fpr_real_resident_bytes_in(memory, fpr_real_address(memory, mapping, gpa), bytes,
                                             &after);
         if (status != FPR_OK)
@@ -131,9 +184,12 @@ static int discard_group(struct fpr_real_memory *memory, const struct fpr_batch_
         if (freed != NULL)
             freed[i] = before > after ? before - after : 0;
     }
-    return status != FPR_OK ? status
-                            : forget(memory, fpr_real_address(memory, mapping, call->gpa),
-                                     call->gpa, call->bytes, now_ns);
+    if (lazily) {
+        free_lazily(&memory->map, call->gpa, call->bytes);
+        return FPR_OK;
+    }
+    return forget(memory, fpr_real_address(memory, mapping, call->gpa), call->gpa, call->bytes,
+                  now_ns);
 }
 
 int fpr_real_memory_discard(struct fpr_real_memory *memory, const uint64_t *ranges, uint32_t count,
@@ -146,7 +202,7 @@ int fpr_real_memory_discard(struct fpr_real_memory *memory, const uint64_t *rang
     if (freed != NULL)
         memset(freed, 0, count * sizeof *freed);
     for (uint32_t first = 0; first < count && status == FPR_OK; first = call.end) {
-        call = fpr_batch_next(&memory->map, ranges, count, first, FPR_PAGE_BYTES);
+        call = fpr_batch_next(&memory->map, ranges, count, first, memory->page_bytes);
         status = discard_group(memory, &call, ranges, now_ns, freed, out);
     }
     fpr_map_count_discard(&memory->map, count, out);

@@ -1,16 +1,33 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "emulator/native/histogram_inline.h"
 #include "emulator/native/status.h"
 #include "host_model/native/real_memory_private.h"
 
+/* What the region lies in is mapped from here to there: whole pages of its kind. */
+static uint64_t map_from(const struct fpr_real_memory *memory, uint32_t i)
+{
+    return memory->map.regions[i].gpa / memory->page_bytes * memory->page_bytes;
+}
+
+static uint64_t map_to(const struct fpr_real_memory *memory, uint32_t i)
+{
+    uint64_t end = memory->map.regions[i].gpa + memory->map.regions[i].bytes;
+
+    return (end + memory->page_bytes - 1) / memory->page_bytes * memory->page_bytes;
+}
+
 static int open_file(struct fpr_real_memory *memory, uint64_t bytes)
 {
-    memory->fd = memfd_create("fpr-guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+
+    if (memory->config.kind == FPR_MEMORY_HUGETLB)
+        flags |= MFD_HUGETLB | FPR_HUGE_SHIFT << MFD_HUGE_SHIFT;
+    memory->fd = memfd_create("fpr-guest", flags);
     if (memory->fd < 0 || ftruncate(memory->fd, (off_t)bytes) < 0)
         return FPR_SYSTEM;
     /* A file that shrinks under a mapping kills whoever touches it. */
@@ -19,14 +36,26 @@ static int open_file(struct fpr_real_memory *memory, uint64_t bytes)
     return FPR_OK;
 }
 
-static int map_region(struct fpr_real_memory *memory, const struct fpr_memory_region *region,
-                      struct fpr_real_mapping *mapping)
+static int map_flags(const struct fpr_real_memory *memory)
 {
-    int flags = memory->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED;
-    uint64_t start;
+    switch (memory->config.kind) {
+    case FPR_MEMORY_ANONYMOUS:
+        return MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    case FPR_MEMORY_HUGETLB_PRIVATE:
+        return MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | FPR_HUGE_SHIFT << MAP_HUGE_SHIFT;
+    default:
+        return MAP_SHARED;
+    }
+}
 
-    /* Room for the region at the right place in its 2 MiB, and for a guard on both sides. */
-    mapping->reserved_bytes = region->bytes + 2 * (uint64_t)FPR_HUGE_BYTES;
+/* Map [from, to) of guest memory, whose first region is this one, from mapping->offset on. */
+static int map_span(struct fpr_real_memory *memory, struct fpr_real_mapping *mapping, uint64_t from,
+                    uint64_t to)
+{
+    uint64_t start, bytes = to - from;
+
+    /* Room for the span at the right place in its 2 MiB, and for a guard on both sides. */
+    mapping->reserved_bytes = bytes + 2 * (uint64_t)FPR_HUGE_BYTES;
     mapping->reserved = mmap(NULL, mapping->reserved_bytes, PROT_NONE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapping->reserved == MAP_FAILED) {
@@ -34,35 +63,80 @@ static int map_region(struct fpr_real_memory *memory, const struct fpr_memory_re
         return FPR_SYSTEM;
     }
     start = (uint64_t)mapping->reserved + FPR_PAGE_BYTES;
-    start += (region->gpa - start) % FPR_HUGE_BYTES;
-    mapping->base = mmap((void *)start, region->bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED,
-                         memory->fd, (off_t)mapping->offset);
+    start += (from - start) % FPR_HUGE_BYTES;
+    mapping->base = mmap((void *)start, bytes, PROT_READ | PROT_WRITE,
+                         map_flags(memory) | MAP_FIXED, memory->fd, (off_t)mapping->offset);
     if (mapping->base == MAP_FAILED)
         return FPR_SYSTEM;
     /* EINVAL: a kernel that knows no huge pages gives none, which is fine with both. */
-    if (madvise(mapping->base, region->bytes,
-                memory->config.thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) < 0 &&
+    if (!fpr_real_hugetlb(memory) &&
+        madvise(mapping->base, bytes, memory->config.thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) < 0 &&
         errno != EINVAL)
         return FPR_SYSTEM;
     return FPR_OK;
 }
 
+/* The first region from `first` on that shares no page with the one before it. */
+static uint32_t span_end(const struct fpr_real_memory *memory, uint32_t first)
+{
+    uint32_t end = first + 1;
+
+    while (end < memory->map.region_count && map_from(memory, end) < map_to(memory, end - 1))
+        end++;
+    return end;
+}
+
 static int map_all(struct fpr_real_memory *memory)
 {
-    uint64_t end = 0;
+    uint64_t file_end = 0;
+    uint32_t first, end;
     int status = FPR_OK;
 
-    for (uint32_t i = 0; i < memory->map.region_count; i++) {
-        const struct fpr_memory_region *region = &memory->map.regions[i];
+    for (first = 0; first < memory->map.region_count; first = end) {
+        uint64_t from = map_from(memory, first), offset;
 
-        memory->mappings[i].offset = end + (region->gpa - end) % FPR_HUGE_BYTES;
-        end = memory->mappings[i].offset + region->bytes;
+        end = span_end(memory, first);
+        offset = file_end + (from - file_end) % FPR_HUGE_BYTES;
+        for (uint32_t i = first; i < end; i++)
+            memory->mappings[i].offset = offset + (memory->map.regions[i].gpa - from);
+        file_end = offset + (map_to(memory, end - 1) - from);
     }
-    if (memory->config.memfd)
-        status = open_file(memory, end);
-    for (uint32_t i = 0; i < memory->map.region_count && status == FPR_OK; i++)
-        status = map_region(memory, &memory->map.regions[i], &memory->mappings[i]);
+    if (memory->config.kind == FPR_MEMORY_MEMFD || memory->config.kind == FPR_MEMORY_HUGETLB)
+        status = open_file(memory, file_end);
+    for (first = 0; first < memory->map.region_count && status == FPR_OK; first = end) {
+        struct fpr_real_mapping *mapping = &memory->mappings[first];
+        uint64_t from = map_from(memory, first), edge = memory->map.regions[first].gpa - from;
+
+        end = span_end(memory, first);
+        mapping->offset -= edge;
+        status = map_span(memory, mapping, from, map_to(memory, end - 1));
+        mapping->offset += edge;
+        if (status != FPR_OK)
+            break;
+        mapping->base += edge;
+        for (uint32_t i = first + 1; i < end; i++)
+            memory->mappings[i].base =
+                mapping->base + (memory->map.regions[i].gpa - memory->map.regions[first].gpa);
+    }
     return status;
+}
+
+/* Whether the method can be tried on memory of this kind. */
+static bool suits(uint32_t kind, uint32_t method)
+{
+    switch (kind) {
+    case FPR_MEMORY_ANONYMOUS:
+        return method == FPR_DISCARD_DONTNEED || method == FPR_DISCARD_FREE;
+    case FPR_MEMORY_MEMFD:
+        return method <= FPR_DISCARD_PUNCH_HOLE;
+    case FPR_MEMORY_HUGETLB:
+        /* MADV_DONTNEED only hides them from mincore(), and frees none. */
+        return method == FPR_DISCARD_REMOVE || method == FPR_DISCARD_PUNCH_HOLE;
+    case FPR_MEMORY_HUGETLB_PRIVATE:
+        return method == FPR_DISCARD_DONTNEED;
+    default:
+        return false;
+    }
 }
 
 int fpr_real_memory_create(const struct fpr_real_memory_config *config,
@@ -73,14 +147,14 @@ int fpr_real_memory_create(const struct fpr_real_memory_config *config,
     int status, error;
 
     *out = NULL;
-    if (config->method > FPR_DISCARD_PUNCH_HOLE ||
-        (!config->memfd && config->method != FPR_DISCARD_DONTNEED))
+    if (!suits(config->kind, config->method))
         return FPR_BAD_ARGUMENT;
     memory = calloc(1, sizeof *memory);
     if (memory == NULL)
         return FPR_HOST_MEMORY;
     memory->fd = -1;
     memory->config = *config;
+    memory->page_bytes = fpr_real_hugetlb(memory) ? FPR_HUGE_BYTES : FPR_PAGE_BYTES;
     status = fpr_map_init(&memory->map, regions, count);
     if (status == FPR_OK)
         status = map_all(memory);
@@ -105,119 +179,6 @@ void fpr_real_memory_destroy(struct fpr_real_memory *memory)
         close(memory->fd);
     fpr_map_release(&memory->map);
     free(memory);
-}
-
-/* Write to a page and time it, with what the clock itself takes. */
-static uint64_t write_page(uint8_t *at)
-{
-    uint64_t start = fpr_clock_ns();
-
-    *(volatile uint8_t *)at = 1;
-    return fpr_clock_ns() - start;
-}
-
-/* Whether the fault that just happened brought in all of an aligned 2 MiB. */
-static int came_huge(struct fpr_real_memory *memory, const uint8_t *chunk, bool *huge)
-{
-    uint64_t resident;
-    int status = fpr_real_resident_bytes_in(memory, chunk, FPR_HUGE_BYTES, &resident);
-
-    *huge = status == FPR_OK && resident == FPR_HUGE_BYTES;
-    return status;
-}
-
-static bool may_come_huge(const struct fpr_real_memory *memory, uint64_t chunk)
-{
-    return memory->config.thp && !(memory->map.state[chunk] & FPR_MAP_SOME) &&
-           fpr_map_whole(&memory->map, chunk);
-}
-
-/* Touch the absent pages of a range within 2 MiB: each write is timed by itself. */
-static int touch_chunk(struct fpr_real_memory *memory, uint8_t *at, struct fpr_chunk_range range,
-                       bool counted, uint64_t now_ns, uint64_t *cost_ns)
-{
-    struct fpr_map *map = &memory->map;
-    bool may_be_huge = may_come_huge(memory, range.chunk);
-    uint64_t present[FPR_PAGE_WORDS], sum = 0;
-    struct fpr_chunk_faults faults;
-    bool huge = false;
-
-    fpr_map_look(map, range, present);
-    for (uint32_t i = range.first; i < range.first + range.count; i++, at += FPR_PAGE_BYTES) {
-        uint64_t ns;
-
-        if (present[i / 64] >> (i % 64) & 1)
-            continue;
-        ns = write_page(at);
-        if (huge)
-            continue; /* the first write brought this page in as well */
-        sum += ns;
-        if (counted)
-            fpr_histogram_record_inline(&map->fault_latency, ns);
-        if (may_be_huge) {
-            int status = came_huge(memory, at - (uint64_t)i * FPR_PAGE_BYTES, &huge);
-
-            if (status != FPR_OK)
-                return status;
-            may_be_huge = false;
-        }
-    }
-    faults = fpr_map_populate(map, range, huge, now_ns);
-    if (counted && faults.pages != 0)
-        fpr_map_count_faults(map, faults, sum);
-    *cost_ns += sum;
-    return FPR_OK;
-}
-
-static int touch(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count, bool counted,
-                 uint64_t now_ns, uint64_t *cost_ns)
-{
-    struct fpr_map *map = &memory->map;
-    uint64_t limit = FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT;
-    struct fpr_real_mapping *mapping;
-
-    *cost_ns = 0;
-    if (pfn > limit || count > limit)
-        return FPR_OUTSIDE;
-    mapping = fpr_real_mapping(memory, pfn << FPR_PAGE_SHIFT, count << FPR_PAGE_SHIFT);
-    if (mapping == NULL)
-        return FPR_OUTSIDE;
-    while (count > 0) {
-        struct fpr_chunk_range range = fpr_map_cut(pfn, count);
-        int status;
-
-        if (!fpr_map_resident(map, range.chunk)) {
-            uint64_t more = range.count - fpr_map_look(map, range, NULL).pages;
-
-            if (may_come_huge(memory, range.chunk))
-                more = FPR_HUGE_PAGES;
-            if ((map->resident_pages + more) << FPR_PAGE_SHIFT > memory->config.touch_limit_bytes)
-                return FPR_HOST_MEMORY;
-            status = touch_chunk(memory, fpr_real_address(memory, mapping, pfn << FPR_PAGE_SHIFT),
-                                 range, counted, now_ns, cost_ns);
-            if (status != FPR_OK)
-                return status;
-        }
-        pfn += range.count;
-        count -= range.count;
-    }
-    return FPR_OK;
-}
-
-int fpr_real_memory_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
-                          uint32_t vcpu, uint64_t *cost_ns)
-{
-    (void)write;
-    (void)vcpu;
-    return touch(host, pfn, count, true, now_ns, cost_ns);
-}
-
-int fpr_real_memory_populate(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count,
-                             uint64_t now_ns)
-{
-    uint64_t cost_ns;
-
-    return touch(memory, pfn, count, false, now_ns, &cost_ns);
 }
 
 struct fpr_real_mapping *fpr_real_mapping(struct fpr_real_memory *memory, uint64_t gpa,
@@ -262,6 +223,59 @@ int fpr_real_resident_bytes_in(struct fpr_real_memory *memory, const uint8_t *at
     }
     *resident = pages << FPR_PAGE_SHIFT;
     return FPR_OK;
+}
+
+int fpr_real_settle(struct fpr_real_memory *memory, uint64_t gpa, uint64_t bytes, uint64_t now_ns)
+{
+    const struct fpr_real_mapping *mapping = fpr_real_mapping(memory, gpa, bytes);
+    const uint8_t *at = fpr_real_address(memory, mapping, gpa);
+    uint64_t page = gpa >> FPR_PAGE_SHIFT, left = bytes >> FPR_PAGE_SHIFT;
+
+    while (left > 0) {
+        struct fpr_chunk_range range = fpr_map_cut(page, left);
+        uint64_t gone[FPR_PAGE_WORDS] = {0};
+
+        if (memory->map.state[range.chunk] & FPR_MAP_LAZY) {
+            int status = fpr_real_look(memory, at, range.count);
+
+            if (status != FPR_OK)
+                return status;
+            for (uint32_t i = 0; i < range.count; i++)
+                if (!(memory->looked[i] & 1))
+                    gone[(range.first + i) / 64] |= (uint64_t)1 << ((range.first + i) % 64);
+            fpr_map_drop_lazy_in(&memory->map, range.chunk, gone, now_ns);
+        }
+        at += (uint64_t)range.count << FPR_PAGE_SHIFT;
+        page += range.count;
+        left -= range.count;
+    }
+    return FPR_OK;
+}
+
+int fpr_real_memory_settle(struct fpr_real_memory *memory, uint64_t now_ns)
+{
+    int status = FPR_OK;
+
+    for (uint32_t i = 0; i < memory->map.region_count && status == FPR_OK; i++)
+        status = fpr_real_settle(memory, memory->map.regions[i].gpa, memory->map.regions[i].bytes,
+                                 now_ns);
+    return status;
+}
+
+int fpr_real_memory_press(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count)
+{
+    uint64_t limit = FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT;
+    const struct fpr_real_mapping *mapping;
+
+    if (pfn > limit || count > limit)
+        return FPR_OUTSIDE;
+    mapping = fpr_real_mapping(memory, pfn << FPR_PAGE_SHIFT, count << FPR_PAGE_SHIFT);
+    if (mapping == NULL)
+        return FPR_OUTSIDE;
+    return madvise(fpr_real_address(memory, mapping, pfn << FPR_PAGE_SHIFT),
+                   count << FPR_PAGE_SHIFT, MADV_PAGEOUT) < 0
+               ? FPR_SYSTEM
+               : FPR_OK;
 }
 
 void *fpr_real_memory_pointer(const struct fpr_real_memory *memory, uint32_t region)

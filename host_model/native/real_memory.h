@@ -14,10 +14,18 @@
 
 struct fpr_real_memory; /* opaque */
 
+enum fpr_memory_kind {
+    FPR_MEMORY_ANONYMOUS = 0,       /* private, without a file */
+    FPR_MEMORY_MEMFD = 1,           /* a shared file without a name */
+    FPR_MEMORY_HUGETLB = 2,         /* the same, of pages of 2 MiB from the hugetlb pool */
+    FPR_MEMORY_HUGETLB_PRIVATE = 3, /* such pages, private and without a file */
+};
+
 enum fpr_discard_method {
-    FPR_DISCARD_DONTNEED = 0,   /* frees anonymous memory; of shared memory it frees nothing */
+    FPR_DISCARD_DONTNEED = 0,   /* frees private memory; of a memfd it frees nothing */
     FPR_DISCARD_REMOVE = 1,     /* MADV_REMOVE: shared memory only */
-    FPR_DISCARD_PUNCH_HOLE = 2, /* fallocate: memfd only */
+    FPR_DISCARD_PUNCH_HOLE = 2, /* fallocate: shared memory only */
+    FPR_DISCARD_FREE = 3,       /* MADV_FREE: anonymous only; resident until memory is short */
 };
 
 /* What a failed discard call means. */
@@ -28,15 +36,16 @@ enum fpr_discard_failure {
 };
 
 struct fpr_real_memory_config {
-    uint32_t memfd;  /* a shared file without a name; else private anonymous memory */
-    uint32_t thp;    /* huge pages wherever this machine gives them; else none */
+    uint32_t kind;   /* an enum fpr_memory_kind */
+    uint32_t thp;    /* huge pages wherever this machine gives them; else none. Not for hugetlb */
     uint32_t method; /* an enum fpr_discard_method */
     /* A touch that would make more than this resident is refused with FPR_HOST_MEMORY. */
     uint64_t touch_limit_bytes;
 };
 
 /* Map all regions. FPR_BAD_ARGUMENT: regions that are no guest memory, or a method that does not
- * suit its kind; FPR_HOST_MEMORY; FPR_SYSTEM. The caller destroys it, which unmaps them. */
+ * suit its kind; FPR_HOST_MEMORY; FPR_SYSTEM, with ENOMEM where the hugetlb pool is too small. The
+ * caller destroys it, which unmaps them. */
 int fpr_real_memory_create(const struct fpr_real_memory_config *config,
                            const struct fpr_memory_region *regions, uint32_t count,
                            struct fpr_real_memory **out);
@@ -47,7 +56,8 @@ uint64_t fpr_real_memory_offset(const struct fpr_real_memory *memory, uint32_t r
 int fpr_real_memory_fd(const struct fpr_real_memory *memory);
 
 /* As of the simulated host (host_model/native/residency.h). A touch writes the first byte of every
- * page that is not known to be resident. */
+ * page that is not known to be resident; of the hugetlb pool, it has the kernel make the page
+ * present (MADV_POPULATE_WRITE, Linux 5.14), which fails where a write would kill this process. */
 int fpr_real_memory_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
                           uint32_t vcpu, uint64_t *cost_ns);
 int fpr_real_memory_populate(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count,
@@ -58,6 +68,11 @@ void fpr_real_memory_counters(const struct fpr_real_memory *memory, uint64_t now
                               struct fpr_host_counters *out);
 uint64_t fpr_real_memory_resident_bytes(const struct fpr_real_memory *memory);
 const struct fpr_histogram *fpr_real_memory_fault_latency(const struct fpr_real_memory *memory);
+/* Ask the kernel which lazily freed pages it has dropped since it was asked last. */
+int fpr_real_memory_settle(struct fpr_real_memory *memory, uint64_t now_ns);
+/* Have the kernel take from these frames now what it would take under pressure: what was freed
+ * lazily, and where there is swap, all else (MADV_PAGEOUT, Linux 5.4). */
+int fpr_real_memory_press(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count);
 /* Asked of the kernel, except for 1 or 2, which is what the last fault showed. */
 int fpr_real_memory_read(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count,
                          uint8_t *out);

@@ -11,7 +11,7 @@
 
 /* A region as mapped: [reserved, reserved + reserved_bytes) holds it and its guard pages. */
 struct fpr_real_mapping {
-    uint8_t *base, *reserved;
+    uint8_t *base, *reserved; /* reserved: NULL where it lies in the mapping of the region before */
     uint64_t reserved_bytes, offset;
     bool cannot_free; /* a discard failed in a way that will not change */
 };
@@ -20,6 +20,7 @@ struct fpr_real_memory {
     struct fpr_map map; /* what our own touches and discards left resident */
     struct fpr_real_memory_config config;
     struct fpr_real_mapping mappings[FPR_HOST_MAX_REGIONS];
+    uint32_t page_bytes;
     int fd;
     uint8_t looked[FPR_LOOK_PAGES];
     uint64_t before[FPR_BATCH_MAX_RANGES]; /* resident bytes of each range of a call */
@@ -35,6 +36,14 @@ uint8_t *fpr_real_address(const struct fpr_real_memory *memory,
 int fpr_real_look(struct fpr_real_memory *memory, const uint8_t *at, uint64_t pages);
 int fpr_real_resident_bytes_in(struct fpr_real_memory *memory, const uint8_t *at, uint64_t bytes,
                                uint64_t *resident);
+
+/* Tell the map which lazily freed pages of [gpa, gpa + bytes), inside one region, are gone. */
+int fpr_real_settle(struct fpr_real_memory *memory, uint64_t gpa, uint64_t bytes, uint64_t now_ns);
+
+static inline bool fpr_real_hugetlb(const struct fpr_real_memory *memory)
+{
+    return memory->config.kind >= FPR_MEMORY_HUGETLB;
+}
 
 static inline uint64_t fpr_clock_ns(void)
 {

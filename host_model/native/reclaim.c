@@ -41,6 +41,31 @@ void fpr_lru_remove(struct fpr_pressure *pressure, uint64_t id)
     pressure->listed--;
 }
 
+void fpr_pressure_lazily(struct fpr_member *member, uint64_t chunk, const uint64_t *gone)
+{
+    struct fpr_pressure *pressure = member->pressure;
+    struct fpr_lru_entry *entry = &member->entries[chunk];
+    uint64_t id = member->id | chunk;
+
+    for (uint32_t w = 0; w < FPR_PAGE_WORDS; w++)
+        member->map->marks[chunk].young[w] &= ~gone[w];
+    fpr_lru_remove(pressure, id);
+    entry->listed = true;
+    entry->after = 0;
+    entry->before = pressure->list.before;
+    fpr_lru_entry(pressure, entry->before)->after = id;
+    pressure->list.before = id;
+    pressure->listed++;
+}
+
+static bool any_lazy(const struct fpr_pressure *pressure)
+{
+    for (uint32_t i = 0; i < pressure->members; i++)
+        if (pressure->member[i]->map != NULL && pressure->member[i]->map->lazy_pages)
+            return true;
+    return false;
+}
+
 /* What the reclaimer's own time is for a number of pages; the device works on them meanwhile. */
 static uint64_t write_out(struct fpr_pressure *pressure, uint32_t pages, uint64_t now_ns)
 {
@@ -82,14 +107,23 @@ static bool choose(const struct fpr_map *map, uint64_t chunk, uint64_t want, uin
     return false;
 }
 
-/* The oldest entry gives up what it can; then, unless more of it is to go, it is the newest. */
-static uint32_t shrink(struct fpr_pressure *pressure, uint64_t want, uint64_t now_ns)
+/* The oldest entry gives up what it can; then, unless more of it is to go, it is the newest. Pages
+ * that were freed lazily go first, without swap: how many goes to *dropped. */
+static uint32_t shrink(struct fpr_pressure *pressure, uint64_t want, uint64_t now_ns,
+                       uint32_t *dropped)
 {
     uint64_t id = pressure->list.before, chunk = id & CHUNK_MASK, gone[FPR_PAGE_WORDS];
     uint64_t room = pressure->config.swap_pages - pressure->counters.swapped_pages;
     struct fpr_map *map = member_of(pressure, id)->map;
-    uint32_t before = fpr_map_resident_pages(map, chunk), taken = 0;
+    uint32_t before, taken = 0;
     bool more;
+
+    *dropped = fpr_map_drop_lazy_in(map, chunk, NULL, now_ns);
+    if (*dropped != 0) {
+        fpr_pressure_went(member_of(pressure, id), chunk, *dropped, 0);
+        return 0;
+    }
+    before = fpr_map_resident_pages(map, chunk);
 
     if (map->state[chunk] & FPR_MAP_HUGE && want < FPR_HUGE_PAGES)
         want = FPR_HUGE_PAGES;
@@ -120,10 +154,10 @@ uint64_t fpr_reclaim(struct fpr_pressure *pressure, uint64_t want, uint64_t now_
     uint64_t looks = 2 * pressure->listed, taken = 0;
 
     while (taken < want && pressure->listed && looks-- &&
-           pressure->counters.swapped_pages < pressure->config.swap_pages) {
-        uint32_t pages = shrink(pressure, want - taken, now_ns + *cost_ns);
+           (pressure->counters.swapped_pages < pressure->config.swap_pages || any_lazy(pressure))) {
+        uint32_t dropped, pages = shrink(pressure, want - taken, now_ns + *cost_ns, &dropped);
 
-        taken += pages;
+        taken += pages + dropped;
         *cost_ns += write_out(pressure, pages, now_ns + *cost_ns);
     }
     return taken;

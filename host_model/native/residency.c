@@ -25,6 +25,10 @@ int fpr_residency_create(const struct fpr_residency_config *config,
     *out = NULL;
     if (residency == NULL)
         return FPR_HOST_MEMORY;
+    if (config->hugetlb && config->discard_lazily) {
+        free(residency);
+        return FPR_BAD_ARGUMENT;
+    }
     status = fpr_fault_costs_init(&residency->costs, costs, config->seed, config->stream);
     if (status == FPR_OK)
         status = fpr_map_init(&residency->map, regions, count);
@@ -48,7 +52,8 @@ void fpr_residency_destroy(struct fpr_residency *residency)
 
 int fpr_residency_join(struct fpr_residency *residency, struct fpr_pressure *pressure)
 {
-    if (residency->member.pressure != NULL || residency->map.resident_pages != 0)
+    if (residency->member.pressure != NULL || residency->map.resident_pages != 0 ||
+        residency->config.hugetlb) /* such pages are taken out of a host's memory once for all */
         return FPR_BAD_ARGUMENT;
     return fpr_pressure_join(pressure, &residency->map, &residency->member);
 }
@@ -61,8 +66,11 @@ uint64_t fpr_residency_killed_ns(const struct fpr_residency *residency)
 /* Whether a touch of an absent page of this chunk brings in all of it. */
 static bool comes_back_huge(const struct fpr_residency *residency, uint64_t chunk)
 {
-    return residency->config.thp &&
-           !(residency->map.state[chunk] & (FPR_MAP_SOME | FPR_MAP_TABLE)) &&
+    uint8_t in_the_way = residency->config.file ? FPR_MAP_SOME : FPR_MAP_SOME | FPR_MAP_TABLE;
+
+    if (residency->config.hugetlb)
+        return true;
+    return residency->config.thp && !(residency->map.state[chunk] & in_the_way) &&
            fpr_map_whole(&residency->map, chunk);
 }
 
@@ -157,6 +165,7 @@ int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, int write, uin
 
         pfn += range.count;
         count -= range.count;
+        fpr_map_keep(map, range);
         if (residency->member.pressure != NULL) {
             int status = touch_limited(residency, range, vcpu, now_ns, cost_ns);
 
@@ -185,7 +194,8 @@ int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64
         return FPR_OUTSIDE;
     while (count > 0) {
         struct fpr_chunk_range range = fpr_map_cut(pfn, count);
-        bool huge = range.count == FPR_HUGE_PAGES && comes_back_huge(residency, range.chunk);
+        bool whole = range.count == FPR_HUGE_PAGES || residency->config.hugetlb;
+        bool huge = whole && comes_back_huge(residency, range.chunk);
 
         pfn += range.count;
         count -= range.count;
@@ -205,19 +215,24 @@ int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64
     return FPR_OK;
 }
 
+/* Take a range away; lazily, it stays until the host is short of memory. */
 static void discard_chunk(struct fpr_residency *residency, struct fpr_chunk_range range,
                           uint64_t now_ns)
 {
     bool drop_table = residency->config.page_table_reclaim && range.count == FPR_HUGE_PAGES;
+    bool limited = residency->member.pressure != NULL;
     struct fpr_map *map = &residency->map;
     uint64_t gone[FPR_PAGE_WORDS];
-    uint32_t removed, dropped = 0;
+    uint32_t removed = 0, dropped = 0;
 
     fpr_map_mask(range, gone);
-    if (residency->member.pressure != NULL)
+    if (limited)
         dropped = fpr_map_drop_swapped(map, range.chunk, gone);
-    removed = fpr_map_remove(map, range.chunk, gone, drop_table, now_ns);
-    if (residency->member.pressure != NULL)
+    if (!residency->config.discard_lazily)
+        removed = fpr_map_remove(map, range.chunk, gone, drop_table, now_ns);
+    else if (fpr_map_free_lazily(map, range) != 0 && limited)
+        fpr_pressure_lazily(&residency->member, range.chunk, gone);
+    if (limited)
         fpr_pressure_went(&residency->member, range.chunk, removed, dropped);
 }
 
@@ -239,7 +254,8 @@ static void discard_call(struct fpr_residency *residency, const struct fpr_batch
         page += range.count;
         left -= range.count;
         unmapped |= found.pages != 0;
-        map->counters.huge_splits += found.huge && range.count < FPR_HUGE_PAGES;
+        if (!residency->config.discard_lazily)
+            map->counters.huge_splits += found.huge && range.count < FPR_HUGE_PAGES;
         out->cost_ns += fpr_draw_discard(&residency->costs, range, found, grown);
         discard_chunk(residency, range, now_ns);
     }
@@ -247,6 +263,8 @@ static void discard_call(struct fpr_residency *residency, const struct fpr_batch
         out->cost_ns += fpr_draw_discard_flush(&residency->costs, grown);
 }
 
+/* Resident bytes of a range that no discard has named yet: those freed lazily are as good as gone.
+ */
 static uint64_t resident_bytes_in(const struct fpr_map *map, uint64_t gpa, uint64_t bytes)
 {
     uint64_t page = gpa >> FPR_PAGE_SHIFT, left = bytes >> FPR_PAGE_SHIFT, pages = 0;
@@ -254,44 +272,66 @@ static uint64_t resident_bytes_in(const struct fpr_map *map, uint64_t gpa, uint6
     while (left > 0) {
         struct fpr_chunk_range range = fpr_map_cut(page, left);
 
-        pages += fpr_map_look(map, range, NULL).pages;
+        pages += fpr_map_look(map, range, NULL).pages - fpr_map_look_lazy(map, range, NULL);
         page += range.count;
         left -= range.count;
     }
     return pages << FPR_PAGE_SHIFT;
 }
 
+/* The account of range i; the bytes that it frees. */
+static uint64_t account(const struct fpr_residency *residency, const uint64_t *ranges, uint32_t i,
+                        uint32_t page_bytes, struct fpr_discard_outcome *out)
+{
+    uint64_t gpa, bytes, resident;
+
+    fpr_batch_trim(&residency->map, ranges, i, page_bytes, out, &gpa, &bytes);
+    resident = resident_bytes_in(&residency->map, gpa, bytes);
+    out->already_free_bytes += bytes - resident;
+    if (residency->config.discard_without_effect)
+        out->ineffective_bytes += resident;
+    else if (residency->config.discard_lazily)
+        out->lazy_bytes += resident;
+    else
+        out->freed_bytes += resident;
+    return residency->config.discard_without_effect || residency->config.discard_lazily ? 0
+                                                                                        : resident;
+}
+
 int fpr_residency_discard(struct fpr_residency *residency, const uint64_t *ranges, uint32_t count,
                           uint64_t now_ns, uint64_t *freed, struct fpr_discard_outcome *out)
 {
     struct fpr_map *map = &residency->map;
+    uint32_t page_bytes = residency->config.hugetlb ? FPR_HUGE_BYTES : FPR_PAGE_BYTES;
     uint64_t grown =
         fpr_discard_factor(&residency->costs, fpr_faulting(&residency->costs, UINT32_MAX, now_ns));
     struct fpr_batch_call call;
 
     memset(out, 0, sizeof *out);
     for (uint32_t first = 0; first < count; first = call.end) {
-        call = fpr_batch_next(map, ranges, count, first, FPR_PAGE_BYTES);
+        call = fpr_batch_next(map, ranges, count, first, page_bytes);
         /* Accounts first, range by range; then the call, as the one piece that it is. */
         for (uint32_t i = call.first; i < call.end; i++) {
-            uint64_t gpa, bytes, resident;
+            uint64_t gone = account(residency, ranges, i, page_bytes, out);
 
-            fpr_batch_trim(map, ranges, i, FPR_PAGE_BYTES, out, &gpa, &bytes);
-            resident = resident_bytes_in(map, gpa, bytes);
-            out->already_free_bytes += bytes - resident;
-            if (residency->config.discard_without_effect) {
-                out->ineffective_bytes += resident;
-                resident = 0;
-            }
-            out->freed_bytes += resident;
             if (freed != NULL)
-                freed[i] = resident;
+                freed[i] = gone;
         }
         if (call.bytes == 0)
             continue;
         discard_call(residency, &call, grown, now_ns, out);
     }
     fpr_map_count_discard(map, count, out);
+    return FPR_OK;
+}
+
+int fpr_residency_drop_lazy(struct fpr_residency *residency, uint64_t pages, uint64_t now_ns,
+                            uint64_t *dropped)
+{
+    *dropped = 0;
+    if (residency->member.pressure != NULL)
+        return FPR_BAD_ARGUMENT; /* the host itself takes them */
+    *dropped = fpr_map_drop_lazy(&residency->map, pages, now_ns);
     return FPR_OK;
 }
 

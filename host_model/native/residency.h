@@ -3,7 +3,8 @@
  * port.
  *
  * Memory for an idle guest is reserved, not used: 1 byte for every 2 MiB, and 128 bytes more for
- * every 2 MiB that ever hold small pages, each paged in as it is first written. */
+ * every 2 MiB that ever hold small pages, 64 for every one of which some are freed lazily; each is
+ * paged in as it is first written. */
 #ifndef FPR_RESIDENCY_H
 #define FPR_RESIDENCY_H
 
@@ -22,8 +23,15 @@ struct fpr_residency_config {
      * 4 KiB, so that it may come back huge (Linux 6.14 and later, x86; seen on 6.18). Without, or
      * discarded in two halves, it comes back page by page. */
     uint32_t page_table_reclaim;
+    /* Pages of a file, as of a memfd: no page table stands in the way of a huge page. */
+    uint32_t file;
+    /* Pages of the hugetlb pool: every page is 2 MiB, and nothing smaller can be freed. */
+    uint32_t hugetlb;
     /* A discard succeeds and frees nothing, as MADV_DONTNEED does on shared memory. */
     uint32_t discard_without_effect;
+    /* A discard leaves pages resident until the host needs memory, as MADV_FREE does; a touch
+     * before that costs nothing. Not with hugetlb. */
+    uint32_t discard_lazily;
 };
 
 /* Nothing is resident at first. FPR_BAD_ARGUMENT: regions that are no guest memory, or costs out of
@@ -51,6 +59,11 @@ int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64
  * range i that were resident and are not any more. */
 int fpr_residency_discard(struct fpr_residency *residency, const uint64_t *ranges, uint32_t count,
                           uint64_t now_ns, uint64_t *freed, struct fpr_discard_outcome *out);
+
+/* The host needs memory: drop lazily freed pages until `pages` or more are gone, or none is left.
+ */
+int fpr_residency_drop_lazy(struct fpr_residency *residency, uint64_t pages, uint64_t now_ns,
+                            uint64_t *dropped);
 
 /* Counters as of now_ns, which is no earlier than any change so far. */
 void fpr_residency_counters(const struct fpr_residency *residency, uint64_t now_ns,

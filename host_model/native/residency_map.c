@@ -48,12 +48,14 @@ int fpr_map_init(struct fpr_map *map, const struct fpr_memory_region *regions, u
     map->chunks = (end + FPR_HUGE_BYTES - 1) / FPR_HUGE_BYTES;
     map->state = reserve(map->chunks);
     map->pages = reserve(map->chunks * sizeof *map->pages);
-    if (map->state == NULL || map->pages == NULL) {
+    map->lazy = reserve(map->chunks * sizeof *map->lazy);
+    if (map->state == NULL || map->pages == NULL || map->lazy == NULL) {
         fpr_map_release(map);
         return FPR_HOST_MEMORY;
     }
     /* A huge page here would back 32 GiB of guest for one page that is looked at. */
     madvise(map->pages, map->chunks * sizeof *map->pages, MADV_NOHUGEPAGE);
+    madvise(map->lazy, map->chunks * sizeof *map->lazy, MADV_NOHUGEPAGE);
     return FPR_OK;
 }
 
@@ -65,9 +67,12 @@ void fpr_map_release(struct fpr_map *map)
         munmap(map->pages, map->chunks * sizeof *map->pages);
     if (map->marks != NULL)
         munmap(map->marks, map->chunks * sizeof *map->marks);
+    if (map->lazy != NULL)
+        munmap(map->lazy, map->chunks * sizeof *map->lazy);
     map->state = NULL;
     map->pages = NULL;
     map->marks = NULL;
+    map->lazy = NULL;
 }
 
 int fpr_map_keep_marks(struct fpr_map *map)
@@ -81,7 +86,7 @@ int fpr_map_keep_marks(struct fpr_map *map)
 
 uint64_t fpr_map_metadata_bytes(const struct fpr_map *map)
 {
-    return map->chunks * (1 + sizeof *map->pages) + sizeof *map;
+    return map->chunks * (1 + sizeof *map->pages + sizeof *map->lazy) + sizeof *map;
 }
 
 const struct fpr_memory_region *fpr_map_region(const struct fpr_map *map, uint64_t gpa,
@@ -219,6 +224,23 @@ struct fpr_chunk_faults fpr_map_populate(struct fpr_map *map, struct fpr_chunk_r
     return faults;
 }
 
+/* Pages of `gone` are about to leave: they are not lazily freed ones any more. */
+static void forget_lazy(struct fpr_map *map, uint64_t chunk, const uint64_t *gone)
+{
+    uint64_t *lazy = map->lazy[chunk].pages, left = 0;
+
+    for (uint32_t w = 0; w < FPR_PAGE_WORDS; w++) {
+        uint64_t before = map->state[chunk] & FPR_MAP_HUGE ? ~(uint64_t)0 : lazy[w];
+
+        map->lazy_pages -= (uint32_t)__builtin_popcountll(before & gone[w]);
+        lazy[w] = before & ~gone[w];
+        left |= lazy[w];
+    }
+    if (left == 0)
+        map->state[chunk] &= (uint8_t)~FPR_MAP_LAZY;
+    map->counters.lazy_free_bytes = map->lazy_pages << FPR_PAGE_SHIFT;
+}
+
 uint32_t fpr_map_remove(struct fpr_map *map, uint64_t chunk, const uint64_t *gone, bool drop_table,
                         uint64_t now_ns)
 {
@@ -240,6 +262,8 @@ uint32_t fpr_map_remove(struct fpr_map *map, uint64_t chunk, const uint64_t *gon
     }
     if (removed == 0)
         return 0;
+    if (*state & FPR_MAP_LAZY)
+        forget_lazy(map, chunk, gone);
     if (*state & FPR_MAP_HUGE && left == 0) {
         *state &= (uint8_t)~FPR_MAP_HUGE; /* its resident[] was zero all along */
     } else {
@@ -268,16 +292,17 @@ void fpr_map_count_discard(struct fpr_map *map, uint32_t ranges,
     counters->discard_calls += outcome->calls;
     counters->discard_ns += outcome->cost_ns;
     counters->discarded_bytes += outcome->freed_bytes;
+    counters->lazily_freed_bytes += outcome->lazy_bytes;
     counters->ineffective_bytes += outcome->ineffective_bytes;
     counters->already_free_bytes += outcome->already_free_bytes;
     counters->cannot_free_bytes += outcome->cannot_free_bytes;
     counters->error_bytes += outcome->error_bytes;
     counters->unaligned_bytes += outcome->unaligned_bytes;
     counters->outside_bytes += outcome->outside_bytes;
-    counters->asked_bytes += outcome->freed_bytes + outcome->ineffective_bytes +
-                             outcome->already_free_bytes + outcome->cannot_free_bytes +
-                             outcome->error_bytes + outcome->unaligned_bytes +
-                             outcome->outside_bytes;
+    counters->asked_bytes += outcome->freed_bytes + outcome->lazy_bytes +
+                             outcome->ineffective_bytes + outcome->already_free_bytes +
+                             outcome->cannot_free_bytes + outcome->error_bytes +
+                             outcome->unaligned_bytes + outcome->outside_bytes;
 }
 
 void fpr_map_count_faults(struct fpr_map *map, struct fpr_chunk_faults faults, uint64_t cost_ns)

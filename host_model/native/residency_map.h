@@ -23,6 +23,9 @@
 #define FPR_MAP_SOME 4u     /* at least one small page */
 #define FPR_MAP_SEEN_ALL 8u /* all 512 were resident at some time: seen[] does not count */
 #define FPR_MAP_TABLE 16u   /* a page table maps it by 4 KiB */
+/* Some of it was freed lazily: resident until the host needs memory, or until it is touched. Of
+ * a huge page all of it, and lazy[] does not count. */
+#define FPR_MAP_LAZY 32u
 
 struct fpr_map_pages {
     uint64_t resident[FPR_PAGE_WORDS];
@@ -35,17 +38,24 @@ struct fpr_map_marks {
     uint64_t young[FPR_PAGE_WORDS];   /* used since reclaim last looked */
 };
 
+struct fpr_map_lazy {
+    uint64_t pages[FPR_PAGE_WORDS]; /* freed lazily, and not touched or dropped since */
+};
+
 struct fpr_map {
     uint8_t *state;              /* one for every 2 MiB from gpa 0 on */
     struct fpr_map_pages *pages; /* the same; read only where state says so */
     struct fpr_map_marks *marks; /* the same; NULL where memory is not limited */
+    struct fpr_map_lazy *lazy;   /* the same; only pages that are resident */
     uint64_t chunks;             /* of 2 MiB */
     struct fpr_memory_region regions[FPR_HOST_MAX_REGIONS];
     uint32_t region_count;
     /* Sums over all changes, whatever the order of their times: the footprint up to T is
      * resident_pages * T - moment. */
     uint64_t resident_pages;
-    __int128 moment; /* sum of (pages that came or went) * ns */
+    uint64_t lazy_pages; /* of them, freed lazily */
+    uint64_t lazy_hand;  /* the chunk where fpr_map_drop_lazy() goes on */
+    __int128 moment;     /* sum of (pages that came or went) * ns */
     struct fpr_host_counters counters;
     struct fpr_histogram fault_latency;
 };
@@ -98,6 +108,23 @@ uint32_t fpr_map_resident_pages(const struct fpr_map *map, uint64_t chunk);
 void fpr_map_swap_out(struct fpr_map *map, uint64_t chunk, const uint64_t *gone, uint64_t now_ns);
 uint32_t fpr_map_drop_swapped(struct fpr_map *map, uint64_t chunk, const uint64_t *gone);
 void fpr_map_use(struct fpr_map *map, struct fpr_chunk_range range);
+/* Free the resident pages of a range lazily, as MADV_FREE does: they stay until they are dropped,
+ * and a touch before that keeps them. A huge page of which this is a part becomes small pages. The
+ * pages that were not lazily freed before. */
+uint32_t fpr_map_free_lazily(struct fpr_map *map, struct fpr_chunk_range range);
+/* Lazily freed pages of a range; bit i of words[] for page i of the chunk, unless NULL. */
+uint32_t fpr_map_look_lazy(const struct fpr_map *map, struct fpr_chunk_range range,
+                           uint64_t *words);
+/* A range is touched: its lazily freed pages are the guest's again. A touch of any part of a huge
+ * page keeps all of it. */
+void fpr_map_keep(struct fpr_map *map, struct fpr_chunk_range range);
+/* The host needs memory: drop all lazily freed pages of one chunk; those in `gone` only, unless it
+ * is NULL. The pages dropped. */
+uint32_t fpr_map_drop_lazy_in(struct fpr_map *map, uint64_t chunk, const uint64_t *gone,
+                              uint64_t now_ns);
+/* The same for lazily freed pages anywhere, chunk by chunk in a circle, until `pages` or more are
+ * gone, or none is left. */
+uint64_t fpr_map_drop_lazy(struct fpr_map *map, uint64_t pages, uint64_t now_ns);
 /* Bits [first, first + count) of a chunk. */
 void fpr_map_mask(struct fpr_chunk_range range, uint64_t *words);
 /* Add an outcome to the counters. */

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -12,13 +15,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from host_model.backing.anonymous import AnonymousBacking
+from host_model.backing.hugetlb import HugetlbBacking
 from host_model.backing.interface import MemoryRegion
 from host_model.backing.machine import thp_setting
 from host_model.backing.memfd import MemfdBacking
 from host_model.backing.native import NativeBacking
-from host_model.backing.real import DiscardMethod
+from host_model.backing.real import DiscardMethod, RealBacking
+from host_model.backing.shmem_thp import ShmemThpBacking
 from host_model.backing.simulated import SimulatedBacking
 from host_model.costs import read_profile
+from tests.support import needs_huge_pool, needs_no_swap, needs_shmem_thp
 
 PAGE = 4096
 # Two pieces with a hole between them; neither starts nor ends on 2 MiB.
@@ -63,11 +69,35 @@ pieces = st.tuples(starts, sizes).map(clip)
 addresses = st.one_of(starts.map(lambda pfn: pfn * PAGE), st.integers(0, 3700 * PAGE))
 lengths = st.one_of(sizes.map(lambda pages: pages * PAGE), st.integers(0, 1300 * PAGE))
 batches = st.lists(st.tuples(addresses, lengths), min_size=1, max_size=8)
-operations = st.lists(
-    st.one_of(st.tuples(st.just("touch"), pieces), st.tuples(st.just("discard"), batches)),
-    min_size=2,
-    max_size=20,
+touches_and_discards = (
+    st.tuples(st.just("touch"), pieces),
+    st.tuples(st.just("discard"), batches),
 )
+operations = st.lists(st.one_of(touches_and_discards), min_size=2, max_size=20)
+with_pressure = st.lists(
+    st.one_of(*touches_and_discards, st.just(("press", None))), min_size=2, max_size=20
+)
+
+
+def press(backing: NativeBacking) -> None:
+    """The host needs all memory that was freed lazily."""
+    if isinstance(backing, SimulatedBacking):
+        backing.drop_lazily_freed(1 << 40, 0)
+        return
+    assert isinstance(backing, RealBacking)
+    for region in REGIONS:
+        backing.press(region.gpa // PAGE, region.size // PAGE)
+
+
+@contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """What another CPU was about to put on the kernel's lists cannot be taken from them yet."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def run(
@@ -80,10 +110,15 @@ def run(
             assert isinstance(what, tuple)
             backing.touch(*what, 0)
             continue
+        if kind == "press":
+            press(backing)
+            continue
         ranges = np.array(what, dtype=np.uint64)
         result, freed = backing.discard_each(ranges, 0)
         results.append([(int(g), int(n), int(f)) for (g, n), f in zip(ranges, freed, strict=True)])
-        accounts.append({"freed": result.freed_bytes, **result.skipped_bytes})
+        accounts.append(
+            {"freed": result.freed_bytes, "lazy": result.lazy_bytes, **result.skipped_bytes}
+        )
         assert result.accounted_bytes == int(ranges[:, 1].sum())
     residency = [backing.read_residency(r.gpa // PAGE, r.size // PAGE).tolist() for r in REGIONS]
     return results, accounts, residency
@@ -141,3 +176,79 @@ def test_discard_without_effect(steps: list[tuple[str, object]]) -> None:
         ineffective = model.counters(0).ineffective_bytes
         assert memfd.counters(0).ineffective_bytes == ineffective
         assert memfd.file_bytes() == memfd.resident_bytes() == model.resident_bytes()
+
+
+@needs_no_swap  # where pages that nobody freed would go as well
+@settings(max_examples=80, deadline=None)
+@given(with_pressure)
+def test_memory_freed_lazily_on_two_backings(steps: list[tuple[str, object]]) -> None:
+    """MADV_FREE leaves pages until the host needs them; touched before, they stay, at no fault."""
+    with (
+        on_one_cpu(),
+        simulated(thp=False, discard_lazily=True) as model,
+        AnonymousBacking(REGIONS, thp=False, method=DiscardMethod.FREE) as real,
+    ):
+        assert run(real, steps) == run(model, steps)
+        ours, theirs = model.counters(0), real.counters(0)
+        for name in ("first_faults_4k", "refaults_4k", "discarded_bytes", "lazily_freed_bytes",
+                     "lazy_free_bytes", "lazy_dropped_bytes", "lazy_kept_bytes",
+                     "already_free_bytes", "resident_bytes", "resident_peak_bytes"):  # fmt: skip
+            assert getattr(ours, name) == getattr(theirs, name), name
+        ends = ours.lazy_free_bytes + ours.lazy_dropped_bytes + ours.lazy_kept_bytes
+        assert ends >= ours.lazily_freed_bytes  # a touch keeps all of a huge page
+
+
+@pytest.mark.skipif(
+    thp_setting(shared=False) == "never", reason="anonymous huge pages are switched off here"
+)
+@settings(max_examples=60, deadline=None)
+@given(operations)
+def test_huge_pages_freed_lazily_on_two_backings(steps: list[tuple[str, object]]) -> None:
+    """A huge page freed in part is split and stays; one that is touched is kept as a whole."""
+    fallbacks = fallen_back()
+    with (
+        simulated(thp=True, discard_lazily=True) as model,
+        AnonymousBacking(REGIONS, thp=True, method=DiscardMethod.FREE) as real,
+    ):
+        expected, found = run(model, steps), run(real, steps)
+        assume(fallen_back() == fallbacks)
+        assert found == expected
+        ours, theirs = model.counters(0), real.counters(0)
+        for name in ("first_faults_4k", "first_faults_2m", "lazily_freed_bytes",
+                     "lazy_free_bytes", "lazy_kept_bytes", "huge_splits"):  # fmt: skip
+            assert getattr(ours, name) == getattr(theirs, name), name
+
+
+@needs_shmem_thp
+@settings(max_examples=80, deadline=None)
+@given(operations)
+def test_huge_pages_of_a_file_on_two_backings(steps: list[tuple[str, object]]) -> None:
+    """In a file, an empty 2 MiB comes back huge, however it became empty."""
+    with simulated(thp=True, file=True) as model, ShmemThpBacking(REGIONS) as real:
+        assert run(real, steps) == run(model, steps)
+        assert real.file_bytes() == real.resident_bytes() == model.resident_bytes()
+        assert real.huge_bytes() <= real.resident_bytes()
+        ours, theirs = model.counters(0), real.counters(0)
+        for name in ("first_faults_4k", "refaults_4k", "first_faults_2m", "refaults_2m",
+                     "fault_bytes", "refault_bytes", "discard_calls", "huge_splits"):  # fmt: skip
+            assert getattr(ours, name) == getattr(theirs, name), name
+
+
+@needs_huge_pool(16)
+@pytest.mark.parametrize("shared", [True, False])
+@settings(max_examples=60, deadline=None)
+@given(steps=operations)
+def test_pages_of_the_pool_on_two_backings(shared: bool, steps: list[tuple[str, object]]) -> None:
+    """Of hugetlb memory whole 2 MiB come and go, and what is smaller frees nothing."""
+    with (
+        simulated(thp=False, hugetlb=True) as model,
+        HugetlbBacking(REGIONS, shared=shared) as pool,
+    ):
+        assert run(pool, steps) == run(model, steps)
+        if shared:
+            assert pool.file_bytes() == pool.resident_bytes()
+        ours, theirs = model.counters(0), pool.counters(0)
+        for name in ("first_faults_4k", "first_faults_2m", "refaults_2m", "fault_bytes",
+                     "refault_bytes", "discard_calls", "unaligned_bytes", "huge_splits",
+                     "discarded_bytes", "resident_peak_bytes"):  # fmt: skip
+            assert getattr(ours, name) == getattr(theirs, name), name

@@ -40,7 +40,7 @@ def check(outcome: Outcome) -> Outcome:
     assert host.resident_bytes == start + host.fault_bytes - host.discarded_bytes
     assert host.resident_peak_bytes >= int(series["resident_bytes"].max())
     reports = outcome.device["reporting"]
-    accounted = reports["freed_bytes"] + reports["ineffective_bytes"]
+    accounted = reports["freed_bytes"] + reports["lazy_bytes"] + reports["ineffective_bytes"]
     assert reports["reported_bytes"] == accounted + sum(reports["skipped_bytes"].values())
     assert outcome.device["violations"] == {}
     assert (np.diff(series["time_ns"]) > 0).all()

@@ -29,6 +29,7 @@ class SlowPressure:
     young: set[Page] = field(default_factory=set)
     huge: set[Page] = field(default_factory=set)
     tables: set[Page] = field(default_factory=set)
+    lazy: set[Page] = field(default_factory=set)  # resident, until room is made
     lru: list[Page] = field(default_factory=list)  # the newest first
     killed: dict[int, int] = field(default_factory=dict)
     awake: bool = False
@@ -57,6 +58,7 @@ class SlowPressure:
         wanted = {(vm, pfn) for pfn in range(first, first + count)}
         asked = cost = 0
         self.young |= wanted  # of a killed VM nobody asks
+        self.lazy -= set(self.pages_of(entry)) if entry in self.huge else wanted
         while True:
             if vm in self.killed or self.resident.issuperset(self.pages_of(entry)):
                 return cost
@@ -104,6 +106,7 @@ class SlowPressure:
             self.huge.discard(entry)
             self.tables.add(entry)
         self.resident -= pages
+        self.lazy -= pages
         if len(pages) == HUGE:
             self.free_huge += 1
         else:
@@ -120,6 +123,23 @@ class SlowPressure:
         self.went(entry, pages & self.resident)
         if count == HUGE:
             self.tables.discard(entry)
+
+    def free_lazily(self, vm: int, first: int, count: int) -> None:
+        """All of it lies in one chunk."""
+        pages = {(vm, pfn) for pfn in range(first, first + count)}
+        entry = (vm, first // HUGE)
+        self.add("swap_drop_pages", len(pages & self.swapped))
+        self.swapped -= pages
+        fresh = (pages & self.resident) - self.lazy
+        if not fresh:
+            return
+        if entry in self.huge and count < HUGE:
+            self.huge.discard(entry)
+            self.tables.add(entry)
+        self.lazy |= fresh
+        self.young -= pages
+        self.lru.remove(entry)
+        self.lru.append(entry)
 
     def make_room(self, pages: int, now: int) -> int:
         low, cost = self.marks[1], 0
@@ -149,8 +169,17 @@ class SlowPressure:
 
     def reclaim(self, now: int) -> tuple[int, int]:
         looks, taken, ns = 2 * len(self.lru), 0, 0
-        while taken < AT_ONCE and self.lru and looks and len(self.swapped) < self.swap:
+        while (
+            taken < AT_ONCE and self.lru and looks and (len(self.swapped) < self.swap or self.lazy)
+        ):
             looks -= 1
+            gone = self.lazy & set(self.pages_of(self.lru[-1]))
+            if gone:
+                entry = self.lru[-1]
+                self.went(entry, gone)
+                self.tables.add(entry)
+                taken += len(gone)
+                continue
             pages = self.shrink(self.lru[-1], AT_ONCE - taken)
             taken += pages
             self.device_until = max(self.device_until, now + ns) + pages * self.device_ns

@@ -120,7 +120,7 @@ def test_any_scenario_runs_and_its_sums_add_up(described: dict[str, Any]) -> Non
     explained = dict(run.explain)
     assert explained.pop("resident_bytes") == sum(explained.values())
     reports = run.device["reporting"]
-    accounted = reports["freed_bytes"] + reports["ineffective_bytes"]
+    accounted = reports["freed_bytes"] + reports["lazy_bytes"] + reports["ineffective_bytes"]
     assert reports["reported_bytes"] == accounted + sum(reports["skipped_bytes"].values())
     control = simulate(parsed, reporting=False)
     again = simulate(parsed)

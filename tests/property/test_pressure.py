@@ -57,6 +57,7 @@ def steps(draw: st.DrawFn) -> list[tuple[str, int, int, int, int]]:
     gap=st.integers(0, 100),
     costs=st.tuples(*[st.integers(0, 300)] * 3),
     scattered_pct=st.sampled_from([0, 30, 100]),
+    lazily=st.booleans(),
 )
 def test_a_host_with_limited_memory_equals_the_reference(
     steps: list[tuple[str, int, int, int, int]],
@@ -66,6 +67,7 @@ def test_a_host_with_limited_memory_equals_the_reference(
     gap: int,
     costs: tuple[int, int, int],
     scattered_pct: int,
+    lazily: bool,
 ) -> None:
     """Who is resident, who is in swap, who waits for how long and who is killed are the same; and
     nothing is ever lost: what a living VM touched is resident or in swap until it is discarded."""
@@ -87,7 +89,10 @@ def test_a_host_with_limited_memory_equals_the_reference(
         watermarks=Watermarks(*marks),
     )
     region = [MemoryRegion(0, VM_PAGES * PAGE)]
-    vms = [SimulatedBacking(region, NO_FAULT_COSTS, seed=vm, thp=thp, host=host) for vm in range(3)]
+    vms = [
+        SimulatedBacking(region, NO_FAULT_COSTS, seed=vm, thp=thp, discard_lazily=lazily, host=host)
+        for vm in range(3)
+    ]
     owned: set[tuple[int, int]] = set()
     now = 0
     for what, vm, first, count, later in steps:
@@ -100,7 +105,7 @@ def test_a_host_with_limited_memory_equals_the_reference(
             owned |= pages
         else:
             vms[vm].discard(np.array([[first * PAGE, count * PAGE]], np.uint64), now)
-            slow.discard(vm, first, count)
+            (slow.free_lazily if lazily else slow.discard)(vm, first, count)
             owned -= pages
         host.validate()
         assert [each.killed_ns for each in vms] == [slow.killed.get(v) for v in range(3)]

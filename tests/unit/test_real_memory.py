@@ -23,7 +23,7 @@ from host_model.backing import machine
 from host_model.backing.anonymous import AnonymousBacking
 from host_model.backing.interface import BackingUnavailableError, MemoryRegion
 from host_model.backing.memfd import MemfdBacking
-from host_model.backing.real import DiscardMethod, RealBacking
+from host_model.backing.real import DiscardMethod, MemoryKind, RealBacking
 
 PAGE = 4096
 HUGE = 2 << 20
@@ -163,9 +163,9 @@ def test_madv_dontneed_on_a_memfd_is_found_to_free_nothing() -> None:
         assert (result.freed_bytes, result.ineffective_bytes) == (0, 8 * PAGE)
         assert result.skipped_bytes == {SkipReason.ALREADY_FREE: 8 * PAGE}
         assert (result.errno, backing.file_bytes()) == (0, 8 * PAGE)
-    assert MemfdBacking.probe(DiscardMethod.PUNCH_HOLE)
-    assert not MemfdBacking.probe(DiscardMethod.DONTNEED)
-    assert AnonymousBacking.probe(DiscardMethod.DONTNEED)
+    assert RealBacking.probe(MemoryKind.MEMFD, DiscardMethod.PUNCH_HOLE)
+    assert not RealBacking.probe(MemoryKind.MEMFD, DiscardMethod.DONTNEED)
+    assert RealBacking.probe(MemoryKind.ANONYMOUS, DiscardMethod.DONTNEED)
 
 
 def test_a_sealed_file_is_asked_once_and_never_again() -> None:
