@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from emulator.native import check, ffi, lib
-from host_model.backing.interface import MappedRegion, MemoryRegion, native_regions
-from host_model.backing.native import NativeBacking
+from host_model.backing.interface import MemoryRegion
+from host_model.backing.simulated import ComputedBacking
 from host_model.costs import CostProfile
 
 __all__ = ["OracleBacking"]
 
 
-class OracleBacking(NativeBacking):
+class OracleBacking(ComputedBacking):
     """Holds what the guest has in use, and costs what a guest without reporting would pay."""
 
     prefix: ClassVar[str] = "fpr_oracle"
-    measured: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -29,20 +28,9 @@ class OracleBacking(NativeBacking):
         thp: bool,
     ) -> None:
         """As `SimulatedBacking`."""
-        config = ffi.new(
-            "struct fpr_residency_config *",
-            {"seed": seed, "stream": stream, "thp": thp, "page_table_reclaim": True},
-        )
-        out = ffi.new("struct fpr_oracle **")
-        native = native_regions(regions)
-        costs = profile.host.native()
-        check(lib.fpr_oracle_create(config, native, len(regions), costs, out), "simulated host")
-        super().__init__(out[0])
+        config = {"seed": seed, "stream": stream, "thp": thp, "page_table_reclaim": True}
+        super().__init__(regions, profile, config)
         self._port.release = lib.fpr_oracle_release
-
-    def regions(self) -> Sequence[MappedRegion]:
-        """Nothing is mapped."""
-        return ()
 
     def release(self, pfn: int, count: int, now_ns: int) -> None:
         """What the port's `release` does, for frames that were free before the run."""
