@@ -7,31 +7,37 @@ the target is not reached.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from emulator.native import ffi
 from emulator.virtio.features import PFN_BYTES
 from emulator.virtio.guest_memory import GuestMemory
 from guest_model.virtqueue import DriverQueue
 
-__all__ = ["MESSAGE_NUMBERS", "Balloon", "PageSource", "Round"]
+__all__ = ["MESSAGE_NUMBERS", "Balloon", "PageSource", "Pages", "Round"]
 
 MESSAGE_NUMBERS: Final = 256
 """Page numbers in one message (VIRTIO_BALLOON_ARRAY_PFNS_MAX)."""
 MESSAGE_BYTES: Final = 4 * MESSAGE_NUMBERS
 
+Pages = NDArray[np.uint64]
+"""Page frame numbers, shape (n,)."""
+
 
 class PageSource(Protocol):
     """The guest's page allocator, single pages only."""
 
-    def take(self, count: int) -> Sequence[int]:
+    def take(self, count: int) -> Pages:
         """Allocate so many pages, in this order; fewer where memory is short."""
         ...
 
-    def give_back(self, pfns: Sequence[int]) -> None:
+    def give_back(self, pfns: Pages) -> None:
         """Free pages, in this order."""
         ...
 
@@ -73,8 +79,8 @@ class Balloon:
         self._write_actual = write_actual
         self._numbers = page_bytes // PFN_BYTES
         self._page_segment: Any = ffi.new("struct fpr_segment[1]")
-        self._held: list[int] = []  # the end is the head of the kernel's list
-        self._leaving: list[int] = []
+        self._held = array("Q")  # the end is the head of the kernel's list
+        self._leaving: Pages = np.empty(0, np.uint64)
         self._waiting: DriverQueue | None = None
 
     @property
@@ -102,27 +108,26 @@ class Balloon:
 
     def _fill(self, count: int, source: PageSource) -> Round:
         # The kernel stacks what it allocated: the array is in reverse order of allocation.
-        pages = list(source.take(count))[::-1]
-        if pages:
-            self._held += pages
+        pages = source.take(count)[::-1]
+        if len(pages):
+            self._held.frombytes(pages.tobytes())
             self._send(self._inflate, pages)
         return Round(inflated=len(pages), short=len(pages) < count)
 
     def _leak(self, count: int) -> Round:
-        self._leaving = [self._held.pop() for _ in range(count)]
+        self._leaving = np.frombuffer(self._held[-count:], np.uint64)[::-1]
+        del self._held[-count:]
         # The host is told first, whether it has to be or not.
         self._send(self._deflate, self._leaving)
         return Round(deflated=count)
 
-    def _send(
-        self, queue_and_kick: tuple[DriverQueue, Callable[[], None]], pages: list[int]
-    ) -> None:
+    def _send(self, queue_and_kick: tuple[DriverQueue, Callable[[], None]], pages: Pages) -> None:
         queue, kick = queue_and_kick
-        shift = self._numbers
-        numbers = [page * shift + part for page in pages for part in range(shift)]
-        self._memory.write(self._array_gpa, struct.pack(f"<{len(numbers)}I", *numbers))
-        self._page_segment[0] = (self._array_gpa, 4 * len(numbers), 0)
-        queue.add(self._page_segment, 1, len(numbers))
+        parts = np.arange(self._numbers, dtype=np.uint64)
+        numbers = (pages[:, np.newaxis] * np.uint64(self._numbers) + parts).astype("<u4")
+        self._memory.write(self._array_gpa, numbers.tobytes())
+        self._page_segment[0] = (self._array_gpa, numbers.nbytes, 0)
+        queue.add(self._page_segment, 1, numbers.size)
         self._waiting = queue
         if queue.should_kick():
             kick()
@@ -133,8 +138,8 @@ class Balloon:
         if self._waiting is None or self._waiting.get_used() is None:
             return False
         self._waiting = None
-        if self._leaving:
+        if len(self._leaving):
             source.give_back(self._leaving[::-1])
-            self._leaving = []
+            self._leaving = self._leaving[:0]
         self._write_actual(self.held_pages)
         return True

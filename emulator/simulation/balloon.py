@@ -7,15 +7,14 @@ driver sends what it has got, and tries again after a pause.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
-from emulator.native import NativeError, lib
 from emulator.scenario.model import Scenario
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
 from emulator.virtio.features import PFN_BYTES, Feature, QueueRole
 from guest_model.allocator.config import MigrateType
-from guest_model.balloon import MESSAGE_NUMBERS
+from guest_model.balloon import MESSAGE_NUMBERS, Pages
 from guest_model.vcpus import Stop
 
 RETRY_NS = 200_000_000
@@ -163,22 +162,14 @@ class BalloonWorker:
             self.busy_ns += cost_ns
         return cost_ns
 
-    def take(self, count: int) -> Sequence[int]:
+    def take(self, count: int) -> Pages:
         """Single movable pages, without reserves; fewer where memory is short."""
-        pages: list[int] = []
-        try:
-            while len(pages) < count:
-                pages.append(self._machine.allocator.alloc(_CPU, 0, MigrateType.MOVABLE))
-        except NativeError as error:
-            if error.status != lib.FPR_NO_MEMORY:
-                raise
-        return pages
+        return self._machine.allocator.alloc_each(_CPU, 0, MigrateType.MOVABLE, count)
 
-    def give_back(self, pfns: Sequence[int]) -> None:
+    def give_back(self, pfns: Pages) -> None:
         """Free single pages."""
         self._given_back = len(pfns)
-        for pfn in pfns:
-            self._machine.allocator.free(_CPU, pfn, 0)
+        self._machine.allocator.free_each(_CPU, pfns, 0)
 
     def counters(self) -> dict[str, int]:
         """For results; the run may end before the balloon has reached its target."""

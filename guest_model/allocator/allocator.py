@@ -147,6 +147,24 @@ class Allocator:
         """Free an allocated block on `cpu`."""
         check(lib.fpr_free(self.pointer, cpu, pfn, order, flags), f"free {pfn:#x} order {order}")
 
+    def alloc_each(
+        self, cpu: int, order: int, type: int, count: int, flags: int = 0
+    ) -> NDArray[np.uint64]:
+        """Allocate blocks one after the other, fewer than `count` where memory ends; shape (n,)."""
+        pfns = np.empty(count, np.uint64)
+        status = lib.fpr_alloc_each(
+            self.pointer, cpu, order, type, flags, self._frames(pfns), count, self._taken
+        )
+        if status != lib.FPR_NO_MEMORY:
+            check(status, "allocate")
+        return pfns[: self._taken[0]]
+
+    def free_each(self, cpu: int, pfns: NDArray[np.uint64], order: int, flags: int = 0) -> None:
+        """Free allocated blocks of one order on `cpu`, in this order."""
+        pfns = np.ascontiguousarray(pfns, np.uint64)
+        status = lib.fpr_free_each(self.pointer, cpu, self._frames(pfns), len(pfns), order, flags)
+        check(status, f"free {len(pfns)} blocks of order {order}")
+
     def drain_pcp(self, cpu: int | None = None) -> None:
         """Empty the per-CPU lists of one CPU, or of all."""
         check(lib.fpr_drain_pcp(self.pointer, ALL_CPUS if cpu is None else cpu), f"drain {cpu}")
@@ -216,12 +234,18 @@ class Allocator:
         check(status, ffi.string(why).decode())
 
     @staticmethod
+    def _frames(array: NDArray[np.uint64]) -> Any:
+        return ffi.cast("uint64_t *", array.ctypes.data)
+
+    @staticmethod
     def _blocks(array: NDArray[np.void]) -> Any:
         return ffi.cast("struct fpr_block *", array.ctypes.data)
 
     def _read(self, function: Any, capacity: int, *place: int) -> list[int]:
         values = np.empty(max(1, capacity), np.uint64)
-        pointer = ffi.cast("uint64_t *", values.ctypes.data)
-        check(function(self.pointer, *place, pointer, capacity, self._pfn), f"read {place}")
+        check(
+            function(self.pointer, *place, self._frames(values), capacity, self._pfn),
+            f"read {place}",
+        )
         result: list[int] = values[: self._pfn[0]].tolist()
         return result

@@ -188,3 +188,27 @@ int fpr_free(struct fpr_allocator *a, uint32_t cpu, uint64_t pfn, uint32_t order
         fpr_free_direct(a, zone, pfn, order, 0);
     return FPR_OK;
 }
+
+int fpr_alloc_each(struct fpr_allocator *a, uint32_t cpu, uint32_t order, uint32_t type,
+                   uint32_t flags, uint64_t *pfns, uint32_t count, uint32_t *taken)
+{
+    for (*taken = 0; *taken < count; ++*taken) {
+        int status = fpr_alloc(a, cpu, order, type, flags, &pfns[*taken]);
+
+        if (status)
+            return status;
+    }
+    return FPR_OK;
+}
+
+int fpr_free_each(struct fpr_allocator *a, uint32_t cpu, const uint64_t *pfns, uint32_t count,
+                  uint32_t order, uint32_t flags)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        int status = fpr_free(a, cpu, pfns[i], order, flags);
+
+        if (status)
+            return status;
+    }
+    return FPR_OK;
+}

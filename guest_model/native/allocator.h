@@ -169,6 +169,12 @@ int fpr_alloc(struct fpr_allocator *allocator, uint32_t cpu, uint32_t order, uin
               uint32_t flags, uint64_t *pfn);
 int fpr_free(struct fpr_allocator *allocator, uint32_t cpu, uint64_t pfn, uint32_t order,
              uint32_t flags);
+/* The same for `count` blocks, one after the other. Where an allocation fails, `*taken` of them are
+ * there; where a block cannot be freed, those before it are free. */
+int fpr_alloc_each(struct fpr_allocator *allocator, uint32_t cpu, uint32_t order, uint32_t type,
+                   uint32_t flags, uint64_t *pfns, uint32_t count, uint32_t *taken);
+int fpr_free_each(struct fpr_allocator *allocator, uint32_t cpu, const uint64_t *pfns,
+                  uint32_t count, uint32_t order, uint32_t flags);
 /* Empty the per-CPU lists of one CPU, or of all (cpu = UINT32_MAX). */
 int fpr_drain_pcp(struct fpr_allocator *allocator, uint32_t cpu);
 /* What the kernel does once a second where lists are sized by demand: lower this CPU's limits, and

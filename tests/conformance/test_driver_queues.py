@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from emulator.virtio.features import Feature, QueueRole, Status
 from emulator.virtio.hint_queue import DONE, STOP
 from guest_model.balloon import Balloon, Round
+from guest_model.balloon import Pages as Frames
 from guest_model.driver import DriverProfile
 from guest_model.hinting import Hinting, HintState
 from tests.conformance.test_driver import PFN, Guest
@@ -25,12 +26,12 @@ class Pages:
         self.free = list(range(first, first + count))
         self.freed: list[int] = []
 
-    def take(self, count: int) -> Sequence[int]:
+    def take(self, count: int) -> Frames:
         taken, self.free = self.free[:count], self.free[count:]
-        return taken
+        return np.array(taken, np.uint64)
 
-    def give_back(self, pfns: Sequence[int]) -> None:
-        self.freed += pfns
+    def give_back(self, pfns: Frames) -> None:
+        self.freed += pfns.tolist()
 
     def take_block(self) -> int | None:
         return self.free.pop(0) if self.free else None

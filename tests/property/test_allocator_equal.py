@@ -89,6 +89,8 @@ def outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[s
         result = function(*arguments)
     except NativeError as error:
         return "status", error.status
+    if isinstance(result, np.ndarray):
+        return "result", result.tolist()
     if isinstance(result, tuple) and isinstance(result[0], np.ndarray):
         result = result[0].tolist(), result[1]
     return "result", result
@@ -108,6 +110,18 @@ def alloc(pair: Pair, a: int, b: int, c: int) -> None:
 def alloc_pages(pair: Pair, a: int, b: int, c: int) -> None:
     for _ in range(b % 24):
         alloc(pair, a % 13 % 2, a, c)
+
+
+def alloc_each(pair: Pair, a: int, b: int, c: int) -> None:
+    flags = REQUEST_FLAGS[c // 3 % len(REQUEST_FLAGS)]
+    arguments = (b % pair.config.cpus, a % 2, REQUEST_TYPES[c % 3], b % 40, flags)
+    pair.held += [(pfn, a % 2) for pfn in pair.call("alloc_each", *arguments) or ()]
+
+
+def free_each(pair: Pair, a: int, b: int, _: int) -> None:
+    pfns = [pfn for pfn, order in pair.held if order == a % 2][: b % 40]
+    pair.held = [each for each in pair.held if each not in [(pfn, a % 2) for pfn in pfns]]
+    pair.call("free_each", b % pair.config.cpus, np.array(pfns, np.uint64), a % 2)
 
 
 def free(pair: Pair, a: int, b: int, _: int) -> None:
@@ -226,8 +240,9 @@ def arm(pair: Pair, a: int, _: int, __: int) -> None:
 
 OPERATIONS = (
     alloc, alloc, alloc_pages, alloc_pages, alloc_pages, free, free, free_many, free_many,
-    free_what_is_not_held, buddy_alloc, buddy_free, buddy_take, buddy_find, list_take, list_take,
-    list_put_back, report_all, drain_pcp, decay_pcp, set_zone, set_label, relabel_and_free, arm,
+    alloc_each, free_each, free_what_is_not_held, buddy_alloc, buddy_free, buddy_take, buddy_find,
+    list_take, list_take, list_put_back, report_all, drain_pcp, decay_pcp, set_zone, set_label,
+    relabel_and_free, arm,
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.native import lib
+from emulator.native import NativeError, lib
 from guest_model.allocator.config import (
     AllocatorConfig,
     AllocFlags,
@@ -158,6 +158,24 @@ class ReferenceAllocator:
         else:
             cold = self._cold(flags & FreeFlags.COLD)
             zone.per_cpu[cpu].free(index, Entry(pfn, label), cold=cold)
+
+    def alloc_each(
+        self, cpu: int, order: int, type_: int, count: int, flags: int = 0
+    ) -> NDArray[np.uint64]:
+        """Frames of blocks, one after the other, until memory ends."""
+        pfns: list[int] = []
+        try:
+            while len(pfns) < count:
+                pfns.append(self.alloc(cpu, order, type_, flags))
+        except NativeError as error:
+            if error.status != lib.FPR_NO_MEMORY:
+                raise
+        return np.array(pfns, np.uint64)
+
+    def free_each(self, cpu: int, pfns: NDArray[np.uint64], order: int, flags: int = 0) -> None:
+        """Free them one after the other."""
+        for pfn in pfns.tolist():
+            self.free(cpu, pfn, order, flags)
 
     def drain_pcp(self, cpu: int | None = None) -> None:
         """Empty the per-CPU lists of one CPU, or of all."""
