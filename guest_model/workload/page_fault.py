@@ -14,9 +14,10 @@ import numpy as np
 from guest_model.workload.op import OpFlags, Ops, alloc, chunk, free
 from guest_model.workload.task import Task, anonymous, pages_of
 
-CHUNK_PAGES = 1 << 20
+CHUNK_PAGES = 1 << 17
 MAX_ROUNDS = 4096
-"""A chunk is as many rounds as write CHUNK_PAGES: Python is asked for one now and then only."""
+"""A chunk is as many rounds as write CHUNK_PAGES: Python is asked for one now and then only, and
+a process makes the first of them row by row."""
 
 
 class PageFault(Task):

@@ -15,6 +15,7 @@ PAGES_A_BLOCK = 448
 """At least so many pages has a table or a slab of nodes behind it, in a large mapping or file."""
 USUAL_PLACE = 64
 FIXED_OWNERS = 16
+PART = int(OpFlags.PART)
 MOST_OWNERS = 16_384
 """For blocks of the kernel that are freed one by one: of 28 GiB."""
 
@@ -138,7 +139,7 @@ def _as_one(rows: Iterator[Op]) -> Iterator[Op]:
     part = 0
     for count, owner, kind, order, type, flags in rows:
         yield (count, owner, kind, order, type, flags | part)
-        part = OpFlags.PART
+        part = PART
 
 
 def _free_all(owner: int) -> Op:

@@ -16,8 +16,10 @@ from guest_model.workload.kernel_memory import (
 )
 from guest_model.workload.op import FreeFlags, Op, OpFlags, alloc, free
 
-KERNEL = OpFlags.ZEROED
-BATCH = OpFlags.COPIED | OpFlags.OPTIONAL
+# Plain integers: `|` of an IntFlag takes as long as the rest of a row.
+UNMAPPED, TRUNCATED = int(FreeFlags.UNMAPPED), int(FreeFlags.TRUNCATED)
+KERNEL = int(OpFlags.ZEROED)
+BATCH = int(OpFlags.COPIED | OpFlags.OPTIONAL)
 """An unmapping that gets no batch page frees what it has, and goes on."""
 _IMAGE_TABLES = (-1, 0)
 """What the program maps for itself needs the first table and the directory above it. Its own
@@ -96,10 +98,7 @@ class ProcessMemory:
         pages += sum(self._space.unmap(owner)[0] for owner in own) + len(self._tables)
         yield from self._gathered(
             pages,
-            [
-                _flagged(free(owner), FreeFlags.UNMAPPED)
-                for owner in (self._image, self._copies, *own)
-            ]
+            [_flagged(free(owner), UNMAPPED) for owner in (self._image, self._copies, *own)]
             + [free(self._no_table(table), 1) for table in list(self._tables)],
         )
         for owner in list(self._files):
@@ -160,12 +159,12 @@ class ProcessMemory:
             pages, empty = self._space.unmap(owner)
             tables = [table for table in empty if table in self._tables]
             rows = [
-                _flagged(op, FreeFlags.UNMAPPED),
+                _flagged(op, UNMAPPED),
                 *(free(self._no_table(table), 1) for table in tables),
             ]
             yield from self._gathered(pages + len(tables), rows)
             return
-        yield _flagged(op, FreeFlags.TRUNCATED)
+        yield _flagged(op, TRUNCATED)
         file = self._files.pop(owner, None)
         for slab in file.slabs if file else ():
             yield free(slab, 1)
@@ -200,7 +199,7 @@ def _kernel_row(owner: int, count: int, order: int = 0) -> Op:
     return alloc(owner, count, order=order, type=MigrateType.UNMOVABLE, flags=KERNEL)
 
 
-def _flagged(op: Op, flags: FreeFlags) -> Op:
+def _flagged(op: Op, flags: int) -> Op:
     return (*op[:5], op[5] | flags)
 
 
