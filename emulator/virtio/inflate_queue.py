@@ -111,9 +111,12 @@ class InflateQueue:
             count, rest = divmod(size_bytes, _NUMBER_BYTES)
             self.odd_lengths += rest > 0
             if count:
-                named = np.frombuffer(self._reader.buffer, "<u4", count)
-                numbers = np.unique(named).astype(np.uint32, copy=False)
-                self.duplicates += count - len(numbers)
+                numbers = np.frombuffer(self._reader.buffer, "<u4", count).astype(np.uint32)
+                numbers.sort()
+                repeated = numbers[1:] == numbers[:-1]
+                if repeated.any():
+                    numbers = np.delete(numbers, np.flatnonzero(repeated))
+                    self.duplicates += count - len(numbers)
                 yield numbers
 
     def counters(self) -> dict[str, Any]:
