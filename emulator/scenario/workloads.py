@@ -52,6 +52,11 @@ class PageFault(Part):
     """What each process maps in one iteration."""
     thp: bool = Field(default=True, examples=[True])
     """Use transparent huge pages, if the guest has them on."""
+    apart_ns: Duration = Field(
+        default=written("0"), alias="apart", ge=0, le=MAX_DURATION_NS, examples=["3700us"]
+    )
+    """How long each process begins after the one before it. What the guest does costs the same
+    each time, so processes that begin together map and unmap in step, as real ones never do."""
     iterations: int | None = Field(default=None, ge=1, le=MAX_REPEAT, examples=[100])
     """Iterations of each process, then it exits. Default: no limit."""
     duration_ns: Duration | None = Field(
@@ -63,6 +68,11 @@ class PageFault(Part):
     def ends(self) -> bool:
         """Whether it stops by itself."""
         return self.iterations is not None or self.duration_ns is not None
+
+    @property
+    def waits_ns(self) -> int:
+        """How long it waits in all, whatever its work costs."""
+        return (self.processes - 1) * self.apart_ns
 
 
 class Memhog(Part):

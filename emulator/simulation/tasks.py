@@ -60,6 +60,7 @@ def _task(workload: _Described, scenario: Scenario, place: tuple[int, int], proc
                 workload.size_bytes,
                 huge=thp and workload.thp,
                 iterations=workload.iterations,
+                delay_ns=process * workload.apart_ns,
             )
         case described.Memhog():
             return Memhog(

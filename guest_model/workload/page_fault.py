@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from guest_model.workload.op import OpFlags, Ops, alloc, chunk, free
+from guest_model.workload.op import OpFlags, Ops, alloc, chunk, free, wait
 from guest_model.workload.task import Task, anonymous, pages_of
 
 CHUNK_PAGES = 1 << 17
@@ -21,24 +21,34 @@ a process makes the first of them row by row."""
 
 
 class PageFault(Task):
-    """One process of the benchmark; `iterations` counts rounds of the loop, None: for ever."""
+    """One process of the benchmark, which begins `delay_ns` late; `iterations` counts rounds of
+    the loop, None: for ever."""
 
     owners = 2  # the mapping, the file's page cache
     file_owners = (1,)
     repeats = True
 
     def __init__(
-        self, variant: int, size_bytes: int, *, huge: bool, iterations: int | None = None
+        self,
+        variant: int,
+        size_bytes: int,
+        *,
+        huge: bool,
+        iterations: int | None = None,
+        delay_ns: int = 0,
     ) -> None:
         self.variant = variant
         self.pages = pages_of(size_bytes)
         self.most_pages = self.owners * self.pages
         self.huge = huge
         self.iterations = iterations
+        self.delay_ns = delay_ns
 
     def chunks(self, first_owner: int, start_ns: int) -> Iterator[Ops]:
         """The file is read in once, then come the rounds; each page written is a unit of work."""
         mapping, cache = first_owner, first_owner + 1
+        if self.delay_ns:
+            yield chunk([wait(self.delay_ns)])
         if self.variant == 1:
             rows = anonymous(mapping, self.pages, huge=self.huge)
         else:

@@ -43,7 +43,7 @@ class Process(Task):
         self._kernel = kernel
         self._place = place
         self._abandoned = False
-        self._known: dict[int, list[Ops]] = {}
+        self._known: dict[bytes, list[Ops]] = {}
         self._prepare(0)
 
     def _prepare(self, first_owner: int) -> None:
@@ -57,7 +57,8 @@ class Process(Task):
         """The task's, with all that they take; then its exit."""
         yield from self._cut(self.start(first_owner))
         for ops in self.task.chunks(first_owner, start_ns):
-            known = self._known.get(len(ops)) if self.task.repeats else None
+            written = ops.tobytes() if self.task.repeats else b""
+            known = self._known.get(written)
             if known is not None:
                 yield from known
                 continue
@@ -66,7 +67,7 @@ class Process(Task):
                 expanded.append(each)
                 yield each
             if self.task.repeats:
-                self._known[len(ops)] = expanded
+                self._known[written] = expanded
         yield chunk(list(self.end()))
 
     def failed(self) -> None:

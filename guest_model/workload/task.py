@@ -24,7 +24,7 @@ class Task(ABC):
     children: int = 0
     """Processes that it forks and that live at once."""
     repeats: bool = False
-    """Whether its chunks of one length are alike, and leave nothing behind but the first."""
+    """Whether a chunk that it has made before leaves nothing behind: it is expanded once."""
     killed_by_failure: bool = True
     """Whether the kernel's OOM killer ends it when it cannot get memory; else it goes on."""
     cpu: int | None = None

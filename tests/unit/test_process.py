@@ -151,6 +151,15 @@ def test_what_fails_is_left_out_whole() -> None:
     assert len(batches), "an unmapping without a batch page goes on"
 
 
+def test_a_chunk_is_taken_for_one_before_only_if_it_is_the_same() -> None:
+    """A wait, the reading of a file and rounds of the loop may be chunks of one length."""
+    late = _rows(PageFault(2, 5 * MIB, huge=False, iterations=9, delay_ns=7))
+    early = _rows(PageFault(2, 5 * MIB, huge=False, iterations=9))
+    waits = late["kind"] == OpKind.WAIT
+    assert late[waits]["count"].tolist() == [7]
+    assert late[~waits].tolist() == early.tolist()
+
+
 def test_owners_run_out() -> None:
     """Blocks beyond them share the last one: each free is of one block."""
     owners = Owners(10, 3)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from emulator.native.random import Random
+from emulator.scenario.load import parse
+from emulator.simulation.tasks import tasks_of
 from guest_model.workload.churn import Churn
 from guest_model.workload.idle import Idle
 from guest_model.workload.memhog import Memhog
@@ -44,6 +47,16 @@ def pages(ops: Ops) -> int:
     """Pages allocated in all."""
     allocs = ops[ops["kind"] == OpKind.ALLOC]
     return int((allocs["count"] << allocs["order"].astype(np.uint64)).sum())
+
+
+def test_processes_begin_apart() -> None:
+    """Each of them so much after the one before it, the first one at once."""
+    workload = "kind: page_fault, processes: 3, apart: 5ms, iterations: 1"
+    scenario = parse(f"phases: [{{run: [{{{workload}}}]}}]".encode(), "a.yaml", Path())
+    tasks = tasks_of(scenario.phases[0].run[0], scenario, (0, 0))
+    waits = [stream(task)[["kind", "count"]][0].tolist() for task in tasks]
+    wait = int(OpKind.WAIT)
+    assert waits == [(int(OpKind.ALLOC), 64), (wait, 5_000_000), (wait, 10_000_000)]
 
 
 def churn(seed: int = 1, operations: int | None = 3000) -> Churn:
