@@ -123,11 +123,13 @@ class Balloon:
 
     def _send(self, queue_and_kick: tuple[DriverQueue, Callable[[], None]], pages: Pages) -> None:
         queue, kick = queue_and_kick
-        parts = np.arange(self._numbers, dtype=np.uint64)
-        numbers = (pages[:, np.newaxis] * np.uint64(self._numbers) + parts).astype("<u4")
+        if self._numbers > 1:
+            parts = np.arange(self._numbers, dtype=np.uint64)
+            pages = (pages[:, np.newaxis] * np.uint64(self._numbers) + parts).ravel()
+        numbers = pages.astype("<u4")
         self._memory.write(self._array_gpa, numbers.tobytes())
         self._page_segment[0] = (self._array_gpa, numbers.nbytes, 0)
-        queue.add(self._page_segment, 1, numbers.size)
+        queue.add(self._page_segment, 1, len(numbers))
         self._waiting = queue
         if queue.should_kick():
             kick()

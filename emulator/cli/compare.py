@@ -13,6 +13,7 @@ import click
 
 from emulator.analysis.comparison import Compared, compare
 from emulator.analysis.comparison_document import document_of, label
+from emulator.cli import options
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import counted
@@ -52,21 +53,13 @@ MAX_RANGE = 64
     help="Values of anything else, e.g. reporting.delay=2s,250ms; may be repeated.",
 )
 @click.option("--seeds", metavar="1..5", help="Seeds to run each cell with: 1..5 or 1,2,3.")
-@click.option(
-    "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Replace a value in every cell."
-)
+@options.replaced(" in every cell")
 @click.option("--phase", metavar="NAME", help="Judge one phase instead of the whole run.")
 @click.option(
     "-j", "--jobs", type=click.IntRange(1, 1024), help="Runs at a time. Default: one a core."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print fpr.compare/1 instead of a table.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Write compare.json and compare.html into this folder, which must not exist.",
-)
+@options.as_json("fpr.compare/1")
+@options.output("Write compare.json and compare.html into this folder, which must not exist.")
 def command(
     path: str,
     policies: tuple[str, ...],
@@ -85,8 +78,8 @@ def command(
     FILE is a comparison, or a scenario, which the options then make one of. Cells that fail are
     named, and the others go on. Ctrl-C keeps what is done, marked as incomplete.
     """
-    options = _options(policies, placements, axes, seeds, phase)
-    matrix = load_matrix(path, options=options, sets=sets)
+    given = _options(policies, placements, axes, seeds, phase)
+    matrix = load_matrix(path, options=given, sets=sets)
     if output is not None:
         results.check_free(output)
     with interruptible() as stopped, counted(matrix.comparison.name) as progress:

@@ -13,6 +13,7 @@ import structlog
 
 from emulator.analysis.real_guest import RealRun, run_real
 from emulator.analysis.real_summary import real_summary
+from emulator.cli import options
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
 from emulator.report.terminal import render
@@ -41,8 +42,8 @@ def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="PATH",
             help="A linux.uml. Default: the installed one, else Debian's is fetched by apt-get.",
         ),
-        click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Replace the seed."),
-        click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Replace a value."),
+        options.seed(),
+        options.replaced(),
     ):
         command = option(command)
     return command
@@ -57,14 +58,8 @@ def load_real(path: str, sets: tuple[str, ...], seed: int | None) -> Scenario:
 @click.command("linux")
 @click.argument("path", metavar="SCENARIO")
 @kernel_options
-@click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of text.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The folder of results, which must not exist. Default: results/NAME-TIME.",
-)
+@options.as_json("summary.json")
+@options.output()
 def command(
     path: str,
     sets: tuple[str, ...],

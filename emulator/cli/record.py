@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from emulator.cli import options
 from emulator.cli.main import Exit
 
 PATH = click.Path(path_type=Path)
@@ -80,7 +81,7 @@ def _stop(stop: object, _number: int, _frame: FrameType | None) -> None:
     metavar="SECONDS",
     help="The device's clock minus the guest's, if known. Default: found from the reports.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print fpr.record/1 instead of text.")
+@options.as_json("fpr.record/1")
 def import_(
     guest: Path, output: Path, reports: Path | None, clock_offset: float | None, as_json: bool
 ) -> int:

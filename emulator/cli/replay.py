@@ -10,6 +10,7 @@ import click
 
 from emulator.analysis.golden_document import golden_document, report_golden
 from emulator.analysis.replay_document import document, report_replay
+from emulator.cli import options
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
 from emulator.inputs.golden import load_golden
@@ -29,7 +30,7 @@ from emulator.simulation.replay import Placement, replay
     show_default=True,
     help="recorded: allocations take the frames of the trace; model: the allocator chooses.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print fpr.replay/1 instead of text.")
+@options.as_json("fpr.replay/1")
 def command(path: Path, placement: Placement, as_json: bool) -> int:
     """Replay a recording and predict which blocks are reported, in which batches, when.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import structlog
 
+from emulator.cli import options
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
@@ -25,23 +26,11 @@ from emulator.simulation.summary import summarize
 
 @click.command("run")
 @click.argument("path", metavar="SCENARIO")
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="PATH=VALUE",
-    help="Replace a value, e.g. guest.memory=8GiB; may be repeated.",
-)
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Replace the scenario's seed.")
+@options.replaced()
+@options.seed()
 @click.option("--dry-run", is_flag=True, help="Print the resolved scenario, and run nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of text.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The folder of results, which must not exist. Default: results/NAME-TIME.",
-)
+@options.as_json("summary.json")
+@options.output()
 @click.option("--no-control", is_flag=True, help="Leave the run without reporting out.")
 def command(
     path: str,

@@ -16,6 +16,7 @@ from emulator.analysis.truth import (
     judge,
     run_model,
 )
+from emulator.cli import options
 from emulator.cli.linux import kernel_options, load_real, run_with_progress
 from emulator.cli.main import Exit
 from emulator.report.truth_text import render_truth
@@ -27,7 +28,7 @@ _PERCENT = click.FloatRange(0, 100)
 @click.command("truth")
 @click.argument("path", metavar="SCENARIO")
 @kernel_options
-@click.option("--json", "as_json", is_flag=True, help="Print fpr.truth/1 instead of text.")
+@options.as_json("fpr.truth/1")
 @click.option(
     "--reported-tolerance",
     type=_PERCENT,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from emulator.cli import options
 from emulator.cli.main import Exit
 from emulator.scenario.errors import ScenarioError
 from emulator.scenario.load import load
@@ -17,13 +18,7 @@ from emulator.scenario.units import format_size
 
 @click.command("validate")
 @click.argument("scenarios", nargs=-1, required=True, metavar="SCENARIO...")
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="PATH=VALUE",
-    help="Replace a value in each file, e.g. guest.memory=8GiB.",
-)
+@options.replaced(" in each file")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with resolved scenarios.")
 def command(scenarios: tuple[str, ...], sets: tuple[str, ...], as_json: bool) -> int:
     """Check scenario files and comparisons, and name every mistake, as file:line:column.
