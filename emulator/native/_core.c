@@ -615,7 +615,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 790), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 796), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -623,14 +623,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 863), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -641,7 +641,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 843), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 849), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -649,14 +649,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 903), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 909), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 857), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -664,9 +664,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 903), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 909), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 850), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 856), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -675,13 +675,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 877), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 883), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -782,746 +782,752 @@ static void *_cffi_types[] = {
 /* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 812), // struct fpr_allocator const *
-/* 168 */ _CFFI_OP(_CFFI_OP_POINTER, 789), // char *
+/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_allocator const *
+/* 168 */ _CFFI_OP(_CFFI_OP_POINTER, 795), // char *
 /* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
+/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, struct fpr_block const *, uint32_t, uint32_t *)
 /* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 173 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 174 */ _CFFI_OP(_CFFI_OP_POINTER, 878), // struct fpr_zone_state *
-/* 175 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
-/* 177 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 178 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 173 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 174 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 177 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
+/* 178 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
 /* 179 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 180 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 182 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 183 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 185 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 180 */ _CFFI_OP(_CFFI_OP_POINTER, 884), // struct fpr_zone_state *
+/* 181 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 182 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
+/* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 184 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 185 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 186 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 187 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 189 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 190 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 192 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 193 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint64_t *)
-/* 194 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 196 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
-/* 199 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 200 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 201 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
-/* 202 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 204 */ _CFFI_OP(_CFFI_OP_POINTER, 813), // struct fpr_allocator_config const *
-/* 205 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 206 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
-/* 207 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 208 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
-/* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 210 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 211 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 212 */ _CFFI_OP(_CFFI_OP_POINTER, 862), // struct fpr_segment *
+/* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 188 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 194 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 195 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 196 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 197 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint64_t *)
+/* 200 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 202 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
+/* 205 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 206 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 207 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 208 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 209 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
+/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_allocator_config const *
+/* 211 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 212 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 214 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 215 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct fpr_guest_memory const *
-/* 216 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_chain const *
-/* 217 */ _CFFI_OP(_CFFI_OP_POINTER, 855), // struct fpr_report_cursor *
-/* 218 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 219 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 220 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 829), // struct fpr_message_account *
-/* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 225 */ _CFFI_OP(_CFFI_OP_NOOP, 216),
-/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 856), // struct fpr_report_rules const *
-/* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 217),
-/* 228 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // struct fpr_range *
-/* 229 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 231 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 854), // struct fpr_report_account *
-/* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
-/* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 839), // struct fpr_page_set *
-/* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
-/* 238 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 239 */ _CFFI_OP(_CFFI_OP_POINTER, 814), // struct fpr_balloon_account *
-/* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 241 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
-/* 242 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 236),
-/* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 237),
-/* 245 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 212),
-/* 247 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 248 */ _CFFI_OP(_CFFI_OP_NOOP, 239),
-/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 250 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
-/* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 252 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
-/* 255 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 256 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 258 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 214 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
+/* 215 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 217 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_segment *
+/* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 220 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
+/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 829), // struct fpr_guest_memory const *
+/* 222 */ _CFFI_OP(_CFFI_OP_POINTER, 822), // struct fpr_chain const *
+/* 223 */ _CFFI_OP(_CFFI_OP_POINTER, 861), // struct fpr_report_cursor *
+/* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 225 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 226 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 227 */ _CFFI_OP(_CFFI_OP_POINTER, 835), // struct fpr_message_account *
+/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
+/* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 231 */ _CFFI_OP(_CFFI_OP_NOOP, 222),
+/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 862), // struct fpr_report_rules const *
+/* 233 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 234 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_range *
+/* 235 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 236 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 237 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 860), // struct fpr_report_account *
+/* 239 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
+/* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // struct fpr_page_set *
+/* 243 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
+/* 244 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 245 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_balloon_account *
+/* 246 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 247 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
+/* 248 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 249 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
+/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 243),
+/* 251 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 252 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
+/* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 254 */ _CFFI_OP(_CFFI_OP_NOOP, 245),
+/* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
+/* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 258 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
-/* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
+/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
+/* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
 /* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 263 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 264 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
-/* 266 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 267 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 264 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
+/* 267 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
 /* 268 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 269 */ _CFFI_OP(_CFFI_OP_POINTER, 49), // uint8_t * *
-/* 270 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 272 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
-/* 273 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
+/* 269 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
+/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 273 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 274 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 906), // void *
-/* 276 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 49), // uint8_t * *
+/* 276 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
-/* 279 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
+/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
+/* 279 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
 /* 280 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 281 */ _CFFI_OP(_CFFI_OP_POINTER, 906), // void const *
+/* 281 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // void *
 /* 282 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 285 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct fpr_host_costs const *
-/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 287 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 288 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_oracle *
-/* 289 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 290 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 291 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 292 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 293 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_discard_outcome *
-/* 294 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
-/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 288),
+/* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
+/* 285 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 286 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 287 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // void const *
+/* 288 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
+/* 291 */ _CFFI_OP(_CFFI_OP_POINTER, 831), // struct fpr_host_costs const *
+/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 293 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 294 */ _CFFI_OP(_CFFI_OP_POINTER, 839), // struct fpr_oracle *
+/* 295 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 297 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 298 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 298 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 299 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct fpr_discard_outcome *
 /* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
-/* 302 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_oracle const *
+/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
+/* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 294),
 /* 303 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 835), // struct fpr_packed_driver *
-/* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 860), // struct fpr_ring_layout const *
-/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct fpr_driver_slot *
-/* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 316 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 321 */ _CFFI_OP(_CFFI_OP_POINTER, 862), // struct fpr_segment const *
+/* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
+/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 839), // struct fpr_oracle const *
+/* 309 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 310 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
+/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 841), // struct fpr_packed_driver *
+/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 317 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 318 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 319 */ _CFFI_OP(_CFFI_OP_POINTER, 866), // struct fpr_ring_layout const *
+/* 320 */ _CFFI_OP(_CFFI_OP_POINTER, 827), // struct fpr_driver_slot *
+/* 321 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 322 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 323 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 323 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
-/* 326 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 327 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 328 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 329 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
-/* 330 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 331 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 335 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct fpr_packed_ring *
-/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
-/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
-/* 339 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 342 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
-/* 343 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 344 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_chain *
-/* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
-/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
-/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 349 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 326 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 327 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_segment const *
+/* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 330 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
+/* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
+/* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
+/* 341 */ _CFFI_OP(_CFFI_OP_POINTER, 844), // struct fpr_packed_ring *
+/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
+/* 344 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
+/* 345 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
+/* 349 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 350 */ _CFFI_OP(_CFFI_OP_POINTER, 822), // struct fpr_chain *
 /* 351 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
-/* 353 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
-/* 354 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 355 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 356 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
-/* 357 */ _CFFI_OP(_CFFI_OP_NOOP, 335),
-/* 358 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 359 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 362 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct fpr_packed_ring const *
-/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
-/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 362),
-/* 366 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
-/* 369 */ _CFFI_OP(_CFFI_OP_POINTER, 840), // struct fpr_pressure const *
-/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
-/* 372 */ _CFFI_OP(_CFFI_OP_POINTER, 841), // struct fpr_pressure_config const *
-/* 373 */ _CFFI_OP(_CFFI_OP_POINTER, 415), // struct fpr_pressure * *
-/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 376 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_real_memory *
-/* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 378 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 379 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 381 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
-/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
-/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
+/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
+/* 353 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
+/* 354 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
+/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
+/* 360 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
+/* 363 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
+/* 364 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 365 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
+/* 368 */ _CFFI_OP(_CFFI_OP_POINTER, 844), // struct fpr_packed_ring const *
+/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
+/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 368),
+/* 372 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
+/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_pressure const *
+/* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
+/* 378 */ _CFFI_OP(_CFFI_OP_POINTER, 847), // struct fpr_pressure_config const *
+/* 379 */ _CFFI_OP(_CFFI_OP_POINTER, 421), // struct fpr_pressure * *
+/* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 852), // struct fpr_real_memory *
+/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 384 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 385 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
-/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
-/* 389 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
-/* 393 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
-/* 394 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 387 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
+/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
+/* 390 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
+/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
+/* 394 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
 /* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 396 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
+/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
 /* 400 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 401 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 402 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 402 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_real_memory const *
-/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 408 */ _CFFI_OP(_CFFI_OP_POINTER, 847), // struct fpr_real_memory_config const *
-/* 409 */ _CFFI_OP(_CFFI_OP_POINTER, 828), // struct fpr_memory_region const *
-/* 410 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 376), // struct fpr_real_memory * *
+/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
+/* 406 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 407 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 852), // struct fpr_real_memory const *
 /* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
-/* 414 */ _CFFI_OP(_CFFI_OP_POINTER, 857), // struct fpr_residency *
-/* 415 */ _CFFI_OP(_CFFI_OP_POINTER, 840), // struct fpr_pressure *
-/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 414),
-/* 419 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 420 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 423 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
-/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
-/* 426 */ _CFFI_OP(_CFFI_OP_NOOP, 414),
+/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 414 */ _CFFI_OP(_CFFI_OP_POINTER, 853), // struct fpr_real_memory_config const *
+/* 415 */ _CFFI_OP(_CFFI_OP_POINTER, 834), // struct fpr_memory_region const *
+/* 416 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 417 */ _CFFI_OP(_CFFI_OP_POINTER, 382), // struct fpr_real_memory * *
+/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
+/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 863), // struct fpr_residency *
+/* 421 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_pressure *
+/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 424 */ _CFFI_OP(_CFFI_OP_NOOP, 420),
+/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 427 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 428 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
 /* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 432 */ _CFFI_OP(_CFFI_OP_NOOP, 414),
+/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
+/* 432 */ _CFFI_OP(_CFFI_OP_NOOP, 420),
 /* 433 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 434 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 435 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 438 */ _CFFI_OP(_CFFI_OP_POINTER, 857), // struct fpr_residency const *
+/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 420),
 /* 439 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 440 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 441 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 441 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 444 */ _CFFI_OP(_CFFI_OP_POINTER, 858), // struct fpr_residency_config const *
-/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 409),
-/* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 447 */ _CFFI_OP(_CFFI_OP_NOOP, 285),
-/* 448 */ _CFFI_OP(_CFFI_OP_POINTER, 288), // struct fpr_oracle * *
-/* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 444),
-/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 409),
-/* 453 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 454 */ _CFFI_OP(_CFFI_OP_NOOP, 285),
-/* 455 */ _CFFI_OP(_CFFI_OP_POINTER, 414), // struct fpr_residency * *
-/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 458 */ _CFFI_OP(_CFFI_OP_POINTER, 863), // struct fpr_shared_map const *
-/* 459 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 461 */ _CFFI_OP(_CFFI_OP_POINTER, 865), // struct fpr_signaller *
+/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 444 */ _CFFI_OP(_CFFI_OP_POINTER, 863), // struct fpr_residency const *
+/* 445 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 447 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 448 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
+/* 450 */ _CFFI_OP(_CFFI_OP_POINTER, 864), // struct fpr_residency_config const *
+/* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 415),
+/* 452 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 453 */ _CFFI_OP(_CFFI_OP_NOOP, 291),
+/* 454 */ _CFFI_OP(_CFFI_OP_POINTER, 294), // struct fpr_oracle * *
+/* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 457 */ _CFFI_OP(_CFFI_OP_NOOP, 450),
+/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 415),
+/* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 291),
+/* 461 */ _CFFI_OP(_CFFI_OP_POINTER, 420), // struct fpr_residency * *
 /* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 865), // struct fpr_signaller const *
-/* 465 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 469 */ _CFFI_OP(_CFFI_OP_POINTER, 866), // struct fpr_split_driver *
-/* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 474 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 477 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 482 */ _CFFI_OP(_CFFI_OP_NOOP, 321),
+/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
+/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_shared_map const *
+/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
+/* 467 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_signaller *
+/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
+/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_signaller const *
+/* 471 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 475 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct fpr_split_driver *
+/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 477 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 478 */ _CFFI_OP(_CFFI_OP_NOOP, 475),
+/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 480 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 320),
+/* 482 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 469),
-/* 492 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 496 */ _CFFI_OP(_CFFI_OP_POINTER, 867), // struct fpr_split_ring *
-/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 496),
-/* 500 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 496),
-/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 344),
-/* 506 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 508 */ _CFFI_OP(_CFFI_OP_NOOP, 496),
-/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 215),
-/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 511 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 496),
-/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 496),
-/* 520 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 523 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 524 */ _CFFI_OP(_CFFI_OP_POINTER, 867), // struct fpr_split_ring const *
-/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
-/* 527 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 528 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 529 */ _CFFI_OP(_CFFI_OP_NOOP, 204),
-/* 530 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 531 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 532 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 538 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 539 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 540 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 541 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_trace_op *
-/* 542 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct fpr_trace_pairing *
-/* 543 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 544 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 545 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 547 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 548 */ _CFFI_OP(_CFFI_OP_NOOP, 204),
-/* 549 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 550 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 551 */ _CFFI_OP(_CFFI_OP_POINTER, 852), // struct fpr_replay_phase const *
-/* 552 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 553 */ _CFFI_OP(_CFFI_OP_POINTER, 853), // struct fpr_replay_unseen *
-/* 554 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 555 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 556 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 558 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_trace_state *
-/* 559 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 475),
+/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 327),
+/* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 490 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 475),
+/* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 497 */ _CFFI_OP(_CFFI_OP_NOOP, 475),
+/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 502 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_split_ring *
+/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 504 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
+/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
+/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 511 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
+/* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
+/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 517 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 518 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 519 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 520 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 521 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
+/* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 523 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 524 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
+/* 526 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 527 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 529 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 530 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_split_ring const *
+/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 532 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
+/* 533 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 210),
+/* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 538 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 540 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 541 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 542 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 543 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 544 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 545 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 547 */ _CFFI_OP(_CFFI_OP_POINTER, 877), // struct fpr_trace_op *
+/* 548 */ _CFFI_OP(_CFFI_OP_POINTER, 878), // struct fpr_trace_pairing *
+/* 549 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 551 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 554 */ _CFFI_OP(_CFFI_OP_NOOP, 210),
+/* 555 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 556 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 557 */ _CFFI_OP(_CFFI_OP_POINTER, 858), // struct fpr_replay_phase const *
+/* 558 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 559 */ _CFFI_OP(_CFFI_OP_POINTER, 859), // struct fpr_replay_unseen *
 /* 560 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 561 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 562 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_trace_event *
-/* 563 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 564 */ _CFFI_OP(_CFFI_OP_POINTER, 870), // struct fpr_trace_marker *
-/* 565 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 566 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 567 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 568 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 571 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // struct fpr_vcpus *
-/* 572 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 574 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
-/* 576 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 577 */ _CFFI_OP(_CFFI_OP_POINTER, 832), // struct fpr_op const *
-/* 578 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 561 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 563 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 564 */ _CFFI_OP(_CFFI_OP_POINTER, 879), // struct fpr_trace_state *
+/* 565 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 566 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 567 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 568 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // struct fpr_trace_event *
+/* 569 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 570 */ _CFFI_OP(_CFFI_OP_POINTER, 876), // struct fpr_trace_marker *
+/* 571 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 572 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 573 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 575 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
+/* 577 */ _CFFI_OP(_CFFI_OP_POINTER, 881), // struct fpr_vcpus *
+/* 578 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 580 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 580 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
 /* 582 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 583 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 583 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct fpr_op const *
 /* 584 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
 /* 588 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 589 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 590 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
-/* 591 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 593 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 594 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
-/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 589 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 590 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 593 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
+/* 594 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 596 */ _CFFI_OP(_CFFI_OP_NOOP, 583),
 /* 597 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
-/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 602 */ _CFFI_OP(_CFFI_OP_POINTER, 874), // struct fpr_vcpu_stop *
-/* 603 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 605 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // struct fpr_vcpus const *
-/* 606 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 607 */ _CFFI_OP(_CFFI_OP_POINTER, 834), // struct fpr_owner_view *
-/* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 605),
-/* 611 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 612 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_task_view *
-/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 615 */ _CFFI_OP(_CFFI_OP_NOOP, 605),
-/* 616 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 617 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 618 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 619 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 621 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 622 */ _CFFI_OP(_CFFI_OP_POINTER, 876), // struct fpr_vcpus_config const *
-/* 623 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 624 */ _CFFI_OP(_CFFI_OP_POINTER, 827), // struct fpr_memory_port const *
-/* 625 */ _CFFI_OP(_CFFI_OP_POINTER, 824), // struct fpr_histogram *
-/* 626 */ _CFFI_OP(_CFFI_OP_POINTER, 571), // struct fpr_vcpus * *
-/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 631 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 632 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
+/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 602 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 603 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 606 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
+/* 607 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 608 */ _CFFI_OP(_CFFI_OP_POINTER, 880), // struct fpr_vcpu_stop *
+/* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 611 */ _CFFI_OP(_CFFI_OP_POINTER, 881), // struct fpr_vcpus const *
+/* 612 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 613 */ _CFFI_OP(_CFFI_OP_POINTER, 840), // struct fpr_owner_view *
+/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 616 */ _CFFI_OP(_CFFI_OP_NOOP, 611),
+/* 617 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 618 */ _CFFI_OP(_CFFI_OP_POINTER, 874), // struct fpr_task_view *
+/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 621 */ _CFFI_OP(_CFFI_OP_NOOP, 611),
+/* 622 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 623 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 624 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 625 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 628 */ _CFFI_OP(_CFFI_OP_POINTER, 882), // struct fpr_vcpus_config const *
+/* 629 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 630 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_memory_port const *
+/* 631 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_histogram *
+/* 632 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_vcpus * *
 /* 633 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 635 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
-/* 636 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 637 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 638 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 639 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 640 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 641 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 643 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
-/* 644 */ _CFFI_OP(_CFFI_OP_NOOP, 275),
+/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 635 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 636 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 637 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 638 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 641 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 642 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 643 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 644 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 645 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 646 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 647 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 646 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 647 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 648 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION, 818), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION, 682), // struct fpr_histogram const *()(struct fpr_oracle const *)
-/* 653 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
+/* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
+/* 651 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 652 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 653 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 654 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION, 682), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 656 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
+/* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION, 824), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 656 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
 /* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION, 682), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 659 */ _CFFI_OP(_CFFI_OP_NOOP, 438),
+/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION, 688), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 659 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
 /* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 661 */ _CFFI_OP(_CFFI_OP_FUNCTION, 830), // struct fpr_notify *()(struct fpr_allocator *)
-/* 662 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 661 */ _CFFI_OP(_CFFI_OP_FUNCTION, 688), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 662 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
 /* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 667 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 668 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
-/* 669 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 671 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 672 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 688), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 444),
+/* 666 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 667 */ _CFFI_OP(_CFFI_OP_FUNCTION, 836), // struct fpr_notify *()(struct fpr_allocator *)
+/* 668 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 671 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 672 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 675 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_cost const *
+/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 675 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 676 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 677 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 678 */ _CFFI_OP(_CFFI_OP_NOOP, 675),
-/* 679 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 681 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 682 */ _CFFI_OP(_CFFI_OP_POINTER, 824), // struct fpr_histogram const *
-/* 683 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 686 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
-/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 688 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 689 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 677 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 678 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 681 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct fpr_cost const *
+/* 682 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 683 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 684 */ _CFFI_OP(_CFFI_OP_NOOP, 681),
+/* 685 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 688 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_histogram const *
+/* 689 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 692 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 693 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
-/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 699 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
-/* 700 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 701 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 702 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 703 */ _CFFI_OP(_CFFI_OP_NOOP, 438),
-/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
-/* 706 */ _CFFI_OP(_CFFI_OP_NOOP, 605),
+/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 692 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
+/* 693 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 695 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 696 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 698 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 699 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 700 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 701 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
+/* 703 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 705 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
+/* 706 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 707 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 709 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 444),
 /* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 275), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 712 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
-/* 713 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 715 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_allocator *)
-/* 716 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 717 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 719 */ _CFFI_OP(_CFFI_OP_NOOP, 625),
-/* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 682),
-/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 722 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 723 */ _CFFI_OP(_CFFI_OP_NOOP, 625),
-/* 724 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 725 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 726 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 727 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 728 */ _CFFI_OP(_CFFI_OP_NOOP, 625),
-/* 729 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 730 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_oracle *)
-/* 733 */ _CFFI_OP(_CFFI_OP_NOOP, 288),
-/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 735 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 736 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
-/* 737 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 738 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 739 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 741 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
-/* 742 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 743 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct fpr_host_counters *
-/* 744 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 745 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_pressure *)
-/* 746 */ _CFFI_OP(_CFFI_OP_NOOP, 415),
-/* 747 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 748 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
-/* 749 */ _CFFI_OP(_CFFI_OP_NOOP, 369),
-/* 750 */ _CFFI_OP(_CFFI_OP_POINTER, 842), // struct fpr_pressure_counters *
-/* 751 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 752 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 753 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 754 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 755 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 756 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 757 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_real_memory *)
-/* 758 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
-/* 759 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 760 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 761 */ _CFFI_OP(_CFFI_OP_NOOP, 405),
-/* 762 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 763 */ _CFFI_OP(_CFFI_OP_NOOP, 743),
-/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 765 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_residency *)
-/* 766 */ _CFFI_OP(_CFFI_OP_NOOP, 414),
-/* 767 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 438),
-/* 770 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 771 */ _CFFI_OP(_CFFI_OP_NOOP, 743),
-/* 772 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 773 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_shared_map *)
-/* 774 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 775 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 776 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 777 */ _CFFI_OP(_CFFI_OP_POINTER, 864), // struct fpr_shared_region *
-/* 778 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 779 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 780 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 781 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
-/* 782 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 783 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_signaller *)
-/* 784 */ _CFFI_OP(_CFFI_OP_NOOP, 461),
-/* 785 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 786 */ _CFFI_OP(_CFFI_OP_FUNCTION, 906), // void()(struct fpr_vcpus *)
-/* 787 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
+/* 712 */ _CFFI_OP(_CFFI_OP_NOOP, 611),
+/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 715 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 716 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 717 */ _CFFI_OP(_CFFI_OP_FUNCTION, 281), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 718 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
+/* 719 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 720 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_allocator *)
+/* 722 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 723 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 725 */ _CFFI_OP(_CFFI_OP_NOOP, 631),
+/* 726 */ _CFFI_OP(_CFFI_OP_NOOP, 688),
+/* 727 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 729 */ _CFFI_OP(_CFFI_OP_NOOP, 631),
+/* 730 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 731 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 734 */ _CFFI_OP(_CFFI_OP_NOOP, 631),
+/* 735 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 736 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 737 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 738 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_oracle *)
+/* 739 */ _CFFI_OP(_CFFI_OP_NOOP, 294),
+/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 741 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 742 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
+/* 743 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 744 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 745 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 747 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
+/* 748 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 749 */ _CFFI_OP(_CFFI_OP_POINTER, 832), // struct fpr_host_counters *
+/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 751 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_pressure *)
+/* 752 */ _CFFI_OP(_CFFI_OP_NOOP, 421),
+/* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 754 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
+/* 755 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
+/* 756 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // struct fpr_pressure_counters *
+/* 757 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 758 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 759 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 760 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 761 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 762 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 763 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_real_memory *)
+/* 764 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
+/* 765 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 766 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 767 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
+/* 768 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 749),
+/* 770 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_residency *)
+/* 772 */ _CFFI_OP(_CFFI_OP_NOOP, 420),
+/* 773 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 774 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 775 */ _CFFI_OP(_CFFI_OP_NOOP, 444),
+/* 776 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 777 */ _CFFI_OP(_CFFI_OP_NOOP, 749),
+/* 778 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 779 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_shared_map *)
+/* 780 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 781 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 782 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 783 */ _CFFI_OP(_CFFI_OP_POINTER, 870), // struct fpr_shared_region *
+/* 784 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 785 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 786 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 787 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
 /* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 789 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 790 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 791 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 792 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
-/* 793 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
-/* 794 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_memory_kind
-/* 795 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_migratetype
-/* 796 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_op_kind
-/* 797 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_drain
-/* 798 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_pcp_sizing
-/* 799 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_placement
-/* 800 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_relabel
-/* 801 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_replay_action
-/* 802 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_ring_fault
-/* 803 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_status
-/* 804 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_stop_reason
-/* 805 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_take_stop
-/* 806 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_task_state
-/* 807 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_zone_class
-/* 808 */ _CFFI_OP(_CFFI_OP_POINTER, 634), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 809 */ _CFFI_OP(_CFFI_OP_POINTER, 643), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 810 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 811 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 812 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 813 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 814 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 818 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_counters const *
-/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
-/* 820 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
-/* 821 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
-/* 822 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
-/* 823 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
-/* 824 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
-/* 825 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
-/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
-/* 827 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
-/* 828 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
-/* 829 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
-/* 830 */ _CFFI_OP(_CFFI_OP_POINTER, 831), // struct fpr_notify *
-/* 831 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
-/* 832 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
-/* 833 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
-/* 834 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
-/* 835 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
-/* 836 */ _CFFI_OP(_CFFI_OP_POINTER, 837), // struct fpr_packed_note *
-/* 837 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
-/* 838 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
-/* 839 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
-/* 840 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_pressure
-/* 841 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_pressure_config
-/* 842 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_pressure_counters
-/* 843 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_random
-/* 844 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // struct fpr_range const *
-/* 845 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_range
-/* 846 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_real_memory
-/* 847 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_real_memory_config
-/* 848 */ _CFFI_OP(_CFFI_OP_POINTER, 849), // struct fpr_region *
-/* 849 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_region
-/* 850 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_frames_stats
-/* 851 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_replay_model_stats
-/* 852 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_replay_phase
-/* 853 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_replay_unseen
-/* 854 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_report_account
-/* 855 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_report_cursor
-/* 856 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_report_rules
-/* 857 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_residency
-/* 858 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_residency_config
-/* 859 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_ring_counters
-/* 860 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_ring_layout
-/* 861 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_rules
-/* 862 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_segment
-/* 863 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_shared_map
-/* 864 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_shared_region
-/* 865 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_signaller
-/* 866 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_split_driver
-/* 867 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_split_ring
-/* 868 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_task_view
-/* 869 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_event
-/* 870 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_marker
-/* 871 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_trace_op
-/* 872 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_trace_pairing
-/* 873 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_state
-/* 874 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_vcpu_stop
-/* 875 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_vcpus
-/* 876 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_vcpus_config
-/* 877 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_zone_config
-/* 878 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_zone_state
-/* 879 */ _CFFI_OP(_CFFI_OP_POINTER, 880), // struct packed_desc *
-/* 880 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct packed_desc
-/* 881 */ _CFFI_OP(_CFFI_OP_POINTER, 882), // struct packed_event *
-/* 882 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct packed_event
-/* 883 */ _CFFI_OP(_CFFI_OP_POINTER, 884), // struct split_avail *
-/* 884 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct split_avail
-/* 885 */ _CFFI_OP(_CFFI_OP_POINTER, 886), // struct split_desc *
-/* 886 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct split_desc
-/* 887 */ _CFFI_OP(_CFFI_OP_POINTER, 888), // struct split_used *
-/* 888 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct split_used
-/* 889 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 890 */ (_cffi_opcode_t)(14),
-/* 891 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 892 */ (_cffi_opcode_t)(32),
-/* 893 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 894 */ (_cffi_opcode_t)(4),
-/* 895 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 896 */ (_cffi_opcode_t)(6),
-/* 897 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 898 */ (_cffi_opcode_t)(7424),
-/* 899 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 900 */ (_cffi_opcode_t)(7),
-/* 901 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 902 */ (_cffi_opcode_t)(9),
-/* 903 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 904 */ _CFFI_OP(_CFFI_OP_ARRAY, 903), // uint8_t[5]
-/* 905 */ (_cffi_opcode_t)(5),
-/* 906 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 789 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_signaller *)
+/* 790 */ _CFFI_OP(_CFFI_OP_NOOP, 467),
+/* 791 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 792 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_vcpus *)
+/* 793 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
+/* 794 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 795 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 796 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 797 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 798 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 799 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 800 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_memory_kind
+/* 801 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_migratetype
+/* 802 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_op_kind
+/* 803 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_drain
+/* 804 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_pcp_sizing
+/* 805 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_placement
+/* 806 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_relabel
+/* 807 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_replay_action
+/* 808 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_ring_fault
+/* 809 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_status
+/* 810 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_stop_reason
+/* 811 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_take_stop
+/* 812 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_task_state
+/* 813 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_zone_class
+/* 814 */ _CFFI_OP(_CFFI_OP_POINTER, 640), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 815 */ _CFFI_OP(_CFFI_OP_POINTER, 649), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 816 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 817 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 818 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 820 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 821 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 822 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 823 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 824 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct fpr_counters const *
+/* 825 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
+/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
+/* 827 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
+/* 828 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
+/* 829 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
+/* 830 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
+/* 831 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
+/* 832 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
+/* 833 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
+/* 834 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
+/* 835 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
+/* 836 */ _CFFI_OP(_CFFI_OP_POINTER, 837), // struct fpr_notify *
+/* 837 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
+/* 838 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
+/* 839 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
+/* 840 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
+/* 841 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
+/* 842 */ _CFFI_OP(_CFFI_OP_POINTER, 843), // struct fpr_packed_note *
+/* 843 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
+/* 844 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
+/* 845 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
+/* 846 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_pressure
+/* 847 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_pressure_config
+/* 848 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_pressure_counters
+/* 849 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_random
+/* 850 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_range const *
+/* 851 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_range
+/* 852 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_real_memory
+/* 853 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_real_memory_config
+/* 854 */ _CFFI_OP(_CFFI_OP_POINTER, 855), // struct fpr_region *
+/* 855 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_region
+/* 856 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_frames_stats
+/* 857 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_replay_model_stats
+/* 858 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_replay_phase
+/* 859 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_replay_unseen
+/* 860 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_report_account
+/* 861 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_report_cursor
+/* 862 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_report_rules
+/* 863 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_residency
+/* 864 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_residency_config
+/* 865 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_ring_counters
+/* 866 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_ring_layout
+/* 867 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_rules
+/* 868 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_segment
+/* 869 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_shared_map
+/* 870 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_shared_region
+/* 871 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_signaller
+/* 872 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_split_driver
+/* 873 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_split_ring
+/* 874 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_task_view
+/* 875 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_event
+/* 876 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_marker
+/* 877 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_trace_op
+/* 878 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_trace_pairing
+/* 879 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_state
+/* 880 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_vcpu_stop
+/* 881 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_vcpus
+/* 882 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_vcpus_config
+/* 883 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_zone_config
+/* 884 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_zone_state
+/* 885 */ _CFFI_OP(_CFFI_OP_POINTER, 886), // struct packed_desc *
+/* 886 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct packed_desc
+/* 887 */ _CFFI_OP(_CFFI_OP_POINTER, 888), // struct packed_event *
+/* 888 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct packed_event
+/* 889 */ _CFFI_OP(_CFFI_OP_POINTER, 890), // struct split_avail *
+/* 890 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct split_avail
+/* 891 */ _CFFI_OP(_CFFI_OP_POINTER, 892), // struct split_desc *
+/* 892 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct split_desc
+/* 893 */ _CFFI_OP(_CFFI_OP_POINTER, 894), // struct split_used *
+/* 894 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct split_used
+/* 895 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 896 */ (_cffi_opcode_t)(14),
+/* 897 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 898 */ (_cffi_opcode_t)(32),
+/* 899 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 900 */ (_cffi_opcode_t)(4),
+/* 901 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 902 */ (_cffi_opcode_t)(6),
+/* 903 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 904 */ (_cffi_opcode_t)(7424),
+/* 905 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 906 */ (_cffi_opcode_t)(7),
+/* 907 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 908 */ (_cffi_opcode_t)(9),
+/* 909 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 910 */ _CFFI_OP(_CFFI_OP_ARRAY, 909), // uint8_t[5]
+/* 911 */ (_cffi_opcode_t)(5),
+/* 912 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -2606,7 +2612,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(818));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(824));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2637,10 +2643,10 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(204), arg0, (char **)&x0);
+      _cffi_type(210), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(204), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(210), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2655,10 +2661,10 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(206), arg2, (char **)&x2);
+      _cffi_type(212), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(206), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(212), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2830,7 +2836,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(830));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(836));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3084,10 +3090,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(174), arg2, (char **)&x2);
+      _cffi_type(180), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(174), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(180), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3134,28 +3140,28 @@ _cffi_f_fpr_balloon_deflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg0, (char **)&x0);
+      _cffi_type(221), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(236), arg1, (char **)&x1);
+      _cffi_type(242), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(236), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(242), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(237), arg2, (char **)&x2);
+      _cffi_type(243), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(237), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(243), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3165,10 +3171,10 @@ _cffi_f_fpr_balloon_deflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(239), arg4, (char **)&x4);
+      _cffi_type(245), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(239), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(245), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3219,28 +3225,28 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg0, (char **)&x0);
+      _cffi_type(221), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(236), arg1, (char **)&x1);
+      _cffi_type(242), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(236), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(242), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(237), arg2, (char **)&x2);
+      _cffi_type(243), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(237), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(243), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3250,10 +3256,10 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(212), arg4, (char **)&x4);
+      _cffi_type(218), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(212), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(218), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3268,10 +3274,10 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(239), arg6, (char **)&x6);
+      _cffi_type(245), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(239), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(245), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4029,10 +4035,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(675), arg0, (char **)&x0);
+      _cffi_type(681), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(675), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(681), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4076,10 +4082,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(675), arg0, (char **)&x0);
+      _cffi_type(681), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(675), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(681), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4097,6 +4103,76 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_fpr_cost_mean _cffi_d_fpr_cost_mean
+#endif
+
+static int _cffi_d_fpr_count_isolated(struct fpr_allocator const * x0, struct fpr_block const * x1, uint32_t x2, uint32_t * x3)
+{
+  return fpr_count_isolated(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_count_isolated(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator const * x0;
+  struct fpr_block const * x1;
+  uint32_t x2;
+  uint32_t * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_count_isolated", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(167), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(15), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_block const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(15), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(38), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(38), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_count_isolated(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_count_isolated _cffi_d_fpr_count_isolated
 #endif
 
 static int _cffi_d_fpr_decay_pcp(struct fpr_allocator * x0, uint32_t x1)
@@ -4170,7 +4246,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(790));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(796));
   return pyresult;
 }
 #else
@@ -4657,10 +4733,10 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg0, (char **)&x0);
+      _cffi_type(221), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4709,10 +4785,10 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg0, (char **)&x0);
+      _cffi_type(221), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4766,10 +4842,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg0, (char **)&x0);
+      _cffi_type(221), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4779,10 +4855,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(275), arg2, (char **)&x2);
+      _cffi_type(281), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(275), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(281), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4831,10 +4907,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg0, (char **)&x0);
+      _cffi_type(221), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4844,10 +4920,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg2, (char **)&x2);
+      _cffi_type(287), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(287), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4950,19 +5026,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(625), arg0, (char **)&x0);
+      _cffi_type(631), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(625), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(682), arg1, (char **)&x1);
+      _cffi_type(688), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(682), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(688), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5003,10 +5079,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(682), arg0, (char **)&x0);
+      _cffi_type(688), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(682), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(688), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5051,10 +5127,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(625), arg0, (char **)&x0);
+      _cffi_type(631), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(625), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5103,10 +5179,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(625), arg0, (char **)&x0);
+      _cffi_type(631), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(625), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5154,10 +5230,10 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(285), arg0, (char **)&x0);
+      _cffi_type(291), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(285), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(291), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5460,28 +5536,28 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg0, (char **)&x0);
+      _cffi_type(221), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(216), arg1, (char **)&x1);
+      _cffi_type(222), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(216), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(222), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(217), arg2, (char **)&x2);
+      _cffi_type(223), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(217), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(223), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5509,10 +5585,10 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg6, (char **)&x6);
+      _cffi_type(227), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_message_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(227), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5553,10 +5629,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(302), arg0, (char **)&x0);
+      _cffi_type(308), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5566,10 +5642,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(743), arg2, (char **)&x2);
+      _cffi_type(749), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(743), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(749), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5616,19 +5692,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(444), arg0, (char **)&x0);
+      _cffi_type(450), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(450), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(409), arg1, (char **)&x1);
+      _cffi_type(415), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(409), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(415), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5638,19 +5714,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(285), arg3, (char **)&x3);
+      _cffi_type(291), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(285), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(291), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(448), arg4, (char **)&x4);
+      _cffi_type(454), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_oracle * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(448), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(454), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5683,10 +5759,10 @@ _cffi_f_fpr_oracle_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(288), arg0, (char **)&x0);
+      _cffi_type(294), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(288), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(294), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5735,10 +5811,10 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(288), arg0, (char **)&x0);
+      _cffi_type(294), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(288), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(294), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5770,10 +5846,10 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(293), arg5, (char **)&x5);
+      _cffi_type(299), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(293), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(299), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5808,10 +5884,10 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(302), arg0, (char **)&x0);
+      _cffi_type(308), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5823,7 +5899,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(682));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(688));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -5856,10 +5932,10 @@ _cffi_f_fpr_oracle_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(288), arg0, (char **)&x0);
+      _cffi_type(294), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(288), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(294), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5916,10 +5992,10 @@ _cffi_f_fpr_oracle_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(302), arg0, (char **)&x0);
+      _cffi_type(308), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5981,10 +6057,10 @@ _cffi_f_fpr_oracle_release(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(275), arg0, (char **)&x0);
+      _cffi_type(281), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(275), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6037,10 +6113,10 @@ _cffi_f_fpr_oracle_released(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(302), arg0, (char **)&x0);
+      _cffi_type(308), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6093,10 +6169,10 @@ _cffi_f_fpr_oracle_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(302), arg0, (char **)&x0);
+      _cffi_type(308), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6147,10 +6223,10 @@ _cffi_f_fpr_oracle_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(275), arg0, (char **)&x0);
+      _cffi_type(281), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(275), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6224,19 +6300,19 @@ _cffi_f_fpr_packed_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(321), arg1, (char **)&x1);
+      _cffi_type(327), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(321), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(327), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6279,10 +6355,10 @@ _cffi_f_fpr_packed_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6323,10 +6399,10 @@ _cffi_f_fpr_packed_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6378,10 +6454,10 @@ _cffi_f_fpr_packed_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6440,10 +6516,10 @@ _cffi_f_fpr_packed_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6503,37 +6579,37 @@ _cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg1, (char **)&x1);
+      _cffi_type(221), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg2, (char **)&x2);
+      _cffi_type(319), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg3, (char **)&x3);
+      _cffi_type(320), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(320), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6656,10 +6732,10 @@ _cffi_f_fpr_packed_ring_base(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(362), arg0, (char **)&x0);
+      _cffi_type(368), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(362), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(368), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6703,10 +6779,10 @@ _cffi_f_fpr_packed_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(335), arg0, (char **)&x0);
+      _cffi_type(341), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(335), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6747,10 +6823,10 @@ _cffi_f_fpr_packed_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(335), arg0, (char **)&x0);
+      _cffi_type(341), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(335), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6794,10 +6870,10 @@ _cffi_f_fpr_packed_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(362), arg0, (char **)&x0);
+      _cffi_type(368), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(362), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(368), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6840,28 +6916,28 @@ _cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(335), arg0, (char **)&x0);
+      _cffi_type(341), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(335), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg1, (char **)&x1);
+      _cffi_type(221), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(344), arg2, (char **)&x2);
+      _cffi_type(350), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(344), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6904,10 +6980,10 @@ _cffi_f_fpr_packed_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(335), arg0, (char **)&x0);
+      _cffi_type(341), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(335), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6956,19 +7032,19 @@ _cffi_f_fpr_packed_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(335), arg0, (char **)&x0);
+      _cffi_type(341), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(335), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg1, (char **)&x1);
+      _cffi_type(221), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7009,10 +7085,10 @@ _cffi_f_fpr_packed_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(335), arg0, (char **)&x0);
+      _cffi_type(341), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(335), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7066,28 +7142,28 @@ _cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(335), arg0, (char **)&x0);
+      _cffi_type(341), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(335), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg1, (char **)&x1);
+      _cffi_type(221), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg2, (char **)&x2);
+      _cffi_type(319), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7126,10 +7202,10 @@ _cffi_f_fpr_packed_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(335), arg0, (char **)&x0);
+      _cffi_type(341), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(335), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7256,19 +7332,19 @@ _cffi_f_fpr_pressure_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(369), arg0, (char **)&x0);
+      _cffi_type(375), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(369), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(375), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(750), arg1, (char **)&x1);
+      _cffi_type(756), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(750), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(756), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7309,19 +7385,19 @@ _cffi_f_fpr_pressure_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(372), arg0, (char **)&x0);
+      _cffi_type(378), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(372), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(378), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(373), arg1, (char **)&x1);
+      _cffi_type(379), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(373), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(379), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7354,10 +7430,10 @@ _cffi_f_fpr_pressure_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(415), arg0, (char **)&x0);
+      _cffi_type(421), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(415), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(421), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7392,10 +7468,10 @@ _cffi_f_fpr_pressure_is_short(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(369), arg0, (char **)&x0);
+      _cffi_type(375), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(369), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(375), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7430,10 +7506,10 @@ _cffi_f_fpr_pressure_validate(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(369), arg0, (char **)&x0);
+      _cffi_type(375), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(369), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(375), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7612,10 +7688,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(405), arg0, (char **)&x0);
+      _cffi_type(411), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7625,10 +7701,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(743), arg2, (char **)&x2);
+      _cffi_type(749), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(743), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(749), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7673,19 +7749,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(408), arg0, (char **)&x0);
+      _cffi_type(414), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(409), arg1, (char **)&x1);
+      _cffi_type(415), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(409), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(415), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7695,10 +7771,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg3, (char **)&x3);
+      _cffi_type(417), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(417), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7731,10 +7807,10 @@ _cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7783,10 +7859,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7818,10 +7894,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(293), arg5, (char **)&x5);
+      _cffi_type(299), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(293), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(299), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7856,10 +7932,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(405), arg0, (char **)&x0);
+      _cffi_type(411), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7871,7 +7947,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(682));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(688));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7894,10 +7970,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(405), arg0, (char **)&x0);
+      _cffi_type(411), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7938,10 +8014,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(405), arg0, (char **)&x0);
+      _cffi_type(411), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7986,10 +8062,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(405), arg0, (char **)&x0);
+      _cffi_type(411), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8005,7 +8081,7 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(275));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(281));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -8038,10 +8114,10 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8096,10 +8172,10 @@ _cffi_f_fpr_real_memory_press(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8152,10 +8228,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8207,10 +8283,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(405), arg0, (char **)&x0);
+      _cffi_type(411), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(405), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8251,10 +8327,10 @@ _cffi_f_fpr_real_memory_settle(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8309,10 +8385,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(275), arg0, (char **)&x0);
+      _cffi_type(281), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(275), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8386,10 +8462,10 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg0, (char **)&x0);
+      _cffi_type(221), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8473,10 +8549,10 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(204), arg2, (char **)&x2);
+      _cffi_type(210), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(204), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(210), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8803,10 +8879,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(204), arg3, (char **)&x3);
+      _cffi_type(210), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(204), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(210), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8825,10 +8901,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(551), arg6, (char **)&x6);
+      _cffi_type(557), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(551), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(557), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8838,10 +8914,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(553), arg8, (char **)&x8);
+      _cffi_type(559), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(553), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(559), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8909,46 +8985,46 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg0, (char **)&x0);
+      _cffi_type(221), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(216), arg1, (char **)&x1);
+      _cffi_type(222), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(216), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(222), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(226), arg2, (char **)&x2);
+      _cffi_type(232), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(226), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(232), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(217), arg3, (char **)&x3);
+      _cffi_type(223), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(217), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(223), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(228), arg4, (char **)&x4);
+      _cffi_type(234), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(228), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(234), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8976,10 +9052,10 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(232), arg8, (char **)&x8);
+      _cffi_type(238), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(232), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(238), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9041,10 +9117,10 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(212), arg3, (char **)&x3);
+      _cffi_type(218), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(212), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(218), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9085,10 +9161,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(438), arg0, (char **)&x0);
+      _cffi_type(444), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9098,10 +9174,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(743), arg2, (char **)&x2);
+      _cffi_type(749), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(743), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(749), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9148,19 +9224,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(444), arg0, (char **)&x0);
+      _cffi_type(450), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(450), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(409), arg1, (char **)&x1);
+      _cffi_type(415), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(409), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(415), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9170,19 +9246,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(285), arg3, (char **)&x3);
+      _cffi_type(291), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(285), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(291), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(455), arg4, (char **)&x4);
+      _cffi_type(461), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(455), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(461), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9215,10 +9291,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(414), arg0, (char **)&x0);
+      _cffi_type(420), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9267,10 +9343,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(414), arg0, (char **)&x0);
+      _cffi_type(420), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9302,10 +9378,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(293), arg5, (char **)&x5);
+      _cffi_type(299), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(293), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(299), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9350,10 +9426,10 @@ _cffi_f_fpr_residency_drop_lazy(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(414), arg0, (char **)&x0);
+      _cffi_type(420), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9405,10 +9481,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(438), arg0, (char **)&x0);
+      _cffi_type(444), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9420,7 +9496,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(682));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(688));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -9449,19 +9525,19 @@ _cffi_f_fpr_residency_join(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(414), arg0, (char **)&x0);
+      _cffi_type(420), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(415), arg1, (char **)&x1);
+      _cffi_type(421), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(415), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(421), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9496,10 +9572,10 @@ _cffi_f_fpr_residency_killed_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(438), arg0, (char **)&x0);
+      _cffi_type(444), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9534,10 +9610,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(438), arg0, (char **)&x0);
+      _cffi_type(444), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9582,10 +9658,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(414), arg0, (char **)&x0);
+      _cffi_type(420), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9642,10 +9718,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(438), arg0, (char **)&x0);
+      _cffi_type(444), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9697,10 +9773,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(438), arg0, (char **)&x0);
+      _cffi_type(444), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(438), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9751,10 +9827,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(275), arg0, (char **)&x0);
+      _cffi_type(281), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(275), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9828,10 +9904,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(777), arg0, (char **)&x0);
+      _cffi_type(783), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(777), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(783), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9854,10 +9930,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(293), arg4, (char **)&x4);
+      _cffi_type(299), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(293), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(299), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9958,10 +10034,10 @@ _cffi_f_fpr_shared_map_lost(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(458), arg0, (char **)&x0);
+      _cffi_type(464), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(464), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10030,10 +10106,10 @@ _cffi_f_fpr_signaller_close(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(461), arg0, (char **)&x0);
+      _cffi_type(467), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(461), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10068,10 +10144,10 @@ _cffi_f_fpr_signaller_open(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(461), arg0, (char **)&x0);
+      _cffi_type(467), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(461), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10114,10 +10190,10 @@ _cffi_f_fpr_signaller_send(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(464), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(464), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10175,19 +10251,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(475), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(321), arg1, (char **)&x1);
+      _cffi_type(327), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(321), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(327), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10230,10 +10306,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(475), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10274,10 +10350,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(475), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10329,10 +10405,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(475), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10391,10 +10467,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(475), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10454,37 +10530,37 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(469), arg0, (char **)&x0);
+      _cffi_type(475), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg1, (char **)&x1);
+      _cffi_type(221), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg2, (char **)&x2);
+      _cffi_type(319), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg3, (char **)&x3);
+      _cffi_type(320), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(320), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10601,10 +10677,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(496), arg0, (char **)&x0);
+      _cffi_type(502), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10645,10 +10721,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(496), arg0, (char **)&x0);
+      _cffi_type(502), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10692,10 +10768,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(524), arg0, (char **)&x0);
+      _cffi_type(530), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(524), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(530), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10738,28 +10814,28 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(496), arg0, (char **)&x0);
+      _cffi_type(502), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg1, (char **)&x1);
+      _cffi_type(221), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(344), arg2, (char **)&x2);
+      _cffi_type(350), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(344), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10802,10 +10878,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(496), arg0, (char **)&x0);
+      _cffi_type(502), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10854,19 +10930,19 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(496), arg0, (char **)&x0);
+      _cffi_type(502), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg1, (char **)&x1);
+      _cffi_type(221), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10907,10 +10983,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(496), arg0, (char **)&x0);
+      _cffi_type(502), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10966,28 +11042,28 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(496), arg0, (char **)&x0);
+      _cffi_type(502), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg1, (char **)&x1);
+      _cffi_type(221), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg2, (char **)&x2);
+      _cffi_type(319), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11035,10 +11111,10 @@ _cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(496), arg0, (char **)&x0);
+      _cffi_type(502), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11135,19 +11211,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(541), arg6, (char **)&x6);
+      _cffi_type(547), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(541), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(547), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(542), arg7, (char **)&x7);
+      _cffi_type(548), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(542), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(548), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11206,10 +11282,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(558), arg0, (char **)&x0);
+      _cffi_type(564), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(558), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(564), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11232,10 +11308,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(562), arg4, (char **)&x4);
+      _cffi_type(568), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(562), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(568), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11245,10 +11321,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(564), arg6, (char **)&x6);
+      _cffi_type(570), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(564), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(570), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11326,10 +11402,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(215), arg0, (char **)&x0);
+      _cffi_type(221), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(215), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11343,10 +11419,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(269), arg3, (char **)&x3);
+      _cffi_type(275), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(269), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(275), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11400,10 +11476,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(571), arg0, (char **)&x0);
+      _cffi_type(577), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11462,10 +11538,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(622), arg0, (char **)&x0);
+      _cffi_type(628), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(622), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(628), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11480,28 +11556,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(624), arg2, (char **)&x2);
+      _cffi_type(630), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(624), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(630), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(625), arg3, (char **)&x3);
+      _cffi_type(631), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(625), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(631), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(626), arg4, (char **)&x4);
+      _cffi_type(632), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(626), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(632), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11534,10 +11610,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(571), arg0, (char **)&x0);
+      _cffi_type(577), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11584,10 +11660,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(571), arg0, (char **)&x0);
+      _cffi_type(577), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11601,10 +11677,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(577), arg3, (char **)&x3);
+      _cffi_type(583), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(577), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(583), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11643,10 +11719,10 @@ _cffi_f_fpr_vcpus_next_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(605), arg0, (char **)&x0);
+      _cffi_type(611), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(605), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(611), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11689,10 +11765,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(605), arg0, (char **)&x0);
+      _cffi_type(611), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(605), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(611), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11702,10 +11778,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(607), arg2, (char **)&x2);
+      _cffi_type(613), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(607), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(613), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11752,10 +11828,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(605), arg0, (char **)&x0);
+      _cffi_type(611), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(605), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(611), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11826,10 +11902,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(571), arg0, (char **)&x0);
+      _cffi_type(577), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11839,10 +11915,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(577), arg2, (char **)&x2);
+      _cffi_type(583), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(577), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(583), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11887,10 +11963,10 @@ _cffi_f_fpr_vcpus_retry(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(571), arg0, (char **)&x0);
+      _cffi_type(577), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11937,10 +12013,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(571), arg0, (char **)&x0);
+      _cffi_type(577), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11950,10 +12026,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(602), arg2, (char **)&x2);
+      _cffi_type(608), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(602), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(608), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11998,10 +12074,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(571), arg0, (char **)&x0);
+      _cffi_type(577), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12056,10 +12132,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(605), arg0, (char **)&x0);
+      _cffi_type(611), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(605), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(611), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12069,10 +12145,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(612), arg2, (char **)&x2);
+      _cffi_type(618), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(612), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(618), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13945,165 +14021,166 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 161), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 649), (void *)_cffi_d_fpr_allocator_counters },
-  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 203), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 715), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 664), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 671), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 661), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 655), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 209), (void *)_cffi_d_fpr_allocator_create },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 721), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 670), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 677), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 667), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_shuffle", (void *)_cffi_f_fpr_allocator_shuffle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_allocator_shuffle },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_allocator_validate },
-  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 171), (void *)_cffi_d_fpr_allocator_zone },
-  { "fpr_balloon_deflate", (void *)_cffi_f_fpr_balloon_deflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_balloon_deflate },
-  { "fpr_balloon_inflate", (void *)_cffi_f_fpr_balloon_inflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 241), (void *)_cffi_d_fpr_balloon_inflate },
+  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 177), (void *)_cffi_d_fpr_allocator_zone },
+  { "fpr_balloon_deflate", (void *)_cffi_f_fpr_balloon_deflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 240), (void *)_cffi_d_fpr_balloon_deflate },
+  { "fpr_balloon_inflate", (void *)_cffi_f_fpr_balloon_inflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 247), (void *)_cffi_d_fpr_balloon_inflate },
   { "fpr_bench_mixed", (void *)_cffi_f_fpr_bench_mixed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 24), (void *)_cffi_d_fpr_bench_mixed },
   { "fpr_bench_pairs", (void *)_cffi_f_fpr_bench_pairs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 115), (void *)_cffi_d_fpr_bench_pairs },
   { "fpr_boundary_begin", (void *)_cffi_f_fpr_boundary_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_boundary_begin },
   { "fpr_boundary_end", (void *)_cffi_f_fpr_boundary_end, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_boundary_end },
   { "fpr_boundary_pull", (void *)_cffi_f_fpr_boundary_pull, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_boundary_pull },
-  { "fpr_boundary_read", (void *)_cffi_f_fpr_boundary_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 176), (void *)_cffi_d_fpr_boundary_read },
+  { "fpr_boundary_read", (void *)_cffi_f_fpr_boundary_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 182), (void *)_cffi_d_fpr_boundary_read },
   { "fpr_boundary_return", (void *)_cffi_f_fpr_boundary_return, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 13), (void *)_cffi_d_fpr_boundary_return },
   { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 108), (void *)_cffi_d_fpr_buddy_alloc },
-  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_buddy_find },
+  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 677), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 674), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 683), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 680), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_count_isolated", (void *)_cffi_f_fpr_count_isolated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 171), (void *)_cffi_d_fpr_count_isolated },
   { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 129), (void *)_cffi_d_fpr_free },
   { "fpr_free_each", (void *)_cffi_f_fpr_free_each, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_fpr_free_each },
   { "fpr_freed_bitmap_begin", (void *)_cffi_f_fpr_freed_bitmap_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_fpr_freed_bitmap_begin },
-  { "fpr_freed_bitmap_count", (void *)_cffi_f_fpr_freed_bitmap_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 193), (void *)_cffi_d_fpr_freed_bitmap_count },
+  { "fpr_freed_bitmap_count", (void *)_cffi_f_fpr_freed_bitmap_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 199), (void *)_cffi_d_fpr_freed_bitmap_count },
   { "fpr_freed_bitmap_end", (void *)_cffi_f_fpr_freed_bitmap_end, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_freed_bitmap_end },
   { "fpr_freed_bitmap_take", (void *)_cffi_f_fpr_freed_bitmap_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 62), (void *)_cffi_d_fpr_freed_bitmap_take },
-  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 260), (void *)_cffi_d_fpr_guest_inside },
-  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 250), (void *)_cffi_d_fpr_guest_memory_check },
-  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 272), (void *)_cffi_d_fpr_guest_read },
-  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 668), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 718), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 681), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 727), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 722), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 284), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 266), (void *)_cffi_d_fpr_guest_inside },
+  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 256), (void *)_cffi_d_fpr_guest_memory_check },
+  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_guest_read },
+  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 284), (void *)_cffi_d_fpr_guest_write },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 674), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 714), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 724), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 687), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 733), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 728), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 290), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
-  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 184), (void *)_cffi_d_fpr_list_read },
+  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
-  { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 214), (void *)_cffi_d_fpr_message_read },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 740), (void *)_cffi_d_fpr_oracle_counters },
-  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 443), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 732), (void *)_cffi_d_fpr_oracle_destroy },
-  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 287), (void *)_cffi_d_fpr_oracle_discard },
-  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 652), (void *)_cffi_d_fpr_oracle_fault_latency },
-  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 295), (void *)_cffi_d_fpr_oracle_populate },
-  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_oracle_read },
-  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 643), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 735), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 685), (void *)_cffi_d_fpr_oracle_resident_bytes },
-  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 634), (void *)_cffi_d_fpr_oracle_touch },
-  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 319), (void *)_cffi_d_fpr_packed_driver_add },
-  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 307), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
-  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 325), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
-  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 329), (void *)_cffi_d_fpr_packed_driver_get },
-  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 325), (void *)_cffi_d_fpr_packed_driver_should_kick },
-  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 628), (void *)_cffi_d_fpr_packed_part_bytes },
-  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 364), (void *)_cffi_d_fpr_packed_ring_base },
-  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 334), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
-  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 352), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
-  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 361), (void *)_cffi_d_fpr_packed_ring_overlaps },
-  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 341), (void *)_cffi_d_fpr_packed_ring_pop },
-  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 356), (void *)_cffi_d_fpr_packed_ring_push },
-  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 337), (void *)_cffi_d_fpr_packed_ring_remap },
-  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 352), (void *)_cffi_d_fpr_packed_ring_should_notify },
-  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 346), (void *)_cffi_d_fpr_packed_ring_start },
-  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 334), (void *)_cffi_d_fpr_packed_ring_unpop },
-  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 184), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 748), (void *)_cffi_d_fpr_pressure_counters },
-  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 371), (void *)_cffi_d_fpr_pressure_create },
-  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 745), (void *)_cffi_d_fpr_pressure_destroy },
-  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 368), (void *)_cffi_d_fpr_pressure_is_short },
-  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 368), (void *)_cffi_d_fpr_pressure_validate },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 691), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 688), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 752), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 760), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 407), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 757), (void *)_cffi_d_fpr_real_memory_destroy },
-  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 375), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 655), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 404), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 698), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 711), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 392), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 387), (void *)_cffi_d_fpr_real_memory_press },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 398), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 695), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 383), (void *)_cffi_d_fpr_real_memory_settle },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 634), (void *)_cffi_d_fpr_real_memory_touch },
-  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 254), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 526), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 220), (void *)_cffi_d_fpr_message_read },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 746), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 449), (void *)_cffi_d_fpr_oracle_create },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 738), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 293), (void *)_cffi_d_fpr_oracle_discard },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 658), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_oracle_populate },
+  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 307), (void *)_cffi_d_fpr_oracle_read },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 649), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 741), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 691), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 640), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 325), (void *)_cffi_d_fpr_packed_driver_add },
+  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 313), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
+  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
+  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 335), (void *)_cffi_d_fpr_packed_driver_get },
+  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_packed_driver_should_kick },
+  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 316), (void *)_cffi_d_fpr_packed_driver_start },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 634), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 370), (void *)_cffi_d_fpr_packed_ring_base },
+  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 340), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
+  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
+  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 367), (void *)_cffi_d_fpr_packed_ring_overlaps },
+  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 347), (void *)_cffi_d_fpr_packed_ring_pop },
+  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 362), (void *)_cffi_d_fpr_packed_ring_push },
+  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 343), (void *)_cffi_d_fpr_packed_ring_remap },
+  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_packed_ring_should_notify },
+  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 352), (void *)_cffi_d_fpr_packed_ring_start },
+  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 340), (void *)_cffi_d_fpr_packed_ring_unpop },
+  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_pcp_read },
+  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 754), (void *)_cffi_d_fpr_pressure_counters },
+  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 377), (void *)_cffi_d_fpr_pressure_create },
+  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 751), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 374), (void *)_cffi_d_fpr_pressure_is_short },
+  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 374), (void *)_cffi_d_fpr_pressure_validate },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 697), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 694), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 758), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 766), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 413), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 763), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 381), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 661), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 410), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 717), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 398), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 393), (void *)_cffi_d_fpr_real_memory_press },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 404), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 701), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 389), (void *)_cffi_d_fpr_real_memory_settle },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 640), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 260), (void *)_cffi_d_fpr_region_find },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 532), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 544), (void *)_cffi_d_fpr_replay_unseen },
-  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 223), (void *)_cffi_d_fpr_report_judge },
-  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 208), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 768), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 450), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 765), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 417), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 425), (void *)_cffi_d_fpr_residency_drop_lazy },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 658), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 413), (void *)_cffi_d_fpr_residency_join },
-  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 702), (void *)_cffi_d_fpr_residency_killed_ns },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 702), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 431), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 437), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 702), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 634), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 776), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 550), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_report_judge },
+  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 214), (void *)_cffi_d_fpr_report_segments },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 774), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 456), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 771), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 423), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 431), (void *)_cffi_d_fpr_residency_drop_lazy },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 664), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_residency_join },
+  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_residency_killed_ns },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 437), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 443), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 640), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 782), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
-  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 457), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 773), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 783), (void *)_cffi_d_fpr_signaller_close },
-  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 460), (void *)_cffi_d_fpr_signaller_open },
-  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_signaller_send },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 480), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 468), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 486), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 490), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 486), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 471), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 628), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 495), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 514), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 523), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 502), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 498), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 514), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 507), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 495), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 534), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 557), (void *)_cffi_d_fpr_trace_parse },
-  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 265), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 593), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 621), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 786), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 586), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 705), (void *)_cffi_d_fpr_vcpus_next_ns },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 604), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 614), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 574), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 570), (void *)_cffi_d_fpr_vcpus_retry },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 580), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 609), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 463), (void *)_cffi_d_fpr_shared_map_lost },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 779), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 789), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 466), (void *)_cffi_d_fpr_signaller_open },
+  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 469), (void *)_cffi_d_fpr_signaller_send },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 486), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 474), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 492), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 496), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 492), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 477), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 634), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 501), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 520), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 529), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 524), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 504), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 520), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 513), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 501), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 540), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 563), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 271), (void *)_cffi_d_fpr_translate },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 627), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 792), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 711), (void *)_cffi_d_fpr_vcpus_next_ns },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 610), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 620), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 580), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 576), (void *)_cffi_d_fpr_vcpus_retry },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 605), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 586), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 615), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -14121,22 +14198,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 861) },
+             _CFFI_OP(_CFFI_OP_NOOP, 867) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14157,7 +14234,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "segments", offsetof(struct fpr_chain, segments),
                 sizeof(((struct fpr_chain *)0)->segments),
-                _CFFI_OP(_CFFI_OP_NOOP, 212) },
+                _CFFI_OP(_CFFI_OP_NOOP, 218) },
   { "capacity", offsetof(struct fpr_chain, capacity),
                 sizeof(((struct fpr_chain *)0)->capacity),
                 _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14178,7 +14255,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 895) },
+          _CFFI_OP(_CFFI_OP_NOOP, 901) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14259,10 +14336,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 511) },
+            _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 511) },
+             _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14298,7 +14375,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 848) },
+               _CFFI_OP(_CFFI_OP_NOOP, 854) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14313,43 +14390,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 897) },
+               _CFFI_OP(_CFFI_OP_NOOP, 903) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 817) },
+            _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14454,13 +14531,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 275) },
+            _CFFI_OP(_CFFI_OP_NOOP, 281) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 808) },
+             _CFFI_OP(_CFFI_OP_NOOP, 814) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 809) },
+               _CFFI_OP(_CFFI_OP_NOOP, 815) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14496,13 +14573,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 903) },
+            _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 903) },
+             _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 903) },
+            _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14517,22 +14594,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 860) },
+              _CFFI_OP(_CFFI_OP_NOOP, 866) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 879) },
+             _CFFI_OP(_CFFI_OP_NOOP, 885) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 881) },
+              _CFFI_OP(_CFFI_OP_NOOP, 887) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 881) },
+              _CFFI_OP(_CFFI_OP_NOOP, 887) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 879) },
+              _CFFI_OP(_CFFI_OP_NOOP, 885) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 314) },
+             _CFFI_OP(_CFFI_OP_NOOP, 320) },
   { "tables_gpa", offsetof(struct fpr_packed_driver, tables_gpa),
                   sizeof(((struct fpr_packed_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14553,67 +14630,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_id", offsetof(struct fpr_packed_driver, free_id),
                sizeof(((struct fpr_packed_driver *)0)->free_id),
-               _CFFI_OP(_CFFI_OP_NOOP, 511) },
+               _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "avail", offsetof(struct fpr_packed_driver, avail),
              sizeof(((struct fpr_packed_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 511) },
+             _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
                   sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "used", offsetof(struct fpr_packed_driver, used),
             sizeof(((struct fpr_packed_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 511) },
+            _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
                  sizeof(((struct fpr_packed_driver *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
-                   _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "used", offsetof(struct fpr_packed_note, used),
             sizeof(((struct fpr_packed_note *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 511) },
+            _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "old_used", offsetof(struct fpr_packed_note, old_used),
                 sizeof(((struct fpr_packed_note *)0)->old_used),
-                _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 860) },
+              _CFFI_OP(_CFFI_OP_NOOP, 866) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 879) },
+             _CFFI_OP(_CFFI_OP_NOOP, 885) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 881) },
+              _CFFI_OP(_CFFI_OP_NOOP, 887) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 881) },
+              _CFFI_OP(_CFFI_OP_NOOP, 887) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 836) },
+            _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 511) },
+             _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
                   sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "used", offsetof(struct fpr_packed_ring, used),
             sizeof(((struct fpr_packed_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 511) },
+            _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
                   sizeof(((struct fpr_packed_ring *)0)->last_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->last_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "pushed", offsetof(struct fpr_packed_ring, pushed),
               sizeof(((struct fpr_packed_ring *)0)->pushed),
               _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14625,7 +14702,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 859) },
+                _CFFI_OP(_CFFI_OP_NOOP, 865) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -14655,10 +14732,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "swap_in_4k", offsetof(struct fpr_pressure_config, swap_in_4k),
                   sizeof(((struct fpr_pressure_config *)0)->swap_in_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "swap_out_4k", offsetof(struct fpr_pressure_config, swap_out_4k),
                    sizeof(((struct fpr_pressure_config *)0)->swap_out_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 823) },
   { "swap_device_4k_ns", offsetof(struct fpr_pressure_config, swap_device_4k_ns),
                          sizeof(((struct fpr_pressure_config *)0)->swap_device_4k_ns),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14715,7 +14792,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 893) },
+             _CFFI_OP(_CFFI_OP_NOOP, 899) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14838,13 +14915,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 899) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 905) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 899) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 905) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 891) },
+             _CFFI_OP(_CFFI_OP_NOOP, 897) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14856,7 +14933,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 844) },
+              _CFFI_OP(_CFFI_OP_NOOP, 850) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14937,40 +15014,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 903) },
+             _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 903) },
+               _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15003,10 +15080,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 810) },
+          _CFFI_OP(_CFFI_OP_NOOP, 816) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 810) },
+               _CFFI_OP(_CFFI_OP_NOOP, 816) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15018,25 +15095,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 810) },
+              _CFFI_OP(_CFFI_OP_NOOP, 816) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 860) },
+              _CFFI_OP(_CFFI_OP_NOOP, 866) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 885) },
+             _CFFI_OP(_CFFI_OP_NOOP, 891) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 883) },
+             _CFFI_OP(_CFFI_OP_NOOP, 889) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 887) },
+            _CFFI_OP(_CFFI_OP_NOOP, 893) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 885) },
+              _CFFI_OP(_CFFI_OP_NOOP, 891) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 314) },
+             _CFFI_OP(_CFFI_OP_NOOP, 320) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15054,34 +15131,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 511) },
+              _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 860) },
+              _CFFI_OP(_CFFI_OP_NOOP, 866) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 885) },
+             _CFFI_OP(_CFFI_OP_NOOP, 891) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 883) },
+             _CFFI_OP(_CFFI_OP_NOOP, 889) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 887) },
+            _CFFI_OP(_CFFI_OP_NOOP, 893) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -15090,22 +15167,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 511) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 859) },
+                _CFFI_OP(_CFFI_OP_NOOP, 865) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15147,34 +15224,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 511) },
+           _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 511) },
+           _CFFI_OP(_CFFI_OP_NOOP, 517) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 903) },
+            _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 903) },
+             _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 811) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 903) },
+             _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 811) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 817) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 903) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 909) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 904) },
+                _CFFI_OP(_CFFI_OP_NOOP, 910) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -15231,10 +15308,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 901) },
+              _CFFI_OP(_CFFI_OP_NOOP, 907) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 901) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 907) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15279,7 +15356,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 822) },
+             _CFFI_OP(_CFFI_OP_NOOP, 828) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15300,7 +15377,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 893) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 899) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15315,7 +15392,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 877) },
+              _CFFI_OP(_CFFI_OP_NOOP, 883) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15330,193 +15407,193 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 889) },
+               _CFFI_OP(_CFFI_OP_NOOP, 895) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 812, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 818, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 813, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 819, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 814, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 820, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 815, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 821, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 816, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 822, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_cost", 817, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 823, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 1 },
-  { "fpr_counters", 819, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 825, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 24, 14 },
-  { "fpr_discard_outcome", 820, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 826, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 38, 11 },
-  { "fpr_driver_slot", 821, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 827, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 49, 4 },
-  { "fpr_guest_costs", 822, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 828, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 53, 10 },
-  { "fpr_guest_memory", 823, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 829, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 63, 2 },
-  { "fpr_histogram", 824, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 830, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 65, 4 },
-  { "fpr_host_costs", 825, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 831, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 69, 15 },
-  { "fpr_host_counters", 826, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 832, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 84, 31 },
-  { "fpr_memory_port", 827, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 833, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 115, 3 },
-  { "fpr_memory_region", 828, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 834, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 118, 2 },
-  { "fpr_message_account", 829, _CFFI_F_CHECK_FIELDS,
+  { "fpr_message_account", 835, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 120, 2 },
-  { "fpr_notify", 831, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 837, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 122, 5 },
-  { "fpr_op", 832, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 838, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 127, 6 },
-  { "fpr_oracle", 833, _CFFI_F_OPAQUE,
+  { "fpr_oracle", 839, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 834, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 840, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 133, 3 },
-  { "fpr_packed_driver", 835, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_driver", 841, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 136, 18 },
-  { "fpr_packed_note", 837, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_note", 843, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 154, 4 },
-  { "fpr_packed_ring", 838, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_ring", 844, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 158, 15 },
-  { "fpr_page_set", 839, _CFFI_F_CHECK_FIELDS,
+  { "fpr_page_set", 845, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 173, 3 },
-  { "fpr_pressure", 840, _CFFI_F_OPAQUE,
+  { "fpr_pressure", 846, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_pressure_config", 841, _CFFI_F_CHECK_FIELDS,
+  { "fpr_pressure_config", 847, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 176, 12 },
-  { "fpr_pressure_counters", 842, _CFFI_F_CHECK_FIELDS,
+  { "fpr_pressure_counters", 848, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 188, 14 },
-  { "fpr_random", 843, _CFFI_F_CHECK_FIELDS,
+  { "fpr_random", 849, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 202, 1 },
-  { "fpr_range", 845, _CFFI_F_CHECK_FIELDS,
+  { "fpr_range", 851, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 203, 2 },
-  { "fpr_real_memory", 846, _CFFI_F_OPAQUE,
+  { "fpr_real_memory", 852, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 847, _CFFI_F_CHECK_FIELDS,
+  { "fpr_real_memory_config", 853, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 205, 4 },
-  { "fpr_region", 849, _CFFI_F_CHECK_FIELDS,
+  { "fpr_region", 855, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 209, 5 },
-  { "fpr_replay_frames_stats", 850, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_frames_stats", 856, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 214, 10 },
-  { "fpr_replay_model_stats", 851, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_model_stats", 857, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 224, 10 },
-  { "fpr_replay_phase", 852, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_phase", 858, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 234, 2 },
-  { "fpr_replay_unseen", 853, _CFFI_F_CHECK_FIELDS,
+  { "fpr_replay_unseen", 859, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 236, 4 },
-  { "fpr_report_account", 854, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_account", 860, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 240, 6 },
-  { "fpr_report_cursor", 855, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_cursor", 861, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 246, 3 },
-  { "fpr_report_rules", 856, _CFFI_F_CHECK_FIELDS,
+  { "fpr_report_rules", 862, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 249, 3 },
-  { "fpr_residency", 857, _CFFI_F_OPAQUE,
+  { "fpr_residency", 863, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 858, _CFFI_F_CHECK_FIELDS,
+  { "fpr_residency_config", 864, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 252, 8 },
-  { "fpr_ring_counters", 859, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_counters", 865, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 260, 11 },
-  { "fpr_ring_layout", 860, _CFFI_F_CHECK_FIELDS,
+  { "fpr_ring_layout", 866, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 271, 5 },
-  { "fpr_rules", 861, _CFFI_F_CHECK_FIELDS,
+  { "fpr_rules", 867, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 276, 12 },
-  { "fpr_segment", 862, _CFFI_F_CHECK_FIELDS,
+  { "fpr_segment", 868, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 288, 3 },
-  { "fpr_shared_map", 863, _CFFI_F_CHECK_FIELDS,
+  { "fpr_shared_map", 869, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 291, 4 },
-  { "fpr_shared_region", 864, _CFFI_F_CHECK_FIELDS,
+  { "fpr_shared_region", 870, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 295, 7 },
-  { "fpr_signaller", 865, _CFFI_F_CHECK_FIELDS,
+  { "fpr_signaller", 871, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 302, 2 },
-  { "fpr_split_driver", 866, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_driver", 872, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 304, 17 },
-  { "fpr_split_ring", 867, _CFFI_F_CHECK_FIELDS,
+  { "fpr_split_ring", 873, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 321, 12 },
-  { "fpr_task_view", 868, _CFFI_F_CHECK_FIELDS,
+  { "fpr_task_view", 874, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 333, 9 },
-  { "fpr_trace_event", 869, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_event", 875, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 342, 14 },
-  { "fpr_trace_marker", 870, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_marker", 876, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 356, 4 },
-  { "fpr_trace_op", 871, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_op", 877, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 360, 3 },
-  { "fpr_trace_pairing", 872, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_pairing", 878, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 363, 10 },
-  { "fpr_trace_state", 873, _CFFI_F_CHECK_FIELDS,
+  { "fpr_trace_state", 879, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 373, 8 },
-  { "fpr_vcpu_stop", 874, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpu_stop", 880, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 381, 5 },
-  { "fpr_vcpus", 875, _CFFI_F_OPAQUE,
+  { "fpr_vcpus", 881, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 876, _CFFI_F_CHECK_FIELDS,
+  { "fpr_vcpus_config", 882, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 386, 5 },
-  { "fpr_zone_config", 877, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_config", 883, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 391, 11 },
-  { "fpr_zone_state", 878, _CFFI_F_CHECK_FIELDS,
+  { "fpr_zone_state", 884, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 402, 6 },
-  { "packed_desc", 880, _CFFI_F_OPAQUE,
+  { "packed_desc", 886, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 882, _CFFI_F_OPAQUE,
+  { "packed_event", 888, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 884, _CFFI_F_OPAQUE,
+  { "split_avail", 890, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 886, _CFFI_F_OPAQUE,
+  { "split_desc", 892, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 888, _CFFI_F_OPAQUE,
+  { "split_used", 894, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 790, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 796, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 791, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 797, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE,FPR_DISCARD_FREE" },
-  { "fpr_fallback_rule", 792, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_fallback_rule", 798, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 793, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 799, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_memory_kind", 794, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
+  { "fpr_memory_kind", 800, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
     "FPR_MEMORY_ANONYMOUS,FPR_MEMORY_MEMFD,FPR_MEMORY_HUGETLB,FPR_MEMORY_HUGETLB_PRIVATE" },
-  { "fpr_migratetype", 795, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 801, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 796, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 802, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_pcp_drain", 797, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_pcp_drain", 803, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 798, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 804, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 799, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 805, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 800, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 806, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 801, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 807, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 802, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 808, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
-  { "fpr_status", 803, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 809, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 804, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 810, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 805, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 811, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 806, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 812, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 807, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 813, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 809 },
-  { "fpr_touch_fn", 808 },
+  { "fpr_release_fn", 815 },
+  { "fpr_touch_fn", 814 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -15526,12 +15603,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  354,  /* num_globals */
+  355,  /* num_globals */
   67,  /* num_struct_unions */
   18,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  907,  /* num_types */
+  913,  /* num_types */
   0,  /* flags */
 };
 
