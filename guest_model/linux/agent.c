@@ -29,7 +29,8 @@
 #define TEXT_BYTES (256UL << 10)
 #define PFN_MASK ((1ULL << 55) - 1) /* of an entry in /proc/self/pagemap */
 #define KNOWN_PAGES 2
-#define SETTLE_NS (NS_PER_S / 2) /* what booting left to do in the background ends in it */
+#define SETTLE_NS (NS_PER_S / 2) /* what was left to do in the background ends in it */
+#define HELPER "/sys/kernel/uevent_helper"
 
 static struct task *tasks;
 static uint64_t phase_duration_ns[MAX_PHASES];
@@ -335,6 +336,18 @@ static void prepare(void)
     sleep_until(now_ns() + SETTLE_NS);
 }
 
+/*
+ * For each event of a device, a kernel starts a program that is not there: a process for each, in
+ * the background, whose pages would come and go while the state is looked at.
+ */
+static void want_no_helper(void)
+{
+    int fd = open(HELPER, O_WRONLY);
+    if (fd >= 0 && write(fd, "\n", 1) != 1)
+        fail("cannot set", HELPER);
+    close(fd);
+}
+
 static void load_modules(void)
 {
     for (unsigned index = 0; index < module_count; index++) {
@@ -348,10 +361,12 @@ static void load_modules(void)
 int main(void)
 {
     prepare();
+    want_no_helper();
     load_modules();
     uint64_t start_ns = now_ns();
     if (reporting_order >= 0)
         set("/sys/module/page_reporting/parameters/page_reporting_order", reporting_order);
+    sleep_until(start_ns + SETTLE_NS); /* long before the first pass */
     read_text("/proc/timer_list", timer_list, sizeof timer_list);
     read_text("/proc/zoneinfo", zoneinfo, sizeof zoneinfo);
     read_text("/proc/pagetypeinfo", pagetypeinfo, sizeof pagetypeinfo);

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from guest_model.linux.plan import performed
-from guest_model.workload.kernel_memory import user_mode
+from guest_model.workload.kernel_memory import GATHERED_PAGES, user_mode
 from guest_model.workload.memhog import Memhog
 from guest_model.workload.op import FreeFlags, OpFlags, OpKind, Ops, alloc, chunk, free, wait
 from guest_model.workload.page_fault import PageFault
 from guest_model.workload.process import Process
 from guest_model.workload.task import Task
 from guest_model.workload.timeline import (
-    GATHERED_PAGES,
     NOTE_PAGES,
     PIECE_PAGES,
     Timeline,
@@ -59,9 +58,12 @@ def test_an_unmapping_frees_when_it_has_gathered() -> None:
     noted = [0] * -(-pages // NOTE_PAGES) + [10_000]
     rows = _timeline(Memhog(pages * 4096, huge=False), operations, noted, 20_000)
     frees = np.flatnonzero(rows["kind"] == OpKind.FREE)
-    assert rows["count"][frees].tolist() == [GATHERED_PAGES, 0]
-    assert (rows["flags"][frees] == FreeFlags.UNMAPPED).all()
-    assert rows["count"][frees - 1].tolist() == [10_000 + 10_000 * GATHERED_PAGES // pages, 20_000]
+    assert rows["count"][frees].tolist() == [GATHERED_PAGES, 8, 0]
+    flags = [FreeFlags.UNMAPPED, FreeFlags.UNMAPPED, FreeFlags.AT_ONCE]
+    assert rows["flags"][frees].tolist() == flags, "tables go before the last of its pages"
+    full = 10_000 + 10_000 * GATHERED_PAGES // pages
+    asleep = rows["count"][frees - 1][rows["kind"][frees - 1] == OpKind.UNTIL]
+    assert asleep.tolist() == [full, 20_000, 20_000]
 
 
 def test_what_was_cut_off_is_not_done() -> None:
