@@ -206,6 +206,11 @@ class _Run:
             self._lists = photograph(
                 self._memory[0], frames=frames, index=int(facts["index"]), pfns=pfns
             )
+            if server.call(lambda: len(self._batches)):
+                raise GuestFailedError(
+                    "the guest began to report before its state was read: this machine is too "
+                    "busy; run it again when it is less so"
+                )
         self._sample()
 
     def _sample(self) -> None:
@@ -225,6 +230,7 @@ class _Run:
         phases = self._phases(start_ns)
         end_ns = next(int(facts["mono_ns"]) for word, facts in self._facts if word == "end")
         batches = [replace(each, time_ns=each.time_ns - begin_ns) for each in self._batches]
+        timed = [(each.time_ns, each.cost_ns) for each in batches]
         return RealRun(
             complete=complete,
             end_ns=end_ns - start_ns,
@@ -232,11 +238,17 @@ class _Run:
             phases=phases,
             series=self._series(begin_ns, end_ns - start_ns, batches),
             device=server.call(server.device.counters),
-            course=self._course(start_ns, begin_ns, phases) if self._with_state else None,
+            course=self._course(start_ns, begin_ns, phases, timed) if self._with_state else None,
             complaints=machine.complaints,
         )
 
-    def _course(self, start_ns: int, begin_ns: int, phases: Sequence[PhaseResult]) -> Course:
+    def _course(
+        self,
+        start_ns: int,
+        begin_ns: int,
+        phases: Sequence[PhaseResult],
+        batches: Sequence[tuple[int, int]],
+    ) -> Course:
         assert self._lists is not None
         assert self._memory is not None
         texts = {name: (self._folder / "root" / "plan" / name).read_text() for name in SAVED}
@@ -246,6 +258,7 @@ class _Run:
             timelines=self._timelines(start_ns),
             starts_ns=[phase.start_ns for phase in phases],
             targets=[(at_ns - begin_ns, size) for at_ns, size in self._wishes.changes],
+            batches=batches,
         )
 
     def _phases(self, start_ns: int) -> list[PhaseResult]:

@@ -102,21 +102,22 @@ def _extents(file: int) -> Iterator[tuple[int, int]]:
 def _find_array(
     file: int, extents: list[tuple[int, int]], frames: int, index: int, pfns: Sequence[int]
 ) -> int:
-    """Where the array of struct page begins in the file, by the two pages that are known."""
+    """Where the array of struct page begins in the file, by the two pages that are known.
+
+    A booting kernel takes it from the end of memory. The first place that fits is it: the guest's
+    clock goes on, and what stands there is checked when the lists are walked.
+    """
     if len(pfns) != 2 or not all(0 < pfn < frames for pfn in pfns):
         raise PhotographError(f"no two frames of it are known, but {list(pfns)}")
-    found = set()
-    for begin, end in extents:
+    for begin, end in reversed(extents):
         words = np.frombuffer(os.pread(file, end - begin, begin), "<u8")
         rows = words[: len(words) // 8 * 8].reshape(-1, 8)
         for row in np.flatnonzero(rows[:, _INDEX] == np.uint64(index)).tolist():
             base = begin + row * STRUCT_PAGE_BYTES - pfns[0] * STRUCT_PAGE_BYTES
             other = os.pread(file, 64, max(0, base + pfns[1] * STRUCT_PAGE_BYTES))
             if base > 0 and int.from_bytes(other[32:40], "little") == index + 1:
-                found.add(base)
-    if len(found) != 1:
-        raise PhotographError(f"{len(found)} places look like its array of struct page")
-    return found.pop()
+                return base
+    raise PhotographError("no place looks like its array of struct page")
 
 
 _Lists = dict[tuple[int, int], list[int]]

@@ -22,6 +22,8 @@ class Course:
     """When each phase began."""
     targets: Sequence[tuple[int, int]] = ()
     """When the host asked for so many bytes in the balloon."""
+    batches: Sequence[tuple[int, int]] = ()
+    """When the device got each batch, and how long it took for it."""
 
     def tasks(
         self, _workload: Workload, _scenario: Scenario, place: tuple[int, int]

@@ -30,6 +30,7 @@
 #define PFN_MASK ((1ULL << 55) - 1) /* of an entry in /proc/self/pagemap */
 #define KNOWN_PAGES 2
 #define SETTLE_NS (NS_PER_S / 2) /* what was left to do in the background ends in it */
+#define LOADED_NS (NS_PER_S / 10) /* so does what loading left, long before the first pass */
 #define HELPER "/sys/kernel/uevent_helper"
 
 static struct task *tasks;
@@ -366,7 +367,7 @@ int main(void)
     uint64_t start_ns = now_ns();
     if (reporting_order >= 0)
         set("/sys/module/page_reporting/parameters/page_reporting_order", reporting_order);
-    sleep_until(start_ns + SETTLE_NS); /* long before the first pass */
+    sleep_until(start_ns + LOADED_NS);
     read_text("/proc/timer_list", timer_list, sizeof timer_list);
     read_text("/proc/zoneinfo", zoneinfo, sizeof zoneinfo);
     read_text("/proc/pagetypeinfo", pagetypeinfo, sizeof pagetypeinfo);
