@@ -20,7 +20,7 @@ from emulator.scenario.model import Scenario
 from emulator.scenario.phase import Phase
 from emulator.scenario.workloads import Recording
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
-from emulator.simulation.course import Course
+from emulator.simulation.course import Course, registered_ns
 from emulator.simulation.outcome import Progress, Stopped
 from emulator.simulation.series import Series
 from emulator.simulation.tasks import UNITS, process_of, tasks_of
@@ -203,14 +203,13 @@ class _Run:
         if self._with_state:
             pfns = [int(word) for word in facts["pfns"].split(",")]
             frames = self._scenario.guest.memory_bytes // PAGE_BYTES
-            self._lists = photograph(
-                self._memory[0], frames=frames, index=int(facts["index"]), pfns=pfns
-            )
+            taken = photograph(self._memory[0], frames=frames, index=int(facts["index"]), pfns=pfns)
             if server.call(lambda: len(self._batches)):
                 raise GuestFailedError(
                     "the guest began to report before its state was read: this machine is too "
                     "busy; run it again when it is less so"
                 )
+            self._lists = taken.lists()
         self._sample()
 
     def _sample(self) -> None:
@@ -253,12 +252,14 @@ class _Run:
         assert self._memory is not None
         texts = {name: (self._folder / "root" / "plan" / name).read_text() for name in SAVED}
         state = guest_state(self._lists, **texts, start_ns=start_ns, first_frame=self._memory[1])
+        loading_ns = next(int(f["loading_ns"]) for word, f in self._facts if word == "start")
         return Course(
             state,
             timelines=self._timelines(start_ns),
             starts_ns=[phase.start_ns for phase in phases],
             targets=[(at_ns - begin_ns, size) for at_ns, size in self._wishes.changes],
             batches=batches,
+            registered_ns=registered_ns(state.jiffies, loading_ns - start_ns, batches),
         )
 
     def _phases(self, start_ns: int) -> list[PhaseResult]:

@@ -60,8 +60,26 @@ class FreeLists:
     resident: NDArray[np.uint64]
 
 
-def photograph(fd: int, *, frames: int, index: int, pfns: Sequence[int]) -> FreeLists:
-    """Read the lists out of the file that is the guest's memory, while the guest stands still.
+@dataclass(frozen=True)
+class Photograph:
+    """The array of struct page, and where it lies in the file; `resident`: as in `FreeLists`."""
+
+    rows: NDArray[np.uint64]
+    base: int
+    resident: NDArray[np.uint64]
+
+    def lists(self) -> FreeLists:
+        """What it shows. Raises `PhotographError`."""
+        pages = PageStructs(self.rows, self.base)
+        return FreeLists(
+            blocks=_blocks(pages.free_lists()),
+            cpu_blocks=_blocks(pages.cpu_lists()),
+            resident=self.resident,
+        )
+
+
+def photograph(fd: int, *, frames: int, index: int, pfns: Sequence[int]) -> Photograph:
+    """Read it out of the file that is the guest's memory, while the guest stands still.
 
     Frame n lies at n * 4096. `frames` frames are the guest's; two pages of a process of it, which
     lie at `index` pages of its address space and behind, are in the frames `pfns`. Nothing is
@@ -78,11 +96,10 @@ def photograph(fd: int, *, frames: int, index: int, pfns: Sequence[int]) -> Free
         os.close(file)
     if len(raw) < frames * STRUCT_PAGE_BYTES:
         raise PhotographError("the array of struct page ends behind it")
-    pages = PageStructs(np.frombuffer(raw, "<u8").reshape(-1, 8), base)
     resident = [(begin // PAGE_BYTES, (end - begin) // PAGE_BYTES) for begin, end in extents]
-    return FreeLists(
-        blocks=_blocks(pages.free_lists()),
-        cpu_blocks=_blocks(pages.cpu_lists()),
+    return Photograph(
+        rows=np.frombuffer(raw, "<u8").reshape(-1, 8),
+        base=base,
         resident=np.array(resident, np.uint64).reshape(-1, 2),
     )
 

@@ -41,6 +41,7 @@ class ReportingWorker:
         self._jiffies = course.state.jiffies if course else Jiffies(scenario.guest.hz)
         self._delay = self._jiffies.delay(scenario.reporting.delay_ns)
         slot_ns = granularity_jiffies(self._delay) * NS_PER_S // self._jiffies.hz
+        self._registered_ns = course.registered_ns if course else 0
         self._pace = Pace(course.batches if course else (), slot_ns)
         guest, host = machine.profile.guest, machine.profile.host
         self._isolate_ns = guest.alloc_4k_ns.value
@@ -56,7 +57,7 @@ class ReportingWorker:
     def start(self, now_ns: int) -> None:
         """Register: the first pass comes one delay later even if nothing is freed."""
         self._policy.register()
-        self._set_timer(now_ns)
+        self._set_timer(now_ns + self._registered_ns)
 
     def stop(self) -> None:
         """The run is over, maybe in the middle of a pass: nothing may go on by itself later."""
