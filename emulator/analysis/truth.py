@@ -1,8 +1,8 @@
 """The same scenario on the model and on a real kernel: how far do they agree?
 
 From the kernel are taken: its zone's settings, its free lists and what the host held when its
-driver registered, where its ticks lie, and when each operation of the workload began. Which frames
-the operations use, and all of reporting, is the model's own.
+driver registered, where its ticks lie, when each operation of the workload began, and how fast the
+host was. Which frames the operations use, and all of reporting, is the model's own.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ TAKEN = (
     "start of each phase",
     "when each operation of a task began",
     "when the host changed the balloon's target",
+    "what the device took for each batch, and how late within a timer slot it got it",
 )
 
 

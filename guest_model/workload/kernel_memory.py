@@ -79,7 +79,7 @@ def x86_64(cpus: int) -> KernelMemory:
         context_pages=0,
         image_tables=8,
         image_pages=16,
-        data_pages=4,
+        data_pages=0,
         forked_pages=8,
         node_order=node_order,
         node_objects=node_objects,

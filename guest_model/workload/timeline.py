@@ -13,13 +13,13 @@ from guest_model.workload.process import Process
 from guest_model.workload.task import Task
 
 PIECE_PAGES = 255
-"""An operation on more pages is cut, its pieces spread over the time that it took: 17 times what a
-truncation frees at once."""
-MAX_PIECES = 512
+"""The truncation of more pages is cut, its pieces spread over the time that it took: 17 times what
+it frees at once."""
+MAX_PIECES = 4096
 UNMAPPING = FreeFlags.UNMAPPED | FreeFlags.AT_ONCE
 CHUNK_OPERATIONS = 256
 
-NOTE_PAGES = 256
+NOTE_PAGES = 32
 """Of an allocation, the agent notes its begin, and each time that so many pages are written."""
 
 
@@ -114,7 +114,7 @@ def _cut(row: Op, pages: int) -> list[Op]:
         rest = count - several * step if count else 0
         piece, last = ((share, owner, kind, order, type, flags) for share in (step, rest))
         return [*[piece] * several, last]
-    step = max(1, PIECE_PAGES * max(1, -(-pages // (PIECE_PAGES * MAX_PIECES))) >> order)
+    step = max(1, NOTE_PAGES * max(1, -(-pages // (NOTE_PAGES * MAX_PIECES))) >> order)
     return [
         (min(step, count - at), owner, kind, order, type, flags) for at in range(0, count, step)
     ]
