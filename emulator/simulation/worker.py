@@ -78,10 +78,9 @@ class ReportingWorker:
 
     def _fired(self, now_ns: int) -> None:
         """The work is queued; it runs when it gets its CPU."""
-        self._when_it_goes_on(now_ns, self._run)
+        self._at(self._pace.begins_ns(now_ns), now_ns, self._run)
 
-    def _when_it_goes_on(self, now_ns: int, then: Callable[[int], None]) -> None:
-        at_ns = self._pace.goes_on_ns(now_ns)
+    def _at(self, at_ns: int, now_ns: int, then: Callable[[int], None]) -> None:
         if at_ns > now_ns:
             self._queue.at(at_ns, then)
         else:
@@ -124,7 +123,7 @@ class ReportingWorker:
 
     def _interrupted(self, now_ns: int) -> None:
         """The interrupt has reached the driver, which waits for it."""
-        self._when_it_goes_on(now_ns, self._complete)
+        self._at(self._pace.goes_on_ns(now_ns), now_ns, self._complete)
 
     def _complete(self, now_ns: int) -> None:
         taken = self._machine.driver.complete()

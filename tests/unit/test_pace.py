@@ -13,21 +13,29 @@ SLOT_NS = 80 * MS
 def test_a_worker_waits_until_the_real_one_had_its_batch() -> None:
     """And its batch takes what the real host took for that."""
     pace = Pace([(2_010 * MS, 47 * MS), (2_070 * MS, 3 * MS)], SLOT_NS)
-    assert pace.goes_on_ns(2_005 * MS) == 2_010 * MS
+    assert pace.begins_ns(2_005 * MS) == 2_010 * MS
     assert pace.cost_ns(9) == 47 * MS
     assert pace.goes_on_ns(2_058 * MS) == 2_070 * MS
     assert pace.cost_ns(9) == 3 * MS
-    assert pace.goes_on_ns(4_085 * MS) == 4_085 * MS, "the real one had no more"
+    assert pace.begins_ns(4_085 * MS) == 4_085 * MS, "the real one had no more"
     assert pace.cost_ns(9) == 9
 
 
 def test_a_pass_in_another_slot_is_not_followed() -> None:
     """In which slot of the timer wheel a pass begins is what the model predicts."""
     pace = Pace([(2_085 * MS, 47 * MS)], SLOT_NS)
-    assert pace.goes_on_ns(2_005 * MS) == 2_005 * MS
+    assert pace.begins_ns(2_005 * MS) == 2_005 * MS
     assert pace.cost_ns(9) == 9
-    assert pace.goes_on_ns(2_090 * MS) == 2_090 * MS, "nor one that began before"
+    assert pace.begins_ns(2_090 * MS) == 2_090 * MS, "nor one that began before"
     assert pace.cost_ns(9) == 9
+
+
+def test_a_guest_that_stands_still_within_a_pass_is_waited_for() -> None:
+    """Passes are two seconds apart: what comes within one second belongs to the same."""
+    pace = Pace([(2_010 * MS, 5 * MS), (2_310 * MS, 3 * MS), (4_400 * MS, 1)], SLOT_NS)
+    assert pace.begins_ns(2_005 * MS) == 2_010 * MS
+    assert pace.goes_on_ns(2_016 * MS) == 2_310 * MS
+    assert pace.goes_on_ns(2_314 * MS) == 2_314 * MS, "the next one is of another pass"
 
 
 def test_batches_follow_each_other_within_the_clocks_difference() -> None:
