@@ -182,7 +182,7 @@ class _Run:
         word, facts = said.text.split(" ", 1)[0], said.facts
         if word == "start":
             self._meet(facts, server)
-        elif word in ("phase", "end"):
+        elif word in ("phase", "end", "clock"):
             guest_ns = int(facts.get("start_ns") or facts.get("end_ns") or facts["mono_ns"])
             self._offsets_ns.append(said.time_ns - guest_ns)
         if word == "phase" and "start_ns" in facts:

@@ -18,6 +18,7 @@ from emulator.analysis.passes import ReportedPass, passes_of
 from emulator.analysis.real_guest import RealRun
 from emulator.scenario.model import Scenario, SimulatedBacking
 from emulator.simulation.outcome import Outcome
+from emulator.simulation.pace import EARLY_NS
 from emulator.simulation.simulate import simulate
 from emulator.virtio.reporting_queue import Batch
 from guest_model.linux.errors import GuestUnavailableError
@@ -190,7 +191,7 @@ def _at(side: Side, times: Any, column: str) -> Any:
 def _spacing(side: Side, jiffies: Jiffies) -> list[int]:
     """From each pass to the next, in slots of the timer wheel; a pass begins in its slot, later
     than at its tick where the worker waits for its CPU."""
-    slots = [jiffies.at(each.time_ns) // SLOT_TICKS for each in side.passes]
+    slots = [jiffies.at(each.time_ns + EARLY_NS) // SLOT_TICKS for each in side.passes]
     return [b - a for a, b in pairwise(slots)]
 
 

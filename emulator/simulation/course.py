@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from emulator.inputs.guest_state import GuestState
 from emulator.scenario.model import Scenario
 from emulator.scenario.workloads import Workload
+from emulator.simulation.pace import EARLY_NS
 from guest_model.reporting.timer_wheel import NS_PER_S, Jiffies
 from guest_model.workload.timeline import Timeline
 
@@ -47,6 +48,6 @@ def registered_ns(jiffies: Jiffies, loading_ns: int, batches: Sequence[tuple[int
     delay = jiffies.delay(REPORT_DELAY_NS)
     first_ns = batches[0][0] if batches else 0
     for at_ns in range(0, loading_ns - 1, -NS_PER_S // jiffies.hz):
-        if jiffies.fires_ns(at_ns, delay) <= first_ns:
+        if jiffies.fires_ns(at_ns, delay) <= first_ns + EARLY_NS:
             return at_ns
     return 0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 PASS_GAP_NS = 1_000_000_000
 """Batches further apart are of different passes, which are two seconds apart."""
-EARLY_NS = 2_000_000
-"""The two clocks are matched to within so much."""
+EARLY_NS = 4_000_000
+"""A guest's clock and that of its host are matched to within so much."""
 
 
 class Pace:
