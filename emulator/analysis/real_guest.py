@@ -20,7 +20,7 @@ from emulator.scenario.model import Scenario
 from emulator.scenario.phase import Phase
 from emulator.scenario.workloads import Recording
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
-from emulator.simulation.course import Course
+from emulator.simulation.course import Course, registered_ns
 from emulator.simulation.outcome import Progress, Stopped
 from emulator.simulation.series import Series
 from emulator.simulation.tasks import UNITS, process_of, tasks_of
@@ -182,7 +182,7 @@ class _Run:
         word, facts = said.text.split(" ", 1)[0], said.facts
         if word == "start":
             self._meet(facts, server)
-        elif word in ("phase", "end"):
+        elif word in ("phase", "end", "clock"):
             guest_ns = int(facts.get("start_ns") or facts.get("end_ns") or facts["mono_ns"])
             self._offsets_ns.append(said.time_ns - guest_ns)
         if word == "phase" and "start_ns" in facts:
@@ -203,9 +203,13 @@ class _Run:
         if self._with_state:
             pfns = [int(word) for word in facts["pfns"].split(",")]
             frames = self._scenario.guest.memory_bytes // PAGE_BYTES
-            self._lists = photograph(
-                self._memory[0], frames=frames, index=int(facts["index"]), pfns=pfns
-            )
+            taken = photograph(self._memory[0], frames=frames, index=int(facts["index"]), pfns=pfns)
+            if server.call(lambda: len(self._batches)):
+                raise GuestFailedError(
+                    "the guest began to report before its state was read: this machine is too "
+                    "busy; run it again when it is less so"
+                )
+            self._lists = taken.lists()
         self._sample()
 
     def _sample(self) -> None:
@@ -225,6 +229,7 @@ class _Run:
         phases = self._phases(start_ns)
         end_ns = next(int(facts["mono_ns"]) for word, facts in self._facts if word == "end")
         batches = [replace(each, time_ns=each.time_ns - begin_ns) for each in self._batches]
+        timed = [(each.time_ns, each.cost_ns) for each in batches]
         return RealRun(
             complete=complete,
             end_ns=end_ns - start_ns,
@@ -232,20 +237,29 @@ class _Run:
             phases=phases,
             series=self._series(begin_ns, end_ns - start_ns, batches),
             device=server.call(server.device.counters),
-            course=self._course(start_ns, begin_ns, phases) if self._with_state else None,
+            course=self._course(start_ns, begin_ns, phases, timed) if self._with_state else None,
             complaints=machine.complaints,
         )
 
-    def _course(self, start_ns: int, begin_ns: int, phases: Sequence[PhaseResult]) -> Course:
+    def _course(
+        self,
+        start_ns: int,
+        begin_ns: int,
+        phases: Sequence[PhaseResult],
+        batches: Sequence[tuple[int, int]],
+    ) -> Course:
         assert self._lists is not None
         assert self._memory is not None
         texts = {name: (self._folder / "root" / "plan" / name).read_text() for name in SAVED}
         state = guest_state(self._lists, **texts, start_ns=start_ns, first_frame=self._memory[1])
+        loading_ns = next(int(f["loading_ns"]) for word, f in self._facts if word == "start")
         return Course(
             state,
             timelines=self._timelines(start_ns),
             starts_ns=[phase.start_ns for phase in phases],
             targets=[(at_ns - begin_ns, size) for at_ns, size in self._wishes.changes],
+            batches=batches,
+            registered_ns=registered_ns(state.jiffies, loading_ns - start_ns, batches),
         )
 
     def _phases(self, start_ns: int) -> list[PhaseResult]:

@@ -1,8 +1,8 @@
 """The same scenario on the model and on a real kernel: how far do they agree?
 
 From the kernel are taken: its zone's settings, its free lists and what the host held when its
-driver registered, where its ticks lie, and when each operation of the workload began. Which frames
-the operations use, and all of reporting, is the model's own.
+driver registered, where its ticks lie, when each operation of the workload began, and how fast the
+host was. Which frames the operations use, and all of reporting, is the model's own.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from emulator.analysis.real_guest import RealRun
 from emulator.scenario.backing import SimulatedBacking
 from emulator.scenario.model import Scenario
 from emulator.simulation.outcome import Outcome
+from emulator.simulation.pace import EARLY_NS
 from emulator.simulation.simulate import simulate
 from emulator.virtio.reporting_queue import Batch
 from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import Kernel
+from guest_model.reporting.timer_wheel import Jiffies
 from host_model.costs import read_profile
 
 SCHEMA = "fpr.truth/1"
 MODELLED = ("6", "1")
 """The Linux whose allocator is modelled, and whose memory can be read."""
-SLOT_NS = 80_000_000
+SLOT_TICKS = 8
 """At 100 Hz, a timer of two seconds fires on a grid of eight ticks."""
 FASTER = 0.25
 """The model's costs, so that it never lags behind a real guest, whose clock it follows."""
@@ -43,6 +45,7 @@ TAKEN = (
     "start of each phase",
     "when each operation of a task began",
     "when the host changed the balloon's target",
+    "what the device took for each batch, and how late within a timer slot it got it",
 )
 
 
@@ -125,7 +128,8 @@ def judge(
     """Compare, and say what is out of tolerance."""
     kernel_side = Side(passes_of(run.batches), run)
     model_side = Side(passes_of(model[1]), model[0])
-    found = _compare(scenario, kernel_side, model_side)
+    assert run.course is not None, "the run was asked for it"
+    found = _compare(scenario, kernel_side, model_side, run.course.state.jiffies)
     failures = []
     if found["reported_error_pct"] > tolerance.reported_pct:
         failures.append(
@@ -144,7 +148,7 @@ def judge(
     )
 
 
-def _compare(scenario: Scenario, kernel: Side, model: Side) -> dict[str, Any]:
+def _compare(scenario: Scenario, kernel: Side, model: Side, jiffies: Jiffies) -> dict[str, Any]:
     pairs = list(zip(kernel.passes, model.passes, strict=False))
     times = kernel.outcome.series["time_ns"]
     end_ns = min(int(times[-1]), int(model.outcome.series["time_ns"][-1]))
@@ -155,7 +159,7 @@ def _compare(scenario: Scenario, kernel: Side, model: Side) -> dict[str, Any]:
     middle = (np.abs(resident[1:]) + np.abs(resident[:-1])) / 2
     mean = float((middle * seconds).sum() / seconds.sum()) if len(seconds) else 0.0
     worst = int(np.abs(resident).argmax())
-    spacing = _spacing(kernel), _spacing(model)
+    spacing = _spacing(kernel, jiffies), _spacing(model, jiffies)
     sizes_equal = sum(mine.sizes == other.sizes for mine, other in pairs)
     difference = abs(model.reported_bytes - kernel.reported_bytes)
     memory_bytes = scenario.guest.memory_bytes
@@ -185,10 +189,11 @@ def _at(side: Side, times: Any, column: str) -> Any:
     return np.interp(times, series["time_ns"], series[column].astype(float))
 
 
-def _spacing(side: Side) -> list[int]:
-    """From each pass to the next, in slots of the timer wheel."""
-    times = [each.time_ns for each in side.passes]
-    return [round((b - a) / SLOT_NS) for a, b in pairwise(times)]
+def _spacing(side: Side, jiffies: Jiffies) -> list[int]:
+    """From each pass to the next, in slots of the timer wheel; a pass begins in its slot, later
+    than at its tick where the worker waits for its CPU."""
+    slots = [jiffies.at(each.time_ns + EARLY_NS) // SLOT_TICKS for each in side.passes]
+    return [b - a for a, b in pairwise(slots)]
 
 
 def _percent(part: float, whole: float) -> float:

@@ -60,8 +60,26 @@ class FreeLists:
     resident: NDArray[np.uint64]
 
 
-def photograph(fd: int, *, frames: int, index: int, pfns: Sequence[int]) -> FreeLists:
-    """Read the lists out of the file that is the guest's memory, while the guest stands still.
+@dataclass(frozen=True)
+class Photograph:
+    """The array of struct page, and where it lies in the file; `resident`: as in `FreeLists`."""
+
+    rows: NDArray[np.uint64]
+    base: int
+    resident: NDArray[np.uint64]
+
+    def lists(self) -> FreeLists:
+        """What it shows. Raises `PhotographError`."""
+        pages = PageStructs(self.rows, self.base)
+        return FreeLists(
+            blocks=_blocks(pages.free_lists()),
+            cpu_blocks=_blocks(pages.cpu_lists()),
+            resident=self.resident,
+        )
+
+
+def photograph(fd: int, *, frames: int, index: int, pfns: Sequence[int]) -> Photograph:
+    """Read it out of the file that is the guest's memory, while the guest stands still.
 
     Frame n lies at n * 4096. `frames` frames are the guest's; two pages of a process of it, which
     lie at `index` pages of its address space and behind, are in the frames `pfns`. Nothing is
@@ -78,11 +96,10 @@ def photograph(fd: int, *, frames: int, index: int, pfns: Sequence[int]) -> Free
         os.close(file)
     if len(raw) < frames * STRUCT_PAGE_BYTES:
         raise PhotographError("the array of struct page ends behind it")
-    pages = PageStructs(np.frombuffer(raw, "<u8").reshape(-1, 8), base)
     resident = [(begin // PAGE_BYTES, (end - begin) // PAGE_BYTES) for begin, end in extents]
-    return FreeLists(
-        blocks=_blocks(pages.free_lists()),
-        cpu_blocks=_blocks(pages.cpu_lists()),
+    return Photograph(
+        rows=np.frombuffer(raw, "<u8").reshape(-1, 8),
+        base=base,
         resident=np.array(resident, np.uint64).reshape(-1, 2),
     )
 
@@ -102,21 +119,22 @@ def _extents(file: int) -> Iterator[tuple[int, int]]:
 def _find_array(
     file: int, extents: list[tuple[int, int]], frames: int, index: int, pfns: Sequence[int]
 ) -> int:
-    """Where the array of struct page begins in the file, by the two pages that are known."""
+    """Where the array of struct page begins in the file, by the two pages that are known.
+
+    A booting kernel takes it from the end of memory. The first place that fits is it: the guest's
+    clock goes on, and what stands there is checked when the lists are walked.
+    """
     if len(pfns) != 2 or not all(0 < pfn < frames for pfn in pfns):
         raise PhotographError(f"no two frames of it are known, but {list(pfns)}")
-    found = set()
-    for begin, end in extents:
+    for begin, end in reversed(extents):
         words = np.frombuffer(os.pread(file, end - begin, begin), "<u8")
         rows = words[: len(words) // 8 * 8].reshape(-1, 8)
         for row in np.flatnonzero(rows[:, _INDEX] == np.uint64(index)).tolist():
             base = begin + row * STRUCT_PAGE_BYTES - pfns[0] * STRUCT_PAGE_BYTES
             other = os.pread(file, 64, max(0, base + pfns[1] * STRUCT_PAGE_BYTES))
             if base > 0 and int.from_bytes(other[32:40], "little") == index + 1:
-                found.add(base)
-    if len(found) != 1:
-        raise PhotographError(f"{len(found)} places look like its array of struct page")
-    return found.pop()
+                return base
+    raise PhotographError("no place looks like its array of struct page")
 
 
 _Lists = dict[tuple[int, int], list[int]]

@@ -12474,6 +12474,15 @@ static int _cffi_const_FPR_NO_BOUNDARY(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_OP_AT_ONCE(unsigned long long *o)
+{
+  int n = (FPR_OP_AT_ONCE) <= 0;
+  *o = (unsigned long long)((FPR_OP_AT_ONCE) | 0);  /* check that FPR_OP_AT_ONCE is an integer */
+  if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_OP_COLD(unsigned long long *o)
 {
   int n = (FPR_OP_COLD) <= 0;
@@ -13910,6 +13919,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_NO_MEMORY", (void *)_cffi_const_FPR_NO_MEMORY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OK", (void *)_cffi_const_FPR_OK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_OP_ALLOC", (void *)_cffi_const_FPR_OP_ALLOC, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_OP_AT_ONCE", (void *)_cffi_const_FPR_OP_AT_ONCE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_COLD", (void *)_cffi_const_FPR_OP_COLD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_COPIED", (void *)_cffi_const_FPR_OP_COPIED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OP_COUNTED", (void *)_cffi_const_FPR_OP_COUNTED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -15603,7 +15613,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  355,  /* num_globals */
+  356,  /* num_globals */
   67,  /* num_struct_unions */
   18,  /* num_enums */
   2,  /* num_typenames */

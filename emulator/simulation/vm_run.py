@@ -52,8 +52,7 @@ class VmRun:
         self.worker: ReportingWorker | None = None
         self.host_control: HostControl | None = None
         if runs is Runs.WORKER:
-            jiffies = course.state.jiffies if course else None
-            self.worker = ReportingWorker(machine, self.queue, jiffies)
+            self.worker = ReportingWorker(machine, self.queue, course)
         elif runs is Runs.HOST:
             policy = find(machine.scenario.reporting.policy)(machine.policy_settings())
             self.host_control = HostControl(machine, self.queue, policy, self.balloon, self._freed)

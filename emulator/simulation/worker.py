@@ -7,17 +7,19 @@ nobody can allocate the blocks.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import numpy as np
 
 from emulator.native import NativeError
 from emulator.simulation.clock import EventQueue
+from emulator.simulation.course import Course
 from emulator.simulation.machine import Machine
+from emulator.simulation.pace import Pace
 from emulator.virtio.features import QueueRole
 from guest_model.reporting.policy import Batch, ReportingPolicy
 from guest_model.reporting.registry import find
-from guest_model.reporting.timer_wheel import Jiffies
+from guest_model.reporting.timer_wheel import NS_PER_S, Jiffies, granularity_jiffies
 
 
 class BrokenRuleError(Exception):
@@ -29,8 +31,9 @@ class BrokenRuleError(Exception):
 class ReportingWorker:
     """Runs a policy on a machine. `start` registers it as the driver's probe does."""
 
-    def __init__(self, machine: Machine, queue: EventQueue, jiffies: Jiffies | None = None) -> None:
-        """`jiffies`: the guest's ticks; None: the first one is at virtual time 0."""
+    def __init__(self, machine: Machine, queue: EventQueue, course: Course | None = None) -> None:
+        """`course`: where a real guest's ticks lay and how fast its host was; without one, the
+        first tick is at virtual time 0."""
         scenario = machine.scenario
         self.runs = 0
         """How often the worker ran, also where it found nothing to report."""
@@ -44,8 +47,11 @@ class ReportingWorker:
         self._queue = queue
         policy = find(scenario.reporting.policy)
         self._policy: ReportingPolicy = policy(machine.allocator, machine.policy_settings())
-        self._jiffies = jiffies or Jiffies(scenario.guest.hz)
+        self._jiffies = course.state.jiffies if course else Jiffies(scenario.guest.hz)
         self._delay = self._jiffies.delay(scenario.reporting.delay_ns)
+        slot_ns = granularity_jiffies(self._delay) * NS_PER_S // self._jiffies.hz
+        self._registered_ns = course.registered_ns if course else 0
+        self._pace = Pace(course.batches if course else (), slot_ns)
         guest, host = machine.profile.guest, machine.profile.host
         self._isolate_ns = guest.alloc_4k_ns.value
         self._put_back_ns = guest.free_4k_ns.value
@@ -62,7 +68,7 @@ class ReportingWorker:
     def start(self, now_ns: int) -> None:
         """Register: the first pass comes one delay later even if nothing is freed."""
         self._policy.register()
-        self._set_timer(now_ns)
+        self._set_timer(now_ns + self._registered_ns)
 
     def stop(self) -> None:
         """The run is over, maybe in the middle of a pass: nothing may go on by itself later."""
@@ -79,7 +85,17 @@ class ReportingWorker:
 
     def _set_timer(self, now_ns: int) -> None:
         fires_ns = self._jiffies.fires_ns(now_ns, self._delay) if self._delay else now_ns
-        self._queue.at(fires_ns, self._run)
+        self._queue.at(fires_ns, self._fired)
+
+    def _fired(self, now_ns: int) -> None:
+        """The work is queued; it runs when it gets its CPU."""
+        self._at(self._pace.begins_ns(now_ns), now_ns, self._run)
+
+    def _at(self, at_ns: int, now_ns: int, then: Callable[[int], None]) -> None:
+        if at_ns > now_ns:
+            self._queue.at(at_ns, then)
+        else:
+            then(now_ns)
 
     def _run(self, now_ns: int) -> None:
         self.runs += 1
@@ -119,10 +135,14 @@ class ReportingWorker:
         """The kick has reached the device."""
         machine = self._machine
         work = machine.serve(QueueRole.REPORTING, now_ns)
-        self._queue.at(now_ns + work.cost_ns + machine.draw_interrupt_ns(), self._complete)
+        cost_ns = self._pace.cost_ns(work.cost_ns)
+        self._queue.at(now_ns + cost_ns + machine.draw_interrupt_ns(), self._interrupted)
+
+    def _interrupted(self, now_ns: int) -> None:
+        """The interrupt has reached the driver, which waits for it."""
+        self._at(self._pace.goes_on_ns(now_ns), now_ns, self._complete)
 
     def _complete(self, now_ns: int) -> None:
-        """The interrupt has reached the driver."""
         taken = self._machine.driver.complete()
         self._go_on(now_ns + self._charge(now_ns, self._interrupt_exit_ns), taken)
 

@@ -29,7 +29,11 @@
 #define TEXT_BYTES (256UL << 10)
 #define PFN_MASK ((1ULL << 55) - 1) /* of an entry in /proc/self/pagemap */
 #define KNOWN_PAGES 2
-#define SETTLE_NS (NS_PER_S / 2) /* what booting left to do in the background ends in it */
+#define SETTLE_NS (NS_PER_S / 2)  /* what was left to do in the background ends in it */
+#define LOADED_NS (NS_PER_S / 10) /* so does what loading left, long before the first pass */
+#define CLOCK_LINES 32
+#define CLOCK_NS (NS_PER_S / 200)
+#define HELPER "/sys/kernel/uevent_helper"
 
 static struct task *tasks;
 static uint64_t phase_duration_ns[MAX_PHASES];
@@ -254,7 +258,7 @@ static void read_text(const char *path, char *text, size_t room)
  * Says where two pages of this process lie: by them, whoever has the guest's memory before him
  * finds the array of struct page, and in it the allocator's lists. Then waits until he has looked.
  */
-static void be_photographed(uint64_t start_ns)
+static void be_photographed(uint64_t loading_ns, uint64_t start_ns)
 {
     uint64_t entries[KNOWN_PAGES] = {0};
     uint64_t first = (uintptr_t)known / PAGE_BYTES;
@@ -263,8 +267,9 @@ static void be_photographed(uint64_t start_ns)
     close(fd);
     if (got != (ssize_t)sizeof entries)
         fail("cannot read", "/proc/self/pagemap");
-    say("start mono_ns=%" PRIu64 " index=%" PRIu64 " pfns=%" PRIu64 ",%" PRIu64, start_ns, first,
-        entries[0] & PFN_MASK, entries[1] & PFN_MASK);
+    say("start loading_ns=%" PRIu64 " mono_ns=%" PRIu64 " index=%" PRIu64 " pfns=%" PRIu64
+        ",%" PRIu64,
+        loading_ns, start_ns, first, entries[0] & PFN_MASK, entries[1] & PFN_MASK);
     char go;
     if (read(STDIN_FILENO, &go, 1) != 1)
         fail("nobody says", "go");
@@ -335,6 +340,27 @@ static void prepare(void)
     sleep_until(now_ns() + SETTLE_NS);
 }
 
+/*
+ * For each event of a device, a kernel starts a program that is not there: a process for each, in
+ * the background, whose pages would come and go while the state is looked at.
+ */
+static void want_no_helper(void)
+{
+    int fd = open(HELPER, O_WRONLY);
+    if (fd >= 0 && write(fd, "\n", 1) != 1)
+        fail("cannot set", HELPER);
+    close(fd);
+}
+
+/* So often that at least one line comes at once, where the host is busy: it compares clocks. */
+static void tell_the_time(void)
+{
+    for (unsigned line = 0; line < CLOCK_LINES; line++) {
+        say("clock mono_ns=%" PRIu64, now_ns());
+        sleep_until(now_ns() + CLOCK_NS);
+    }
+}
+
 static void load_modules(void)
 {
     for (unsigned index = 0; index < module_count; index++) {
@@ -348,19 +374,23 @@ static void load_modules(void)
 int main(void)
 {
     prepare();
+    want_no_helper();
+    uint64_t loading_ns = now_ns();
     load_modules();
     uint64_t start_ns = now_ns();
     if (reporting_order >= 0)
         set("/sys/module/page_reporting/parameters/page_reporting_order", reporting_order);
+    sleep_until(start_ns + LOADED_NS);
     read_text("/proc/timer_list", timer_list, sizeof timer_list);
     read_text("/proc/zoneinfo", zoneinfo, sizeof zoneinfo);
     read_text("/proc/pagetypeinfo", pagetypeinfo, sizeof pagetypeinfo);
-    be_photographed(start_ns);
+    be_photographed(loading_ns, start_ns);
     for (unsigned phase = 0; phase < phase_count; phase++)
         run_phase(phase);
     if (run_duration_ns)
         sleep_until(start_ns + run_duration_ns);
     say("end mono_ns=%" PRIu64, now_ns());
+    tell_the_time();
     save("/plan/zoneinfo", zoneinfo, strlen(zoneinfo));
     save("/plan/pagetypeinfo", pagetypeinfo, strlen(pagetypeinfo));
     save("/plan/timer_list", timer_list, strlen(timer_list));

@@ -9,11 +9,9 @@
 
 #define PAGE_BYTES 4096UL
 #define MAX_TASKS 1024
-#define MAX_TIMED 65536  /* instants that a task notes */
+#define MAX_TIMED 131072 /* instants that a task notes */
 #define USED_PAGES 16384 /* of a first file, or a quarter of what is free where that is less */
-#define NOTE_PAGES                                                                                 \
-    256 /* of an allocation, its begin is noted, and each time so much is written                  \
-         */
+#define NOTE_PAGES 32 /* of an allocation: its begin is noted, and each time so much is written */
 #define NS_PER_S 1000000000ULL
 
 enum {

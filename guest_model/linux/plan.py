@@ -25,7 +25,7 @@ STREAM_HEAD = struct.Struct("=QQQQ")
 MAX_OPERATIONS = 1_000_000
 """Of one stream, 24 bytes each, that lie in the guest's memory."""
 MAX_TASKS = 1024
-MAX_TIMED = 65_536
+MAX_TIMED = 131_072
 """Instants of a task that the agent notes."""
 
 

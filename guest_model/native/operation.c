@@ -148,12 +148,15 @@ static void turn_round(struct fpr_vcpus *v, struct fpr_owner *owner, uint64_t co
 }
 
 /* How many blocks are gathered before they are freed, the last one first. */
-static uint64_t gather(const struct fpr_task *task, const struct fpr_op *op)
+static uint64_t gather(const struct fpr_task *task, const struct fpr_op *op,
+                       const struct fpr_owner *owner)
 {
     if (op->flags & FPR_OP_TRUNCATED)
         return GATHER_FOLIOS;
     if (op->flags & FPR_OP_UNMAPPED)
         return task->done % GATHER_MOST ? GATHER_BATCH : GATHER_FIRST;
+    if (op->flags & FPR_OP_AT_ONCE)
+        return owner->blocks;
     return 1;
 }
 
@@ -167,7 +170,7 @@ static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_inde
     int status;
 
     if (!task->gathered) {
-        task->gathered = gather(task, op);
+        task->gathered = gather(task, op, owner);
         if (op->count && op->count - task->done < task->gathered)
             task->gathered = op->count - task->done;
         turn_round(v, owner, task->gathered);

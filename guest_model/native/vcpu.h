@@ -45,6 +45,7 @@ enum fpr_op_kind {
  * (linux v6.1, mm/swap.c, release_pages). */
 #define FPR_OP_UNMAPPED 1u  /* an unmapping: 8 blocks, then 510 at a time; anew every 9698 */
 #define FPR_OP_TRUNCATED 2u /* the truncation of a file: 15 blocks at a time */
+#define FPR_OP_AT_ONCE 4u   /* of one batch of an unmapping: all blocks are gathered */
 
 /* One operation; 24 bytes, laid out as guest_model/workload/op.py has it. */
 struct fpr_op {

@@ -21,6 +21,8 @@ FIRST_BATCH_PAGES = 8
 """Pages that the structure remembers itself."""
 MOST_BATCHES = 10_000 // BATCH_PAGES
 """MAX_GATHER_BATCH_COUNT: then it frees, and begins again with the same ones."""
+GATHERED_PAGES = FIRST_BATCH_PAGES + MOST_BATCHES * BATCH_PAGES
+"""What it remembers until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ class KernelMemory:
     """Page tables of its program and its stack, of all levels."""
     image_pages: int
     """Pages of program, data and stack that are its own once it runs."""
+    data_pages: int
+    """Of those, what an exit frees before all else: its program's data, below mappings that it
+    shares and has written, whose unmapping cannot wait."""
     forked_pages: int
     """The same of a child that it forks, and that executes no other program."""
     node_order: int
@@ -74,6 +79,7 @@ def x86_64(cpus: int) -> KernelMemory:
         context_pages=0,
         image_tables=8,
         image_pages=16,
+        data_pages=0,
         forked_pages=8,
         node_order=node_order,
         node_objects=node_objects,
@@ -92,7 +98,8 @@ def user_mode() -> KernelMemory:
         directory_order=0,
         context_pages=1,
         image_tables=6,
-        image_pages=10,
+        image_pages=9,
+        data_pages=4,
         forked_pages=11,
         node_order=node_order,
         node_objects=node_objects,

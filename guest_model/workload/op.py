@@ -64,6 +64,7 @@ class FreeFlags(IntFlag):
 
     UNMAPPED = 1
     TRUNCATED = 2
+    AT_ONCE = 4
 
 
 Op = tuple[int, int, int, int, int, int]

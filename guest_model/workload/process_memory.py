@@ -10,6 +10,7 @@ from guest_model.workload.address_space import DIRECTORY_TABLES, TABLE_PAGES, Ad
 from guest_model.workload.kernel_memory import (
     BATCH_PAGES,
     FIRST_BATCH_PAGES,
+    GATHERED_PAGES,
     MOST_BATCHES,
     NODE_SLOTS,
     KernelMemory,
@@ -18,6 +19,7 @@ from guest_model.workload.op import FreeFlags, Op, OpFlags, alloc, free
 
 # Plain integers: `|` of an IntFlag takes as long as the rest of a row.
 UNMAPPED, TRUNCATED = int(FreeFlags.UNMAPPED), int(FreeFlags.TRUNCATED)
+AT_ONCE = int(FreeFlags.AT_ONCE)
 KERNEL = int(OpFlags.ZEROED)
 BATCH = int(OpFlags.COPIED | OpFlags.OPTIONAL)
 """An unmapping that gets no batch page frees what it has, and goes on."""
@@ -46,6 +48,10 @@ class Owners:
             self._unused.append(owner)
 
 
+_Part = tuple[Op, int]
+"""What frees pages of an unmapping, and how many they are."""
+
+
 @dataclass
 class _File:
     """Pages of a file in the page cache, and the slabs of its tree's nodes."""
@@ -67,12 +73,14 @@ class ProcessMemory:
         self._files: dict[int, _File] = {}
         self._shared: set[int] = set()
         """Owners whose pages are its parent's; its own copies are no owner's."""
+        self._huge: set[int] = set()
         self._copied = 0
         self._own_pages = kernel.image_pages
         self._stack = owners.take()
         self._context = owners.take()
         self._image = owners.take()
         self._copies = owners.take()
+        self._paging = owners.take()
 
     def begin(self, parent: ProcessMemory | None = None) -> Iterator[Op]:
         """What a fork takes, and the new process in its first steps."""
@@ -81,7 +89,7 @@ class ProcessMemory:
         yield _kernel_row(self._context, 1, kernel.directory_order)
         if kernel.context_pages:
             yield _kernel_row(self._context, kernel.context_pages)
-        yield _kernel_row(self._context, kernel.image_tables)
+        yield _kernel_row(self._paging, kernel.image_tables)
         if parent is not None:
             self._space = parent._space.copy()
             self._shared = set(self._space.owners())
@@ -94,24 +102,27 @@ class ProcessMemory:
     def end(self) -> Iterator[Op]:
         """What its exit frees, and at last its reaping; mappings go in the order of addresses."""
         own = [owner for owner in self._space.owners() if owner not in self._shared]
-        pages = self._own_pages + self._kernel.image_tables + self._copied
-        pages += sum(self._space.unmap(owner)[0] for owner in own) + len(self._tables)
-        yield from self._gathered(
-            pages,
-            [_flagged(free(owner), UNMAPPED) for owner in (self._image, self._copies, *own)]
-            + [free(self._no_table(table), 1) for table in list(self._tables)],
-        )
+        kernel = self._kernel
+        data = [(free(self._image, kernel.data_pages), kernel.data_pages)]
+        parts = [(free(self._image), self._own_pages - kernel.data_pages)]
+        parts.append((free(self._copies), self._copied))
+        parts += [self._mapping(free(owner), self._space.unmap(owner)[0]) for owner in own]
+        parts.append((free(self._paging), kernel.image_tables))
+        parts += [(free(self._no_table(table), 1), 1) for table in list(self._tables)]
+        yield from self._gathered(data, parts)
         for owner in list(self._files):
             yield from self.release(free(owner))
         yield free(self._context)
         yield free(self._stack)
-        for owner in (self._image, self._copies, self._context, self._stack):
+        for owner in (self._image, self._copies, self._paging, self._context, self._stack):
             self._owners.give(owner)
 
     def write(self, op: Op) -> Iterator[Op]:
         """A new mapping, of which every page is written: a table before its first page."""
         count, owner, kind, order, type, flags = op
         start = self._space.map(owner, count << order, aligned=order > 0)
+        if order:
+            self._huge.add(owner)
         end = start + (count << order)
         at = start
         while at < end:
@@ -158,11 +169,9 @@ class ProcessMemory:
         if self._space.has(owner):
             pages, empty = self._space.unmap(owner)
             tables = [table for table in empty if table in self._tables]
-            rows = [
-                _flagged(op, UNMAPPED),
-                *(free(self._no_table(table), 1) for table in tables),
-            ]
-            yield from self._gathered(pages + len(tables), rows)
+            parts = [self._mapping(op, pages)]
+            parts += [(free(self._no_table(table), 1), 1) for table in tables]
+            yield from self._gathered([], parts)
             return
         yield _flagged(op, TRUNCATED)
         file = self._files.pop(owner, None)
@@ -183,14 +192,25 @@ class ProcessMemory:
         self._owners.give(owner)
         return owner
 
-    def _gathered(self, pages: int, frees: list[Op]) -> Iterator[Op]:
-        """Free pages and tables as an unmapping does, which notes them in pages of its own: it
-        takes another one when the last one is full."""
+    def _mapping(self, op: Op, pages: int) -> _Part:
+        """How many huge pages there are among its pages is not known: they are freed by
+        themselves."""
+        if op[1] in self._huge:
+            self._huge.discard(op[1])
+            op = _flagged(op, UNMAPPED)
+        return op, pages
+
+    def _gathered(self, flushed: list[_Part], parts: list[_Part]) -> Iterator[Op]:
+        """Free pages, then tables, as an unmapping does, which notes them in pages of its own: it
+        takes another one when the last one is full. An exit frees what it has `flushed` before; in
+        its first batch are pages of the program's file from then on, which stay."""
+        pages = sum(count for _, count in (*flushed, *parts))
         batches = min(MOST_BATCHES, (pages - FIRST_BATCH_PAGES) // BATCH_PAGES + 1)
         gather = self._owners.take()
         if batches > 0:
             yield alloc(gather, batches, type=MigrateType.UNMOVABLE, flags=BATCH)
-        yield from frees
+        yield from _batches(flushed)
+        yield from _batches(parts, FIRST_BATCH_PAGES if flushed else 0)
         yield free(gather)
         self._owners.give(gather)
 
@@ -201,6 +221,51 @@ def _kernel_row(owner: int, count: int, order: int = 0) -> Op:
 
 def _flagged(op: Op, flags: int) -> Op:
     return (*op[:5], op[5] | flags)
+
+
+def _batches(parts: list[_Part], noted: int = 0) -> Iterator[Op]:
+    """What frees batch after batch, the last page of each first: so the tables, which are noted
+    last, go before the pages that share their batch. `noted`: pages in front of them."""
+    at = noted
+    batch: list[Op] = []
+    for op, pages in parts:
+        left = pages
+        if op[5] & UNMAPPED:
+            yield from reversed(batch)
+            batch.clear()
+            yield op
+            at, left = 0, 0
+        while left:
+            whole = 0 if at % GATHERED_PAGES else _in_whole_batches(left)
+            room = _room(at)
+            share = whole or min(left, room)
+            left -= share
+            at += share
+            row = (share, *op[1:]) if left else op
+            if whole:
+                yield _flagged(row, UNMAPPED)
+                continue
+            batch.append(_flagged(row, AT_ONCE))
+            if share == room:
+                yield from reversed(batch)
+                batch.clear()
+    yield from reversed(batch)
+
+
+def _room(noted: int) -> int:
+    """How many pages the batch that is being filled has room for."""
+    inside = noted % GATHERED_PAGES
+    if inside < FIRST_BATCH_PAGES:
+        return FIRST_BATCH_PAGES - inside
+    return BATCH_PAGES - (inside - FIRST_BATCH_PAGES) % BATCH_PAGES
+
+
+def _in_whole_batches(pages: int) -> int:
+    """Of so many pages, those that fill batches, from the first one on."""
+    inside = pages % GATHERED_PAGES
+    if inside < FIRST_BATCH_PAGES:
+        return pages - inside
+    return pages - (inside - FIRST_BATCH_PAGES) % BATCH_PAGES
 
 
 def _nodes(pages: int) -> int:

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from guest_model.workload.kernel_memory import BATCH_PAGES, FIRST_BATCH_PAGES, MOST_BATCHES
+from guest_model.workload.kernel_memory import GATHERED_PAGES
 from guest_model.workload.op import FreeFlags, Op, OpKind, Ops, chunk, until
 from guest_model.workload.process import Process
 from guest_model.workload.task import Task
 
 PIECE_PAGES = 255
-"""An operation on more pages is cut, its pieces spread over the time that it took: 17 times what a
-truncation frees at once."""
-GATHERED_PAGES = FIRST_BATCH_PAGES + MOST_BATCHES * BATCH_PAGES
-MAX_PIECES = 512
+"""The truncation of more pages is cut, its pieces spread over the time that it took: 17 times what
+it frees at once."""
+MAX_PIECES = 4096
+UNMAPPING = FreeFlags.UNMAPPED | FreeFlags.AT_ONCE
 CHUNK_OPERATIONS = 256
 
-NOTE_PAGES = 256
+NOTE_PAGES = 32
 """Of an allocation, the agent notes its begin, and each time that so many pages are written."""
 
 
@@ -88,10 +88,12 @@ class Timeline(Task):
         marks.append(max(1, pages))
         begun = 0
         for row in self._process.rows([op]):
-            at_end = row[2] == OpKind.FREE and bool(row[5] & FreeFlags.UNMAPPED)
+            at_end = row[2] == OpKind.FREE and bool(row[5] & UNMAPPING)
             for share in _cut(row, pages) if row[1] == owner else (row,):
                 own = min(share[0] or pages, pages) << share[3] if share[1] == owner else 0
-                part = min(pages, begun + own if at_end else begun)
+                part = begun
+                if at_end:
+                    part = min(pages, -(-(begun + own) // GATHERED_PAGES) * GATHERED_PAGES)
                 yield until(int(np.interp(part, marks, points_ns)))
                 yield share
                 begun += own
@@ -104,11 +106,15 @@ def _cut(row: Op, pages: int) -> list[Op]:
     """
     count, owner, kind, order, type, flags = row
     if kind == OpKind.FREE:
+        if flags & FreeFlags.AT_ONCE:
+            return [row]
         most = GATHERED_PAGES if flags & FreeFlags.UNMAPPED else PIECE_PAGES
         step = most * max(1, -(-pages // (most * MAX_PIECES)))
-        several = [(step, owner, kind, order, type, flags)] * ((pages - 1) // step)
-        return [*several, row]
-    step = max(1, PIECE_PAGES * max(1, -(-pages // (PIECE_PAGES * MAX_PIECES))) >> order)
+        several = ((count or pages) - 1) // step
+        rest = count - several * step if count else 0
+        piece, last = ((share, owner, kind, order, type, flags) for share in (step, rest))
+        return [*[piece] * several, last]
+    step = max(1, NOTE_PAGES * max(1, -(-pages // (NOTE_PAGES * MAX_PIECES))) >> order)
     return [
         (min(step, count - at), owner, kind, order, type, flags) for at in range(0, count, step)
     ]

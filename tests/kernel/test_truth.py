@@ -14,14 +14,7 @@ from pathlib import Path
 import pytest
 
 from emulator.analysis.real_guest import RealRun, run_real
-from emulator.analysis.truth import (
-    RESIDENT_TOLERANCE_PCT,
-    Tolerance,
-    Truth,
-    document,
-    judge,
-    run_model,
-)
+from emulator.analysis.truth import Tolerance, Truth, document, judge, run_model
 from emulator.cli.linux import load_real
 from emulator.scenario.model import Scenario
 from guest_model.linux.kernel import Kernel
@@ -70,15 +63,7 @@ def runs(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
 
 
 def _truth(runs: Runs, kernel: Kernel, name: str, order: int) -> Truth:
-    """The comparison; made once more where it fails: a guest whose machine is busy stands still."""
     scenario, run = runs[name, order].result()
-    truth = _judge(scenario, run, kernel)
-    if not truth.failures:
-        return truth
-    return _judge(scenario, run_real(scenario, kernel, with_state=True), kernel)
-
-
-def _judge(scenario: Scenario, run: RealRun, kernel: Kernel) -> Truth:
     assert not run.complaints, "the kernel must not complain of the device"
     return judge(scenario, kernel.version, run, run_model(scenario, run), Tolerance())
 
@@ -87,8 +72,9 @@ def _judge(scenario: Scenario, run: RealRun, kernel: Kernel) -> Truth:
 def test_an_idle_guest_reports_exactly_as_predicted(kernel: Kernel, runs: Runs, order: int) -> None:
     """Every pass, batch and block of the model equals the kernel's, in ring order.
 
-    The next pass begins on a grid of 80 ms, two seconds after this one ended: later by some slots
-    where a busy host, with other guests on it, took long to discard.
+    The next pass begins on a grid of 80 ms, two seconds after this one ended, on a busy host as
+    well, since the model's batches take what the real host took. What the device cannot tell is how
+    long the worker waits for its CPU after the last batch: that may make it one slot.
     """
     truth = _truth(runs, kernel, "idle", order)
     assert not truth.failures
@@ -96,10 +82,10 @@ def test_an_idle_guest_reports_exactly_as_predicted(kernel: Kernel, runs: Runs, 
     assert found["passes_kernel"] == found["passes_model"] >= 2
     assert found["passes_with_equal_blocks"] == found["passes_kernel"]
     spacing = zip(found["spacing_slots_kernel"], found["spacing_slots_model"], strict=True)
-    assert all(-1 <= real - model <= 5 for real, model in spacing)
+    assert all(abs(real - model) <= 1 for real, model in spacing)
     if order == 10:
         assert [each.sizes[0] for each in truth.kernel.passes] == [32, 32]
-        assert found["spacing_slots_model"][0] in (26, 27), "2.08 s at 100 Hz"
+        assert found["spacing_slots_model"][0] >= 26, "2.08 s at 100 Hz"
 
 
 @pytest.mark.parametrize("name", ["tmpfs", "memhog", "forks"])
@@ -113,17 +99,17 @@ def test_a_workload_is_predicted(kernel: Kernel, runs: Runs, name: str) -> None:
     assert page["kernel"]["passes"][0]["batches"] == page["model"]["passes"][0]["batches"]
 
 
-def test_churn_is_predicted_but_where_a_single_page_decides(kernel: Kernel, runs: Runs) -> None:
-    """As a workload that leaves its memory in order, in most runs.
+@pytest.mark.parametrize("seed", ["churn", "churn-2", "churn-3"])
+def test_churn_is_predicted_where_a_single_page_decides(
+    kernel: Kernel, runs: Runs, seed: str
+) -> None:
+    """Whether a stack that is freed drains a CPU's lists hangs on every page before it.
 
-    A few pages more or less on a list of the CPU decide whether a stack that is freed drains it.
-    Where the two differ in that, what it holds keeps up to a dozen blocks from merging.
+    What they hold would keep up to a dozen blocks, or 7 % of what is reported, from merging.
     """
-    found = [_truth(runs, kernel, name, 10) for name in ("churn", "churn-2", "churn-3")]
-    assert sum(not truth.failures for truth in found) >= 2
-    for truth in found:
-        assert truth.comparison["reported_error_pct"] <= 10
-        assert truth.comparison["resident_mean_error_pct"] <= RESIDENT_TOLERANCE_PCT
+    truth = _truth(runs, kernel, seed, 10)
+    assert not truth.failures
+    assert truth.comparison["passes_kernel"] == truth.comparison["passes_model"]
 
 
 def test_a_balloon_is_inflated_and_deflated_on_both(kernel: Kernel, runs: Runs) -> None:

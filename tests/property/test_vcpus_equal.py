@@ -128,6 +128,7 @@ class Slow:
                 turn = 510 if done % (8 + 19 * 510) else 8
                 turn = turn if flags & FreeFlags.UNMAPPED else 1
                 turn = 15 if flags & FreeFlags.TRUNCATED else turn
+                turn = len(self.owners[owner]) if flags & FreeFlags.AT_ONCE else turn
                 turn = min(turn, count - done) if count else turn
                 self.owners[owner][:turn] = self.owners[owner][:turn][::-1]
             turn -= 1
@@ -225,7 +226,7 @@ operation = st.one_of(
         lambda own, count, flags, cold: free(own, count, flags=flags | cold),
         owner,
         blocks,
-        st.sampled_from([0, FreeFlags.UNMAPPED, FreeFlags.TRUNCATED]),
+        st.sampled_from([0, *FreeFlags]),
         st.sampled_from([0, OpFlags.COLD]),
     ),
     st.builds(touch, owner, blocks),

@@ -14,10 +14,20 @@ from guest_model.workload.churn import Churn
 from guest_model.workload.forks import Forks
 from guest_model.workload.kernel_memory import NODE_BYTES, slab_of, user_mode, x86_64
 from guest_model.workload.memhog import Memhog
-from guest_model.workload.op import FreeFlags, OpFlags, OpKind, Ops, fork, reap, returned
+from guest_model.workload.op import (
+    FreeFlags,
+    OpFlags,
+    OpKind,
+    Ops,
+    alloc,
+    fork,
+    free,
+    reap,
+    returned,
+)
 from guest_model.workload.page_fault import PageFault
 from guest_model.workload.process import Process
-from guest_model.workload.process_memory import Owners
+from guest_model.workload.process_memory import Owners, ProcessMemory
 from guest_model.workload.task import Task
 from guest_model.workload.tmpfs import Tmpfs
 
@@ -177,3 +187,23 @@ def test_children_that_live_end_with_their_parent() -> None:
         rows += process.rows([op])
     rows += process.exit(0).tolist()
     assert not _held(np.array(rows, _rows(Tmpfs(4096)).dtype))
+
+
+def test_tables_go_before_the_pages_of_their_batch() -> None:
+    """An unmapping notes 8 pages, then 510 at a time, tables last; each batch goes backwards.
+
+    So a real kernel frees 1011 pages with two tables: 518 pages, the tables, 493 pages.
+    """
+    memory = ProcessMemory(user_mode(), Owners(10, 60), place=88)
+    pages = 1011
+    list(memory.write(alloc(0, pages, flags=OpFlags.FAULTED)))
+    rows = list(memory.release(free(0)))
+    gather, frees = rows[0], rows[1:]
+    assert gather[0] == 2, "batch pages"
+    assert [(row[0], row[1] == 0, row[5]) for row in frees] == [
+        (518, True, FreeFlags.UNMAPPED),
+        (1, False, FreeFlags.AT_ONCE),
+        (1, False, FreeFlags.AT_ONCE),
+        (0, True, FreeFlags.AT_ONCE),
+        (0, False, 0),
+    ], "the first of its three tables maps what lies below as well, and stays"

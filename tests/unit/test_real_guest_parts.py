@@ -71,7 +71,7 @@ def test_a_file_without_page_structs_is_no_photograph() -> None:
     """Foreign memory that shows nothing known ends with a sentence, not with a wrong state."""
     with tempfile.TemporaryFile() as file:
         os.pwrite(file.fileno(), os.urandom(1 << 16), 0)
-        with pytest.raises(PhotographError, match="0 places look like"):
+        with pytest.raises(PhotographError, match="no place looks like"):
             photograph(file.fileno(), frames=256, index=77, pfns=[3, 4])
 
 

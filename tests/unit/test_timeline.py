@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from guest_model.linux.plan import performed
-from guest_model.workload.kernel_memory import user_mode
+from guest_model.workload.kernel_memory import GATHERED_PAGES, user_mode
 from guest_model.workload.memhog import Memhog
 from guest_model.workload.op import FreeFlags, OpFlags, OpKind, Ops, alloc, chunk, free, wait
 from guest_model.workload.page_fault import PageFault
 from guest_model.workload.process import Process
 from guest_model.workload.task import Task
 from guest_model.workload.timeline import (
-    GATHERED_PAGES,
     NOTE_PAGES,
     PIECE_PAGES,
     Timeline,
@@ -33,16 +32,17 @@ def _timeline(task: Task, operations: Ops, instants: list[int], end_ns: int) -> 
 
 
 def test_pieces_begin_when_the_guest_wrote_them() -> None:
-    """Of an allocation, the guest notes every 256 pages; in between, time passes evenly."""
-    pages = 4 * NOTE_PAGES
+    """Of an allocation, the guest notes every 32 pages; in between, time passes evenly."""
+    pages = 4 * PIECE_PAGES + 4
     operations = chunk([alloc(0, pages), wait(5_000), free(0)])
-    noted = [1_000, 2_000, 7_000, 8_000, 9_000, 14_000]
+    writing = [1_000, 2_000, *range(7_000, 7_000 + pages // NOTE_PAGES - 2)]
+    noted = [*writing, 9_000, 14_000]
     rows = _timeline(Tmpfs(pages * 4096), operations, noted, 15_000)
     taken = np.flatnonzero(rows["kind"] == OpKind.ALLOC)
     assert rows["count"][taken].sum() == pages
     at, done = rows["count"][taken - 1].tolist(), np.cumsum(rows["count"][taken]).tolist()
     for when, before in zip(at, [0, *done], strict=False):
-        expected = np.interp(before / NOTE_PAGES, range(5), [1_000, 2_000, 7_000, 8_000, 9_000])
+        expected = np.interp(before / NOTE_PAGES, range(33), [*writing, 9_000])
         assert when == int(expected)
     frees = rows[rows["kind"] == OpKind.FREE]
     assert frees["count"].tolist() == [PIECE_PAGES] * 4 + [0], "the last piece frees the rest"
@@ -59,9 +59,12 @@ def test_an_unmapping_frees_when_it_has_gathered() -> None:
     noted = [0] * -(-pages // NOTE_PAGES) + [10_000]
     rows = _timeline(Memhog(pages * 4096, huge=False), operations, noted, 20_000)
     frees = np.flatnonzero(rows["kind"] == OpKind.FREE)
-    assert rows["count"][frees].tolist() == [GATHERED_PAGES, 0]
-    assert (rows["flags"][frees] == FreeFlags.UNMAPPED).all()
-    assert rows["count"][frees - 1].tolist() == [10_000 + 10_000 * GATHERED_PAGES // pages, 20_000]
+    assert rows["count"][frees].tolist() == [GATHERED_PAGES, 8, 0]
+    flags = [FreeFlags.UNMAPPED, FreeFlags.UNMAPPED, FreeFlags.AT_ONCE]
+    assert rows["flags"][frees].tolist() == flags, "tables go before the last of its pages"
+    full = 10_000 + 10_000 * GATHERED_PAGES // pages
+    asleep = rows["count"][frees - 1][rows["kind"][frees - 1] == OpKind.UNTIL]
+    assert asleep.tolist() == [full, 20_000, 20_000]
 
 
 def test_what_was_cut_off_is_not_done() -> None:
@@ -77,9 +80,9 @@ def test_what_was_cut_off_is_not_done() -> None:
 
 def test_operations_that_were_never_begun_are_left_out() -> None:
     """By what was noted: one instant an operation, more of a large allocation."""
-    task = Tmpfs(600 * 4096, keep_ns=5, repeat=2)
+    task = Tmpfs(80 * 4096, keep_ns=5, repeat=2)
     assert notes_of(performed(task, 5)).tolist() == [3, 1, 1]
     for noted, begun in ((0, 0), (1, 1), (3, 1), (4, 2), (6, 4), (8, 4), (9, 5), (10, 6)):
         assert len(performed(task, noted)) == begun
-    loop = PageFault(1, 600 * 4096, huge=False)
+    loop = PageFault(1, 80 * 4096, huge=False)
     assert len(performed(loop, 4 * 100 + 1)) == 201
