@@ -96,6 +96,7 @@ void fpr_pressure_leave(struct fpr_member *member)
     set_free(member);
     munmap(member->entries, member->map->chunks * sizeof *member->entries);
     member->map = NULL;
+    member->pressure->member[(member->id >> 32) - 1] = NULL; /* its memory goes with its VM */
 }
 
 /* The VM that holds most, in memory and in swap, is killed; false where there is none. */
@@ -108,7 +109,7 @@ static bool kill_largest(struct fpr_pressure *pressure, uint64_t now_ns)
         struct fpr_member *member = pressure->member[i];
         uint64_t size;
 
-        if (member->map == NULL || member->killed)
+        if (member == NULL || member->killed)
             continue;
         size = member->map->counters.resident_bytes + member->map->counters.swapped_bytes;
         if (size > most) {
@@ -250,7 +251,7 @@ int fpr_pressure_validate(const struct fpr_pressure *pressure)
     for (uint32_t i = 0; i < pressure->members; i++) {
         const struct fpr_member *member = pressure->member[i];
 
-        if (member->map == NULL)
+        if (member == NULL)
             continue;
         resident += member->map->resident_pages;
         swapped += member->map->counters.swapped_bytes >> FPR_PAGE_SHIFT;

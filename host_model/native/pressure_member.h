@@ -32,7 +32,7 @@ struct fpr_pressure {
     uint64_t reclaimed_until_ns;    /* the thread in the background has come so far */
     bool awake;
     uint32_t members;
-    struct fpr_member *member[FPR_PRESSURE_MAX_VMS];
+    struct fpr_member *member[FPR_PRESSURE_MAX_VMS]; /* NULL: left */
 };
 
 /* Nothing of the map is resident yet. FPR_FULL: as many as said have joined. */
