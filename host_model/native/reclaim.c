@@ -61,7 +61,7 @@ void fpr_pressure_lazily(struct fpr_member *member, uint64_t chunk, const uint64
 static bool any_lazy(const struct fpr_pressure *pressure)
 {
     for (uint32_t i = 0; i < pressure->members; i++)
-        if (pressure->member[i]->map != NULL && pressure->member[i]->map->lazy_pages)
+        if (pressure->member[i] != NULL && pressure->member[i]->map->lazy_pages)
             return true;
     return false;
 }

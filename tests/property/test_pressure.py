@@ -121,6 +121,6 @@ def test_a_host_with_limited_memory_equals_the_reference(
         assert getattr(counters, name) == value, name
     for each in vms:
         each.close()
-    host.validate()
+        host.validate()
     assert host.counters().resident_pages == host.counters().swapped_pages == 0
     host.close()
