@@ -161,7 +161,9 @@ class _Import:
         if outside := int(np.count_nonzero(~inside)):
             self.notes.append(Note(path.name, f"{outside} rows outside the trace: left out"))
         kept = rows[inside]
-        _, numbers = np.unique(kept["pass"], return_inverse=True)
+        passes, numbers = np.unique(kept["pass"], return_inverse=True)
+        if alignment is not None:  # what lies outside has no run in the trace, and is no doubt
+            alignment = replace(alignment, passes=len(passes))
         times_s = times_s[inside]
         if self.first_pass_s is None:
             self.first_pass_s = float(times_s[0])
