@@ -182,7 +182,10 @@ class _Import:
         if rows is None or not len(rows):
             reasons = "".join(f" ({note})" for note in self.notes[before:])
             what = f"holds no reports{reasons}"
-            raise unusable(str(path), "reports", what, "name the file of `fpr record serve`")
+            instead = (
+                "name the file of `fpr record serve`, or leave it out if the guest reported nothing"
+            )
+            raise unusable(str(path), "reports", what, instead)
         return rows
 
     def meta(self, alignment: Alignment | None) -> str:
