@@ -161,7 +161,9 @@ class _Import:
         if outside := int(np.count_nonzero(~inside)):
             self.notes.append(Note(path.name, f"{outside} rows outside the trace: left out"))
         kept = rows[inside]
-        _, numbers = np.unique(kept["pass"], return_inverse=True)
+        passes, numbers = np.unique(kept["pass"], return_inverse=True)
+        if alignment is not None:  # what lies outside has no run in the trace, and is no doubt
+            alignment = replace(alignment, passes=len(passes))
         times_s = times_s[inside]
         if self.first_pass_s is None:
             self.first_pass_s = float(times_s[0])
@@ -180,7 +182,10 @@ class _Import:
         if rows is None or not len(rows):
             reasons = "".join(f" ({note})" for note in self.notes[before:])
             what = f"holds no reports{reasons}"
-            raise unusable(str(path), "reports", what, "name the file of `fpr record serve`")
+            instead = (
+                "name the file of `fpr record serve`, or leave it out if the guest reported nothing"
+            )
+            raise unusable(str(path), "reports", what, instead)
         return rows
 
     def meta(self, alignment: Alignment | None) -> str:

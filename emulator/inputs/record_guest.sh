@@ -43,7 +43,8 @@ worker=$events/workqueue/workqueue_execute_start
 driver=$root/sys/bus/virtio/drivers/virtio_balloon
 
 [ -e "$tracing/trace_marker" ] || mount -t tracefs tracefs "$tracing" 2>/dev/null
-[ -e "$tracing/trace_marker" ] || die "$tracing: no tracefs; use a kernel with CONFIG_TRACING"
+[ -e "$tracing/trace_marker" ] ||
+	die "$tracing: no tracefs; it needs CONFIG_TRACING, and memory for a trace_buf_size at boot"
 [ -w "$tracing/trace_marker" ] || die "$tracing: not writable; run this as root"
 [ -e "$output" ] && die "$output: exists; remove it, or name another with -o"
 work=$(mktemp -d "$output.XXXXXX") || die "$output: cannot write beside it; name another with -o"

@@ -2041,6 +2041,13 @@ static int _cffi_const_FPR_FAULT_POSITION(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_FAULT_STALE_BASE(unsigned long long *o)
+{
+  int n = (FPR_FAULT_STALE_BASE) <= 0;
+  *o = (unsigned long long)((FPR_FAULT_STALE_BASE) | 0);  /* check that FPR_FAULT_STALE_BASE is an integer */
+  return n;
+}
+
 static int _cffi_const_FPR_OK(unsigned long long *o)
 {
   int n = (FPR_OK) <= 0;
@@ -13870,6 +13877,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_FAULT_PART_OUTSIDE", (void *)_cffi_const_FPR_FAULT_PART_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_POSITION", (void *)_cffi_const_FPR_FAULT_POSITION, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_SIZE", (void *)_cffi_const_FPR_FAULT_SIZE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_FAULT_STALE_BASE", (void *)_cffi_const_FPR_FAULT_STALE_BASE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_TABLE_BYTES", (void *)_cffi_const_FPR_FAULT_TABLE_BYTES, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_TABLE_IN_LIST", (void *)_cffi_const_FPR_FAULT_TABLE_IN_LIST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_FAULT_TABLE_OUTSIDE", (void *)_cffi_const_FPR_FAULT_TABLE_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -15587,7 +15595,7 @@ static const struct _cffi_enum_s _cffi_enums[] = {
   { "fpr_ring_fault", 808, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
-    "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
+    "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION,FPR_FAULT_STALE_BASE" },
   { "fpr_status", 809, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
@@ -15613,7 +15621,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  356,  /* num_globals */
+  357,  /* num_globals */
   67,  /* num_struct_unions */
   18,  /* num_enums */
   2,  /* num_typenames */

@@ -45,6 +45,32 @@ int fpr_packed_ring_remap(struct fpr_packed_ring *ring, const struct fpr_guest_m
     return FPR_OK;
 }
 
+/* Whether the ring itself says that more of it was used than (position, wrap). The device uses
+ * chains in the order of the ring, so from there on nothing may bear the mark of this lap, and the
+ * middle of a chain is no place to start: its descriptors, left over from a chain that is done,
+ * look available. Behind the head of such a chain only the place where the device slept last tells;
+ * what it may hold while it sleeps are statistics, which are readable. */
+static int used_further(const struct fpr_packed_ring *ring, uint16_t position, uint16_t wrap)
+{
+    uint32_t size = ring->layout.size;
+    uint16_t before = packed_load16(&ring->table[(position ? position : size) - 1].flags);
+    uint16_t first = packed_load16(&ring->table[position].flags);
+    uint16_t here = (uint16_t)(position | wrap << 15);
+
+    if (before & PACKED_NEXT && packed_is_avail(before, position ? wrap : !wrap))
+        return 1;
+    if (event_idx(ring) && first & PACKED_WRITE && packed_is_avail(first, wrap) &&
+        packed_load16(&ring->device->flags) == PACKED_EVENT_ONE &&
+        packed_load16(&ring->device->position) != here)
+        return 1;
+    for (uint32_t i = 0; i < size; i++) {
+        if (packed_is_used(packed_load16(&ring->table[position].flags), wrap))
+            return 1;
+        packed_advance(&position, &wrap, 1, size);
+    }
+    return 0;
+}
+
 int fpr_packed_ring_start(struct fpr_packed_ring *ring, const struct fpr_guest_memory *memory,
                           const struct fpr_ring_layout *layout, uint32_t base)
 {
@@ -61,7 +87,15 @@ int fpr_packed_ring_start(struct fpr_packed_ring *ring, const struct fpr_guest_m
     ring->used_wrap = base >> 31 & 1;
     if (ring->avail >= layout->size || ring->used >= layout->size)
         return broken(ring, FPR_FAULT_POSITION);
-    return fpr_packed_ring_remap(ring, memory);
+    if (fpr_packed_ring_remap(ring, memory) != FPR_OK)
+        return FPR_RING_BROKEN;
+    if (!used_further(ring, ring->used, ring->used_wrap) &&
+        !(ring->undecided && packed_is_avail(packed_load16(&ring->table[0].flags), 0)))
+        return FPR_OK;
+    if (!ring->undecided || used_further(ring, 0, 0))
+        return broken(ring, FPR_FAULT_STALE_BASE);
+    ring->undecided = ring->avail_wrap = ring->used_wrap = 0;
+    return FPR_OK;
 }
 
 int fpr_packed_ring_overlaps(const struct fpr_packed_ring *ring)

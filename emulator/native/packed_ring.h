@@ -32,7 +32,7 @@ struct fpr_packed_ring {
     uint16_t used, used_wrap;       /* the next used one to write */
     uint16_t last_avail, last_wrap; /* of the chain that was taken last */
     uint32_t pushed;                /* descriptors since the last decision to notify */
-    uint32_t undecided;             /* started at 0: a fresh ring, or an even number of laps */
+    uint32_t undecided;             /* started at 0: a fresh ring, or an odd number of laps */
     uint32_t fault;                 /* enum fpr_ring_fault */
     struct fpr_ring_counters counters;
 };
@@ -42,7 +42,9 @@ int fpr_packed_part_bytes(uint32_t size, uint64_t *descriptors, uint64_t *driver
 
 /* `base` is both positions, as vhost-user saves them: bits 0-14 available position, 15 its wrap
  * counter, 16-30 used position, 31 its wrap counter. 0 is what some front-ends send for a fresh
- * ring: then the first available descriptor decides. */
+ * ring: then the ring decides, at the latest by its first available descriptor. A front-end that
+ * comes back after a crash may remember a base that is long past: FPR_FAULT_STALE_BASE where the
+ * ring shows it. */
 int fpr_packed_ring_start(struct fpr_packed_ring *ring, const struct fpr_guest_memory *memory,
                           const struct fpr_ring_layout *layout, uint32_t base);
 int fpr_packed_ring_remap(struct fpr_packed_ring *ring, const struct fpr_guest_memory *memory);

@@ -58,7 +58,8 @@ enum fpr_ring_fault {
     FPR_FAULT_TABLE_OUTSIDE = 12, /* an indirect table is not inside guest memory */
     FPR_FAULT_USED_ID = 13,       /* driver side: the device used what is not with it */
     FPR_FAULT_TABLE_IN_LIST = 14, /* packed: an indirect table in a list of descriptors */
-    FPR_FAULT_POSITION = 15       /* packed: the position to start at is none of the ring */
+    FPR_FAULT_POSITION = 15,      /* packed: the position to start at is none of the ring */
+    FPR_FAULT_STALE_BASE = 16     /* packed: the ring was used further than where to start */
 };
 
 /* Monitors of the driver's behaviour, and volume. */

@@ -32,6 +32,7 @@ class RingFault(IntEnum):
     USED_ID = lib.FPR_FAULT_USED_ID
     TABLE_IN_LIST = lib.FPR_FAULT_TABLE_IN_LIST
     POSITION = lib.FPR_FAULT_POSITION
+    STALE_BASE = lib.FPR_FAULT_STALE_BASE
 
     @property
     def sentence(self) -> str:
@@ -55,6 +56,7 @@ _SENTENCES = {
     RingFault.USED_ID: "the device used a buffer that it did not have",
     RingFault.TABLE_IN_LIST: "an indirect table stands in a list of descriptors",
     RingFault.POSITION: "the position to start at lies outside the ring",
+    RingFault.STALE_BASE: "the ring was used further than the position to start at",
 }
 
 

@@ -287,6 +287,82 @@ def test_a_base_outside_the_ring_is_refused(base: int) -> None:
     assert caught.value.fault is RingFault.POSITION
 
 
+LAPS = [
+    # chains so far on a ring of 8, the base that a front-end remembers, what shows that it is past
+    ([1], FRESH_BASE, "slot 0 was used in this lap"),
+    ([1, 3, 4, 4, 1], 0x0001_0001, "slot 4 was used in this lap"),
+    ([4, 4, 2], 0x0000_0000, "slot 0 was used in lap 2 as well"),
+    ([4, 4, 4, 2, 4], FRESH_BASE, "slot 7 goes on at slot 0"),
+    ([5, 5], 0x0000_0000, "slot 7 goes on at slot 0 of lap 2, and lap 1 is done"),
+]
+
+
+def used_up(mode: Mode, chains: list[int]) -> tuple[Rig, PackedQueue]:
+    """A ring of 8 on which chains of so many blocks were used, each before the next."""
+    rig, queue = rig_of(mode, size=8)
+    for length in chains:
+        mode.report(rig, queue, [(FREE + i * BLOCK, BLOCK, WRITE) for i in range(length)])
+    return rig, queue
+
+
+def starts(queue: PackedQueue, base: int, *, event_idx: bool = False) -> PackedVirtqueue:
+    """Another back-end on the same memory."""
+    return PackedVirtqueue(
+        queue.memory, queue.layout, event_idx=event_idx, indirect=False, base=base
+    )
+
+
+@pytest.mark.parametrize(("chains", "base", "why"), LAPS, ids=[why for _, _, why in LAPS])
+def test_pkd_03_a_base_that_the_ring_contradicts_is_refused(
+    chains: list[int], base: int, why: str
+) -> None:
+    """2.8.15: a chain that was used is not available, whatever a front-end remembers.
+
+    A stale descriptor of the lap would be taken for an available one, and its memory discarded,
+    which is the guest's again.
+    """
+    rig, queue = used_up(DIRECT, chains)
+    true_base = rig.device.stop_queue(2)
+    with pytest.raises(RingBroken) as caught:
+        starts(queue, base)
+    assert caught.value.fault is RingFault.STALE_BASE, why
+    assert not starts(queue, true_base).pop(), "where it stopped it goes on"
+
+
+@pytest.mark.parametrize(("chains", "base"), [([4, 4, 4, 3, 3], FRESH_BASE), ([2, 4], 0x8003_8003)])
+def test_pkd_03_behind_a_used_head_the_last_sleep_tells(chains: list[int], base: int) -> None:
+    """2.8.14: the event structure has the position at which the device awaited the next chain."""
+    rig, queue = used_up(EVENT, chains)
+    stale = base & 0x7FFF
+    assert element(queue, stale)[3] & 0x8080 == 0x80, "it looks available"
+    assert element(queue, (stale - 1) % 8)[3] & NEXT == 0, "and nothing before it tells"
+    with pytest.raises(RingBroken) as caught:
+        starts(queue, base, event_idx=True)
+    assert caught.value.fault is RingFault.STALE_BASE
+    assert not starts(queue, rig.device.stop_queue(2), event_idx=True).pop()
+
+
+@pytest.mark.parametrize("mode", [DIRECT, EVENT], ids=str)
+@pytest.mark.parametrize("lengths", [[1], [3], [2, 5], [8], [7, 1, 4]])
+def test_pkd_20_a_true_base_is_never_refused(mode: Mode, lengths: list[int]) -> None:
+    """At every position of many laps, idle or with a chain that waits."""
+    rig, queue = used_up(mode, [])
+    for turn in range(24):
+        length = lengths[turn % len(lengths)]
+        for waiting in (False, True):
+            base = rig.device.stop_queue(2)
+            true_base = (queue.position | queue.wrap << 15) * 0x1_0001
+            assert base in {true_base, 0 if turn == 0 else true_base}
+            if waiting:
+                queue.chain([(FREE + i * BLOCK, BLOCK, WRITE) for i in range(length)])
+                queue.offer(0)
+            assert starts(queue, base, event_idx=mode is EVENT).base == true_base
+            rig.device.set_queue(2, queue.layout, avail_base=base)
+        rig.kick(queue)
+        assert queue.used_idx == turn + 1
+        assert rig.device.read_status() & Status.NEEDS_RESET == 0
+
+
 def test_mal_06_11_12_13_tables_that_are_none() -> None:
     """2.8.7: a table is one or more descriptors inside guest memory, here at most 1024."""
     for gpa, size, fault in (

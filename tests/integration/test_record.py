@@ -283,6 +283,22 @@ def test_what_is_doubtful_is_said(packed: Path, tmp_path: Path) -> None:
     assert [note.partition(":")[0] for note in doc["notes"]] == ["reports.csv"]
 
 
+def test_reports_after_the_trace_are_left_out_and_no_doubt(
+    packed: Path, served: Path, tmp_path: Path
+) -> None:
+    """A device goes on when the script has ended: no run in the trace stands for such a pass."""
+    last_s, last_pass = float(rows()[-1][0]) + OFFSET_S, int(rows()[-1][1])
+    later = tmp_path / "reports.csv"
+    extra = f"{last_s + 60:.6f},{last_pass + 1},0,4096,512\n"
+    later.write_text(served.read_text() + extra)
+    notes = import_guest(packed, tmp_path / "made", later)
+    assert [str(note) for note in notes] == ["reports.csv: 1 rows outside the trace: left out"]
+    passes = last_pass + 1
+    words = f"{passes} of {passes} passes are runs of the worker"
+    assert words in (tmp_path / "made/meta.yaml").read_text()
+    assert len(rows()) == len((tmp_path / "made/reports.csv").read_text().splitlines()) - 1
+
+
 def test_a_known_offset_is_taken_as_it_is(packed: Path, served: Path, tmp_path: Path) -> None:
     """The reports are then exactly those of the recording."""
     import_guest(packed, tmp_path / "made", served, OFFSET_S)

@@ -275,3 +275,59 @@ def test_more_markers_than_a_call_takes() -> None:
     line = "init-1 [000] 4.8: tracing_mark_write: m"
     trace, _ = parse(*([line] * 3000))
     assert len(trace.markers) == 3000
+
+
+MEASURED = {
+    "6.1": """\
+# tracer: nop
+#
+# entries-in-buffer/entries-written: 195905/195905   #P:1
+#
+#                                _-----=> irqs-off/BH-disabled
+#                               / _----=> need-resched
+#                              | / _---=> hardirq/softirq
+#                              || / _--=> preempt-depth
+#                              ||| / _-=> migrate-disable
+#                              |||| /     delay
+#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
+#              | |         |   |||||     |         |
+              sh-88      [000] .....    17.167104: tracing_mark_write: snapshot
+              sh-88      [000] .....    17.170497: mm_page_alloc: page=00000000591de87a pfn=0x25e2 \
+order=1 migratetype=0 gfp_flags=GFP_KERNEL_ACCOUNT|__GFP_ZERO
+              od-108     [000] ...2.    17.218363: mm_page_free_batched: page=00000000446a089c \
+pfn=0x6de0 order=0
+              dd-107     [000] d..3.    17.314782: mm_page_alloc_zone_locked: \
+page=00000000ecdb51f8 pfn=0x6e04 order=0 migratetype=0 percpu_refill=1
+              rm-117     [000] d..3.    37.321918: mm_page_pcpu_drain: page=0000000050ce59ac \
+pfn=0x14ecd order=0 migratetype=1
+""",
+    "7.2, from boot": """\
+# tracer: nop
+#
+# entries-in-buffer/entries-written: 209273/209273   #P:1
+#
+          <idle>-0       [000] d..4.     0.000000: mm_page_alloc_zone_locked: \
+page=0000000051a46db0 pfn=0x6387 order=0 migratetype=0 percpu_refill=1
+          <idle>-0       [000] d..4.     1.864000: mm_page_alloc_extfrag: page=00000000d131bf36 \
+pfn=0x6800 alloc_order=2 fallback_order=10 pageblock_order=9 alloc_migratetype=0 \
+fallback_migratetype=1 fragmenting=0 change_ownership=1
+      pgdatinit0-23      [000] .l...     2.320000: mm_page_free: page=000000000b57afb6 pfn=0x10000 \
+order=10
+     kworker/0:0-9       [000] d..2.     9.842824: mm_page_pcpu_drain: page=000000000d6d3c32 \
+pfn=0x7d20 order=0 migratetype=0
+              sh-99      [000] ...1.    18.088868: tracing_mark_write: snapshot
+""",
+}
+"""Lines that `fpr record` brought home from guests under QEMU."""
+
+
+@pytest.mark.parametrize("kernel", MEASURED)
+def test_lines_of_real_guests_are_read_in_full(kernel: str) -> None:
+    """Every line but the head is an event or a marker, in the order of the file."""
+    lines = MEASURED[kernel].splitlines()
+    trace, notes = parse(*lines)
+    assert notes == []
+    assert [mark.text for mark in trace.markers] == ["snapshot"]
+    pfns = [int(pfn, 16) for pfn in re.findall(r"pfn=0x(\w+)", MEASURED[kernel])]
+    assert trace.events["pfn"].tolist() == pfns
+    assert len(pfns) + 1 == sum(not line.startswith("#") for line in lines)
