@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from emulator.cli.log import configure
+
+settings.register_profile("fpr", deadline=None)  # a busy machine is slow, which proves nothing
+settings.load_profile("fpr")
 
 
 @pytest.fixture(autouse=True)
