@@ -29,11 +29,12 @@
 #define TEXT_BYTES (256UL << 10)
 #define PFN_MASK ((1ULL << 55) - 1) /* of an entry in /proc/self/pagemap */
 #define KNOWN_PAGES 2
-#define SETTLE_NS (NS_PER_S / 2)  /* what was left to do in the background ends in it */
+#define SETTLE_NS (NS_PER_S / 2)  /* what booting left to do in the background ends in it */
 #define LOADED_NS (NS_PER_S / 10) /* so does what loading left, long before the first pass */
 #define CLOCK_LINES 32
 #define CLOCK_NS (NS_PER_S / 200)
 #define HELPER "/sys/kernel/uevent_helper"
+#define CHILD_FIRST "/proc/sys/kernel/sched_child_runs_first"
 
 static struct task *tasks;
 static uint64_t phase_duration_ns[MAX_PHASES];
@@ -318,8 +319,10 @@ static void prepare(void)
      * A page that this process writes while a child has it as well is copied for whoever is first.
      * That is to be the child, whose pages go: ours would move, to wherever memory is free then,
      * and keep a whole block of the largest order from being reported for the rest of the run.
+     * Linux 6.6 and newer cannot be asked for it.
      */
-    set("/proc/sys/kernel/sched_child_runs_first", 1);
+    if (access(CHILD_FIRST, F_OK) == 0)
+        set(CHILD_FIRST, 1);
     known = mmap(NULL, KNOWN_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (known == MAP_FAILED)
