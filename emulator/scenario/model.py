@@ -40,7 +40,7 @@ from emulator.scenario.units import (
 from emulator.scenario.workloads import MAX_DURATION_NS
 from guest_model.reporting.policy import Runs
 from guest_model.reporting.registry import find
-from host_model.costs import PROFILES, profile_names
+from host_model.costs import LOCAL_DISTANCE, PROFILES, BackingName, profile_names
 
 
 def _bound(value: Any, info: ValidationInfo) -> Any:
@@ -89,6 +89,8 @@ class SimulatedBacking(_Backing):
     """Nothing is mapped: residency is computed, and costs come from the cost profile."""
 
     kind: Literal["simulated"]
+    like: BackingName = Field(default="anonymous", examples=["anonymous", "memfd"])
+    """What memory it costs like: the section of the cost profile."""
 
 
 class AnonymousBacking(_Backing):
@@ -115,6 +117,9 @@ class Host(Part):
     """What the guest's memory is made of."""
     costs: CostsFile = Field(default=written("default"), examples=["default"])
     """What everything costs: a profile in host_model/profiles by its name, or another's path."""
+    numa_distance: int = Field(default=LOCAL_DISTANCE, ge=LOCAL_DISTANCE, le=254, examples=[10, 21])
+    """How far the memory is from the vCPUs, as `numactl --hardware` shows it: 10 is the own node.
+    Faults, clearing and copying take so much longer."""
     memory_bytes: Size | None = Field(
         default=None,
         alias="memory",
