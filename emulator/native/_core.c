@@ -611,12 +611,13 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "guest_model/native/vcpu.h"
 #include "host_model/native/real_memory.h"
 #include "host_model/native/shared_discard.h"
+#include "host_model/native/measure.h"
 
 
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 794), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 822), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -624,14 +625,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 903), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 849), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -642,7 +643,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 849), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 883), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -650,14 +651,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 911), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 909), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 945), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 857), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 891), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -665,9 +666,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 911), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 945), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 856), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 890), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -676,13 +677,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 883), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 917), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 849), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -788,17 +789,17 @@ static void *_cffi_types[] = {
 /* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *)
-/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 815), // struct fpr_allocator const *
+/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_allocator const *
 /* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
 /* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 793), // char *
+/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // char *
 /* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 178 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 180 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 181 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 884), // struct fpr_zone_state *
+/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 918), // struct fpr_zone_state *
 /* 183 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 185 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
@@ -828,7 +829,7 @@ static void *_cffi_types[] = {
 /* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 210 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 212 */ _CFFI_OP(_CFFI_OP_POINTER, 816), // struct fpr_allocator_config const *
+/* 212 */ _CFFI_OP(_CFFI_OP_POINTER, 847), // struct fpr_allocator_config const *
 /* 213 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 214 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 215 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -836,34 +837,34 @@ static void *_cffi_types[] = {
 /* 217 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 218 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 219 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_segment *
+/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 902), // struct fpr_segment *
 /* 221 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 223 */ _CFFI_OP(_CFFI_OP_POINTER, 829), // struct fpr_guest_memory const *
-/* 224 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_chain const *
-/* 225 */ _CFFI_OP(_CFFI_OP_POINTER, 861), // struct fpr_report_cursor *
+/* 223 */ _CFFI_OP(_CFFI_OP_POINTER, 860), // struct fpr_guest_memory const *
+/* 224 */ _CFFI_OP(_CFFI_OP_POINTER, 850), // struct fpr_chain const *
+/* 225 */ _CFFI_OP(_CFFI_OP_POINTER, 895), // struct fpr_report_cursor *
 /* 226 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 227 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 228 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 229 */ _CFFI_OP(_CFFI_OP_POINTER, 835), // struct fpr_message_account *
+/* 229 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_message_account *
 /* 230 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 231 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 232 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
 /* 233 */ _CFFI_OP(_CFFI_OP_NOOP, 224),
-/* 234 */ _CFFI_OP(_CFFI_OP_POINTER, 862), // struct fpr_report_rules const *
+/* 234 */ _CFFI_OP(_CFFI_OP_POINTER, 896), // struct fpr_report_rules const *
 /* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 225),
-/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_range *
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 885), // struct fpr_range *
 /* 237 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 238 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 240 */ _CFFI_OP(_CFFI_OP_POINTER, 860), // struct fpr_report_account *
+/* 240 */ _CFFI_OP(_CFFI_OP_POINTER, 894), // struct fpr_report_account *
 /* 241 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 242 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 243 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
-/* 244 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // struct fpr_page_set *
+/* 244 */ _CFFI_OP(_CFFI_OP_POINTER, 879), // struct fpr_page_set *
 /* 245 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
 /* 246 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 817), // struct fpr_balloon_account *
+/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // struct fpr_balloon_account *
 /* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
@@ -899,638 +900,672 @@ static void *_cffi_types[] = {
 /* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
 /* 282 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 914), // void *
+/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // void *
 /* 284 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
 /* 288 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 289 */ _CFFI_OP(_CFFI_OP_POINTER, 914), // void const *
+/* 289 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // void const *
 /* 290 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 293 */ _CFFI_OP(_CFFI_OP_POINTER, 831), // struct fpr_host_costs const *
+/* 293 */ _CFFI_OP(_CFFI_OP_POINTER, 862), // struct fpr_host_costs const *
 /* 294 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 839), // struct fpr_oracle *
-/* 297 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 298 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 299 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 300 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct fpr_discard_outcome *
-/* 302 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
-/* 304 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
-/* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 307 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 295 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *)
+/* 296 */ _CFFI_OP(_CFFI_OP_POINTER, 864), // struct fpr_measure *
+/* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, struct fpr_measure_order const *, struct fpr_histogram *, struct fpr_histogram *, struct fpr_histogram *)
+/* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
+/* 300 */ _CFFI_OP(_CFFI_OP_POINTER, 866), // struct fpr_measure_order const *
+/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 861), // struct fpr_histogram *
+/* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 303 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 305 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, uint64_t *)
+/* 306 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
+/* 307 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 308 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
-/* 310 */ _CFFI_OP(_CFFI_OP_POINTER, 839), // struct fpr_oracle const *
-/* 311 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 312 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 313 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 316 */ _CFFI_OP(_CFFI_OP_POINTER, 841), // struct fpr_packed_driver *
-/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 319 */ _CFFI_OP(_CFFI_OP_NOOP, 316),
-/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
-/* 321 */ _CFFI_OP(_CFFI_OP_POINTER, 866), // struct fpr_ring_layout const *
-/* 322 */ _CFFI_OP(_CFFI_OP_POINTER, 827), // struct fpr_driver_slot *
+/* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure_config const *, struct fpr_measure * *)
+/* 310 */ _CFFI_OP(_CFFI_OP_POINTER, 865), // struct fpr_measure_config const *
+/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 296), // struct fpr_measure * *
+/* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_oracle *
+/* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 316 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 317 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 318 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 319 */ _CFFI_OP(_CFFI_OP_POINTER, 857), // struct fpr_discard_outcome *
+/* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 321 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
+/* 322 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
 /* 323 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 324 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 325 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 324 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 325 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 328 */ _CFFI_OP(_CFFI_OP_NOOP, 316),
-/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_segment const *
-/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 331 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
+/* 328 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_oracle const *
+/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 331 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
-/* 334 */ _CFFI_OP(_CFFI_OP_NOOP, 316),
-/* 335 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 337 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
-/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 316),
-/* 339 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 340 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 343 */ _CFFI_OP(_CFFI_OP_POINTER, 844), // struct fpr_packed_ring *
+/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
+/* 334 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // struct fpr_packed_driver *
+/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 336 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
+/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 339 */ _CFFI_OP(_CFFI_OP_POINTER, 900), // struct fpr_ring_layout const *
+/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 858), // struct fpr_driver_slot *
+/* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 344 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
-/* 346 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
-/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
-/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 350 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
-/* 351 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
-/* 352 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_chain *
-/* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
-/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
-/* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
-/* 357 */ _CFFI_OP(_CFFI_OP_NOOP, 321),
-/* 358 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 346 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
+/* 347 */ _CFFI_OP(_CFFI_OP_POINTER, 902), // struct fpr_segment const *
+/* 348 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 349 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 351 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
+/* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
+/* 353 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 355 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
+/* 356 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
+/* 357 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
-/* 361 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
-/* 362 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
-/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 343),
-/* 366 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 367 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 370 */ _CFFI_OP(_CFFI_OP_POINTER, 844), // struct fpr_packed_ring const *
+/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
+/* 361 */ _CFFI_OP(_CFFI_OP_POINTER, 878), // struct fpr_packed_ring *
+/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
+/* 364 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
+/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
+/* 369 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 370 */ _CFFI_OP(_CFFI_OP_POINTER, 850), // struct fpr_chain *
 /* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
-/* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 370),
-/* 374 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
-/* 377 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_pressure const *
-/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 379 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
-/* 380 */ _CFFI_OP(_CFFI_OP_POINTER, 847), // struct fpr_pressure_config const *
-/* 381 */ _CFFI_OP(_CFFI_OP_POINTER, 414), // struct fpr_pressure * *
-/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 384 */ _CFFI_OP(_CFFI_OP_POINTER, 852), // struct fpr_real_memory *
-/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 386 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 387 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
-/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
-/* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 384),
-/* 393 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 394 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
+/* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
+/* 374 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 375 */ _CFFI_OP(_CFFI_OP_NOOP, 339),
+/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
+/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
+/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
+/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
+/* 384 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 385 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
+/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 878), // struct fpr_packed_ring const *
+/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
+/* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
+/* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
+/* 395 */ _CFFI_OP(_CFFI_OP_POINTER, 880), // struct fpr_pressure const *
 /* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 398 */ _CFFI_OP(_CFFI_OP_NOOP, 384),
-/* 399 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 400 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 404 */ _CFFI_OP(_CFFI_OP_POINTER, 852), // struct fpr_real_memory const *
-/* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 407 */ _CFFI_OP(_CFFI_OP_POINTER, 853), // struct fpr_real_memory_config const *
-/* 408 */ _CFFI_OP(_CFFI_OP_POINTER, 834), // struct fpr_memory_region const *
-/* 409 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 410 */ _CFFI_OP(_CFFI_OP_POINTER, 384), // struct fpr_real_memory * *
-/* 411 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
-/* 413 */ _CFFI_OP(_CFFI_OP_POINTER, 863), // struct fpr_residency *
-/* 414 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_pressure *
-/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 417 */ _CFFI_OP(_CFFI_OP_NOOP, 413),
-/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 419 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 420 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 421 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
+/* 398 */ _CFFI_OP(_CFFI_OP_POINTER, 881), // struct fpr_pressure_config const *
+/* 399 */ _CFFI_OP(_CFFI_OP_POINTER, 432), // struct fpr_pressure * *
+/* 400 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 401 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 402 */ _CFFI_OP(_CFFI_OP_POINTER, 886), // struct fpr_real_memory *
+/* 403 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 404 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 405 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 406 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 410 */ _CFFI_OP(_CFFI_OP_NOOP, 402),
+/* 411 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 413 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 416 */ _CFFI_OP(_CFFI_OP_NOOP, 402),
+/* 417 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 418 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 419 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 422 */ _CFFI_OP(_CFFI_OP_POINTER, 886), // struct fpr_real_memory const *
 /* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 413),
-/* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 427 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 428 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 887), // struct fpr_real_memory_config const *
+/* 426 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_memory_region const *
+/* 427 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 428 */ _CFFI_OP(_CFFI_OP_POINTER, 402), // struct fpr_real_memory * *
 /* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 431 */ _CFFI_OP(_CFFI_OP_POINTER, 863), // struct fpr_residency const *
-/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 433 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 434 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 437 */ _CFFI_OP(_CFFI_OP_POINTER, 864), // struct fpr_residency_config const *
-/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
-/* 439 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 440 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
-/* 441 */ _CFFI_OP(_CFFI_OP_POINTER, 296), // struct fpr_oracle * *
-/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 444 */ _CFFI_OP(_CFFI_OP_NOOP, 437),
-/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
-/* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 447 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
-/* 448 */ _CFFI_OP(_CFFI_OP_POINTER, 413), // struct fpr_residency * *
-/* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 451 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_shared_map const *
-/* 452 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 454 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_signaller *
-/* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 457 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_signaller const *
-/* 458 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
+/* 431 */ _CFFI_OP(_CFFI_OP_POINTER, 897), // struct fpr_residency *
+/* 432 */ _CFFI_OP(_CFFI_OP_POINTER, 880), // struct fpr_pressure *
+/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 435 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
+/* 436 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 437 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 439 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 440 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 441 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 443 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
+/* 444 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 445 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 447 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 448 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 449 */ _CFFI_OP(_CFFI_OP_POINTER, 897), // struct fpr_residency const *
+/* 450 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 451 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
+/* 455 */ _CFFI_OP(_CFFI_OP_POINTER, 898), // struct fpr_residency_config const *
+/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 426),
+/* 457 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
+/* 459 */ _CFFI_OP(_CFFI_OP_POINTER, 314), // struct fpr_oracle * *
 /* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 462 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct fpr_split_driver *
-/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
-/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
-/* 467 */ _CFFI_OP(_CFFI_OP_NOOP, 321),
-/* 468 */ _CFFI_OP(_CFFI_OP_NOOP, 322),
-/* 469 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 470 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 471 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 472 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 474 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
-/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 329),
-/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 477 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 455),
+/* 463 */ _CFFI_OP(_CFFI_OP_NOOP, 426),
+/* 464 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 293),
+/* 466 */ _CFFI_OP(_CFFI_OP_POINTER, 431), // struct fpr_residency * *
+/* 467 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
+/* 469 */ _CFFI_OP(_CFFI_OP_POINTER, 903), // struct fpr_shared_map const *
+/* 470 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 471 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
+/* 472 */ _CFFI_OP(_CFFI_OP_POINTER, 905), // struct fpr_signaller *
+/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
+/* 475 */ _CFFI_OP(_CFFI_OP_POINTER, 905), // struct fpr_signaller const *
+/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 480 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
-/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 483 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
-/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 486 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 488 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 489 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_split_ring *
+/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 480 */ _CFFI_OP(_CFFI_OP_POINTER, 906), // struct fpr_split_driver *
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 339),
+/* 486 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 487 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 488 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 492 */ _CFFI_OP(_CFFI_OP_NOOP, 489),
-/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
-/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 489),
-/* 497 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
-/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 352),
-/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 501 */ _CFFI_OP(_CFFI_OP_NOOP, 489),
-/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
-/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 321),
-/* 504 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 506 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 508 */ _CFFI_OP(_CFFI_OP_NOOP, 489),
-/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 510 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 489),
-/* 513 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 514 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 516 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 517 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_split_ring const *
-/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 519 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
-/* 520 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 212),
-/* 523 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 528 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 529 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 530 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 531 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 532 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 533 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 534 */ _CFFI_OP(_CFFI_OP_POINTER, 877), // struct fpr_trace_op *
-/* 535 */ _CFFI_OP(_CFFI_OP_POINTER, 878), // struct fpr_trace_pairing *
+/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 492 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 347),
+/* 494 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 495 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 505 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 506 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 507 */ _CFFI_OP(_CFFI_OP_POINTER, 907), // struct fpr_split_ring *
+/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 509 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 507),
+/* 511 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 507),
+/* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 370),
+/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 507),
+/* 520 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
+/* 521 */ _CFFI_OP(_CFFI_OP_NOOP, 339),
+/* 522 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 523 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 524 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 526 */ _CFFI_OP(_CFFI_OP_NOOP, 507),
+/* 527 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 529 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 530 */ _CFFI_OP(_CFFI_OP_NOOP, 507),
+/* 531 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 532 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 535 */ _CFFI_OP(_CFFI_OP_POINTER, 907), // struct fpr_split_ring const *
 /* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
 /* 538 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 539 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 540 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 541 */ _CFFI_OP(_CFFI_OP_NOOP, 212),
-/* 542 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 543 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 544 */ _CFFI_OP(_CFFI_OP_POINTER, 858), // struct fpr_replay_phase const *
-/* 545 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 546 */ _CFFI_OP(_CFFI_OP_POINTER, 859), // struct fpr_replay_unseen *
+/* 539 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 540 */ _CFFI_OP(_CFFI_OP_NOOP, 212),
+/* 541 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 542 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 543 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 544 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 545 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
 /* 547 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 548 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 549 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 551 */ _CFFI_OP(_CFFI_OP_POINTER, 879), // struct fpr_trace_state *
-/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 554 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 555 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // struct fpr_trace_event *
-/* 556 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 557 */ _CFFI_OP(_CFFI_OP_POINTER, 876), // struct fpr_trace_marker *
+/* 548 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 549 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 550 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 551 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 552 */ _CFFI_OP(_CFFI_OP_POINTER, 911), // struct fpr_trace_op *
+/* 553 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // struct fpr_trace_pairing *
+/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 556 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 557 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 558 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 559 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 560 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 561 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 563 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 564 */ _CFFI_OP(_CFFI_OP_POINTER, 881), // struct fpr_vcpus *
-/* 565 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 567 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 568 */ _CFFI_OP(_CFFI_OP_NOOP, 564),
-/* 569 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 570 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct fpr_op const *
+/* 559 */ _CFFI_OP(_CFFI_OP_NOOP, 212),
+/* 560 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 561 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 562 */ _CFFI_OP(_CFFI_OP_POINTER, 892), // struct fpr_replay_phase const *
+/* 563 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 564 */ _CFFI_OP(_CFFI_OP_POINTER, 893), // struct fpr_replay_unseen *
+/* 565 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 566 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 567 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 568 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 569 */ _CFFI_OP(_CFFI_OP_POINTER, 913), // struct fpr_trace_state *
+/* 570 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 571 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 564),
-/* 575 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 576 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 577 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 578 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 580 */ _CFFI_OP(_CFFI_OP_NOOP, 564),
-/* 581 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 582 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 583 */ _CFFI_OP(_CFFI_OP_NOOP, 570),
-/* 584 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 564),
-/* 588 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 572 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 573 */ _CFFI_OP(_CFFI_OP_POINTER, 909), // struct fpr_trace_event *
+/* 574 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 575 */ _CFFI_OP(_CFFI_OP_POINTER, 910), // struct fpr_trace_marker *
+/* 576 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 577 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 578 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 579 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 580 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 581 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
+/* 582 */ _CFFI_OP(_CFFI_OP_POINTER, 915), // struct fpr_vcpus *
+/* 583 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 586 */ _CFFI_OP(_CFFI_OP_NOOP, 582),
+/* 587 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 588 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct fpr_op const *
 /* 589 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 590 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 593 */ _CFFI_OP(_CFFI_OP_NOOP, 564),
-/* 594 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 595 */ _CFFI_OP(_CFFI_OP_POINTER, 880), // struct fpr_vcpu_stop *
+/* 590 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 592 */ _CFFI_OP(_CFFI_OP_NOOP, 582),
+/* 593 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 594 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 596 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 598 */ _CFFI_OP(_CFFI_OP_POINTER, 881), // struct fpr_vcpus const *
+/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 598 */ _CFFI_OP(_CFFI_OP_NOOP, 582),
 /* 599 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 600 */ _CFFI_OP(_CFFI_OP_POINTER, 840), // struct fpr_owner_view *
-/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 602 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 603 */ _CFFI_OP(_CFFI_OP_NOOP, 598),
-/* 604 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 605 */ _CFFI_OP(_CFFI_OP_POINTER, 874), // struct fpr_task_view *
-/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 607 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 608 */ _CFFI_OP(_CFFI_OP_NOOP, 598),
-/* 609 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 611 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 612 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 613 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 615 */ _CFFI_OP(_CFFI_OP_POINTER, 882), // struct fpr_vcpus_config const *
-/* 616 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 617 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_memory_port const *
-/* 618 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_histogram *
-/* 619 */ _CFFI_OP(_CFFI_OP_POINTER, 564), // struct fpr_vcpus * *
-/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 621 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 600 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 601 */ _CFFI_OP(_CFFI_OP_NOOP, 588),
+/* 602 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 603 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 605 */ _CFFI_OP(_CFFI_OP_NOOP, 582),
+/* 606 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 607 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 608 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 582),
+/* 612 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 613 */ _CFFI_OP(_CFFI_OP_POINTER, 914), // struct fpr_vcpu_stop *
+/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 616 */ _CFFI_OP(_CFFI_OP_POINTER, 915), // struct fpr_vcpus const *
+/* 617 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 618 */ _CFFI_OP(_CFFI_OP_POINTER, 874), // struct fpr_owner_view *
+/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 621 */ _CFFI_OP(_CFFI_OP_NOOP, 616),
 /* 622 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 623 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 624 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 625 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 628 */ _CFFI_OP(_CFFI_OP_NOOP, 283),
+/* 623 */ _CFFI_OP(_CFFI_OP_POINTER, 908), // struct fpr_task_view *
+/* 624 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 625 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 626 */ _CFFI_OP(_CFFI_OP_NOOP, 616),
+/* 627 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 628 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 630 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 631 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 632 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 633 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 634 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 636 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
-/* 637 */ _CFFI_OP(_CFFI_OP_NOOP, 283),
-/* 638 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 639 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 640 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 642 */ _CFFI_OP(_CFFI_OP_FUNCTION, 824), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 643 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 633 */ _CFFI_OP(_CFFI_OP_POINTER, 916), // struct fpr_vcpus_config const *
+/* 634 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 635 */ _CFFI_OP(_CFFI_OP_POINTER, 867), // struct fpr_memory_port const *
+/* 636 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 637 */ _CFFI_OP(_CFFI_OP_POINTER, 582), // struct fpr_vcpus * *
+/* 638 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 640 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 641 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 642 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 643 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 682), // struct fpr_histogram const *()(struct fpr_oracle const *)
-/* 646 */ _CFFI_OP(_CFFI_OP_NOOP, 310),
-/* 647 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 648 */ _CFFI_OP(_CFFI_OP_FUNCTION, 682), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 649 */ _CFFI_OP(_CFFI_OP_NOOP, 404),
-/* 650 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION, 682), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 652 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
-/* 653 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 654 */ _CFFI_OP(_CFFI_OP_FUNCTION, 836), // struct fpr_notify *()(struct fpr_allocator *)
-/* 655 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 656 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 658 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 659 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 661 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
+/* 646 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 647 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 648 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 650 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 651 */ _CFFI_OP(_CFFI_OP_NOOP, 283),
+/* 652 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 653 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 654 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 655 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 656 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 657 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 659 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 660 */ _CFFI_OP(_CFFI_OP_NOOP, 283),
+/* 661 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 662 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 666 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 667 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 668 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_cost const *
-/* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
-/* 671 */ _CFFI_OP(_CFFI_OP_NOOP, 668),
-/* 672 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct fpr_cost_steps const *
-/* 673 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 674 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 675 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 663 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 665 */ _CFFI_OP(_CFFI_OP_FUNCTION, 855), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 666 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 667 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 668 */ _CFFI_OP(_CFFI_OP_FUNCTION, 705), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 669 */ _CFFI_OP(_CFFI_OP_NOOP, 328),
+/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 671 */ _CFFI_OP(_CFFI_OP_FUNCTION, 705), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 672 */ _CFFI_OP(_CFFI_OP_NOOP, 422),
+/* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION, 705), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 675 */ _CFFI_OP(_CFFI_OP_NOOP, 449),
 /* 676 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 677 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 678 */ _CFFI_OP(_CFFI_OP_NOOP, 668),
-/* 679 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 681 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 682 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_histogram const *
-/* 683 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 686 */ _CFFI_OP(_CFFI_OP_NOOP, 310),
-/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 688 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 689 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 692 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 693 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 404),
-/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 699 */ _CFFI_OP(_CFFI_OP_NOOP, 404),
-/* 700 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 701 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 702 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 703 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
-/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
-/* 706 */ _CFFI_OP(_CFFI_OP_NOOP, 598),
+/* 677 */ _CFFI_OP(_CFFI_OP_FUNCTION, 870), // struct fpr_notify *()(struct fpr_allocator *)
+/* 678 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 681 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 682 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 683 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 685 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 688 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 689 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 691 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_cost const *
+/* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 693 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
+/* 694 */ _CFFI_OP(_CFFI_OP_NOOP, 691),
+/* 695 */ _CFFI_OP(_CFFI_OP_POINTER, 854), // struct fpr_cost_steps const *
+/* 696 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 697 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 698 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 699 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 700 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 701 */ _CFFI_OP(_CFFI_OP_NOOP, 691),
+/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 703 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 705 */ _CFFI_OP(_CFFI_OP_POINTER, 861), // struct fpr_histogram const *
+/* 706 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 707 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 709 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 328),
 /* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 283), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 712 */ _CFFI_OP(_CFFI_OP_NOOP, 404),
-/* 713 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 715 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_allocator *)
-/* 716 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 712 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 715 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 716 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 717 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_cost *, uint64_t)
-/* 719 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_cost *
-/* 720 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 722 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 723 */ _CFFI_OP(_CFFI_OP_NOOP, 618),
-/* 724 */ _CFFI_OP(_CFFI_OP_NOOP, 682),
-/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 726 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 727 */ _CFFI_OP(_CFFI_OP_NOOP, 618),
-/* 728 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 729 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 719 */ _CFFI_OP(_CFFI_OP_NOOP, 422),
+/* 720 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 722 */ _CFFI_OP(_CFFI_OP_NOOP, 422),
+/* 723 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 726 */ _CFFI_OP(_CFFI_OP_NOOP, 449),
+/* 727 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
+/* 729 */ _CFFI_OP(_CFFI_OP_NOOP, 616),
 /* 730 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 732 */ _CFFI_OP(_CFFI_OP_NOOP, 618),
-/* 733 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 734 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 732 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
 /* 735 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 736 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_oracle *)
-/* 737 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
-/* 738 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 739 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 740 */ _CFFI_OP(_CFFI_OP_NOOP, 310),
-/* 741 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 742 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 743 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 744 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 745 */ _CFFI_OP(_CFFI_OP_NOOP, 310),
-/* 746 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 747 */ _CFFI_OP(_CFFI_OP_POINTER, 832), // struct fpr_host_counters *
-/* 748 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 749 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_pressure *)
-/* 750 */ _CFFI_OP(_CFFI_OP_NOOP, 414),
-/* 751 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 752 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
-/* 753 */ _CFFI_OP(_CFFI_OP_NOOP, 377),
-/* 754 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // struct fpr_pressure_counters *
+/* 736 */ _CFFI_OP(_CFFI_OP_FUNCTION, 283), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 737 */ _CFFI_OP(_CFFI_OP_NOOP, 422),
+/* 738 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 739 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_allocator *)
+/* 741 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 742 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 743 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_cost *, uint64_t)
+/* 744 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_cost *
+/* 745 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 747 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 749 */ _CFFI_OP(_CFFI_OP_NOOP, 705),
+/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 751 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 752 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 753 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 754 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 755 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 756 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 757 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 756 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 757 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
 /* 758 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 759 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 760 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 761 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_real_memory *)
-/* 762 */ _CFFI_OP(_CFFI_OP_NOOP, 384),
+/* 761 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_measure *)
+/* 762 */ _CFFI_OP(_CFFI_OP_NOOP, 296),
 /* 763 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 765 */ _CFFI_OP(_CFFI_OP_NOOP, 404),
-/* 766 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 767 */ _CFFI_OP(_CFFI_OP_NOOP, 747),
-/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 769 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_residency *)
-/* 770 */ _CFFI_OP(_CFFI_OP_NOOP, 413),
+/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_oracle *)
+/* 765 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 766 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 767 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 768 */ _CFFI_OP(_CFFI_OP_NOOP, 328),
+/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 770 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 772 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 773 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
+/* 772 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 773 */ _CFFI_OP(_CFFI_OP_NOOP, 328),
 /* 774 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 775 */ _CFFI_OP(_CFFI_OP_NOOP, 747),
+/* 775 */ _CFFI_OP(_CFFI_OP_POINTER, 863), // struct fpr_host_counters *
 /* 776 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_shared_map *)
-/* 778 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_pressure *)
+/* 778 */ _CFFI_OP(_CFFI_OP_NOOP, 432),
 /* 779 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 781 */ _CFFI_OP(_CFFI_OP_POINTER, 870), // struct fpr_shared_region *
-/* 782 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 783 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 784 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 785 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
-/* 786 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 787 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_signaller *)
-/* 788 */ _CFFI_OP(_CFFI_OP_NOOP, 454),
-/* 789 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 790 */ _CFFI_OP(_CFFI_OP_FUNCTION, 914), // void()(struct fpr_vcpus *)
-/* 791 */ _CFFI_OP(_CFFI_OP_NOOP, 564),
-/* 792 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 793 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 794 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 795 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 796 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
-/* 797 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
-/* 798 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_migratetype
-/* 799 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_op_kind
-/* 800 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_pcp_drain
-/* 801 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_sizing
-/* 802 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_placement
-/* 803 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_relabel
-/* 804 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_replay_action
-/* 805 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_ring_fault
-/* 806 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_status
-/* 807 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_stop_reason
-/* 808 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_take_stop
-/* 809 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_task_state
-/* 810 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_zone_class
-/* 811 */ _CFFI_OP(_CFFI_OP_POINTER, 627), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 812 */ _CFFI_OP(_CFFI_OP_POINTER, 636), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 813 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 814 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 815 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 816 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 817 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 818 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 820 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 821 */ _CFFI_OP(_CFFI_OP_ARRAY, 820), // struct fpr_cost[7]
-/* 822 */ (_cffi_opcode_t)(7),
-/* 823 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
-/* 824 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct fpr_counters const *
-/* 825 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
-/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
-/* 827 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
-/* 828 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
-/* 829 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
-/* 830 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
-/* 831 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
-/* 832 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
-/* 833 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_port
-/* 834 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_memory_region
-/* 835 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_message_account
-/* 836 */ _CFFI_OP(_CFFI_OP_POINTER, 837), // struct fpr_notify *
-/* 837 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_notify
-/* 838 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_op
-/* 839 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_oracle
-/* 840 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_owner_view
-/* 841 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_driver
-/* 842 */ _CFFI_OP(_CFFI_OP_POINTER, 843), // struct fpr_packed_note *
-/* 843 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_note
-/* 844 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_packed_ring
-/* 845 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_page_set
-/* 846 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_pressure
-/* 847 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_pressure_config
-/* 848 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_pressure_counters
-/* 849 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_random
-/* 850 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_range const *
-/* 851 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_range
-/* 852 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_real_memory
-/* 853 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_real_memory_config
-/* 854 */ _CFFI_OP(_CFFI_OP_POINTER, 855), // struct fpr_region *
-/* 855 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_region
-/* 856 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_replay_frames_stats
-/* 857 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_replay_model_stats
-/* 858 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_replay_phase
-/* 859 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_replay_unseen
-/* 860 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_report_account
-/* 861 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_report_cursor
-/* 862 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_report_rules
-/* 863 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_residency
-/* 864 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_residency_config
-/* 865 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_ring_counters
-/* 866 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_ring_layout
-/* 867 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_rules
-/* 868 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_segment
-/* 869 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_shared_map
-/* 870 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_shared_region
-/* 871 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_signaller
-/* 872 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_split_driver
-/* 873 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_split_ring
-/* 874 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_task_view
-/* 875 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_event
-/* 876 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_trace_marker
-/* 877 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_trace_op
-/* 878 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_pairing
-/* 879 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_state
-/* 880 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_vcpu_stop
-/* 881 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_vcpus
-/* 882 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_vcpus_config
-/* 883 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_zone_config
-/* 884 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_zone_state
-/* 885 */ _CFFI_OP(_CFFI_OP_POINTER, 886), // struct packed_desc *
-/* 886 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct packed_desc
-/* 887 */ _CFFI_OP(_CFFI_OP_POINTER, 888), // struct packed_event *
-/* 888 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct packed_event
-/* 889 */ _CFFI_OP(_CFFI_OP_POINTER, 890), // struct split_avail *
-/* 890 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct split_avail
-/* 891 */ _CFFI_OP(_CFFI_OP_POINTER, 892), // struct split_desc *
-/* 892 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct split_desc
-/* 893 */ _CFFI_OP(_CFFI_OP_POINTER, 894), // struct split_used *
-/* 894 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct split_used
-/* 895 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
-/* 896 */ (_cffi_opcode_t)(7),
-/* 897 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 898 */ (_cffi_opcode_t)(14),
-/* 899 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 900 */ (_cffi_opcode_t)(32),
-/* 901 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 902 */ (_cffi_opcode_t)(4),
-/* 903 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 904 */ (_cffi_opcode_t)(6),
-/* 905 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 906 */ (_cffi_opcode_t)(7424),
-/* 907 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 908 */ (_cffi_opcode_t)(7),
-/* 909 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 910 */ (_cffi_opcode_t)(9),
-/* 911 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 912 */ _CFFI_OP(_CFFI_OP_ARRAY, 911), // uint8_t[5]
-/* 913 */ (_cffi_opcode_t)(5),
-/* 914 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
+/* 781 */ _CFFI_OP(_CFFI_OP_NOOP, 395),
+/* 782 */ _CFFI_OP(_CFFI_OP_POINTER, 882), // struct fpr_pressure_counters *
+/* 783 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 784 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 785 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 786 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 787 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 789 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_real_memory *)
+/* 790 */ _CFFI_OP(_CFFI_OP_NOOP, 402),
+/* 791 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 792 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 793 */ _CFFI_OP(_CFFI_OP_NOOP, 422),
+/* 794 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 795 */ _CFFI_OP(_CFFI_OP_NOOP, 775),
+/* 796 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 797 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_residency *)
+/* 798 */ _CFFI_OP(_CFFI_OP_NOOP, 431),
+/* 799 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 801 */ _CFFI_OP(_CFFI_OP_NOOP, 449),
+/* 802 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 803 */ _CFFI_OP(_CFFI_OP_NOOP, 775),
+/* 804 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 805 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_shared_map *)
+/* 806 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 807 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 808 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 809 */ _CFFI_OP(_CFFI_OP_POINTER, 904), // struct fpr_shared_region *
+/* 810 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 811 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 812 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 813 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 814 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 815 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_signaller *)
+/* 816 */ _CFFI_OP(_CFFI_OP_NOOP, 472),
+/* 817 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 818 */ _CFFI_OP(_CFFI_OP_FUNCTION, 948), // void()(struct fpr_vcpus *)
+/* 819 */ _CFFI_OP(_CFFI_OP_NOOP, 582),
+/* 820 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 821 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 822 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 823 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 824 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 825 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 826 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
+/* 827 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
+/* 828 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
+/* 829 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_migratetype
+/* 830 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_op_kind
+/* 831 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_pcp_drain
+/* 832 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_pcp_sizing
+/* 833 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_placement
+/* 834 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_relabel
+/* 835 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_replay_action
+/* 836 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_ring_fault
+/* 837 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_status
+/* 838 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_stop_reason
+/* 839 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_take_stop
+/* 840 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_task_state
+/* 841 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_zone_class
+/* 842 */ _CFFI_OP(_CFFI_OP_POINTER, 650), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 843 */ _CFFI_OP(_CFFI_OP_POINTER, 659), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 844 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 845 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 846 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 847 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 848 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 849 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 850 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 851 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 852 */ _CFFI_OP(_CFFI_OP_ARRAY, 851), // struct fpr_cost[7]
+/* 853 */ (_cffi_opcode_t)(7),
+/* 854 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
+/* 855 */ _CFFI_OP(_CFFI_OP_POINTER, 856), // struct fpr_counters const *
+/* 856 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
+/* 857 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
+/* 858 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
+/* 859 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
+/* 860 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
+/* 861 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
+/* 862 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
+/* 863 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
+/* 864 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_measure
+/* 865 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_measure_config
+/* 866 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure_order
+/* 867 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_memory_port
+/* 868 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_memory_region
+/* 869 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_message_account
+/* 870 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_notify *
+/* 871 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_notify
+/* 872 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_op
+/* 873 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_oracle
+/* 874 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_owner_view
+/* 875 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_packed_driver
+/* 876 */ _CFFI_OP(_CFFI_OP_POINTER, 877), // struct fpr_packed_note *
+/* 877 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_packed_note
+/* 878 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_ring
+/* 879 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_page_set
+/* 880 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_pressure
+/* 881 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_pressure_config
+/* 882 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pressure_counters
+/* 883 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_random
+/* 884 */ _CFFI_OP(_CFFI_OP_POINTER, 885), // struct fpr_range const *
+/* 885 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_range
+/* 886 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_real_memory
+/* 887 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_real_memory_config
+/* 888 */ _CFFI_OP(_CFFI_OP_POINTER, 889), // struct fpr_region *
+/* 889 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_region
+/* 890 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_replay_frames_stats
+/* 891 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_replay_model_stats
+/* 892 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_replay_phase
+/* 893 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_unseen
+/* 894 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_report_account
+/* 895 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_report_cursor
+/* 896 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_report_rules
+/* 897 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_residency
+/* 898 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_residency_config
+/* 899 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_ring_counters
+/* 900 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_ring_layout
+/* 901 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_rules
+/* 902 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_segment
+/* 903 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_shared_map
+/* 904 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_shared_region
+/* 905 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_signaller
+/* 906 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_split_driver
+/* 907 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_split_ring
+/* 908 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_task_view
+/* 909 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_event
+/* 910 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_marker
+/* 911 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_trace_op
+/* 912 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_trace_pairing
+/* 913 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_trace_state
+/* 914 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_vcpu_stop
+/* 915 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_vcpus
+/* 916 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_vcpus_config
+/* 917 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_zone_config
+/* 918 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_zone_state
+/* 919 */ _CFFI_OP(_CFFI_OP_POINTER, 920), // struct packed_desc *
+/* 920 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct packed_desc
+/* 921 */ _CFFI_OP(_CFFI_OP_POINTER, 922), // struct packed_event *
+/* 922 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct packed_event
+/* 923 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct split_avail *
+/* 924 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct split_avail
+/* 925 */ _CFFI_OP(_CFFI_OP_POINTER, 926), // struct split_desc *
+/* 926 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct split_desc
+/* 927 */ _CFFI_OP(_CFFI_OP_POINTER, 928), // struct split_used *
+/* 928 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct split_used
+/* 929 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
+/* 930 */ (_cffi_opcode_t)(7),
+/* 931 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 932 */ (_cffi_opcode_t)(14),
+/* 933 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 934 */ (_cffi_opcode_t)(32),
+/* 935 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 936 */ (_cffi_opcode_t)(4),
+/* 937 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 938 */ (_cffi_opcode_t)(6),
+/* 939 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 940 */ (_cffi_opcode_t)(7424),
+/* 941 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 942 */ (_cffi_opcode_t)(7),
+/* 943 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 944 */ (_cffi_opcode_t)(9),
+/* 945 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 946 */ _CFFI_OP(_CFFI_OP_ARRAY, 945), // uint8_t[5]
+/* 947 */ (_cffi_opcode_t)(5),
+/* 948 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1628,6 +1663,97 @@ static int _cffi_const_FPR_FRAME_WITH_DEVICE(unsigned long long *o)
 {
   int n = (FPR_FRAME_WITH_DEVICE) <= 0;
   *o = (unsigned long long)((FPR_FRAME_WITH_DEVICE) | 0);  /* check that FPR_FRAME_WITH_DEVICE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_READ(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_READ) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_READ) | 0);  /* check that FPR_MEASURE_READ is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_WRITE(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_WRITE) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_WRITE) | 0);  /* check that FPR_MEASURE_WRITE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_POPULATE(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_POPULATE) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_POPULATE) | 0);  /* check that FPR_MEASURE_POPULATE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_DONTNEED(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_DONTNEED) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_DONTNEED) | 0);  /* check that FPR_MEASURE_DONTNEED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_FREE(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_FREE) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_FREE) | 0);  /* check that FPR_MEASURE_FREE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_PUNCH_HOLE(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_PUNCH_HOLE) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_PUNCH_HOLE) | 0);  /* check that FPR_MEASURE_PUNCH_HOLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_ACTIONS(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_ACTIONS) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_ACTIONS) | 0);  /* check that FPR_MEASURE_ACTIONS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_ANONYMOUS(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_ANONYMOUS) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_ANONYMOUS) | 0);  /* check that FPR_MEASURE_ANONYMOUS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_MEMFD(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_MEMFD) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_MEMFD) | 0);  /* check that FPR_MEASURE_MEMFD is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_HUGETLB(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_HUGETLB) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_HUGETLB) | 0);  /* check that FPR_MEASURE_HUGETLB is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_KERNEL(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_KERNEL) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_KERNEL) | 0);  /* check that FPR_MEASURE_KERNEL is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_MISSING(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_MISSING) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_MISSING) | 0);  /* check that FPR_MEASURE_MISSING is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_MINOR(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_MINOR) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_MINOR) | 0);  /* check that FPR_MEASURE_MINOR is an integer */
   return n;
 }
 
@@ -2580,7 +2706,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(824));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(855));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2804,7 +2930,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(836));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(870));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4001,10 +4127,10 @@ _cffi_f_fpr_cost_bend(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(719), arg0, (char **)&x0);
+      _cffi_type(744), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(719), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(744), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4049,10 +4175,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(668), arg0, (char **)&x0);
+      _cffi_type(691), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(668), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(691), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4108,19 +4234,19 @@ _cffi_f_fpr_cost_draw_among(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(668), arg0, (char **)&x0);
+      _cffi_type(691), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(668), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(691), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(672), arg1, (char **)&x1);
+      _cffi_type(695), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(672), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(695), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4172,10 +4298,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(668), arg0, (char **)&x0);
+      _cffi_type(691), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(668), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(691), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4266,7 +4392,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(794));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(822));
   return pyresult;
 }
 #else
@@ -5046,19 +5172,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(618), arg0, (char **)&x0);
+      _cffi_type(301), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(618), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(301), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(682), arg1, (char **)&x1);
+      _cffi_type(705), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(682), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(705), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5099,10 +5225,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(682), arg0, (char **)&x0);
+      _cffi_type(705), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(682), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(705), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5147,10 +5273,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(618), arg0, (char **)&x0);
+      _cffi_type(301), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(618), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(301), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5199,10 +5325,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(618), arg0, (char **)&x0);
+      _cffi_type(301), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(618), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(301), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5622,6 +5748,357 @@ _cffi_f_fpr_list_take(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_list_take _cffi_d_fpr_list_take
 #endif
 
+static uint64_t _cffi_d_fpr_measure_clock_ns(void)
+{
+  return fpr_measure_clock_ns();
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_clock_ns(PyObject *self, PyObject *noarg)
+{
+  uint64_t result;
+  PyObject *pyresult;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_clock_ns(); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  (void)noarg; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_clock_ns _cffi_d_fpr_measure_clock_ns
+#endif
+
+static int _cffi_d_fpr_measure_create(struct fpr_measure_config const * x0, struct fpr_measure * * x1)
+{
+  return fpr_measure_create(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_create(PyObject *self, PyObject *args)
+{
+  struct fpr_measure_config const * x0;
+  struct fpr_measure * * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_measure_create", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(310), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(310), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(311), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_measure * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(311), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_create(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_create _cffi_d_fpr_measure_create
+#endif
+
+static void _cffi_d_fpr_measure_destroy(struct fpr_measure * x0)
+{
+  fpr_measure_destroy(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_destroy(PyObject *self, PyObject *arg0)
+{
+  struct fpr_measure * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(296), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_measure_destroy(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_measure_destroy _cffi_d_fpr_measure_destroy
+#endif
+
+static int _cffi_d_fpr_measure_fresh(struct fpr_measure * x0)
+{
+  return fpr_measure_fresh(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_fresh(PyObject *self, PyObject *arg0)
+{
+  struct fpr_measure * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(296), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_fresh(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_fresh _cffi_d_fpr_measure_fresh
+#endif
+
+static int _cffi_d_fpr_measure_resident(struct fpr_measure * x0, uint64_t * x1)
+{
+  return fpr_measure_resident(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_resident(PyObject *self, PyObject *args)
+{
+  struct fpr_measure * x0;
+  uint64_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_measure_resident", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(296), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_resident(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_resident _cffi_d_fpr_measure_resident
+#endif
+
+static int _cffi_d_fpr_measure_run(struct fpr_measure * x0, struct fpr_measure_order const * x1, struct fpr_histogram * x2, struct fpr_histogram * x3, struct fpr_histogram * x4)
+{
+  return fpr_measure_run(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_run(PyObject *self, PyObject *args)
+{
+  struct fpr_measure * x0;
+  struct fpr_measure_order const * x1;
+  struct fpr_histogram * x2;
+  struct fpr_histogram * x3;
+  struct fpr_histogram * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_measure_run", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(296), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(300), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_measure_order const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(300), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(301), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(301), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(301), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(301), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(301), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(301), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_run(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_run _cffi_d_fpr_measure_run
+#endif
+
+static int _cffi_d_fpr_measure_signals(uint64_t x0, struct fpr_histogram * x1, struct fpr_histogram * x2)
+{
+  return fpr_measure_signals(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_signals(PyObject *self, PyObject *args)
+{
+  uint64_t x0;
+  struct fpr_histogram * x1;
+  struct fpr_histogram * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_measure_signals", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uint64_t);
+  if (x0 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(301), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(301), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(301), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(301), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_signals(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_signals _cffi_d_fpr_measure_signals
+#endif
+
 static int _cffi_d_fpr_message_read(struct fpr_guest_memory const * x0, struct fpr_chain const * x1, struct fpr_report_cursor * x2, uint8_t * x3, uint64_t x4, uint64_t * x5, struct fpr_message_account * x6)
 {
   return fpr_message_read(x0, x1, x2, x3, x4, x5, x6);
@@ -5746,10 +6223,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(310), arg0, (char **)&x0);
+      _cffi_type(328), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(310), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(328), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5759,10 +6236,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(747), arg2, (char **)&x2);
+      _cffi_type(775), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(747), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(775), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5809,19 +6286,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(437), arg0, (char **)&x0);
+      _cffi_type(455), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(455), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(408), arg1, (char **)&x1);
+      _cffi_type(426), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(426), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5840,10 +6317,10 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(441), arg4, (char **)&x4);
+      _cffi_type(459), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_oracle * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(441), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(459), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5876,10 +6353,10 @@ _cffi_f_fpr_oracle_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(296), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5928,10 +6405,10 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(296), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5963,10 +6440,10 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(301), arg5, (char **)&x5);
+      _cffi_type(319), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(301), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6001,10 +6478,10 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(310), arg0, (char **)&x0);
+      _cffi_type(328), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(310), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(328), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6016,7 +6493,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(682));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(705));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -6049,10 +6526,10 @@ _cffi_f_fpr_oracle_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(296), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(296), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6109,10 +6586,10 @@ _cffi_f_fpr_oracle_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(310), arg0, (char **)&x0);
+      _cffi_type(328), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(310), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(328), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6230,10 +6707,10 @@ _cffi_f_fpr_oracle_released(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(310), arg0, (char **)&x0);
+      _cffi_type(328), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(310), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(328), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6286,10 +6763,10 @@ _cffi_f_fpr_oracle_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(310), arg0, (char **)&x0);
+      _cffi_type(328), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(310), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(328), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6417,19 +6894,19 @@ _cffi_f_fpr_packed_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(316), arg0, (char **)&x0);
+      _cffi_type(334), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(316), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(329), arg1, (char **)&x1);
+      _cffi_type(347), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(329), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(347), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6472,10 +6949,10 @@ _cffi_f_fpr_packed_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(316), arg0, (char **)&x0);
+      _cffi_type(334), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(316), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6516,10 +6993,10 @@ _cffi_f_fpr_packed_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(316), arg0, (char **)&x0);
+      _cffi_type(334), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(316), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6571,10 +7048,10 @@ _cffi_f_fpr_packed_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(316), arg0, (char **)&x0);
+      _cffi_type(334), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(316), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6633,10 +7110,10 @@ _cffi_f_fpr_packed_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(316), arg0, (char **)&x0);
+      _cffi_type(334), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(316), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6696,10 +7173,10 @@ _cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(316), arg0, (char **)&x0);
+      _cffi_type(334), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(316), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6714,19 +7191,19 @@ _cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(321), arg2, (char **)&x2);
+      _cffi_type(339), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(321), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(339), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(322), arg3, (char **)&x3);
+      _cffi_type(340), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(322), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6849,10 +7326,10 @@ _cffi_f_fpr_packed_ring_base(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(370), arg0, (char **)&x0);
+      _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(370), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6896,10 +7373,10 @@ _cffi_f_fpr_packed_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6940,10 +7417,10 @@ _cffi_f_fpr_packed_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6987,10 +7464,10 @@ _cffi_f_fpr_packed_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(370), arg0, (char **)&x0);
+      _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(370), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7033,10 +7510,10 @@ _cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7051,10 +7528,10 @@ _cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(352), arg2, (char **)&x2);
+      _cffi_type(370), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(352), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7097,10 +7574,10 @@ _cffi_f_fpr_packed_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7149,10 +7626,10 @@ _cffi_f_fpr_packed_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7202,10 +7679,10 @@ _cffi_f_fpr_packed_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7259,10 +7736,10 @@ _cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7277,10 +7754,10 @@ _cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(321), arg2, (char **)&x2);
+      _cffi_type(339), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(321), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(339), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7319,10 +7796,10 @@ _cffi_f_fpr_packed_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(343), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(343), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7449,19 +7926,19 @@ _cffi_f_fpr_pressure_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(377), arg0, (char **)&x0);
+      _cffi_type(395), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(377), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(395), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(754), arg1, (char **)&x1);
+      _cffi_type(782), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(754), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(782), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7502,19 +7979,19 @@ _cffi_f_fpr_pressure_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(380), arg0, (char **)&x0);
+      _cffi_type(398), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(380), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(398), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(381), arg1, (char **)&x1);
+      _cffi_type(399), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(381), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(399), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7547,10 +8024,10 @@ _cffi_f_fpr_pressure_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(414), arg0, (char **)&x0);
+      _cffi_type(432), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(432), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7585,10 +8062,10 @@ _cffi_f_fpr_pressure_is_short(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(377), arg0, (char **)&x0);
+      _cffi_type(395), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(377), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(395), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7623,10 +8100,10 @@ _cffi_f_fpr_pressure_validate(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(377), arg0, (char **)&x0);
+      _cffi_type(395), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(377), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(395), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7805,10 +8282,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(404), arg0, (char **)&x0);
+      _cffi_type(422), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7818,10 +8295,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(747), arg2, (char **)&x2);
+      _cffi_type(775), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(747), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(775), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7866,19 +8343,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(407), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(407), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(408), arg1, (char **)&x1);
+      _cffi_type(426), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(426), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7888,10 +8365,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(410), arg3, (char **)&x3);
+      _cffi_type(428), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(410), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(428), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7924,10 +8401,10 @@ _cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(384), arg0, (char **)&x0);
+      _cffi_type(402), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(384), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(402), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7976,10 +8453,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(384), arg0, (char **)&x0);
+      _cffi_type(402), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(384), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(402), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8011,10 +8488,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(301), arg5, (char **)&x5);
+      _cffi_type(319), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(301), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8049,10 +8526,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(404), arg0, (char **)&x0);
+      _cffi_type(422), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8064,7 +8541,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(682));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(705));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -8087,10 +8564,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(404), arg0, (char **)&x0);
+      _cffi_type(422), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8131,10 +8608,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(404), arg0, (char **)&x0);
+      _cffi_type(422), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8179,10 +8656,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(404), arg0, (char **)&x0);
+      _cffi_type(422), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8231,10 +8708,10 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(384), arg0, (char **)&x0);
+      _cffi_type(402), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(384), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(402), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8291,10 +8768,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(384), arg0, (char **)&x0);
+      _cffi_type(402), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(384), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(402), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8346,10 +8823,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(404), arg0, (char **)&x0);
+      _cffi_type(422), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8916,10 +9393,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(544), arg6, (char **)&x6);
+      _cffi_type(562), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(544), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(562), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8929,10 +9406,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(546), arg8, (char **)&x8);
+      _cffi_type(564), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(546), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(564), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9176,10 +9653,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(431), arg0, (char **)&x0);
+      _cffi_type(449), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(449), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9189,10 +9666,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(747), arg2, (char **)&x2);
+      _cffi_type(775), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(747), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(775), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9239,19 +9716,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(437), arg0, (char **)&x0);
+      _cffi_type(455), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(455), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(408), arg1, (char **)&x1);
+      _cffi_type(426), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(426), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9270,10 +9747,10 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(448), arg4, (char **)&x4);
+      _cffi_type(466), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(448), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(466), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9306,10 +9783,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(413), arg0, (char **)&x0);
+      _cffi_type(431), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(413), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9358,10 +9835,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(413), arg0, (char **)&x0);
+      _cffi_type(431), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(413), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9393,10 +9870,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(301), arg5, (char **)&x5);
+      _cffi_type(319), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(301), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9431,10 +9908,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(431), arg0, (char **)&x0);
+      _cffi_type(449), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(449), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9446,7 +9923,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(682));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(705));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -9475,19 +9952,19 @@ _cffi_f_fpr_residency_join(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(413), arg0, (char **)&x0);
+      _cffi_type(431), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(413), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(414), arg1, (char **)&x1);
+      _cffi_type(432), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(414), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(432), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9522,10 +9999,10 @@ _cffi_f_fpr_residency_killed_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(431), arg0, (char **)&x0);
+      _cffi_type(449), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(449), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9560,10 +10037,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(431), arg0, (char **)&x0);
+      _cffi_type(449), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(449), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9608,10 +10085,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(413), arg0, (char **)&x0);
+      _cffi_type(431), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(413), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9668,10 +10145,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(431), arg0, (char **)&x0);
+      _cffi_type(449), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(449), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9723,10 +10200,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(431), arg0, (char **)&x0);
+      _cffi_type(449), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(431), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(449), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9854,10 +10331,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(781), arg0, (char **)&x0);
+      _cffi_type(809), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(781), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(809), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9880,10 +10357,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(301), arg4, (char **)&x4);
+      _cffi_type(319), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(301), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9984,10 +10461,10 @@ _cffi_f_fpr_shared_map_lost(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(451), arg0, (char **)&x0);
+      _cffi_type(469), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(451), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(469), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10056,10 +10533,10 @@ _cffi_f_fpr_signaller_close(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(454), arg0, (char **)&x0);
+      _cffi_type(472), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(454), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(472), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10094,10 +10571,10 @@ _cffi_f_fpr_signaller_open(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(454), arg0, (char **)&x0);
+      _cffi_type(472), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(454), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(472), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10140,10 +10617,10 @@ _cffi_f_fpr_signaller_send(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(457), arg0, (char **)&x0);
+      _cffi_type(475), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(457), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10201,19 +10678,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(462), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(329), arg1, (char **)&x1);
+      _cffi_type(347), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(329), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(347), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10256,10 +10733,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(462), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10300,10 +10777,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(462), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10355,10 +10832,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(462), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10417,10 +10894,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(462), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10480,10 +10957,10 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(462), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10498,19 +10975,19 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(321), arg2, (char **)&x2);
+      _cffi_type(339), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(321), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(339), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(322), arg3, (char **)&x3);
+      _cffi_type(340), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(322), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10627,10 +11104,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(489), arg0, (char **)&x0);
+      _cffi_type(507), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(489), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10671,10 +11148,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(489), arg0, (char **)&x0);
+      _cffi_type(507), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(489), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10718,10 +11195,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(517), arg0, (char **)&x0);
+      _cffi_type(535), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(517), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(535), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10764,10 +11241,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(489), arg0, (char **)&x0);
+      _cffi_type(507), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(489), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10782,10 +11259,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(352), arg2, (char **)&x2);
+      _cffi_type(370), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(352), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10828,10 +11305,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(489), arg0, (char **)&x0);
+      _cffi_type(507), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(489), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10880,10 +11357,10 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(489), arg0, (char **)&x0);
+      _cffi_type(507), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(489), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10933,10 +11410,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(489), arg0, (char **)&x0);
+      _cffi_type(507), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(489), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10992,10 +11469,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(489), arg0, (char **)&x0);
+      _cffi_type(507), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(489), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11010,10 +11487,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(321), arg2, (char **)&x2);
+      _cffi_type(339), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(321), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(339), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11061,10 +11538,10 @@ _cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(489), arg0, (char **)&x0);
+      _cffi_type(507), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(489), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(507), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11161,19 +11638,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(534), arg6, (char **)&x6);
+      _cffi_type(552), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(534), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(552), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(535), arg7, (char **)&x7);
+      _cffi_type(553), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(535), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(553), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11232,10 +11709,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(551), arg0, (char **)&x0);
+      _cffi_type(569), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(551), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(569), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11258,10 +11735,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(555), arg4, (char **)&x4);
+      _cffi_type(573), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(555), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(573), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11271,10 +11748,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(557), arg6, (char **)&x6);
+      _cffi_type(575), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(557), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(575), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11426,10 +11903,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(564), arg0, (char **)&x0);
+      _cffi_type(582), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(564), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(582), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11488,10 +11965,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(615), arg0, (char **)&x0);
+      _cffi_type(633), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(615), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(633), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11506,28 +11983,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(617), arg2, (char **)&x2);
+      _cffi_type(635), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(617), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(635), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(618), arg3, (char **)&x3);
+      _cffi_type(301), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(618), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(301), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(619), arg4, (char **)&x4);
+      _cffi_type(637), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(619), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(637), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11560,10 +12037,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(564), arg0, (char **)&x0);
+      _cffi_type(582), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(564), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(582), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11610,10 +12087,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(564), arg0, (char **)&x0);
+      _cffi_type(582), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(564), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(582), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11627,10 +12104,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(570), arg3, (char **)&x3);
+      _cffi_type(588), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(570), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(588), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11669,10 +12146,10 @@ _cffi_f_fpr_vcpus_next_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(598), arg0, (char **)&x0);
+      _cffi_type(616), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(598), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(616), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11715,10 +12192,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(598), arg0, (char **)&x0);
+      _cffi_type(616), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(598), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(616), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11728,10 +12205,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(600), arg2, (char **)&x2);
+      _cffi_type(618), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(600), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(618), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11778,10 +12255,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(598), arg0, (char **)&x0);
+      _cffi_type(616), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(598), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(616), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11852,10 +12329,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(564), arg0, (char **)&x0);
+      _cffi_type(582), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(564), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(582), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11865,10 +12342,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(570), arg2, (char **)&x2);
+      _cffi_type(588), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(570), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(588), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11913,10 +12390,10 @@ _cffi_f_fpr_vcpus_retry(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(564), arg0, (char **)&x0);
+      _cffi_type(582), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(564), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(582), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11963,10 +12440,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(564), arg0, (char **)&x0);
+      _cffi_type(582), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(564), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(582), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11976,10 +12453,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(595), arg2, (char **)&x2);
+      _cffi_type(613), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(595), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(613), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12024,10 +12501,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(564), arg0, (char **)&x0);
+      _cffi_type(582), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(564), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(582), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12082,10 +12559,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(598), arg0, (char **)&x0);
+      _cffi_type(616), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(598), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(616), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12095,10 +12572,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(605), arg2, (char **)&x2);
+      _cffi_type(623), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(605), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(623), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12420,6 +12897,24 @@ static int _cffi_const_FPR_MAX_ZONES(unsigned long long *o)
   int n = (FPR_MAX_ZONES) <= 0;
   *o = (unsigned long long)((FPR_MAX_ZONES) | 0);  /* check that FPR_MAX_ZONES is an integer */
   if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_MAX_BYTES(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_MAX_BYTES) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_MAX_BYTES) | 0);  /* check that FPR_MEASURE_MAX_BYTES is an integer */
+  if (!_cffi_check_int(*o, n, 1099511627776U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_MAX_THREADS(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_MAX_THREADS) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_MAX_THREADS) | 0);  /* check that FPR_MEASURE_MAX_THREADS is an integer */
+  if (!_cffi_check_int(*o, n, 256U))
     n |= 2;
   return n;
 }
@@ -13174,6 +13669,37 @@ static void _cffi_checkfld_struct_fpr_host_counters(struct fpr_host_counters *p)
 struct _cffi_align_struct_fpr_host_counters { char x; struct fpr_host_counters y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_measure_config(struct fpr_measure_config *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->kind) | 0);  /* check that 'struct fpr_measure_config.kind' is an integer */
+  (void)((p->server) | 0);  /* check that 'struct fpr_measure_config.server' is an integer */
+  (void)((p->thp) | 0);  /* check that 'struct fpr_measure_config.thp' is an integer */
+  (void)((p->threads) | 0);  /* check that 'struct fpr_measure_config.threads' is an integer */
+  (void)((p->area_bytes) | 0);  /* check that 'struct fpr_measure_config.area_bytes' is an integer */
+}
+struct _cffi_align_struct_fpr_measure_config { char x; struct fpr_measure_config y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_measure_order(struct fpr_measure_order *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->action) | 0);  /* check that 'struct fpr_measure_order.action' is an integer */
+  (void)((p->reset) | 0);  /* check that 'struct fpr_measure_order.reset' is an integer */
+  (void)((p->threads) | 0);  /* check that 'struct fpr_measure_order.threads' is an integer */
+  (void)((p->company) | 0);  /* check that 'struct fpr_measure_order.company' is an integer */
+  (void)((p->rounds) | 0);  /* check that 'struct fpr_measure_order.rounds' is an integer */
+  (void)((p->bytes) | 0);  /* check that 'struct fpr_measure_order.bytes' is an integer */
+  (void)((p->step_bytes) | 0);  /* check that 'struct fpr_measure_order.step_bytes' is an integer */
+  (void)((p->call_bytes) | 0);  /* check that 'struct fpr_measure_order.call_bytes' is an integer */
+  (void)((p->group_bytes) | 0);  /* check that 'struct fpr_measure_order.group_bytes' is an integer */
+  (void)((p->company_bytes) | 0);  /* check that 'struct fpr_measure_order.company_bytes' is an integer */
+}
+struct _cffi_align_struct_fpr_measure_order { char x; struct fpr_measure_order y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_memory_port(struct fpr_memory_port *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -13880,6 +14406,21 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_MAX_CPUS", (void *)_cffi_const_FPR_MAX_CPUS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ORDERS", (void *)_cffi_const_FPR_MAX_ORDERS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ZONES", (void *)_cffi_const_FPR_MAX_ZONES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_MEASURE_ACTIONS", (void *)_cffi_const_FPR_MEASURE_ACTIONS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_ANONYMOUS", (void *)_cffi_const_FPR_MEASURE_ANONYMOUS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_DONTNEED", (void *)_cffi_const_FPR_MEASURE_DONTNEED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_FREE", (void *)_cffi_const_FPR_MEASURE_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_HUGETLB", (void *)_cffi_const_FPR_MEASURE_HUGETLB, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_KERNEL", (void *)_cffi_const_FPR_MEASURE_KERNEL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_MAX_BYTES", (void *)_cffi_const_FPR_MEASURE_MAX_BYTES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_MEASURE_MAX_THREADS", (void *)_cffi_const_FPR_MEASURE_MAX_THREADS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_MEASURE_MEMFD", (void *)_cffi_const_FPR_MEASURE_MEMFD, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_MINOR", (void *)_cffi_const_FPR_MEASURE_MINOR, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_MISSING", (void *)_cffi_const_FPR_MEASURE_MISSING, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_POPULATE", (void *)_cffi_const_FPR_MEASURE_POPULATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_PUNCH_HOLE", (void *)_cffi_const_FPR_MEASURE_PUNCH_HOLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_READ", (void *)_cffi_const_FPR_MEASURE_READ, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_WRITE", (void *)_cffi_const_FPR_MEASURE_WRITE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_MIGRATETYPES", (void *)_cffi_const_FPR_MIGRATETYPES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MOVABLE", (void *)_cffi_const_FPR_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_MOVE_THEN_TEST", (void *)_cffi_const_FPR_MOVE_THEN_TEST, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -14000,12 +14541,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 642), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 665), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 211), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 715), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 657), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 664), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 654), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 740), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 680), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 687), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 677), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_shuffle", (void *)_cffi_f_fpr_allocator_shuffle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_allocator_shuffle },
@@ -14024,10 +14565,10 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 206), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 159), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 718), (void *)_cffi_d_fpr_cost_bend },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 677), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 670), (void *)_cffi_d_fpr_cost_draw_among },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 667), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 743), (void *)_cffi_d_fpr_cost_bend },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 700), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 693), (void *)_cffi_d_fpr_cost_draw_among },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 690), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
@@ -14041,125 +14582,132 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 258), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 286), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 661), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 722), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 681), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 731), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 726), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 684), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 731), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 747), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 756), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 751), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 292), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_known_zero_begin", (void *)_cffi_f_fpr_known_zero_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_known_zero_begin },
   { "fpr_known_zero_taken", (void *)_cffi_f_fpr_known_zero_taken, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 171), (void *)_cffi_d_fpr_known_zero_taken },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 192), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
+  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 734), (void *)_cffi_d_fpr_measure_clock_ns },
+  { "fpr_measure_create", (void *)_cffi_f_fpr_measure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 309), (void *)_cffi_d_fpr_measure_create },
+  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 761), (void *)_cffi_d_fpr_measure_destroy },
+  { "fpr_measure_fresh", (void *)_cffi_f_fpr_measure_fresh, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 295), (void *)_cffi_d_fpr_measure_fresh },
+  { "fpr_measure_resident", (void *)_cffi_f_fpr_measure_resident, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 305), (void *)_cffi_d_fpr_measure_resident },
+  { "fpr_measure_run", (void *)_cffi_f_fpr_measure_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_measure_run },
+  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 645), (void *)_cffi_d_fpr_measure_signals },
   { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 222), (void *)_cffi_d_fpr_message_read },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 744), (void *)_cffi_d_fpr_oracle_counters },
-  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 736), (void *)_cffi_d_fpr_oracle_destroy },
-  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 295), (void *)_cffi_d_fpr_oracle_discard },
-  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 645), (void *)_cffi_d_fpr_oracle_fault_latency },
-  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 303), (void *)_cffi_d_fpr_oracle_populate },
-  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 309), (void *)_cffi_d_fpr_oracle_read },
-  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 636), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 739), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 685), (void *)_cffi_d_fpr_oracle_resident_bytes },
-  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 627), (void *)_cffi_d_fpr_oracle_touch },
-  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_packed_driver_add },
-  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 315), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
-  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 333), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
-  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 337), (void *)_cffi_d_fpr_packed_driver_get },
-  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 333), (void *)_cffi_d_fpr_packed_driver_should_kick },
-  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 318), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 621), (void *)_cffi_d_fpr_packed_part_bytes },
-  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_packed_ring_base },
-  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 342), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
-  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 360), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
-  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 369), (void *)_cffi_d_fpr_packed_ring_overlaps },
-  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 349), (void *)_cffi_d_fpr_packed_ring_pop },
-  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 364), (void *)_cffi_d_fpr_packed_ring_push },
-  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 345), (void *)_cffi_d_fpr_packed_ring_remap },
-  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 360), (void *)_cffi_d_fpr_packed_ring_should_notify },
-  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 354), (void *)_cffi_d_fpr_packed_ring_start },
-  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 342), (void *)_cffi_d_fpr_packed_ring_unpop },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 772), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 454), (void *)_cffi_d_fpr_oracle_create },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 764), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 313), (void *)_cffi_d_fpr_oracle_discard },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 668), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 321), (void *)_cffi_d_fpr_oracle_populate },
+  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_oracle_read },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 659), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 767), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 650), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 345), (void *)_cffi_d_fpr_packed_driver_add },
+  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 333), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
+  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 351), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
+  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 355), (void *)_cffi_d_fpr_packed_driver_get },
+  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 351), (void *)_cffi_d_fpr_packed_driver_should_kick },
+  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 336), (void *)_cffi_d_fpr_packed_driver_start },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 639), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 390), (void *)_cffi_d_fpr_packed_ring_base },
+  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 360), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
+  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
+  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 387), (void *)_cffi_d_fpr_packed_ring_overlaps },
+  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 367), (void *)_cffi_d_fpr_packed_ring_pop },
+  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_packed_ring_push },
+  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 363), (void *)_cffi_d_fpr_packed_ring_remap },
+  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_packed_ring_should_notify },
+  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_packed_ring_start },
+  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 360), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 192), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 752), (void *)_cffi_d_fpr_pressure_counters },
-  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 379), (void *)_cffi_d_fpr_pressure_create },
-  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 749), (void *)_cffi_d_fpr_pressure_destroy },
-  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 376), (void *)_cffi_d_fpr_pressure_is_short },
-  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 376), (void *)_cffi_d_fpr_pressure_validate },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 691), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 688), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 756), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 764), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 406), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 761), (void *)_cffi_d_fpr_real_memory_destroy },
-  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 383), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 648), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 403), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 698), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 711), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 391), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 397), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 695), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 627), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 780), (void *)_cffi_d_fpr_pressure_counters },
+  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 397), (void *)_cffi_d_fpr_pressure_create },
+  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 777), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 394), (void *)_cffi_d_fpr_pressure_is_short },
+  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 394), (void *)_cffi_d_fpr_pressure_validate },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 714), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 711), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 784), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 792), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 789), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 401), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 671), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 421), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 721), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 736), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 409), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 415), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 718), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 650), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 262), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 519), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 537), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 537), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 555), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 231), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 216), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 772), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 443), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 769), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 416), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 651), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 412), (void *)_cffi_d_fpr_residency_join },
-  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 702), (void *)_cffi_d_fpr_residency_killed_ns },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 702), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 702), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 627), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 780), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 800), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 461), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 797), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 434), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 674), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_residency_join },
+  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 725), (void *)_cffi_d_fpr_residency_killed_ns },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 725), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 442), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 448), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 725), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 650), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 808), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
-  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 450), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 777), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 787), (void *)_cffi_d_fpr_signaller_close },
-  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 453), (void *)_cffi_d_fpr_signaller_open },
-  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 456), (void *)_cffi_d_fpr_signaller_send },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 473), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 461), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 479), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 483), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 479), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 464), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 621), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 488), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 507), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 516), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 495), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 511), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 491), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 507), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 500), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 488), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 527), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 550), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 468), (void *)_cffi_d_fpr_shared_map_lost },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 805), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 815), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 471), (void *)_cffi_d_fpr_signaller_open },
+  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 474), (void *)_cffi_d_fpr_signaller_send },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 491), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 479), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 497), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 501), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 497), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 639), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 506), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 525), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 534), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 513), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 529), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 509), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 525), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 506), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 545), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 568), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 273), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 586), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 614), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 790), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 579), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 705), (void *)_cffi_d_fpr_vcpus_next_ns },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 597), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 607), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 567), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 563), (void *)_cffi_d_fpr_vcpus_retry },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 573), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 602), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 604), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 632), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 818), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 597), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 728), (void *)_cffi_d_fpr_vcpus_next_ns },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 615), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 625), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 585), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 581), (void *)_cffi_d_fpr_vcpus_retry },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 610), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 591), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 620), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -14177,22 +14725,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 867) },
+             _CFFI_OP(_CFFI_OP_NOOP, 901) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14234,7 +14782,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 903) },
+          _CFFI_OP(_CFFI_OP_NOOP, 937) },
   { "bend", offsetof(struct fpr_cost, bend),
             sizeof(((struct fpr_cost *)0)->bend),
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14243,10 +14791,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "threads", offsetof(struct fpr_cost_steps, threads),
                sizeof(((struct fpr_cost_steps *)0)->threads),
-               _CFFI_OP(_CFFI_OP_NOOP, 895) },
+               _CFFI_OP(_CFFI_OP_NOOP, 929) },
   { "at", offsetof(struct fpr_cost_steps, at),
           sizeof(((struct fpr_cost_steps *)0)->at),
-          _CFFI_OP(_CFFI_OP_NOOP, 821) },
+          _CFFI_OP(_CFFI_OP_NOOP, 852) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14324,10 +14872,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 504) },
+            _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 504) },
+             _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14363,7 +14911,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 854) },
+               _CFFI_OP(_CFFI_OP_NOOP, 888) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14378,61 +14926,61 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 905) },
+               _CFFI_OP(_CFFI_OP_NOOP, 939) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 820) },
+            _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "fault_outer_4k", offsetof(struct fpr_host_costs, fault_outer_4k),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_4k),
-                      _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "fault_outer_2m", offsetof(struct fpr_host_costs, fault_outer_2m),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_2m),
-                      _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "fault_4k_steps", offsetof(struct fpr_host_costs, fault_4k_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_4k_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 854) },
   { "refault_4k_steps", offsetof(struct fpr_host_costs, refault_4k_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_4k_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 854) },
   { "fault_2m_steps", offsetof(struct fpr_host_costs, fault_2m_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_2m_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 854) },
   { "refault_2m_steps", offsetof(struct fpr_host_costs, refault_2m_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_2m_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 854) },
   { "cpus", offsetof(struct fpr_host_costs, cpus),
             sizeof(((struct fpr_host_costs *)0)->cpus),
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14441,7 +14989,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pace", offsetof(struct fpr_host_costs, pace),
             sizeof(((struct fpr_host_costs *)0)->pace),
-            _CFFI_OP(_CFFI_OP_NOOP, 820) },
+            _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "pace_ns", offsetof(struct fpr_host_costs, pace_ns),
                sizeof(((struct fpr_host_costs *)0)->pace_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14535,15 +15083,60 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "footprint_byte_seconds", offsetof(struct fpr_host_counters, footprint_byte_seconds),
                               sizeof(((struct fpr_host_counters *)0)->footprint_byte_seconds),
                               _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "kind", offsetof(struct fpr_measure_config, kind),
+            sizeof(((struct fpr_measure_config *)0)->kind),
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "server", offsetof(struct fpr_measure_config, server),
+              sizeof(((struct fpr_measure_config *)0)->server),
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "thp", offsetof(struct fpr_measure_config, thp),
+           sizeof(((struct fpr_measure_config *)0)->thp),
+           _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "threads", offsetof(struct fpr_measure_config, threads),
+               sizeof(((struct fpr_measure_config *)0)->threads),
+               _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "area_bytes", offsetof(struct fpr_measure_config, area_bytes),
+                  sizeof(((struct fpr_measure_config *)0)->area_bytes),
+                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "action", offsetof(struct fpr_measure_order, action),
+              sizeof(((struct fpr_measure_order *)0)->action),
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "reset", offsetof(struct fpr_measure_order, reset),
+             sizeof(((struct fpr_measure_order *)0)->reset),
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "threads", offsetof(struct fpr_measure_order, threads),
+               sizeof(((struct fpr_measure_order *)0)->threads),
+               _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "company", offsetof(struct fpr_measure_order, company),
+               sizeof(((struct fpr_measure_order *)0)->company),
+               _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "rounds", offsetof(struct fpr_measure_order, rounds),
+              sizeof(((struct fpr_measure_order *)0)->rounds),
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "bytes", offsetof(struct fpr_measure_order, bytes),
+             sizeof(((struct fpr_measure_order *)0)->bytes),
+             _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "step_bytes", offsetof(struct fpr_measure_order, step_bytes),
+                  sizeof(((struct fpr_measure_order *)0)->step_bytes),
+                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "call_bytes", offsetof(struct fpr_measure_order, call_bytes),
+                  sizeof(((struct fpr_measure_order *)0)->call_bytes),
+                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "group_bytes", offsetof(struct fpr_measure_order, group_bytes),
+                   sizeof(((struct fpr_measure_order *)0)->group_bytes),
+                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "company_bytes", offsetof(struct fpr_measure_order, company_bytes),
+                     sizeof(((struct fpr_measure_order *)0)->company_bytes),
+                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
             _CFFI_OP(_CFFI_OP_NOOP, 283) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 811) },
+             _CFFI_OP(_CFFI_OP_NOOP, 842) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 812) },
+               _CFFI_OP(_CFFI_OP_NOOP, 843) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14579,13 +15172,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 911) },
+            _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 911) },
+             _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 911) },
+            _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14600,22 +15193,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 866) },
+              _CFFI_OP(_CFFI_OP_NOOP, 900) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 885) },
+             _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 887) },
+              _CFFI_OP(_CFFI_OP_NOOP, 921) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 887) },
+              _CFFI_OP(_CFFI_OP_NOOP, 921) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 885) },
+              _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 322) },
+             _CFFI_OP(_CFFI_OP_NOOP, 340) },
   { "tables_gpa", offsetof(struct fpr_packed_driver, tables_gpa),
                   sizeof(((struct fpr_packed_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14636,67 +15229,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_id", offsetof(struct fpr_packed_driver, free_id),
                sizeof(((struct fpr_packed_driver *)0)->free_id),
-               _CFFI_OP(_CFFI_OP_NOOP, 504) },
+               _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "avail", offsetof(struct fpr_packed_driver, avail),
              sizeof(((struct fpr_packed_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 504) },
+             _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
                   sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "used", offsetof(struct fpr_packed_driver, used),
             sizeof(((struct fpr_packed_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 504) },
+            _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
                  sizeof(((struct fpr_packed_driver *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
-                   _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "used", offsetof(struct fpr_packed_note, used),
             sizeof(((struct fpr_packed_note *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 504) },
+            _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "old_used", offsetof(struct fpr_packed_note, old_used),
                 sizeof(((struct fpr_packed_note *)0)->old_used),
-                _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 866) },
+              _CFFI_OP(_CFFI_OP_NOOP, 900) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 885) },
+             _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 887) },
+              _CFFI_OP(_CFFI_OP_NOOP, 921) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 887) },
+              _CFFI_OP(_CFFI_OP_NOOP, 921) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 842) },
+            _CFFI_OP(_CFFI_OP_NOOP, 876) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 504) },
+             _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
                   sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "used", offsetof(struct fpr_packed_ring, used),
             sizeof(((struct fpr_packed_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 504) },
+            _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
                   sizeof(((struct fpr_packed_ring *)0)->last_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->last_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "pushed", offsetof(struct fpr_packed_ring, pushed),
               sizeof(((struct fpr_packed_ring *)0)->pushed),
               _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14708,7 +15301,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 865) },
+                _CFFI_OP(_CFFI_OP_NOOP, 899) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -14738,10 +15331,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "swap_in_4k", offsetof(struct fpr_pressure_config, swap_in_4k),
                   sizeof(((struct fpr_pressure_config *)0)->swap_in_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "swap_out_4k", offsetof(struct fpr_pressure_config, swap_out_4k),
                    sizeof(((struct fpr_pressure_config *)0)->swap_out_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 820) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 851) },
   { "swap_device_4k_ns", offsetof(struct fpr_pressure_config, swap_device_4k_ns),
                          sizeof(((struct fpr_pressure_config *)0)->swap_device_4k_ns),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14798,7 +15391,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 901) },
+             _CFFI_OP(_CFFI_OP_NOOP, 935) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14921,13 +15514,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 941) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 941) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 899) },
+             _CFFI_OP(_CFFI_OP_NOOP, 933) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14939,7 +15532,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 850) },
+              _CFFI_OP(_CFFI_OP_NOOP, 884) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15011,40 +15604,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 911) },
+             _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 911) },
+               _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15077,10 +15670,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 813) },
+          _CFFI_OP(_CFFI_OP_NOOP, 844) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 813) },
+               _CFFI_OP(_CFFI_OP_NOOP, 844) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15092,25 +15685,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 813) },
+              _CFFI_OP(_CFFI_OP_NOOP, 844) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 866) },
+              _CFFI_OP(_CFFI_OP_NOOP, 900) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 891) },
+             _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 889) },
+             _CFFI_OP(_CFFI_OP_NOOP, 923) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 893) },
+            _CFFI_OP(_CFFI_OP_NOOP, 927) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 891) },
+              _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 322) },
+             _CFFI_OP(_CFFI_OP_NOOP, 340) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15128,34 +15721,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 504) },
+              _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 866) },
+              _CFFI_OP(_CFFI_OP_NOOP, 900) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 891) },
+             _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 889) },
+             _CFFI_OP(_CFFI_OP_NOOP, 923) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 893) },
+            _CFFI_OP(_CFFI_OP_NOOP, 927) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -15164,22 +15757,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 504) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 865) },
+                _CFFI_OP(_CFFI_OP_NOOP, 899) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15221,34 +15814,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 504) },
+           _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 504) },
+           _CFFI_OP(_CFFI_OP_NOOP, 522) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 911) },
+            _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 911) },
+             _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 814) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 911) },
+             _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 814) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 845) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 911) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 912) },
+                _CFFI_OP(_CFFI_OP_NOOP, 946) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -15305,10 +15898,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 909) },
+              _CFFI_OP(_CFFI_OP_NOOP, 943) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 943) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15353,7 +15946,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 828) },
+             _CFFI_OP(_CFFI_OP_NOOP, 859) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15374,7 +15967,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 901) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 935) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15389,7 +15982,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 883) },
+              _CFFI_OP(_CFFI_OP_NOOP, 917) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15404,193 +15997,206 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 897) },
+               _CFFI_OP(_CFFI_OP_NOOP, 931) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 815, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 846, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 816, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 847, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 817, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 848, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 818, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 849, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 819, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 850, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_cost", 820, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 851, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 2 },
-  { "fpr_cost_steps", 823, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost_steps", 854, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost_steps), offsetof(struct _cffi_align_struct_fpr_cost_steps, y), 25, 3 },
-  { "fpr_counters", 825, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 856, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 28, 14 },
-  { "fpr_discard_outcome", 826, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 857, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 42, 10 },
-  { "fpr_driver_slot", 827, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 858, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 52, 4 },
-  { "fpr_guest_costs", 828, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 859, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 56, 10 },
-  { "fpr_guest_memory", 829, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 860, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 66, 2 },
-  { "fpr_histogram", 830, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 861, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 68, 4 },
-  { "fpr_host_costs", 831, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 862, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 72, 25 },
-  { "fpr_host_counters", 832, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 863, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 97, 27 },
-  { "fpr_memory_port", 833, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 124, 3 },
-  { "fpr_memory_region", 834, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 127, 2 },
-  { "fpr_message_account", 835, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 129, 2 },
-  { "fpr_notify", 837, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 131, 5 },
-  { "fpr_op", 838, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 136, 6 },
-  { "fpr_oracle", 839, _CFFI_F_OPAQUE,
+  { "fpr_measure", 864, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 840, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 142, 3 },
-  { "fpr_packed_driver", 841, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 145, 18 },
-  { "fpr_packed_note", 843, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 163, 4 },
-  { "fpr_packed_ring", 844, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 167, 15 },
-  { "fpr_page_set", 845, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 182, 3 },
-  { "fpr_pressure", 846, _CFFI_F_OPAQUE,
+  { "fpr_measure_config", 865, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_measure_config), offsetof(struct _cffi_align_struct_fpr_measure_config, y), 124, 5 },
+  { "fpr_measure_order", 866, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_measure_order), offsetof(struct _cffi_align_struct_fpr_measure_order, y), 129, 10 },
+  { "fpr_memory_port", 867, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 139, 3 },
+  { "fpr_memory_region", 868, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 142, 2 },
+  { "fpr_message_account", 869, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 144, 2 },
+  { "fpr_notify", 871, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 146, 5 },
+  { "fpr_op", 872, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 151, 6 },
+  { "fpr_oracle", 873, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_pressure_config", 847, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 185, 12 },
-  { "fpr_pressure_counters", 848, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 197, 14 },
-  { "fpr_random", 849, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 211, 1 },
-  { "fpr_range", 851, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 212, 2 },
-  { "fpr_real_memory", 852, _CFFI_F_OPAQUE,
+  { "fpr_owner_view", 874, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 157, 3 },
+  { "fpr_packed_driver", 875, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 160, 18 },
+  { "fpr_packed_note", 877, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 178, 4 },
+  { "fpr_packed_ring", 878, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 182, 15 },
+  { "fpr_page_set", 879, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 197, 3 },
+  { "fpr_pressure", 880, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 853, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 214, 4 },
-  { "fpr_region", 855, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 218, 5 },
-  { "fpr_replay_frames_stats", 856, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 223, 10 },
-  { "fpr_replay_model_stats", 857, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 233, 10 },
-  { "fpr_replay_phase", 858, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 243, 2 },
-  { "fpr_replay_unseen", 859, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 245, 4 },
-  { "fpr_report_account", 860, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 249, 6 },
-  { "fpr_report_cursor", 861, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 255, 3 },
-  { "fpr_report_rules", 862, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 258, 3 },
-  { "fpr_residency", 863, _CFFI_F_OPAQUE,
+  { "fpr_pressure_config", 881, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 200, 12 },
+  { "fpr_pressure_counters", 882, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 212, 14 },
+  { "fpr_random", 883, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 226, 1 },
+  { "fpr_range", 885, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 227, 2 },
+  { "fpr_real_memory", 886, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 864, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 261, 5 },
-  { "fpr_ring_counters", 865, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 266, 11 },
-  { "fpr_ring_layout", 866, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 277, 5 },
-  { "fpr_rules", 867, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 282, 12 },
-  { "fpr_segment", 868, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 294, 3 },
-  { "fpr_shared_map", 869, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 297, 4 },
-  { "fpr_shared_region", 870, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 301, 7 },
-  { "fpr_signaller", 871, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 308, 2 },
-  { "fpr_split_driver", 872, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 310, 17 },
-  { "fpr_split_ring", 873, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 327, 12 },
-  { "fpr_task_view", 874, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 339, 9 },
-  { "fpr_trace_event", 875, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 348, 14 },
-  { "fpr_trace_marker", 876, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 362, 4 },
-  { "fpr_trace_op", 877, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 366, 3 },
-  { "fpr_trace_pairing", 878, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 369, 10 },
-  { "fpr_trace_state", 879, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 379, 8 },
-  { "fpr_vcpu_stop", 880, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 387, 5 },
-  { "fpr_vcpus", 881, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 887, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 229, 4 },
+  { "fpr_region", 889, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 233, 5 },
+  { "fpr_replay_frames_stats", 890, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 238, 10 },
+  { "fpr_replay_model_stats", 891, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 248, 10 },
+  { "fpr_replay_phase", 892, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 258, 2 },
+  { "fpr_replay_unseen", 893, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 260, 4 },
+  { "fpr_report_account", 894, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 264, 6 },
+  { "fpr_report_cursor", 895, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 270, 3 },
+  { "fpr_report_rules", 896, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 273, 3 },
+  { "fpr_residency", 897, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 882, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 392, 5 },
-  { "fpr_zone_config", 883, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 397, 11 },
-  { "fpr_zone_state", 884, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 408, 6 },
-  { "packed_desc", 886, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 898, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 276, 5 },
+  { "fpr_ring_counters", 899, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 281, 11 },
+  { "fpr_ring_layout", 900, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 292, 5 },
+  { "fpr_rules", 901, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 297, 12 },
+  { "fpr_segment", 902, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 309, 3 },
+  { "fpr_shared_map", 903, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 312, 4 },
+  { "fpr_shared_region", 904, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 316, 7 },
+  { "fpr_signaller", 905, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 323, 2 },
+  { "fpr_split_driver", 906, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 325, 17 },
+  { "fpr_split_ring", 907, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 342, 12 },
+  { "fpr_task_view", 908, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 354, 9 },
+  { "fpr_trace_event", 909, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 363, 14 },
+  { "fpr_trace_marker", 910, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 377, 4 },
+  { "fpr_trace_op", 911, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 381, 3 },
+  { "fpr_trace_pairing", 912, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 384, 10 },
+  { "fpr_trace_state", 913, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 394, 8 },
+  { "fpr_vcpu_stop", 914, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 402, 5 },
+  { "fpr_vcpus", 915, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 888, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 916, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 407, 5 },
+  { "fpr_zone_config", 917, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 412, 11 },
+  { "fpr_zone_state", 918, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 423, 6 },
+  { "packed_desc", 920, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 890, _CFFI_F_OPAQUE,
+  { "packed_event", 922, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 892, _CFFI_F_OPAQUE,
+  { "split_avail", 924, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 894, _CFFI_F_OPAQUE,
+  { "split_desc", 926, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_used", 928, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 794, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 822, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 795, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 823, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE" },
-  { "fpr_fallback_rule", 796, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_fallback_rule", 824, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 797, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 825, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_migratetype", 798, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_measure_action", 826, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
+    "FPR_MEASURE_READ,FPR_MEASURE_WRITE,FPR_MEASURE_POPULATE,FPR_MEASURE_DONTNEED,FPR_MEASURE_FREE,FPR_MEASURE_PUNCH_HOLE,"
+    "FPR_MEASURE_ACTIONS" },
+  { "fpr_measure_kind", 827, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
+    "FPR_MEASURE_ANONYMOUS,FPR_MEASURE_MEMFD,FPR_MEASURE_HUGETLB" },
+  { "fpr_measure_server", 828, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
+    "FPR_MEASURE_KERNEL,FPR_MEASURE_MISSING,FPR_MEASURE_MINOR" },
+  { "fpr_migratetype", 829, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 799, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 830, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_pcp_drain", 800, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_pcp_drain", 831, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 801, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 832, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 802, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 833, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 803, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 834, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 804, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 835, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 805, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 836, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION" },
-  { "fpr_status", 806, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 837, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 807, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 838, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 808, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 839, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 809, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 840, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 810, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 841, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 812 },
-  { "fpr_touch_fn", 811 },
+  { "fpr_release_fn", 843 },
+  { "fpr_touch_fn", 842 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -15600,12 +16206,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  352,  /* num_globals */
-  68,  /* num_struct_unions */
-  17,  /* num_enums */
+  374,  /* num_globals */
+  71,  /* num_struct_unions */
+  20,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  915,  /* num_types */
+  949,  /* num_types */
   0,  /* flags */
 };
 

@@ -49,6 +49,7 @@ HEADERS = (
     "guest_model/native/vcpu.h",
     "host_model/native/real_memory.h",
     "host_model/native/shared_discard.h",
+    "host_model/native/measure.h",
 )
 
 
