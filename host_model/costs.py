@@ -1,17 +1,18 @@
 """Cost profiles: what faults, discards, kicks and the guest's own work cost on one machine.
 
 A profile is a YAML file, read into a frozen `CostProfile`; the project's own are in `profiles`
-beside this file, and installed with it. Host costs are distributions in nanoseconds, guest costs
-are plain nanoseconds; every figure names its source.
+beside this file, and installed with it; `fpr calibrate` makes one of the machine that it runs on.
+Host costs are distributions in nanoseconds, guest costs are plain nanoseconds; every figure names
+its source. `host` is what private anonymous memory costs; `backings` says what differs for others.
 Errors are `CostProfileError`: a list of (path in the document, sentence), for whoever knows the
 line and column of a path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,13 +20,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from emulator.native import check, ffi, lib
 
 __all__ = [
+    "LOCAL_DISTANCE",
     "PROFILES",
+    "AtOnce",
+    "BackingName",
     "CostProfile",
     "CostProfileError",
     "Distribution",
+    "FaultCost",
     "Figure",
     "GuestCosts",
     "HostCosts",
+    "Pace",
     "SwapCosts",
     "parse_profile",
     "profile_names",
@@ -36,10 +42,15 @@ PROFILES = Path(__file__).resolve().parent / "profiles"
 MAX_PROFILE_BYTES = 1 << 20
 """A profile is a page of text; more is not a profile."""
 
+LOCAL_DISTANCE = 10
+"""What firmware calls the distance of a NUMA node from itself (ACPI 6.5, 5.2.17)."""
+
 _UNITS = ("_ns", "_ppm")
+_NAMES = ("min", "p50", "p90", "p99", "p99_9", "max")
 _MAX_GROWTH_PPM = 100_000_000  # a hundredfold for each vCPU
 
 Nanoseconds = Annotated[int, Field(ge=0, le=lib.FPR_COST_MAX_NS)]
+ComparedName = Annotated[str, Field(pattern=r"^[a-z0-9_]+_ns$")]
 Source = Annotated[str, Field(min_length=1, description="where the figure comes from")]
 
 
@@ -52,48 +63,112 @@ class CostProfileError(Exception):
         self.problems = problems
 
 
+def _times(factor: float) -> Callable[[int], int]:
+    return lambda value: min(int(value * factor), lib.FPR_COST_MAX_NS)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
-class Distribution(_Strict):
-    """A cost in nanoseconds by percentile; even between two of them."""
+class _Points(_Strict):
+    """Values by percentile; even between two of them, but for a tail that `mean` bends."""
 
+    unit: ClassVar[str] = "ns"
     min: Nanoseconds | None = Field(default=None, description="the smallest; p50 where left out")
     p50: Nanoseconds
     p90: Nanoseconds
     p99: Nanoseconds
     p99_9: Nanoseconds
     max: Nanoseconds
-    source: Source
+    mean: Nanoseconds | None = Field(
+        default=None, description="bends what lies above p99 until the mean is this"
+    )
 
     @model_validator(mode="after")
-    def _never_falls(self) -> Distribution:
-        names = ("min", "p50", "p90", "p99", "p99_9", "max")
+    def _never_falls(self) -> Self:
         points = self.points
-        for low, high, a, b in zip(names, names[1:], points, points[1:], strict=False):
+        for low, high, a, b in zip(_NAMES, _NAMES[1:], points, points[1:], strict=False):
             if a > b:
                 raise ValueError(
-                    f"{low} ({a} ns) is above {high} ({b} ns); write percentiles that never fall"
+                    f"{low} ({a} {self.unit}) is above {high} ({b} {self.unit}); "
+                    "write percentiles that never fall"
                 )
+        if self.mean is not None and not points[0] <= self.mean <= self.max:
+            raise ValueError(
+                f"mean ({self.mean} {self.unit}) is not between min ({points[0]}) and max "
+                f"({self.max}); write the mean of what the percentiles are of"
+            )
         return self
 
     @property
     def points(self) -> tuple[int, int, int, int, int, int]:
-        """Smallest, p50, p90, p99, p99.9 and largest, in ns."""
+        """Smallest, p50, p90, p99, p99.9 and largest, in the unit."""
         low = self.p50 if self.min is None else self.min
         return low, self.p50, self.p90, self.p99, self.p99_9, self.max
 
-    def scaled(self, factor: float) -> Distribution:
-        """The same shape, every point times `factor`."""
-        names = ("min", "p50", "p90", "p99", "p99_9", "max")
-        points = (min(int(ns * factor), lib.FPR_COST_MAX_NS) for ns in self.points)
-        return Distribution(**dict(zip(names, points, strict=True)), source=self.source)
+    def native(self) -> Any:
+        """A `struct fpr_cost *`."""
+        cost = ffi.new("struct fpr_cost *", {"ns": self.points})
+        if self.mean is not None:
+            lib.fpr_cost_bend(cost, self.mean)
+        return cost
 
     @property
     def mean_ns(self) -> int:
         """Mean of the distribution that is drawn from."""
-        return int(lib.fpr_cost_mean(ffi.new("struct fpr_cost *", {"ns": self.points})))
+        return int(lib.fpr_cost_mean(self.native()))
+
+    def scaled(self, factor: float) -> Self:
+        """The same shape, every point times `factor`."""
+        points: dict[str, Any] = dict(zip(_NAMES, map(_times(factor), self.points), strict=True))
+        if self.mean is not None:
+            points["mean"] = min(_times(factor)(self.mean), points["max"])
+        return self.model_copy(update=points)
+
+
+class Distribution(_Points):
+    """A cost in nanoseconds by percentile."""
+
+    source: Source
+
+
+class AtOnce(_Points):
+    """The same cost while `threads` threads pay it at once."""
+
+    threads: Annotated[int, Field(ge=2, le=lib.FPR_HOST_MAX_VCPUS)]
+
+
+class FaultCost(Distribution):
+    """What a fault costs; `at_once` takes the place of growth where it was measured."""
+
+    at_once: Annotated[tuple[AtOnce, ...], Field(strict=False, max_length=lib.FPR_COST_STEPS)] = ()
+
+    @model_validator(mode="after")
+    def _ascends(self) -> FaultCost:
+        threads = [each.threads for each in self.at_once]
+        if threads != sorted(set(threads)):
+            raise ValueError(f"at_once goes by threads {threads}; write each once, ascending")
+        return self
+
+    def scaled(self, factor: float) -> Self:
+        """The same, every point times `factor`, for any number of threads."""
+        at_once = tuple(each.scaled(factor) for each in self.at_once)
+        return super().scaled(factor).model_copy(update={"at_once": at_once})
+
+    def fill(self, steps: Any) -> None:
+        """Write a `struct fpr_cost_steps`."""
+        steps.count = len(self.at_once)
+        for i, each in enumerate(self.at_once):
+            steps.threads[i] = each.threads
+            steps.at[i] = each.native()[0]
+
+
+class Pace(_Points):
+    """How fast the machine is for a while: a factor on all host costs, in millionths."""
+
+    unit: ClassVar[str] = "ppm"
+    source: Source
 
 
 class Figure(_Strict):
@@ -104,7 +179,7 @@ class Figure(_Strict):
 
     def scaled(self, factor: float) -> Figure:
         """`factor` times as much."""
-        return Figure(value=min(int(self.value * factor), lib.FPR_COST_MAX_NS), source=self.source)
+        return Figure(value=_times(factor)(self.value), source=self.source)
 
 
 class Growth(_Strict):
@@ -117,10 +192,14 @@ class Growth(_Strict):
 class HostCosts(_Strict):
     """The host's costs; `fault` is of memory never resident before, `refault` of discarded."""
 
-    fault_4k_ns: Distribution
-    refault_4k_ns: Distribution
-    fault_2m_ns: Distribution
-    refault_2m_ns: Distribution
+    fault_4k_ns: FaultCost
+    refault_4k_ns: FaultCost
+    fault_2m_ns: FaultCost
+    refault_2m_ns: FaultCost
+    fault_outer_4k_ns: Distribution | None = Field(
+        default=None, description="plus: memory that the host gets from an outer host"
+    )
+    fault_outer_2m_ns: Distribution | None = None
     discard_call_ns: Distribution = Field(description="the call, once for adjacent ranges")
     discard_flush_ns: Distribution = Field(description="once for a call that unmaps anything")
     discard_huge_2m_ns: Distribution = Field(description="for each huge page freed whole")
@@ -132,16 +211,36 @@ class HostCosts(_Strict):
     fault_4k_growth_ppm: Growth
     fault_2m_growth_ppm: Growth
     discard_growth_ppm: Growth
+    cpus: Figure | None = Field(default=None, description="that faulting vCPUs share")
+    slice_ns: Figure | None = Field(default=None, description="of a CPU that several vCPUs share")
+    pace_ppm: Pace | None = Field(default=None, description="on all of these, for a while")
+    pace_ns: Figure | None = Field(default=None, description="for how long")
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> HostCosts:
+        pairs = ("fault_outer_4k_ns", "fault_outer_2m_ns"), ("pace_ppm", "pace_ns")
+        for one, other in (*pairs, ("cpus", "slice_ns")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ValueError(f"{one} and {other} belong together; write both or none")
+        for name in ("slice_ns", "pace_ns"):
+            figure = getattr(self, name)
+            if figure is not None and figure.value == 0:
+                raise ValueError(f"{name} is 0; write how long it is")
+        return self
 
     def native(self) -> Any:
         """A `struct fpr_host_costs *`."""
         costs = ffi.new("struct fpr_host_costs *")
         for name in type(self).model_fields:
             field = getattr(self, name)
-            if isinstance(field, Distribution):
-                getattr(costs, name.removesuffix("_ns")).ns = field.points
-            else:
+            if isinstance(field, Pace):
+                costs.pace = field.native()[0]
+            elif isinstance(field, Distribution):
+                setattr(costs, name.removesuffix("_ns"), field.native()[0])
+            elif field is not None:
                 setattr(costs, name, field.value)
+            if isinstance(field, FaultCost):
+                field.fill(getattr(costs, f"{name.removesuffix('_ns')}_steps"))
         check(lib.fpr_host_costs_check(costs), "cost profile")
         return costs
 
@@ -174,30 +273,73 @@ class SwapCosts(_Strict):
     swap_device_4k_ns: Figure = Field(description="the device is busy with a page: 1/throughput")
 
 
+BackingName = Literal["anonymous", "memfd", "hugetlb"]
+"""What a simulated host's memory can be like."""
+
+
 class CostProfile(_Strict):
     """All costs of one machine."""
 
     schema_: Literal["fpr.costs/1"] = Field(alias="schema")
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     machine: Annotated[str, Field(min_length=1, description="processor, kernel, guest size")]
+    facts: dict[str, str | int] = Field(default={}, description="more of the machine")
     host: HostCosts
+    backings: dict[BackingName, HostCosts] = Field(
+        default={}, description="what differs from `host` for memory that is not anonymous"
+    )
+    compared: dict[ComparedName, Distribution] = Field(
+        default={}, description="measured beside the rest; nothing is charged by it"
+    )
     guest: GuestCosts
     swap: SwapCosts | None = Field(default=None, description="needed where a host swaps")
 
-    def scaled(self, factor: float) -> CostProfile:
-        """What using 4 KiB pages costs, in the guest and on the host, times `factor`."""
-        host = {
-            name: getattr(self.host, name).scaled(factor)
-            for name in ("fault_4k_ns", "refault_4k_ns")
-        }
-        names = ("alloc_4k_ns", "free_4k_ns", "zero_4k_ns", "copy_4k_ns", "fault_4k_ns")
-        guest = {name: getattr(self.guest, name).scaled(factor) for name in names}
+    @model_validator(mode="before")
+    @classmethod
+    def _differs_from_host(cls, document: Any) -> Any:
+        """A section of `backings` says only what differs."""
+        if not isinstance(document, dict) or not isinstance(document.get("backings"), dict):
+            return document
+        host = document.get("host")
+        sections = {
+            name: {**host, **section} if isinstance(host, dict) and isinstance(section, dict)
+            else section
+            for name, section in document["backings"].items()
+        }  # fmt: skip
+        return {**document, "backings": sections}
+
+    def like(self, backing: BackingName) -> CostProfile:
+        """The profile for this backing; `KeyError` where it says nothing of it."""
+        if backing == "anonymous":
+            return self
+        return self.model_copy(update={"host": self.backings[backing]})
+
+    def at_distance(self, distance: int) -> CostProfile:
+        """The profile for memory on another node, `distance` being 10 for the own one.
+
+        What reads or writes a page (faults, clearing, copying) takes so much longer; what only
+        looks at page tables does not.
+        """
+        if distance == LOCAL_DISTANCE:
+            return self
+        factor = distance / LOCAL_DISTANCE
+        faults = ("fault_4k_ns", "refault_4k_ns", "fault_2m_ns", "refault_2m_ns")
+        return self._times(factor, faults, ("zero_4k_ns", "copy_4k_ns"))
+
+    def _times(self, factor: float, host: Iterable[str], guest: Iterable[str]) -> CostProfile:
+        host_costs = {name: getattr(self.host, name).scaled(factor) for name in host}
+        guest_costs = {name: getattr(self.guest, name).scaled(factor) for name in guest}
         return self.model_copy(
             update={
-                "host": self.host.model_copy(update=host),
-                "guest": self.guest.model_copy(update=guest),
+                "host": self.host.model_copy(update=host_costs),
+                "guest": self.guest.model_copy(update=guest_costs),
             }
         )
+
+    def scaled(self, factor: float) -> CostProfile:
+        """What using 4 KiB pages costs, in the guest and on the host, times `factor`."""
+        guest = ("alloc_4k_ns", "free_4k_ns", "zero_4k_ns", "copy_4k_ns", "fault_4k_ns")
+        return self._times(factor, ("fault_4k_ns", "refault_4k_ns"), guest)
 
 
 def _unit_of(path: tuple[str | int, ...]) -> str:
@@ -207,10 +349,19 @@ def _unit_of(path: tuple[str | int, ...]) -> str:
         "guest": GuestCosts,
         "swap": SwapCosts,
     }
-    section = sections.get(str(path[0]))
-    if section is None or len(path) != 2:
+    in_backing = path[0] == "backings" and len(path) == 3
+    section = HostCosts if in_backing else sections.get(str(path[0]))
+    if section is None or len(path) != 2 + in_backing:
         return ""
-    return next((unit for unit in _UNITS if f"{path[1]}{unit}" in section.model_fields), "")
+    return next((unit for unit in _UNITS if f"{path[-1]}{unit}" in section.model_fields), "")
+
+
+def _is_of_host(path: tuple[str | int, ...], document: object) -> bool:
+    """Whether a mistake in a section of `backings` is one of `host`, which it builds upon."""
+    if path[0] != "backings" or len(path) < 3 or not isinstance(document, dict):
+        return False
+    section = document["backings"][path[1]]
+    return isinstance(section, dict) and path[2] not in section
 
 
 _SENTENCES = {
@@ -223,6 +374,9 @@ _SENTENCES = {
     "int_type": "{input!r} is not a whole number; write one, in the unit of the key",
     "model_type": "write a mapping here",
     "extra_forbidden": "no such key; take it out",
+    "literal_error": "{input!r} is not one of {expected}; write one of them",
+    "tuple_type": "write a list here",
+    "too_long": "too many entries; write at most {max_length}",
 }
 
 
@@ -244,7 +398,14 @@ def parse_profile(document: object) -> CostProfile:
     renamed = set()
     for each in found:
         path = tuple(each["loc"])
+        is_key = bool(path) and path[-1] == "[key]"
+        if path and not is_key and _is_of_host(path, document):
+            continue
         what = _sentence(each)
+        if is_key:
+            path = path[:-1]
+            if path[0] == "compared":
+                what = f"{path[-1]!r} is no name of a cost in ns; write for example read_4k_ns"
         if each["type"] == "extra_forbidden" and (unit := _unit_of(path)):
             what = f"the unit is missing; write {path[-1]}{unit}"
             renamed.add((*path[:-1], f"{path[-1]}{unit}"))

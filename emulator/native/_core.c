@@ -598,6 +598,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "guest_model/native/allocator.h"
 #include "guest_model/native/boundary.h"
 #include "guest_model/native/freed_bitmap.h"
+#include "guest_model/native/known_zero.h"
 #include "guest_model/native/replay.h"
 #include "guest_model/native/bench.h"
 #include "guest_model/native/report_batch.h"
@@ -610,12 +611,13 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "guest_model/native/vcpu.h"
 #include "host_model/native/real_memory.h"
 #include "host_model/native/shared_discard.h"
+#include "host_model/native/measure.h"
 
 
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 796), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 843), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -623,14 +625,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -641,7 +643,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 849), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 905), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -649,14 +651,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 909), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 857), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 913), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -664,9 +666,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 909), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 856), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -675,13 +677,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 883), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 939), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 821), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -758,776 +760,834 @@ static void *_cffi_types[] = {
 /* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 143 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t)
+/* 143 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t *, uint64_t)
 /* 144 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 146 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 145 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 146 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 147 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
+/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t)
 /* 149 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 150 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 152 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 154 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
-/* 155 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
+/* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 158 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint64_t)
-/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 159 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
+/* 160 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 162 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 167 */ _CFFI_OP(_CFFI_OP_POINTER, 818), // struct fpr_allocator const *
-/* 168 */ _CFFI_OP(_CFFI_OP_POINTER, 795), // char *
-/* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
+/* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint64_t)
+/* 167 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, struct fpr_block const *, uint32_t, uint32_t *)
-/* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 173 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 174 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 177 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
-/* 178 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 179 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 180 */ _CFFI_OP(_CFFI_OP_POINTER, 884), // struct fpr_zone_state *
-/* 181 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 182 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
-/* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 184 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 185 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 186 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 188 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *)
+/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_allocator const *
+/* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
+/* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 842), // char *
+/* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
+/* 178 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, struct fpr_block const *, uint32_t, uint32_t *)
+/* 180 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 182 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
+/* 186 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 187 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_zone_state *
 /* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
+/* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 194 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 195 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 196 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 197 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 199 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint64_t *)
-/* 200 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 196 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 199 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 200 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 202 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
-/* 205 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 206 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 207 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
-/* 208 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 209 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 210 */ _CFFI_OP(_CFFI_OP_POINTER, 819), // struct fpr_allocator_config const *
-/* 211 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 212 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
-/* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 214 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
-/* 215 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 217 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_segment *
-/* 219 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 220 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 221 */ _CFFI_OP(_CFFI_OP_POINTER, 829), // struct fpr_guest_memory const *
-/* 222 */ _CFFI_OP(_CFFI_OP_POINTER, 822), // struct fpr_chain const *
-/* 223 */ _CFFI_OP(_CFFI_OP_POINTER, 861), // struct fpr_report_cursor *
-/* 224 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 225 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 226 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 227 */ _CFFI_OP(_CFFI_OP_POINTER, 835), // struct fpr_message_account *
-/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 230 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 231 */ _CFFI_OP(_CFFI_OP_NOOP, 222),
-/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 862), // struct fpr_report_rules const *
-/* 233 */ _CFFI_OP(_CFFI_OP_NOOP, 223),
-/* 234 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_range *
-/* 235 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 236 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 237 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 860), // struct fpr_report_account *
-/* 239 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
-/* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 845), // struct fpr_page_set *
-/* 243 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
-/* 244 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 245 */ _CFFI_OP(_CFFI_OP_POINTER, 820), // struct fpr_balloon_account *
-/* 246 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 247 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
-/* 248 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 249 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
-/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 243),
-/* 251 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 252 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
-/* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 254 */ _CFFI_OP(_CFFI_OP_NOOP, 245),
-/* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 256 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
-/* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 258 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
-/* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 262 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 264 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 265 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
-/* 267 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 268 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 269 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 271 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
-/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 273 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 274 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 275 */ _CFFI_OP(_CFFI_OP_POINTER, 49), // uint8_t * *
-/* 276 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 277 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
-/* 279 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 280 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 281 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // void *
+/* 202 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 203 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 204 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 205 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 206 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 207 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint64_t *)
+/* 208 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 209 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 210 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
+/* 213 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 214 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 215 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
+/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_allocator_config const *
+/* 219 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
+/* 221 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
+/* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 224 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 225 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_segment *
+/* 227 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
+/* 229 */ _CFFI_OP(_CFFI_OP_POINTER, 882), // struct fpr_guest_memory const *
+/* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct fpr_chain const *
+/* 231 */ _CFFI_OP(_CFFI_OP_POINTER, 917), // struct fpr_report_cursor *
+/* 232 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 233 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 234 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 235 */ _CFFI_OP(_CFFI_OP_POINTER, 891), // struct fpr_message_account *
+/* 236 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
+/* 238 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 230),
+/* 240 */ _CFFI_OP(_CFFI_OP_POINTER, 918), // struct fpr_report_rules const *
+/* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 231),
+/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 907), // struct fpr_range *
+/* 243 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 245 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 916), // struct fpr_report_account *
+/* 247 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
+/* 249 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 250 */ _CFFI_OP(_CFFI_OP_POINTER, 901), // struct fpr_page_set *
+/* 251 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
+/* 252 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 253 */ _CFFI_OP(_CFFI_OP_POINTER, 870), // struct fpr_balloon_account *
+/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
+/* 256 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
+/* 258 */ _CFFI_OP(_CFFI_OP_NOOP, 251),
+/* 259 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 260 */ _CFFI_OP(_CFFI_OP_NOOP, 226),
+/* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 262 */ _CFFI_OP(_CFFI_OP_NOOP, 253),
+/* 263 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 264 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
+/* 265 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 266 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
+/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 270 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 271 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
+/* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 276 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 277 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
+/* 280 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 281 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 282 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 283 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
-/* 285 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 286 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 287 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // void const *
+/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 49), // uint8_t * *
+/* 284 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
+/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
 /* 288 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 289 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 291 */ _CFFI_OP(_CFFI_OP_POINTER, 831), // struct fpr_host_costs const *
-/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 293 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 294 */ _CFFI_OP(_CFFI_OP_POINTER, 839), // struct fpr_oracle *
-/* 295 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 297 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 298 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 299 */ _CFFI_OP(_CFFI_OP_POINTER, 826), // struct fpr_discard_outcome *
+/* 289 */ _CFFI_OP(_CFFI_OP_POINTER, 970), // void *
+/* 290 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
+/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 970), // void const *
+/* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
+/* 299 */ _CFFI_OP(_CFFI_OP_POINTER, 884), // struct fpr_host_costs const *
 /* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
-/* 302 */ _CFFI_OP(_CFFI_OP_NOOP, 294),
-/* 303 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 304 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 305 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
-/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 839), // struct fpr_oracle const *
-/* 309 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 310 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 841), // struct fpr_packed_driver *
-/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 317 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 318 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 319 */ _CFFI_OP(_CFFI_OP_POINTER, 866), // struct fpr_ring_layout const *
-/* 320 */ _CFFI_OP(_CFFI_OP_POINTER, 827), // struct fpr_driver_slot *
-/* 321 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *)
+/* 302 */ _CFFI_OP(_CFFI_OP_POINTER, 886), // struct fpr_measure *
+/* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, struct fpr_measure_order const *, struct fpr_histogram *, struct fpr_histogram *, struct fpr_histogram *)
+/* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
+/* 306 */ _CFFI_OP(_CFFI_OP_POINTER, 888), // struct fpr_measure_order const *
+/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 883), // struct fpr_histogram *
+/* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
+/* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
+/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, uint64_t *)
+/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
+/* 313 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure_config const *, struct fpr_measure * *)
+/* 316 */ _CFFI_OP(_CFFI_OP_POINTER, 887), // struct fpr_measure_config const *
+/* 317 */ _CFFI_OP(_CFFI_OP_POINTER, 302), // struct fpr_measure * *
+/* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 320 */ _CFFI_OP(_CFFI_OP_POINTER, 895), // struct fpr_oracle *
+/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
 /* 322 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 323 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 326 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 327 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_segment const *
-/* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 323 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 325 */ _CFFI_OP(_CFFI_OP_POINTER, 879), // struct fpr_discard_outcome *
+/* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
+/* 328 */ _CFFI_OP(_CFFI_OP_NOOP, 320),
 /* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 330 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
-/* 332 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
-/* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 338 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 340 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 341 */ _CFFI_OP(_CFFI_OP_POINTER, 844), // struct fpr_packed_ring *
-/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
-/* 344 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
-/* 345 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 346 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
-/* 349 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 350 */ _CFFI_OP(_CFFI_OP_POINTER, 822), // struct fpr_chain *
-/* 351 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 352 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
-/* 353 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
-/* 354 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
-/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
-/* 360 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
-/* 363 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
-/* 364 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 365 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 368 */ _CFFI_OP(_CFFI_OP_POINTER, 844), // struct fpr_packed_ring const *
-/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 370 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
-/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 368),
-/* 372 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 374 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
-/* 375 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_pressure const *
-/* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
-/* 378 */ _CFFI_OP(_CFFI_OP_POINTER, 847), // struct fpr_pressure_config const *
-/* 379 */ _CFFI_OP(_CFFI_OP_POINTER, 421), // struct fpr_pressure * *
-/* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 852), // struct fpr_real_memory *
-/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 384 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 385 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 387 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
-/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
-/* 390 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
-/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 331 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
+/* 334 */ _CFFI_OP(_CFFI_OP_POINTER, 895), // struct fpr_oracle const *
+/* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 336 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
+/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 897), // struct fpr_packed_driver *
+/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 343 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 344 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 345 */ _CFFI_OP(_CFFI_OP_POINTER, 922), // struct fpr_ring_layout const *
+/* 346 */ _CFFI_OP(_CFFI_OP_POINTER, 880), // struct fpr_driver_slot *
+/* 347 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 348 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 349 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 351 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 353 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_segment const *
+/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 355 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 356 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
+/* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
+/* 362 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 363 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 364 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
+/* 367 */ _CFFI_OP(_CFFI_OP_POINTER, 900), // struct fpr_packed_ring *
+/* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
+/* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
+/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 374 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
+/* 375 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 376 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct fpr_chain *
+/* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
+/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
+/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 381 */ _CFFI_OP(_CFFI_OP_NOOP, 345),
+/* 382 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
+/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
+/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
+/* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
+/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
-/* 394 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
-/* 395 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 396 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
-/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
-/* 400 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 401 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 402 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
-/* 406 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 407 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 408 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 411 */ _CFFI_OP(_CFFI_OP_POINTER, 852), // struct fpr_real_memory const *
-/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 414 */ _CFFI_OP(_CFFI_OP_POINTER, 853), // struct fpr_real_memory_config const *
-/* 415 */ _CFFI_OP(_CFFI_OP_POINTER, 834), // struct fpr_memory_region const *
-/* 416 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 417 */ _CFFI_OP(_CFFI_OP_POINTER, 382), // struct fpr_real_memory * *
+/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
+/* 394 */ _CFFI_OP(_CFFI_OP_POINTER, 900), // struct fpr_packed_ring const *
+/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
+/* 397 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
+/* 398 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 400 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
+/* 401 */ _CFFI_OP(_CFFI_OP_POINTER, 902), // struct fpr_pressure const *
+/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
+/* 404 */ _CFFI_OP(_CFFI_OP_POINTER, 903), // struct fpr_pressure_config const *
+/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 447), // struct fpr_pressure * *
+/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 408 */ _CFFI_OP(_CFFI_OP_POINTER, 908), // struct fpr_real_memory *
+/* 409 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 410 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 411 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 325),
+/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
+/* 416 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
+/* 417 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
-/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 863), // struct fpr_residency *
-/* 421 */ _CFFI_OP(_CFFI_OP_POINTER, 846), // struct fpr_pressure *
-/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 424 */ _CFFI_OP(_CFFI_OP_NOOP, 420),
-/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
+/* 420 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
+/* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 422 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
+/* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 427 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 429 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
-/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
-/* 432 */ _CFFI_OP(_CFFI_OP_NOOP, 420),
+/* 428 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
+/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 433 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 434 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 435 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 437 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 420),
-/* 439 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 440 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 441 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 442 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 444 */ _CFFI_OP(_CFFI_OP_POINTER, 863), // struct fpr_residency const *
-/* 445 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 447 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 434 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 437 */ _CFFI_OP(_CFFI_OP_POINTER, 908), // struct fpr_real_memory const *
+/* 438 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 440 */ _CFFI_OP(_CFFI_OP_POINTER, 909), // struct fpr_real_memory_config const *
+/* 441 */ _CFFI_OP(_CFFI_OP_POINTER, 890), // struct fpr_memory_region const *
+/* 442 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 443 */ _CFFI_OP(_CFFI_OP_POINTER, 408), // struct fpr_real_memory * *
+/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
+/* 446 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_residency *
+/* 447 */ _CFFI_OP(_CFFI_OP_POINTER, 902), // struct fpr_pressure *
 /* 448 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 450 */ _CFFI_OP(_CFFI_OP_POINTER, 864), // struct fpr_residency_config const *
-/* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 415),
+/* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 450 */ _CFFI_OP(_CFFI_OP_NOOP, 446),
+/* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
 /* 452 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 453 */ _CFFI_OP(_CFFI_OP_NOOP, 291),
-/* 454 */ _CFFI_OP(_CFFI_OP_POINTER, 294), // struct fpr_oracle * *
-/* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 457 */ _CFFI_OP(_CFFI_OP_NOOP, 450),
-/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 415),
-/* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 291),
-/* 461 */ _CFFI_OP(_CFFI_OP_POINTER, 420), // struct fpr_residency * *
+/* 453 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 454 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 325),
+/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
+/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 446),
+/* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 460 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_shared_map const *
-/* 465 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 466 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 467 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_signaller *
+/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 464 */ _CFFI_OP(_CFFI_OP_NOOP, 446),
+/* 465 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 466 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_signaller const *
-/* 471 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 472 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 475 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct fpr_split_driver *
-/* 476 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 477 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 478 */ _CFFI_OP(_CFFI_OP_NOOP, 475),
-/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 480 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 320),
-/* 482 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 485 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 487 */ _CFFI_OP(_CFFI_OP_NOOP, 475),
-/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 327),
-/* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 490 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_residency const *
+/* 471 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 472 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
+/* 476 */ _CFFI_OP(_CFFI_OP_POINTER, 920), // struct fpr_residency_config const *
+/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 441),
+/* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
+/* 480 */ _CFFI_OP(_CFFI_OP_POINTER, 320), // struct fpr_oracle * *
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
+/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 441),
+/* 485 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 486 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
+/* 487 */ _CFFI_OP(_CFFI_OP_POINTER, 446), // struct fpr_residency * *
+/* 488 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
+/* 490 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_shared_map const *
 /* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 493 */ _CFFI_OP(_CFFI_OP_NOOP, 475),
-/* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 497 */ _CFFI_OP(_CFFI_OP_NOOP, 475),
-/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 502 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_split_ring *
-/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 504 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
-/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
-/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 511 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
-/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
-/* 515 */ _CFFI_OP(_CFFI_OP_NOOP, 221),
-/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 517 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 518 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 519 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 520 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 521 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
-/* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 523 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 524 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 502),
-/* 526 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 527 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 529 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 530 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_split_ring const *
-/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 532 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
-/* 533 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 534 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 210),
-/* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 538 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 540 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 541 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 542 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 543 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 544 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 545 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 547 */ _CFFI_OP(_CFFI_OP_POINTER, 877), // struct fpr_trace_op *
-/* 548 */ _CFFI_OP(_CFFI_OP_POINTER, 878), // struct fpr_trace_pairing *
+/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
+/* 493 */ _CFFI_OP(_CFFI_OP_POINTER, 927), // struct fpr_signaller *
+/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
+/* 496 */ _CFFI_OP(_CFFI_OP_POINTER, 927), // struct fpr_signaller const *
+/* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 501 */ _CFFI_OP(_CFFI_OP_POINTER, 928), // struct fpr_split_driver *
+/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 501),
+/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 345),
+/* 507 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
+/* 508 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 509 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 513 */ _CFFI_OP(_CFFI_OP_NOOP, 501),
+/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 353),
+/* 515 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 516 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 501),
+/* 520 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 521 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 523 */ _CFFI_OP(_CFFI_OP_NOOP, 501),
+/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 528 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_split_ring *
+/* 529 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 531 */ _CFFI_OP(_CFFI_OP_NOOP, 528),
+/* 532 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 528),
+/* 536 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
+/* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 540 */ _CFFI_OP(_CFFI_OP_NOOP, 528),
+/* 541 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 542 */ _CFFI_OP(_CFFI_OP_NOOP, 345),
+/* 543 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 544 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 545 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 546 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 547 */ _CFFI_OP(_CFFI_OP_NOOP, 528),
+/* 548 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 549 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 551 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 554 */ _CFFI_OP(_CFFI_OP_NOOP, 210),
-/* 555 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 556 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 557 */ _CFFI_OP(_CFFI_OP_POINTER, 858), // struct fpr_replay_phase const *
-/* 558 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 559 */ _CFFI_OP(_CFFI_OP_POINTER, 859), // struct fpr_replay_unseen *
+/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 551 */ _CFFI_OP(_CFFI_OP_NOOP, 528),
+/* 552 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 556 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_split_ring const *
+/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 558 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
+/* 559 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
 /* 560 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 561 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 563 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 564 */ _CFFI_OP(_CFFI_OP_POINTER, 879), // struct fpr_trace_state *
-/* 565 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 566 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 567 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 568 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // struct fpr_trace_event *
-/* 569 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 570 */ _CFFI_OP(_CFFI_OP_POINTER, 876), // struct fpr_trace_marker *
-/* 571 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 572 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 573 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 561 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
+/* 562 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 563 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 564 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 567 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 568 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 569 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 570 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 572 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 573 */ _CFFI_OP(_CFFI_OP_POINTER, 933), // struct fpr_trace_op *
+/* 574 */ _CFFI_OP(_CFFI_OP_POINTER, 934), // struct fpr_trace_pairing *
 /* 575 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 577 */ _CFFI_OP(_CFFI_OP_POINTER, 881), // struct fpr_vcpus *
-/* 578 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 580 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
+/* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 577 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 578 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 579 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 580 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
+/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 582 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 583 */ _CFFI_OP(_CFFI_OP_POINTER, 838), // struct fpr_op const *
-/* 584 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 586 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
-/* 588 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 589 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 590 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 593 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
-/* 594 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 583 */ _CFFI_OP(_CFFI_OP_POINTER, 914), // struct fpr_replay_phase const *
+/* 584 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 585 */ _CFFI_OP(_CFFI_OP_POINTER, 915), // struct fpr_replay_unseen *
+/* 586 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 590 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_trace_state *
+/* 591 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 593 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 594 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_trace_event *
 /* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 596 */ _CFFI_OP(_CFFI_OP_NOOP, 583),
+/* 596 */ _CFFI_OP(_CFFI_OP_POINTER, 932), // struct fpr_trace_marker *
 /* 597 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
-/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 602 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 603 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 606 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
-/* 607 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 608 */ _CFFI_OP(_CFFI_OP_POINTER, 880), // struct fpr_vcpu_stop *
-/* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 610 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 611 */ _CFFI_OP(_CFFI_OP_POINTER, 881), // struct fpr_vcpus const *
-/* 612 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 613 */ _CFFI_OP(_CFFI_OP_POINTER, 840), // struct fpr_owner_view *
-/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 616 */ _CFFI_OP(_CFFI_OP_NOOP, 611),
-/* 617 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 618 */ _CFFI_OP(_CFFI_OP_POINTER, 874), // struct fpr_task_view *
-/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 620 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 621 */ _CFFI_OP(_CFFI_OP_NOOP, 611),
-/* 622 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 623 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 624 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 625 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 626 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 628 */ _CFFI_OP(_CFFI_OP_POINTER, 882), // struct fpr_vcpus_config const *
-/* 629 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 630 */ _CFFI_OP(_CFFI_OP_POINTER, 833), // struct fpr_memory_port const *
-/* 631 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_histogram *
-/* 632 */ _CFFI_OP(_CFFI_OP_POINTER, 577), // struct fpr_vcpus * *
-/* 633 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 635 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 636 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 637 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 638 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 641 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
-/* 642 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 643 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 644 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 645 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 646 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 647 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 648 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
-/* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 281),
-/* 651 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 652 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 653 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 654 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION, 824), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 656 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION, 688), // struct fpr_histogram const *()(struct fpr_oracle const *)
-/* 659 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 661 */ _CFFI_OP(_CFFI_OP_FUNCTION, 688), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 662 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
-/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 688), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 444),
-/* 666 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 667 */ _CFFI_OP(_CFFI_OP_FUNCTION, 836), // struct fpr_notify *()(struct fpr_allocator *)
-/* 668 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 671 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
-/* 672 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
-/* 675 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 676 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 677 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 678 */ _CFFI_OP(_CFFI_OP_NOOP, 167),
+/* 598 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 599 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 602 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
+/* 603 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_vcpus *
+/* 604 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 607 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
+/* 608 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 609 */ _CFFI_OP(_CFFI_OP_POINTER, 894), // struct fpr_op const *
+/* 610 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 611 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 612 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 613 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
+/* 614 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 615 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 616 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 617 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 619 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
+/* 620 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 621 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 622 */ _CFFI_OP(_CFFI_OP_NOOP, 609),
+/* 623 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 624 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 625 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 626 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
+/* 627 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 628 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 630 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 632 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
+/* 633 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 634 */ _CFFI_OP(_CFFI_OP_POINTER, 936), // struct fpr_vcpu_stop *
+/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 636 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 637 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_vcpus const *
+/* 638 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 639 */ _CFFI_OP(_CFFI_OP_POINTER, 896), // struct fpr_owner_view *
+/* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 642 */ _CFFI_OP(_CFFI_OP_NOOP, 637),
+/* 643 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 644 */ _CFFI_OP(_CFFI_OP_POINTER, 930), // struct fpr_task_view *
+/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 646 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 647 */ _CFFI_OP(_CFFI_OP_NOOP, 637),
+/* 648 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 649 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 650 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 651 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 653 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 654 */ _CFFI_OP(_CFFI_OP_POINTER, 938), // struct fpr_vcpus_config const *
+/* 655 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 656 */ _CFFI_OP(_CFFI_OP_POINTER, 889), // struct fpr_memory_port const *
+/* 657 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
+/* 658 */ _CFFI_OP(_CFFI_OP_POINTER, 603), // struct fpr_vcpus * *
+/* 659 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 661 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 662 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 663 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 664 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 665 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 666 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
+/* 667 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 668 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
+/* 669 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
+/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 671 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 672 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
+/* 673 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 674 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 675 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 676 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 677 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 678 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 681 */ _CFFI_OP(_CFFI_OP_POINTER, 823), // struct fpr_cost const *
-/* 682 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 683 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 684 */ _CFFI_OP(_CFFI_OP_NOOP, 681),
-/* 685 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 687 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 688 */ _CFFI_OP(_CFFI_OP_POINTER, 830), // struct fpr_histogram const *
-/* 689 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 692 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 693 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 695 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 696 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 698 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 699 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 681 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
+/* 682 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 683 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 684 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION, 877), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 687 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 688 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 689 */ _CFFI_OP(_CFFI_OP_FUNCTION, 726), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 690 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
+/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION, 726), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 693 */ _CFFI_OP(_CFFI_OP_NOOP, 437),
+/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION, 726), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
+/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION, 892), // struct fpr_notify *()(struct fpr_allocator *)
+/* 699 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 700 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 701 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
-/* 703 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 705 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
-/* 706 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 701 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 703 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 706 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 707 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 444),
+/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
-/* 712 */ _CFFI_OP(_CFFI_OP_NOOP, 611),
+/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 712 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_cost const *
 /* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 715 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 716 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 717 */ _CFFI_OP(_CFFI_OP_FUNCTION, 281), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 718 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
-/* 719 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
+/* 715 */ _CFFI_OP(_CFFI_OP_NOOP, 712),
+/* 716 */ _CFFI_OP(_CFFI_OP_POINTER, 876), // struct fpr_cost_steps const *
+/* 717 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 718 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 719 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 720 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_allocator *)
-/* 722 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 723 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 725 */ _CFFI_OP(_CFFI_OP_NOOP, 631),
-/* 726 */ _CFFI_OP(_CFFI_OP_NOOP, 688),
-/* 727 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 729 */ _CFFI_OP(_CFFI_OP_NOOP, 631),
-/* 730 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 731 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 734 */ _CFFI_OP(_CFFI_OP_NOOP, 631),
-/* 735 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 736 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 737 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 738 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_oracle *)
-/* 739 */ _CFFI_OP(_CFFI_OP_NOOP, 294),
-/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 741 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 742 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 743 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 744 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 722 */ _CFFI_OP(_CFFI_OP_NOOP, 712),
+/* 723 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 726 */ _CFFI_OP(_CFFI_OP_POINTER, 883), // struct fpr_histogram const *
+/* 727 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 729 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 730 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
+/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 733 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 735 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 736 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 737 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 738 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 739 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 740 */ _CFFI_OP(_CFFI_OP_NOOP, 437),
+/* 741 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 742 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 743 */ _CFFI_OP(_CFFI_OP_NOOP, 437),
+/* 744 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 745 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 747 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 748 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 749 */ _CFFI_OP(_CFFI_OP_POINTER, 832), // struct fpr_host_counters *
-/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 751 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_pressure *)
-/* 752 */ _CFFI_OP(_CFFI_OP_NOOP, 421),
-/* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 754 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
-/* 755 */ _CFFI_OP(_CFFI_OP_NOOP, 375),
-/* 756 */ _CFFI_OP(_CFFI_OP_POINTER, 848), // struct fpr_pressure_counters *
-/* 757 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 758 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 759 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 760 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 761 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 762 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 763 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_real_memory *)
-/* 764 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
-/* 765 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 766 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 767 */ _CFFI_OP(_CFFI_OP_NOOP, 411),
-/* 768 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 749),
-/* 770 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_residency *)
-/* 772 */ _CFFI_OP(_CFFI_OP_NOOP, 420),
-/* 773 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 774 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 775 */ _CFFI_OP(_CFFI_OP_NOOP, 444),
-/* 776 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 777 */ _CFFI_OP(_CFFI_OP_NOOP, 749),
-/* 778 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 779 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_shared_map *)
-/* 780 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 747 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
+/* 748 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 749 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
+/* 750 */ _CFFI_OP(_CFFI_OP_NOOP, 637),
+/* 751 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 752 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 753 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 754 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 755 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
+/* 756 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 757 */ _CFFI_OP(_CFFI_OP_FUNCTION, 289), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 758 */ _CFFI_OP(_CFFI_OP_NOOP, 437),
+/* 759 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 760 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 761 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_allocator *)
+/* 762 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 763 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_cost *, uint64_t)
+/* 765 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_cost *
+/* 766 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 767 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
+/* 770 */ _CFFI_OP(_CFFI_OP_NOOP, 726),
+/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 772 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 773 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
+/* 774 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 775 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 776 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 778 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
+/* 779 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 780 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 781 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 782 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 783 */ _CFFI_OP(_CFFI_OP_POINTER, 870), // struct fpr_shared_region *
-/* 784 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 785 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 786 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 787 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
-/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 789 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_signaller *)
-/* 790 */ _CFFI_OP(_CFFI_OP_NOOP, 467),
-/* 791 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 792 */ _CFFI_OP(_CFFI_OP_FUNCTION, 912), // void()(struct fpr_vcpus *)
-/* 793 */ _CFFI_OP(_CFFI_OP_NOOP, 577),
-/* 794 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 795 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 796 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 797 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 798 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
-/* 799 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
-/* 800 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_memory_kind
-/* 801 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_migratetype
-/* 802 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_op_kind
-/* 803 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_pcp_drain
-/* 804 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_pcp_sizing
-/* 805 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_placement
-/* 806 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_relabel
-/* 807 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_replay_action
-/* 808 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_ring_fault
-/* 809 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_status
-/* 810 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_stop_reason
-/* 811 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_take_stop
-/* 812 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_task_state
-/* 813 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_zone_class
-/* 814 */ _CFFI_OP(_CFFI_OP_POINTER, 640), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 815 */ _CFFI_OP(_CFFI_OP_POINTER, 649), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 816 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 817 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 818 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 819 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 820 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 821 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 822 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 823 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 824 */ _CFFI_OP(_CFFI_OP_POINTER, 825), // struct fpr_counters const *
-/* 825 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_counters
-/* 826 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_discard_outcome
-/* 827 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_driver_slot
-/* 828 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_guest_costs
-/* 829 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_memory
-/* 830 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_histogram
-/* 831 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_host_costs
-/* 832 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_counters
-/* 833 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_memory_port
-/* 834 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_memory_region
-/* 835 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_message_account
-/* 836 */ _CFFI_OP(_CFFI_OP_POINTER, 837), // struct fpr_notify *
-/* 837 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_notify
-/* 838 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_op
-/* 839 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_oracle
-/* 840 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_owner_view
-/* 841 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_packed_driver
-/* 842 */ _CFFI_OP(_CFFI_OP_POINTER, 843), // struct fpr_packed_note *
-/* 843 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_packed_note
-/* 844 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_packed_ring
-/* 845 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_page_set
-/* 846 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_pressure
-/* 847 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_pressure_config
-/* 848 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_pressure_counters
-/* 849 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_random
-/* 850 */ _CFFI_OP(_CFFI_OP_POINTER, 851), // struct fpr_range const *
-/* 851 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_range
-/* 852 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_real_memory
-/* 853 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_real_memory_config
-/* 854 */ _CFFI_OP(_CFFI_OP_POINTER, 855), // struct fpr_region *
-/* 855 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_region
-/* 856 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_replay_frames_stats
-/* 857 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_replay_model_stats
-/* 858 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_replay_phase
-/* 859 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_replay_unseen
-/* 860 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_report_account
-/* 861 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_report_cursor
-/* 862 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_report_rules
-/* 863 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_residency
-/* 864 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_residency_config
-/* 865 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_ring_counters
-/* 866 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_ring_layout
-/* 867 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_rules
-/* 868 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_segment
-/* 869 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_shared_map
-/* 870 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_shared_region
-/* 871 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_signaller
-/* 872 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_split_driver
-/* 873 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_split_ring
-/* 874 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_task_view
-/* 875 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_trace_event
-/* 876 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_trace_marker
-/* 877 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_trace_op
-/* 878 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_trace_pairing
-/* 879 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_state
-/* 880 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_vcpu_stop
-/* 881 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_vcpus
-/* 882 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_vcpus_config
-/* 883 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_zone_config
-/* 884 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_zone_state
-/* 885 */ _CFFI_OP(_CFFI_OP_POINTER, 886), // struct packed_desc *
-/* 886 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct packed_desc
-/* 887 */ _CFFI_OP(_CFFI_OP_POINTER, 888), // struct packed_event *
-/* 888 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct packed_event
-/* 889 */ _CFFI_OP(_CFFI_OP_POINTER, 890), // struct split_avail *
-/* 890 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct split_avail
-/* 891 */ _CFFI_OP(_CFFI_OP_POINTER, 892), // struct split_desc *
-/* 892 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct split_desc
-/* 893 */ _CFFI_OP(_CFFI_OP_POINTER, 894), // struct split_used *
-/* 894 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct split_used
-/* 895 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 896 */ (_cffi_opcode_t)(14),
-/* 897 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 898 */ (_cffi_opcode_t)(32),
-/* 899 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 900 */ (_cffi_opcode_t)(4),
-/* 901 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 902 */ (_cffi_opcode_t)(6),
-/* 903 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 904 */ (_cffi_opcode_t)(7424),
-/* 905 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 906 */ (_cffi_opcode_t)(7),
-/* 907 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 908 */ (_cffi_opcode_t)(9),
-/* 909 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 910 */ _CFFI_OP(_CFFI_OP_ARRAY, 909), // uint8_t[5]
-/* 911 */ (_cffi_opcode_t)(5),
-/* 912 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 782 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_measure *)
+/* 783 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
+/* 784 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 785 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_oracle *)
+/* 786 */ _CFFI_OP(_CFFI_OP_NOOP, 320),
+/* 787 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 789 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
+/* 790 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 791 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 792 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 793 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 794 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
+/* 795 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 796 */ _CFFI_OP(_CFFI_OP_POINTER, 885), // struct fpr_host_counters *
+/* 797 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 798 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_pressure *)
+/* 799 */ _CFFI_OP(_CFFI_OP_NOOP, 447),
+/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 801 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
+/* 802 */ _CFFI_OP(_CFFI_OP_NOOP, 401),
+/* 803 */ _CFFI_OP(_CFFI_OP_POINTER, 904), // struct fpr_pressure_counters *
+/* 804 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 805 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 806 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 807 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 808 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 809 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 810 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_real_memory *)
+/* 811 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
+/* 812 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 813 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 814 */ _CFFI_OP(_CFFI_OP_NOOP, 437),
+/* 815 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 816 */ _CFFI_OP(_CFFI_OP_NOOP, 796),
+/* 817 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 818 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_residency *)
+/* 819 */ _CFFI_OP(_CFFI_OP_NOOP, 446),
+/* 820 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 821 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 822 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
+/* 823 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 824 */ _CFFI_OP(_CFFI_OP_NOOP, 796),
+/* 825 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 826 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_shared_map *)
+/* 827 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 828 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 829 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 830 */ _CFFI_OP(_CFFI_OP_POINTER, 926), // struct fpr_shared_region *
+/* 831 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 832 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 833 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 834 */ _CFFI_OP(_CFFI_OP_NOOP, 325),
+/* 835 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 836 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_signaller *)
+/* 837 */ _CFFI_OP(_CFFI_OP_NOOP, 493),
+/* 838 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 839 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_vcpus *)
+/* 840 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
+/* 841 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 842 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 843 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 844 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 845 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 846 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 847 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
+/* 848 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
+/* 849 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
+/* 850 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_memory_kind
+/* 851 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_migratetype
+/* 852 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_op_kind
+/* 853 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_pcp_drain
+/* 854 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_pcp_sizing
+/* 855 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_placement
+/* 856 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_relabel
+/* 857 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_replay_action
+/* 858 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_ring_fault
+/* 859 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_status
+/* 860 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_stop_reason
+/* 861 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_take_stop
+/* 862 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_task_state
+/* 863 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_zone_class
+/* 864 */ _CFFI_OP(_CFFI_OP_POINTER, 671), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 865 */ _CFFI_OP(_CFFI_OP_POINTER, 680), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 866 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 867 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 868 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 869 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 870 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 871 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 872 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 873 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 874 */ _CFFI_OP(_CFFI_OP_ARRAY, 873), // struct fpr_cost[7]
+/* 875 */ (_cffi_opcode_t)(7),
+/* 876 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
+/* 877 */ _CFFI_OP(_CFFI_OP_POINTER, 878), // struct fpr_counters const *
+/* 878 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
+/* 879 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
+/* 880 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
+/* 881 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
+/* 882 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
+/* 883 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
+/* 884 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
+/* 885 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
+/* 886 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_measure
+/* 887 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_measure_config
+/* 888 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure_order
+/* 889 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_memory_port
+/* 890 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_memory_region
+/* 891 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_message_account
+/* 892 */ _CFFI_OP(_CFFI_OP_POINTER, 893), // struct fpr_notify *
+/* 893 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_notify
+/* 894 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_op
+/* 895 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_oracle
+/* 896 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_owner_view
+/* 897 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_packed_driver
+/* 898 */ _CFFI_OP(_CFFI_OP_POINTER, 899), // struct fpr_packed_note *
+/* 899 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_packed_note
+/* 900 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_ring
+/* 901 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_page_set
+/* 902 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_pressure
+/* 903 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_pressure_config
+/* 904 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pressure_counters
+/* 905 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_random
+/* 906 */ _CFFI_OP(_CFFI_OP_POINTER, 907), // struct fpr_range const *
+/* 907 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_range
+/* 908 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_real_memory
+/* 909 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_real_memory_config
+/* 910 */ _CFFI_OP(_CFFI_OP_POINTER, 911), // struct fpr_region *
+/* 911 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_region
+/* 912 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_replay_frames_stats
+/* 913 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_replay_model_stats
+/* 914 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_replay_phase
+/* 915 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_unseen
+/* 916 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_report_account
+/* 917 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_report_cursor
+/* 918 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_report_rules
+/* 919 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_residency
+/* 920 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_residency_config
+/* 921 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_ring_counters
+/* 922 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_ring_layout
+/* 923 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_rules
+/* 924 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_segment
+/* 925 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_shared_map
+/* 926 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_shared_region
+/* 927 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_signaller
+/* 928 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_split_driver
+/* 929 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_split_ring
+/* 930 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_task_view
+/* 931 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_event
+/* 932 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_marker
+/* 933 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_trace_op
+/* 934 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_trace_pairing
+/* 935 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_trace_state
+/* 936 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_vcpu_stop
+/* 937 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_vcpus
+/* 938 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_vcpus_config
+/* 939 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_zone_config
+/* 940 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_zone_state
+/* 941 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct packed_desc *
+/* 942 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct packed_desc
+/* 943 */ _CFFI_OP(_CFFI_OP_POINTER, 944), // struct packed_event *
+/* 944 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct packed_event
+/* 945 */ _CFFI_OP(_CFFI_OP_POINTER, 946), // struct split_avail *
+/* 946 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct split_avail
+/* 947 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct split_desc *
+/* 948 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct split_desc
+/* 949 */ _CFFI_OP(_CFFI_OP_POINTER, 950), // struct split_used *
+/* 950 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct split_used
+/* 951 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
+/* 952 */ (_cffi_opcode_t)(7),
+/* 953 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 954 */ (_cffi_opcode_t)(14),
+/* 955 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 956 */ (_cffi_opcode_t)(32),
+/* 957 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 958 */ (_cffi_opcode_t)(4),
+/* 959 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 960 */ (_cffi_opcode_t)(6),
+/* 961 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 962 */ (_cffi_opcode_t)(7424),
+/* 963 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 964 */ (_cffi_opcode_t)(7),
+/* 965 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 966 */ (_cffi_opcode_t)(9),
+/* 967 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 968 */ _CFFI_OP(_CFFI_OP_ARRAY, 967), // uint8_t[5]
+/* 969 */ (_cffi_opcode_t)(5),
+/* 970 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1632,6 +1692,97 @@ static int _cffi_const_FPR_FRAME_WITH_DEVICE(unsigned long long *o)
 {
   int n = (FPR_FRAME_WITH_DEVICE) <= 0;
   *o = (unsigned long long)((FPR_FRAME_WITH_DEVICE) | 0);  /* check that FPR_FRAME_WITH_DEVICE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_READ(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_READ) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_READ) | 0);  /* check that FPR_MEASURE_READ is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_WRITE(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_WRITE) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_WRITE) | 0);  /* check that FPR_MEASURE_WRITE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_POPULATE(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_POPULATE) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_POPULATE) | 0);  /* check that FPR_MEASURE_POPULATE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_DONTNEED(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_DONTNEED) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_DONTNEED) | 0);  /* check that FPR_MEASURE_DONTNEED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_FREE(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_FREE) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_FREE) | 0);  /* check that FPR_MEASURE_FREE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_PUNCH_HOLE(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_PUNCH_HOLE) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_PUNCH_HOLE) | 0);  /* check that FPR_MEASURE_PUNCH_HOLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_ACTIONS(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_ACTIONS) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_ACTIONS) | 0);  /* check that FPR_MEASURE_ACTIONS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_ANONYMOUS(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_ANONYMOUS) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_ANONYMOUS) | 0);  /* check that FPR_MEASURE_ANONYMOUS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_MEMFD(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_MEMFD) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_MEMFD) | 0);  /* check that FPR_MEASURE_MEMFD is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_HUGETLB(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_HUGETLB) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_HUGETLB) | 0);  /* check that FPR_MEASURE_HUGETLB is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_KERNEL(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_KERNEL) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_KERNEL) | 0);  /* check that FPR_MEASURE_KERNEL is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_MISSING(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_MISSING) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_MISSING) | 0);  /* check that FPR_MEASURE_MISSING is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_MINOR(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_MINOR) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_MINOR) | 0);  /* check that FPR_MEASURE_MINOR is an integer */
   return n;
 }
 
@@ -2604,10 +2755,10 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(172), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2619,7 +2770,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(824));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(877));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2650,10 +2801,10 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(210), arg0, (char **)&x0);
+      _cffi_type(218), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(210), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(218), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2668,10 +2819,10 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(212), arg2, (char **)&x2);
+      _cffi_type(220), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(212), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(220), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2748,10 +2899,10 @@ _cffi_f_fpr_allocator_label(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(172), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2790,10 +2941,10 @@ _cffi_f_fpr_allocator_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(172), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2843,7 +2994,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(836));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(892));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3025,19 +3176,19 @@ _cffi_f_fpr_allocator_validate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(172), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(168), arg1, (char **)&x1);
+      _cffi_type(176), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (char *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(168), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(176), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3084,10 +3235,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(172), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3097,10 +3248,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(180), arg2, (char **)&x2);
+      _cffi_type(188), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(180), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(188), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3147,28 +3298,28 @@ _cffi_f_fpr_balloon_deflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg0, (char **)&x0);
+      _cffi_type(229), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(242), arg1, (char **)&x1);
+      _cffi_type(250), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(242), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(250), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(243), arg2, (char **)&x2);
+      _cffi_type(251), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(243), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(251), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3178,10 +3329,10 @@ _cffi_f_fpr_balloon_deflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(245), arg4, (char **)&x4);
+      _cffi_type(253), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(245), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(253), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3232,28 +3383,28 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg0, (char **)&x0);
+      _cffi_type(229), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(242), arg1, (char **)&x1);
+      _cffi_type(250), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(242), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(250), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(243), arg2, (char **)&x2);
+      _cffi_type(251), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(243), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(251), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3263,10 +3414,10 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(218), arg4, (char **)&x4);
+      _cffi_type(226), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(218), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(226), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3281,10 +3432,10 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(245), arg6, (char **)&x6);
+      _cffi_type(253), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(245), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(253), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3659,10 +3810,10 @@ _cffi_f_fpr_boundary_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(172), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3865,10 +4016,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(172), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4021,6 +4172,52 @@ _cffi_f_fpr_buddy_take(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_buddy_take _cffi_d_fpr_buddy_take
 #endif
 
+static void _cffi_d_fpr_cost_bend(struct fpr_cost * x0, uint64_t x1)
+{
+  fpr_cost_bend(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_cost_bend(PyObject *self, PyObject *args)
+{
+  struct fpr_cost * x0;
+  uint64_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_cost_bend", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(765), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(765), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_cost_bend(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_cost_bend _cffi_d_fpr_cost_bend
+#endif
+
 static uint64_t _cffi_d_fpr_cost_draw(struct fpr_cost const * x0, struct fpr_random * x1)
 {
   return fpr_cost_draw(x0, x1);
@@ -4042,10 +4239,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(681), arg0, (char **)&x0);
+      _cffi_type(712), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(681), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(712), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4074,6 +4271,82 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_cost_draw _cffi_d_fpr_cost_draw
 #endif
 
+static uint64_t _cffi_d_fpr_cost_draw_among(struct fpr_cost const * x0, struct fpr_cost_steps const * x1, uint32_t x2, uint32_t x3, struct fpr_random * x4)
+{
+  return fpr_cost_draw_among(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_cost_draw_among(PyObject *self, PyObject *args)
+{
+  struct fpr_cost const * x0;
+  struct fpr_cost_steps const * x1;
+  uint32_t x2;
+  uint32_t x3;
+  struct fpr_random * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_cost_draw_among", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(712), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(712), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(716), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(716), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(26), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(26), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_cost_draw_among(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_cost_draw_among _cffi_d_fpr_cost_draw_among
+#endif
+
 static uint64_t _cffi_d_fpr_cost_mean(struct fpr_cost const * x0)
 {
   return fpr_cost_mean(x0);
@@ -4089,10 +4362,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(681), arg0, (char **)&x0);
+      _cffi_type(712), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(681), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(712), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4137,10 +4410,10 @@ _cffi_f_fpr_count_isolated(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(172), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4253,7 +4526,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(796));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(843));
   return pyresult;
 }
 #else
@@ -4545,10 +4818,10 @@ _cffi_f_fpr_freed_bitmap_count(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(172), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4740,10 +5013,10 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg0, (char **)&x0);
+      _cffi_type(229), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4792,10 +5065,10 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg0, (char **)&x0);
+      _cffi_type(229), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4849,10 +5122,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg0, (char **)&x0);
+      _cffi_type(229), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4862,10 +5135,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg2, (char **)&x2);
+      _cffi_type(289), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4914,10 +5187,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg0, (char **)&x0);
+      _cffi_type(229), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4927,10 +5200,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(287), arg2, (char **)&x2);
+      _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(287), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5033,19 +5306,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(631), arg0, (char **)&x0);
+      _cffi_type(307), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(307), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(688), arg1, (char **)&x1);
+      _cffi_type(726), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(688), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(726), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5086,10 +5359,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(688), arg0, (char **)&x0);
+      _cffi_type(726), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(688), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(726), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5134,10 +5407,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(631), arg0, (char **)&x0);
+      _cffi_type(307), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(307), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5186,10 +5459,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(631), arg0, (char **)&x0);
+      _cffi_type(307), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(631), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(307), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5237,10 +5510,10 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(291), arg0, (char **)&x0);
+      _cffi_type(299), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(291), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5258,6 +5531,103 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_fpr_host_costs_check _cffi_d_fpr_host_costs_check
+#endif
+
+static int _cffi_d_fpr_known_zero_begin(struct fpr_allocator * x0, uint64_t * x1, uint64_t x2)
+{
+  return fpr_known_zero_begin(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_known_zero_begin(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint64_t * x1;
+  uint64_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_known_zero_begin", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_known_zero_begin(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_known_zero_begin _cffi_d_fpr_known_zero_begin
+#endif
+
+static int _cffi_d_fpr_known_zero_taken(struct fpr_allocator const * x0)
+{
+  return fpr_known_zero_taken(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_known_zero_taken(PyObject *self, PyObject *arg0)
+{
+  struct fpr_allocator const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(172), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_known_zero_taken(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_known_zero_taken _cffi_d_fpr_known_zero_taken
 #endif
 
 static int _cffi_d_fpr_list_put_back(struct fpr_allocator * x0, struct fpr_block const * x1, uint32_t x2, int x3)
@@ -5356,10 +5726,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(172), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5512,6 +5882,357 @@ _cffi_f_fpr_list_take(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_list_take _cffi_d_fpr_list_take
 #endif
 
+static uint64_t _cffi_d_fpr_measure_clock_ns(void)
+{
+  return fpr_measure_clock_ns();
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_clock_ns(PyObject *self, PyObject *noarg)
+{
+  uint64_t result;
+  PyObject *pyresult;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_clock_ns(); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  (void)noarg; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_clock_ns _cffi_d_fpr_measure_clock_ns
+#endif
+
+static int _cffi_d_fpr_measure_create(struct fpr_measure_config const * x0, struct fpr_measure * * x1)
+{
+  return fpr_measure_create(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_create(PyObject *self, PyObject *args)
+{
+  struct fpr_measure_config const * x0;
+  struct fpr_measure * * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_measure_create", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(316), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(316), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(317), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_measure * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(317), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_create(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_create _cffi_d_fpr_measure_create
+#endif
+
+static void _cffi_d_fpr_measure_destroy(struct fpr_measure * x0)
+{
+  fpr_measure_destroy(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_destroy(PyObject *self, PyObject *arg0)
+{
+  struct fpr_measure * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(302), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_measure_destroy(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_measure_destroy _cffi_d_fpr_measure_destroy
+#endif
+
+static int _cffi_d_fpr_measure_fresh(struct fpr_measure * x0)
+{
+  return fpr_measure_fresh(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_fresh(PyObject *self, PyObject *arg0)
+{
+  struct fpr_measure * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(302), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_fresh(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_fresh _cffi_d_fpr_measure_fresh
+#endif
+
+static int _cffi_d_fpr_measure_resident(struct fpr_measure * x0, uint64_t * x1)
+{
+  return fpr_measure_resident(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_resident(PyObject *self, PyObject *args)
+{
+  struct fpr_measure * x0;
+  uint64_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_measure_resident", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(302), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_resident(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_resident _cffi_d_fpr_measure_resident
+#endif
+
+static int _cffi_d_fpr_measure_run(struct fpr_measure * x0, struct fpr_measure_order const * x1, struct fpr_histogram * x2, struct fpr_histogram * x3, struct fpr_histogram * x4)
+{
+  return fpr_measure_run(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_run(PyObject *self, PyObject *args)
+{
+  struct fpr_measure * x0;
+  struct fpr_measure_order const * x1;
+  struct fpr_histogram * x2;
+  struct fpr_histogram * x3;
+  struct fpr_histogram * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_measure_run", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(302), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(306), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_measure_order const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(306), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(307), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(307), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(307), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(307), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(307), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(307), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_run(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_run _cffi_d_fpr_measure_run
+#endif
+
+static int _cffi_d_fpr_measure_signals(uint64_t x0, struct fpr_histogram * x1, struct fpr_histogram * x2)
+{
+  return fpr_measure_signals(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_measure_signals(PyObject *self, PyObject *args)
+{
+  uint64_t x0;
+  struct fpr_histogram * x1;
+  struct fpr_histogram * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_measure_signals", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uint64_t);
+  if (x0 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(307), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(307), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(307), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(307), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_measure_signals(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_measure_signals _cffi_d_fpr_measure_signals
+#endif
+
 static int _cffi_d_fpr_message_read(struct fpr_guest_memory const * x0, struct fpr_chain const * x1, struct fpr_report_cursor * x2, uint8_t * x3, uint64_t x4, uint64_t * x5, struct fpr_message_account * x6)
 {
   return fpr_message_read(x0, x1, x2, x3, x4, x5, x6);
@@ -5543,28 +6264,28 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg0, (char **)&x0);
+      _cffi_type(229), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(222), arg1, (char **)&x1);
+      _cffi_type(230), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(222), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(230), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(223), arg2, (char **)&x2);
+      _cffi_type(231), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(223), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(231), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5592,10 +6313,10 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(227), arg6, (char **)&x6);
+      _cffi_type(235), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_message_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(227), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5636,10 +6357,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(334), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5649,10 +6370,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(749), arg2, (char **)&x2);
+      _cffi_type(796), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(749), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(796), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5699,19 +6420,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(450), arg0, (char **)&x0);
+      _cffi_type(476), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(450), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(415), arg1, (char **)&x1);
+      _cffi_type(441), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(415), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(441), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5721,19 +6442,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(291), arg3, (char **)&x3);
+      _cffi_type(299), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(291), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(299), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(454), arg4, (char **)&x4);
+      _cffi_type(480), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_oracle * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(454), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5766,10 +6487,10 @@ _cffi_f_fpr_oracle_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(294), arg0, (char **)&x0);
+      _cffi_type(320), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(294), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(320), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5818,10 +6539,10 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(294), arg0, (char **)&x0);
+      _cffi_type(320), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(294), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(320), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5853,10 +6574,10 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg5, (char **)&x5);
+      _cffi_type(325), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(325), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5891,10 +6612,10 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(334), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5906,7 +6627,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(688));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(726));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -5939,10 +6660,10 @@ _cffi_f_fpr_oracle_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(294), arg0, (char **)&x0);
+      _cffi_type(320), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(294), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(320), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5999,10 +6720,10 @@ _cffi_f_fpr_oracle_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(334), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6064,10 +6785,10 @@ _cffi_f_fpr_oracle_release(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg0, (char **)&x0);
+      _cffi_type(289), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6120,10 +6841,10 @@ _cffi_f_fpr_oracle_released(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(334), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6176,10 +6897,10 @@ _cffi_f_fpr_oracle_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(334), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6230,10 +6951,10 @@ _cffi_f_fpr_oracle_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg0, (char **)&x0);
+      _cffi_type(289), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6307,19 +7028,19 @@ _cffi_f_fpr_packed_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(327), arg1, (char **)&x1);
+      _cffi_type(353), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(327), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(353), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6362,10 +7083,10 @@ _cffi_f_fpr_packed_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6406,10 +7127,10 @@ _cffi_f_fpr_packed_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6461,10 +7182,10 @@ _cffi_f_fpr_packed_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6523,10 +7244,10 @@ _cffi_f_fpr_packed_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6586,37 +7307,37 @@ _cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg1, (char **)&x1);
+      _cffi_type(229), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg2, (char **)&x2);
+      _cffi_type(345), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(345), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(320), arg3, (char **)&x3);
+      _cffi_type(346), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(320), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(346), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6739,10 +7460,10 @@ _cffi_f_fpr_packed_ring_base(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(368), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(368), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6786,10 +7507,10 @@ _cffi_f_fpr_packed_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(341), arg0, (char **)&x0);
+      _cffi_type(367), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6830,10 +7551,10 @@ _cffi_f_fpr_packed_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(341), arg0, (char **)&x0);
+      _cffi_type(367), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6877,10 +7598,10 @@ _cffi_f_fpr_packed_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(368), arg0, (char **)&x0);
+      _cffi_type(394), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(368), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6923,28 +7644,28 @@ _cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(341), arg0, (char **)&x0);
+      _cffi_type(367), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg1, (char **)&x1);
+      _cffi_type(229), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(350), arg2, (char **)&x2);
+      _cffi_type(376), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(350), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(376), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6987,10 +7708,10 @@ _cffi_f_fpr_packed_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(341), arg0, (char **)&x0);
+      _cffi_type(367), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7039,19 +7760,19 @@ _cffi_f_fpr_packed_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(341), arg0, (char **)&x0);
+      _cffi_type(367), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg1, (char **)&x1);
+      _cffi_type(229), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7092,10 +7813,10 @@ _cffi_f_fpr_packed_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(341), arg0, (char **)&x0);
+      _cffi_type(367), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7149,28 +7870,28 @@ _cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(341), arg0, (char **)&x0);
+      _cffi_type(367), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg1, (char **)&x1);
+      _cffi_type(229), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg2, (char **)&x2);
+      _cffi_type(345), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(345), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7209,10 +7930,10 @@ _cffi_f_fpr_packed_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(341), arg0, (char **)&x0);
+      _cffi_type(367), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(341), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7263,10 +7984,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(167), arg0, (char **)&x0);
+      _cffi_type(172), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(167), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7339,19 +8060,19 @@ _cffi_f_fpr_pressure_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(375), arg0, (char **)&x0);
+      _cffi_type(401), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(375), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(756), arg1, (char **)&x1);
+      _cffi_type(803), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(756), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(803), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7392,19 +8113,19 @@ _cffi_f_fpr_pressure_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(378), arg0, (char **)&x0);
+      _cffi_type(404), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(378), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(379), arg1, (char **)&x1);
+      _cffi_type(405), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(379), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(405), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7437,10 +8158,10 @@ _cffi_f_fpr_pressure_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(421), arg0, (char **)&x0);
+      _cffi_type(447), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(421), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(447), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7475,10 +8196,10 @@ _cffi_f_fpr_pressure_is_short(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(375), arg0, (char **)&x0);
+      _cffi_type(401), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(375), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7513,10 +8234,10 @@ _cffi_f_fpr_pressure_validate(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(375), arg0, (char **)&x0);
+      _cffi_type(401), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(375), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7695,10 +8416,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg0, (char **)&x0);
+      _cffi_type(437), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7708,10 +8429,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(749), arg2, (char **)&x2);
+      _cffi_type(796), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(749), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(796), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7756,19 +8477,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(414), arg0, (char **)&x0);
+      _cffi_type(440), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(414), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(440), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(415), arg1, (char **)&x1);
+      _cffi_type(441), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(415), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(441), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7778,10 +8499,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(417), arg3, (char **)&x3);
+      _cffi_type(443), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(417), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(443), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7814,10 +8535,10 @@ _cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(408), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7866,10 +8587,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(408), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7901,10 +8622,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg5, (char **)&x5);
+      _cffi_type(325), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(325), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7939,10 +8660,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg0, (char **)&x0);
+      _cffi_type(437), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7954,7 +8675,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(688));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(726));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7977,10 +8698,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg0, (char **)&x0);
+      _cffi_type(437), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8021,10 +8742,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg0, (char **)&x0);
+      _cffi_type(437), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8069,10 +8790,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg0, (char **)&x0);
+      _cffi_type(437), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8088,7 +8809,7 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(281));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(289));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -8121,10 +8842,10 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(408), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8179,10 +8900,10 @@ _cffi_f_fpr_real_memory_press(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(408), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8235,10 +8956,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(408), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8290,10 +9011,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(411), arg0, (char **)&x0);
+      _cffi_type(437), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(411), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8334,10 +9055,10 @@ _cffi_f_fpr_real_memory_settle(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(408), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8392,10 +9113,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg0, (char **)&x0);
+      _cffi_type(289), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8469,10 +9190,10 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg0, (char **)&x0);
+      _cffi_type(229), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8556,10 +9277,10 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(210), arg2, (char **)&x2);
+      _cffi_type(218), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(210), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(218), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8886,10 +9607,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(210), arg3, (char **)&x3);
+      _cffi_type(218), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(210), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(218), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8908,10 +9629,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(557), arg6, (char **)&x6);
+      _cffi_type(583), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(557), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(583), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8921,10 +9642,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(559), arg8, (char **)&x8);
+      _cffi_type(585), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(559), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(585), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8992,46 +9713,46 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg0, (char **)&x0);
+      _cffi_type(229), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(222), arg1, (char **)&x1);
+      _cffi_type(230), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(222), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(230), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(232), arg2, (char **)&x2);
+      _cffi_type(240), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(232), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(240), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(223), arg3, (char **)&x3);
+      _cffi_type(231), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(223), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(231), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(234), arg4, (char **)&x4);
+      _cffi_type(242), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(234), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(242), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9059,10 +9780,10 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(238), arg8, (char **)&x8);
+      _cffi_type(246), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(238), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(246), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9124,10 +9845,10 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(218), arg3, (char **)&x3);
+      _cffi_type(226), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(218), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(226), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9168,10 +9889,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(444), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9181,10 +9902,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(749), arg2, (char **)&x2);
+      _cffi_type(796), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(749), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(796), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9231,19 +9952,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(450), arg0, (char **)&x0);
+      _cffi_type(476), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(450), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(415), arg1, (char **)&x1);
+      _cffi_type(441), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(415), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(441), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9253,19 +9974,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(291), arg3, (char **)&x3);
+      _cffi_type(299), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(291), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(299), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(461), arg4, (char **)&x4);
+      _cffi_type(487), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(461), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(487), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9298,10 +10019,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(420), arg0, (char **)&x0);
+      _cffi_type(446), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9350,10 +10071,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(420), arg0, (char **)&x0);
+      _cffi_type(446), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9385,10 +10106,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg5, (char **)&x5);
+      _cffi_type(325), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(325), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9433,10 +10154,10 @@ _cffi_f_fpr_residency_drop_lazy(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(420), arg0, (char **)&x0);
+      _cffi_type(446), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9488,10 +10209,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(444), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9503,7 +10224,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(688));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(726));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -9532,19 +10253,19 @@ _cffi_f_fpr_residency_join(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(420), arg0, (char **)&x0);
+      _cffi_type(446), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(421), arg1, (char **)&x1);
+      _cffi_type(447), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(421), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(447), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9579,10 +10300,10 @@ _cffi_f_fpr_residency_killed_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(444), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9617,10 +10338,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(444), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9665,10 +10386,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(420), arg0, (char **)&x0);
+      _cffi_type(446), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(420), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9725,10 +10446,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(444), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9780,10 +10501,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(444), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(444), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9834,10 +10555,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(281), arg0, (char **)&x0);
+      _cffi_type(289), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(281), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9911,10 +10632,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(783), arg0, (char **)&x0);
+      _cffi_type(830), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(783), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(830), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9937,10 +10658,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg4, (char **)&x4);
+      _cffi_type(325), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(325), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10041,10 +10762,10 @@ _cffi_f_fpr_shared_map_lost(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(464), arg0, (char **)&x0);
+      _cffi_type(490), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(464), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(490), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10113,10 +10834,10 @@ _cffi_f_fpr_signaller_close(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(467), arg0, (char **)&x0);
+      _cffi_type(493), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(493), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10151,10 +10872,10 @@ _cffi_f_fpr_signaller_open(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(467), arg0, (char **)&x0);
+      _cffi_type(493), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(467), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(493), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10197,10 +10918,10 @@ _cffi_f_fpr_signaller_send(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(496), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10258,19 +10979,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(475), arg0, (char **)&x0);
+      _cffi_type(501), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(327), arg1, (char **)&x1);
+      _cffi_type(353), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(327), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(353), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10313,10 +11034,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(475), arg0, (char **)&x0);
+      _cffi_type(501), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10357,10 +11078,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(475), arg0, (char **)&x0);
+      _cffi_type(501), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10412,10 +11133,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(475), arg0, (char **)&x0);
+      _cffi_type(501), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10474,10 +11195,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(475), arg0, (char **)&x0);
+      _cffi_type(501), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10537,37 +11258,37 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(475), arg0, (char **)&x0);
+      _cffi_type(501), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(475), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg1, (char **)&x1);
+      _cffi_type(229), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg2, (char **)&x2);
+      _cffi_type(345), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(345), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(320), arg3, (char **)&x3);
+      _cffi_type(346), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(320), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(346), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10684,10 +11405,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(528), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10728,10 +11449,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(528), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10775,10 +11496,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(530), arg0, (char **)&x0);
+      _cffi_type(556), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(530), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(556), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10821,28 +11542,28 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(528), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg1, (char **)&x1);
+      _cffi_type(229), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(350), arg2, (char **)&x2);
+      _cffi_type(376), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(350), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(376), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10885,10 +11606,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(528), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10937,19 +11658,19 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(528), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg1, (char **)&x1);
+      _cffi_type(229), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10990,10 +11711,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(528), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11049,28 +11770,28 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(528), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg1, (char **)&x1);
+      _cffi_type(229), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg2, (char **)&x2);
+      _cffi_type(345), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(345), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11118,10 +11839,10 @@ _cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(502), arg0, (char **)&x0);
+      _cffi_type(528), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(502), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11218,19 +11939,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(547), arg6, (char **)&x6);
+      _cffi_type(573), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(547), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(573), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(548), arg7, (char **)&x7);
+      _cffi_type(574), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(548), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(574), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11289,10 +12010,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(564), arg0, (char **)&x0);
+      _cffi_type(590), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(564), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(590), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11315,10 +12036,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(568), arg4, (char **)&x4);
+      _cffi_type(594), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(568), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(594), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11328,10 +12049,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(570), arg6, (char **)&x6);
+      _cffi_type(596), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(570), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(596), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11409,10 +12130,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(221), arg0, (char **)&x0);
+      _cffi_type(229), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(221), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11426,10 +12147,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(275), arg3, (char **)&x3);
+      _cffi_type(283), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(275), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(283), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11483,10 +12204,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(577), arg0, (char **)&x0);
+      _cffi_type(603), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11545,10 +12266,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(628), arg0, (char **)&x0);
+      _cffi_type(654), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(628), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(654), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11563,28 +12284,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(630), arg2, (char **)&x2);
+      _cffi_type(656), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(630), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(656), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(631), arg3, (char **)&x3);
+      _cffi_type(307), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(631), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(307), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(632), arg4, (char **)&x4);
+      _cffi_type(658), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(632), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(658), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11617,10 +12338,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(577), arg0, (char **)&x0);
+      _cffi_type(603), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11667,10 +12388,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(577), arg0, (char **)&x0);
+      _cffi_type(603), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11684,10 +12405,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(583), arg3, (char **)&x3);
+      _cffi_type(609), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(583), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(609), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11726,10 +12447,10 @@ _cffi_f_fpr_vcpus_next_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(611), arg0, (char **)&x0);
+      _cffi_type(637), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(611), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(637), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11772,10 +12493,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(611), arg0, (char **)&x0);
+      _cffi_type(637), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(611), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(637), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11785,10 +12506,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(613), arg2, (char **)&x2);
+      _cffi_type(639), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(613), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(639), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11835,10 +12556,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(611), arg0, (char **)&x0);
+      _cffi_type(637), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(611), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(637), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11909,10 +12630,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(577), arg0, (char **)&x0);
+      _cffi_type(603), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11922,10 +12643,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(583), arg2, (char **)&x2);
+      _cffi_type(609), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(583), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(609), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11970,10 +12691,10 @@ _cffi_f_fpr_vcpus_retry(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(577), arg0, (char **)&x0);
+      _cffi_type(603), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12020,10 +12741,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(577), arg0, (char **)&x0);
+      _cffi_type(603), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12033,10 +12754,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(608), arg2, (char **)&x2);
+      _cffi_type(634), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(608), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(634), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12081,10 +12802,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(577), arg0, (char **)&x0);
+      _cffi_type(603), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(577), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12139,10 +12860,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(611), arg0, (char **)&x0);
+      _cffi_type(637), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(611), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(637), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12152,10 +12873,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(618), arg2, (char **)&x2);
+      _cffi_type(644), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(618), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(644), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12247,6 +12968,15 @@ static int _cffi_const_FPR_CHAIN_MAX(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_COST_MAX_BEND(unsigned long long *o)
+{
+  int n = (FPR_COST_MAX_BEND) <= 0;
+  *o = (unsigned long long)((FPR_COST_MAX_BEND) | 0);  /* check that FPR_COST_MAX_BEND is an integer */
+  if (!_cffi_check_int(*o, n, 255U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_COST_MAX_NS(unsigned long long *o)
 {
   int n = (FPR_COST_MAX_NS) <= 0;
@@ -12261,6 +12991,15 @@ static int _cffi_const_FPR_COST_POINTS(unsigned long long *o)
   int n = (FPR_COST_POINTS) <= 0;
   *o = (unsigned long long)((FPR_COST_POINTS) | 0);  /* check that FPR_COST_POINTS is an integer */
   if (!_cffi_check_int(*o, n, 6U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_COST_STEPS(unsigned long long *o)
+{
+  int n = (FPR_COST_STEPS) <= 0;
+  *o = (unsigned long long)((FPR_COST_STEPS) | 0);  /* check that FPR_COST_STEPS is an integer */
+  if (!_cffi_check_int(*o, n, 7U))
     n |= 2;
   return n;
 }
@@ -12459,6 +13198,24 @@ static int _cffi_const_FPR_MAX_ZONES(unsigned long long *o)
   int n = (FPR_MAX_ZONES) <= 0;
   *o = (unsigned long long)((FPR_MAX_ZONES) | 0);  /* check that FPR_MAX_ZONES is an integer */
   if (!_cffi_check_int(*o, n, 4U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_MAX_BYTES(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_MAX_BYTES) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_MAX_BYTES) | 0);  /* check that FPR_MEASURE_MAX_BYTES is an integer */
+  if (!_cffi_check_int(*o, n, 1099511627776U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_MEASURE_MAX_THREADS(unsigned long long *o)
+{
+  int n = (FPR_MEASURE_MAX_THREADS) <= 0;
+  *o = (unsigned long long)((FPR_MEASURE_MAX_THREADS) | 0);  /* check that FPR_MEASURE_MAX_THREADS is an integer */
+  if (!_cffi_check_int(*o, n, 256U))
     n |= 2;
   return n;
 }
@@ -13046,8 +13803,20 @@ static void _cffi_checkfld_struct_fpr_cost(struct fpr_cost *p)
   /* only to generate compile-time warnings or errors */
   (void)p;
   { uint64_t(*tmp)[6] = &p->ns; (void)tmp; }
+  (void)((p->bend) | 0);  /* check that 'struct fpr_cost.bend' is an integer */
 }
 struct _cffi_align_struct_fpr_cost { char x; struct fpr_cost y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_cost_steps(struct fpr_cost_steps *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->count) | 0);  /* check that 'struct fpr_cost_steps.count' is an integer */
+  { uint32_t(*tmp)[7] = &p->threads; (void)tmp; }
+  { struct fpr_cost(*tmp)[7] = &p->at; (void)tmp; }
+}
+struct _cffi_align_struct_fpr_cost_steps { char x; struct fpr_cost_steps y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_counters(struct fpr_counters *p)
@@ -13159,6 +13928,16 @@ static void _cffi_checkfld_struct_fpr_host_costs(struct fpr_host_costs *p)
   { struct fpr_cost *tmp = &p->discard_split_2m; (void)tmp; }
   { struct fpr_cost *tmp = &p->kick; (void)tmp; }
   { struct fpr_cost *tmp = &p->interrupt; (void)tmp; }
+  { struct fpr_cost *tmp = &p->fault_outer_4k; (void)tmp; }
+  { struct fpr_cost *tmp = &p->fault_outer_2m; (void)tmp; }
+  { struct fpr_cost_steps *tmp = &p->fault_4k_steps; (void)tmp; }
+  { struct fpr_cost_steps *tmp = &p->refault_4k_steps; (void)tmp; }
+  { struct fpr_cost_steps *tmp = &p->fault_2m_steps; (void)tmp; }
+  { struct fpr_cost_steps *tmp = &p->refault_2m_steps; (void)tmp; }
+  (void)((p->cpus) | 0);  /* check that 'struct fpr_host_costs.cpus' is an integer */
+  (void)((p->slice_ns) | 0);  /* check that 'struct fpr_host_costs.slice_ns' is an integer */
+  { struct fpr_cost *tmp = &p->pace; (void)tmp; }
+  (void)((p->pace_ns) | 0);  /* check that 'struct fpr_host_costs.pace_ns' is an integer */
   (void)((p->fault_4k_growth_ppm) | 0);  /* check that 'struct fpr_host_costs.fault_4k_growth_ppm' is an integer */
   (void)((p->fault_2m_growth_ppm) | 0);  /* check that 'struct fpr_host_costs.fault_2m_growth_ppm' is an integer */
   (void)((p->discard_growth_ppm) | 0);  /* check that 'struct fpr_host_costs.discard_growth_ppm' is an integer */
@@ -13203,6 +13982,37 @@ static void _cffi_checkfld_struct_fpr_host_counters(struct fpr_host_counters *p)
   (void)((p->footprint_byte_seconds) | 0);  /* check that 'struct fpr_host_counters.footprint_byte_seconds' is an integer */
 }
 struct _cffi_align_struct_fpr_host_counters { char x; struct fpr_host_counters y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_measure_config(struct fpr_measure_config *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->kind) | 0);  /* check that 'struct fpr_measure_config.kind' is an integer */
+  (void)((p->server) | 0);  /* check that 'struct fpr_measure_config.server' is an integer */
+  (void)((p->thp) | 0);  /* check that 'struct fpr_measure_config.thp' is an integer */
+  (void)((p->threads) | 0);  /* check that 'struct fpr_measure_config.threads' is an integer */
+  (void)((p->area_bytes) | 0);  /* check that 'struct fpr_measure_config.area_bytes' is an integer */
+}
+struct _cffi_align_struct_fpr_measure_config { char x; struct fpr_measure_config y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_measure_order(struct fpr_measure_order *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->action) | 0);  /* check that 'struct fpr_measure_order.action' is an integer */
+  (void)((p->reset) | 0);  /* check that 'struct fpr_measure_order.reset' is an integer */
+  (void)((p->threads) | 0);  /* check that 'struct fpr_measure_order.threads' is an integer */
+  (void)((p->company) | 0);  /* check that 'struct fpr_measure_order.company' is an integer */
+  (void)((p->rounds) | 0);  /* check that 'struct fpr_measure_order.rounds' is an integer */
+  (void)((p->bytes) | 0);  /* check that 'struct fpr_measure_order.bytes' is an integer */
+  (void)((p->step_bytes) | 0);  /* check that 'struct fpr_measure_order.step_bytes' is an integer */
+  (void)((p->call_bytes) | 0);  /* check that 'struct fpr_measure_order.call_bytes' is an integer */
+  (void)((p->group_bytes) | 0);  /* check that 'struct fpr_measure_order.group_bytes' is an integer */
+  (void)((p->company_bytes) | 0);  /* check that 'struct fpr_measure_order.company_bytes' is an integer */
+}
+struct _cffi_align_struct_fpr_measure_order { char x; struct fpr_measure_order y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_memory_port(struct fpr_memory_port *p)
@@ -13853,8 +14663,10 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_CHAIN_MAX", (void *)_cffi_const_FPR_CHAIN_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CLAIM_OR_STEAL", (void *)_cffi_const_FPR_CLAIM_OR_STEAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_COST_MAX_BEND", (void *)_cffi_const_FPR_COST_MAX_BEND, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_MAX_NS", (void *)_cffi_const_FPR_COST_MAX_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_POINTS", (void *)_cffi_const_FPR_COST_POINTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_COST_STEPS", (void *)_cffi_const_FPR_COST_STEPS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_DISCARD_CANNOT_FREE", (void *)_cffi_const_FPR_DISCARD_CANNOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_DONTNEED", (void *)_cffi_const_FPR_DISCARD_DONTNEED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_DISCARD_ERROR", (void *)_cffi_const_FPR_DISCARD_ERROR, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -13914,6 +14726,21 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_MAX_CPUS", (void *)_cffi_const_FPR_MAX_CPUS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ORDERS", (void *)_cffi_const_FPR_MAX_ORDERS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ZONES", (void *)_cffi_const_FPR_MAX_ZONES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_MEASURE_ACTIONS", (void *)_cffi_const_FPR_MEASURE_ACTIONS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_ANONYMOUS", (void *)_cffi_const_FPR_MEASURE_ANONYMOUS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_DONTNEED", (void *)_cffi_const_FPR_MEASURE_DONTNEED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_FREE", (void *)_cffi_const_FPR_MEASURE_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_HUGETLB", (void *)_cffi_const_FPR_MEASURE_HUGETLB, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_KERNEL", (void *)_cffi_const_FPR_MEASURE_KERNEL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_MAX_BYTES", (void *)_cffi_const_FPR_MEASURE_MAX_BYTES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_MEASURE_MAX_THREADS", (void *)_cffi_const_FPR_MEASURE_MAX_THREADS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_MEASURE_MEMFD", (void *)_cffi_const_FPR_MEASURE_MEMFD, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_MINOR", (void *)_cffi_const_FPR_MEASURE_MINOR, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_MISSING", (void *)_cffi_const_FPR_MEASURE_MISSING, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_POPULATE", (void *)_cffi_const_FPR_MEASURE_POPULATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_PUNCH_HOLE", (void *)_cffi_const_FPR_MEASURE_PUNCH_HOLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_READ", (void *)_cffi_const_FPR_MEASURE_READ, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_MEASURE_WRITE", (void *)_cffi_const_FPR_MEASURE_WRITE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_MEMORY_ANONYMOUS", (void *)_cffi_const_FPR_MEMORY_ANONYMOUS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_MEMORY_HUGETLB", (void *)_cffi_const_FPR_MEMORY_HUGETLB, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_MEMORY_HUGETLB_PRIVATE", (void *)_cffi_const_FPR_MEMORY_HUGETLB_PRIVATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -14036,169 +14863,180 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ZONE_NORMAL", (void *)_cffi_const_FPR_ZONE_NORMAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 90), (void *)_cffi_d_fpr_alloc },
   { "fpr_alloc_each", (void *)_cffi_f_fpr_alloc_each, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_fpr_alloc_each },
-  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_allocator_add_allocated },
-  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_allocator_add_block },
-  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 161), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 655), (void *)_cffi_d_fpr_allocator_counters },
-  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 209), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 721), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 670), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 677), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 667), (void *)_cffi_d_fpr_allocator_notify },
-  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_allocator_set_label },
+  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_allocator_add_allocated },
+  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_allocator_add_block },
+  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_allocator_add_range },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 686), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 217), (void *)_cffi_d_fpr_allocator_create },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 761), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 701), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 698), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_shuffle", (void *)_cffi_f_fpr_allocator_shuffle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_allocator_shuffle },
-  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_allocator_validate },
-  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 177), (void *)_cffi_d_fpr_allocator_zone },
-  { "fpr_balloon_deflate", (void *)_cffi_f_fpr_balloon_deflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 240), (void *)_cffi_d_fpr_balloon_deflate },
-  { "fpr_balloon_inflate", (void *)_cffi_f_fpr_balloon_inflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 247), (void *)_cffi_d_fpr_balloon_inflate },
+  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 174), (void *)_cffi_d_fpr_allocator_validate },
+  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_allocator_zone },
+  { "fpr_balloon_deflate", (void *)_cffi_f_fpr_balloon_deflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 248), (void *)_cffi_d_fpr_balloon_deflate },
+  { "fpr_balloon_inflate", (void *)_cffi_f_fpr_balloon_inflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 255), (void *)_cffi_d_fpr_balloon_inflate },
   { "fpr_bench_mixed", (void *)_cffi_f_fpr_bench_mixed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 24), (void *)_cffi_d_fpr_bench_mixed },
   { "fpr_bench_pairs", (void *)_cffi_f_fpr_bench_pairs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 115), (void *)_cffi_d_fpr_bench_pairs },
   { "fpr_boundary_begin", (void *)_cffi_f_fpr_boundary_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_boundary_begin },
   { "fpr_boundary_end", (void *)_cffi_f_fpr_boundary_end, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_boundary_end },
   { "fpr_boundary_pull", (void *)_cffi_f_fpr_boundary_pull, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_boundary_pull },
-  { "fpr_boundary_read", (void *)_cffi_f_fpr_boundary_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 182), (void *)_cffi_d_fpr_boundary_read },
+  { "fpr_boundary_read", (void *)_cffi_f_fpr_boundary_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_boundary_read },
   { "fpr_boundary_return", (void *)_cffi_f_fpr_boundary_return, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 13), (void *)_cffi_d_fpr_boundary_return },
   { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 108), (void *)_cffi_d_fpr_buddy_alloc },
-  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_buddy_find },
-  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_buddy_free },
-  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 683), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 680), (void *)_cffi_d_fpr_cost_mean },
-  { "fpr_count_isolated", (void *)_cffi_f_fpr_count_isolated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 171), (void *)_cffi_d_fpr_count_isolated },
+  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 212), (void *)_cffi_d_fpr_buddy_find },
+  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 159), (void *)_cffi_d_fpr_buddy_free },
+  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_buddy_take },
+  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 764), (void *)_cffi_d_fpr_cost_bend },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 721), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 714), (void *)_cffi_d_fpr_cost_draw_among },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 711), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_count_isolated", (void *)_cffi_f_fpr_count_isolated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 179), (void *)_cffi_d_fpr_count_isolated },
   { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 129), (void *)_cffi_d_fpr_free },
   { "fpr_free_each", (void *)_cffi_f_fpr_free_each, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_fpr_free_each },
   { "fpr_freed_bitmap_begin", (void *)_cffi_f_fpr_freed_bitmap_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_fpr_freed_bitmap_begin },
-  { "fpr_freed_bitmap_count", (void *)_cffi_f_fpr_freed_bitmap_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 199), (void *)_cffi_d_fpr_freed_bitmap_count },
+  { "fpr_freed_bitmap_count", (void *)_cffi_f_fpr_freed_bitmap_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 207), (void *)_cffi_d_fpr_freed_bitmap_count },
   { "fpr_freed_bitmap_end", (void *)_cffi_f_fpr_freed_bitmap_end, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_freed_bitmap_end },
   { "fpr_freed_bitmap_take", (void *)_cffi_f_fpr_freed_bitmap_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 62), (void *)_cffi_d_fpr_freed_bitmap_take },
-  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 266), (void *)_cffi_d_fpr_guest_inside },
-  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 256), (void *)_cffi_d_fpr_guest_memory_check },
-  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 278), (void *)_cffi_d_fpr_guest_read },
-  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 284), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 674), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 714), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 724), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 687), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 733), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 728), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 290), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_guest_inside },
+  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 264), (void *)_cffi_d_fpr_guest_memory_check },
+  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 286), (void *)_cffi_d_fpr_guest_read },
+  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_guest_write },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 705), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 752), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 768), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 725), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 777), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 772), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 298), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_known_zero_begin", (void *)_cffi_f_fpr_known_zero_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_known_zero_begin },
+  { "fpr_known_zero_taken", (void *)_cffi_f_fpr_known_zero_taken, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 171), (void *)_cffi_d_fpr_known_zero_taken },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
-  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_list_read },
+  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
-  { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 220), (void *)_cffi_d_fpr_message_read },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 746), (void *)_cffi_d_fpr_oracle_counters },
-  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 449), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 738), (void *)_cffi_d_fpr_oracle_destroy },
-  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 293), (void *)_cffi_d_fpr_oracle_discard },
-  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 658), (void *)_cffi_d_fpr_oracle_fault_latency },
-  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 301), (void *)_cffi_d_fpr_oracle_populate },
-  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 307), (void *)_cffi_d_fpr_oracle_read },
-  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 649), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 741), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 691), (void *)_cffi_d_fpr_oracle_resident_bytes },
-  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 640), (void *)_cffi_d_fpr_oracle_touch },
-  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 325), (void *)_cffi_d_fpr_packed_driver_add },
-  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 313), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
-  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
-  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 335), (void *)_cffi_d_fpr_packed_driver_get },
-  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_packed_driver_should_kick },
-  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 316), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 634), (void *)_cffi_d_fpr_packed_part_bytes },
-  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 370), (void *)_cffi_d_fpr_packed_ring_base },
-  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 340), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
-  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
-  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 367), (void *)_cffi_d_fpr_packed_ring_overlaps },
-  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 347), (void *)_cffi_d_fpr_packed_ring_pop },
-  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 362), (void *)_cffi_d_fpr_packed_ring_push },
-  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 343), (void *)_cffi_d_fpr_packed_ring_remap },
-  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_packed_ring_should_notify },
-  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 352), (void *)_cffi_d_fpr_packed_ring_start },
-  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 340), (void *)_cffi_d_fpr_packed_ring_unpop },
-  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 754), (void *)_cffi_d_fpr_pressure_counters },
-  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 377), (void *)_cffi_d_fpr_pressure_create },
-  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 751), (void *)_cffi_d_fpr_pressure_destroy },
-  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 374), (void *)_cffi_d_fpr_pressure_is_short },
-  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 374), (void *)_cffi_d_fpr_pressure_validate },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 697), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 694), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 758), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 766), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 413), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 763), (void *)_cffi_d_fpr_real_memory_destroy },
-  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 381), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 661), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 410), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 717), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 398), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 393), (void *)_cffi_d_fpr_real_memory_press },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 404), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 701), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 389), (void *)_cffi_d_fpr_real_memory_settle },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 640), (void *)_cffi_d_fpr_real_memory_touch },
-  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 260), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 532), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 755), (void *)_cffi_d_fpr_measure_clock_ns },
+  { "fpr_measure_create", (void *)_cffi_f_fpr_measure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 315), (void *)_cffi_d_fpr_measure_create },
+  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 782), (void *)_cffi_d_fpr_measure_destroy },
+  { "fpr_measure_fresh", (void *)_cffi_f_fpr_measure_fresh, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 301), (void *)_cffi_d_fpr_measure_fresh },
+  { "fpr_measure_resident", (void *)_cffi_f_fpr_measure_resident, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 311), (void *)_cffi_d_fpr_measure_resident },
+  { "fpr_measure_run", (void *)_cffi_f_fpr_measure_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_measure_run },
+  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 666), (void *)_cffi_d_fpr_measure_signals },
+  { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 228), (void *)_cffi_d_fpr_message_read },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 793), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 475), (void *)_cffi_d_fpr_oracle_create },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 319), (void *)_cffi_d_fpr_oracle_discard },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 689), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_oracle_populate },
+  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 333), (void *)_cffi_d_fpr_oracle_read },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 680), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 788), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 729), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 671), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 351), (void *)_cffi_d_fpr_packed_driver_add },
+  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 339), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
+  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 357), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
+  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 361), (void *)_cffi_d_fpr_packed_driver_get },
+  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 357), (void *)_cffi_d_fpr_packed_driver_should_kick },
+  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 342), (void *)_cffi_d_fpr_packed_driver_start },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 660), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 396), (void *)_cffi_d_fpr_packed_ring_base },
+  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 366), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
+  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
+  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 393), (void *)_cffi_d_fpr_packed_ring_overlaps },
+  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 373), (void *)_cffi_d_fpr_packed_ring_pop },
+  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 388), (void *)_cffi_d_fpr_packed_ring_push },
+  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 369), (void *)_cffi_d_fpr_packed_ring_remap },
+  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_packed_ring_should_notify },
+  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_packed_ring_start },
+  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 366), (void *)_cffi_d_fpr_packed_ring_unpop },
+  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_pcp_read },
+  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 801), (void *)_cffi_d_fpr_pressure_counters },
+  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 403), (void *)_cffi_d_fpr_pressure_create },
+  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 798), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 400), (void *)_cffi_d_fpr_pressure_is_short },
+  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 400), (void *)_cffi_d_fpr_pressure_validate },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 735), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 732), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 805), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 813), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 439), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 810), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 407), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 692), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 436), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 742), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 757), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_real_memory_press },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 739), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 415), (void *)_cffi_d_fpr_real_memory_settle },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 671), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 268), (void *)_cffi_d_fpr_region_find },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 558), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 550), (void *)_cffi_d_fpr_replay_unseen },
-  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_report_judge },
-  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 214), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 774), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 456), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 771), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 423), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 431), (void *)_cffi_d_fpr_residency_drop_lazy },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 664), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_residency_join },
-  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_residency_killed_ns },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 437), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 443), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 640), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 782), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 576), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 237), (void *)_cffi_d_fpr_report_judge },
+  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 222), (void *)_cffi_d_fpr_report_segments },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 821), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 818), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 449), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 457), (void *)_cffi_d_fpr_residency_drop_lazy },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 695), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 445), (void *)_cffi_d_fpr_residency_join },
+  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 746), (void *)_cffi_d_fpr_residency_killed_ns },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 746), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 469), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 746), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 671), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 829), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
-  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 463), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 779), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 789), (void *)_cffi_d_fpr_signaller_close },
-  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 466), (void *)_cffi_d_fpr_signaller_open },
-  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 469), (void *)_cffi_d_fpr_signaller_send },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 486), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 474), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 492), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 496), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 492), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 477), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 634), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 501), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 520), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 529), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 524), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 504), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 520), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 513), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 501), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 540), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 563), (void *)_cffi_d_fpr_trace_parse },
-  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 271), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 627), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 792), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 592), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 711), (void *)_cffi_d_fpr_vcpus_next_ns },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 610), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 620), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 580), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 576), (void *)_cffi_d_fpr_vcpus_retry },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 605), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 586), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 615), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 489), (void *)_cffi_d_fpr_shared_map_lost },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 826), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 836), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 492), (void *)_cffi_d_fpr_signaller_open },
+  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 495), (void *)_cffi_d_fpr_signaller_send },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 512), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 500), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 522), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 503), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 660), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 527), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 546), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 555), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 534), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 550), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 530), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 546), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 539), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 527), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 566), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 589), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 279), (void *)_cffi_d_fpr_translate },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 625), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 653), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 839), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 618), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 749), (void *)_cffi_d_fpr_vcpus_next_ns },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 636), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 646), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 606), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 602), (void *)_cffi_d_fpr_vcpus_retry },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 631), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 612), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 641), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -14216,22 +15054,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 867) },
+             _CFFI_OP(_CFFI_OP_NOOP, 923) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14252,7 +15090,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "segments", offsetof(struct fpr_chain, segments),
                 sizeof(((struct fpr_chain *)0)->segments),
-                _CFFI_OP(_CFFI_OP_NOOP, 218) },
+                _CFFI_OP(_CFFI_OP_NOOP, 226) },
   { "capacity", offsetof(struct fpr_chain, capacity),
                 sizeof(((struct fpr_chain *)0)->capacity),
                 _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14273,7 +15111,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 901) },
+          _CFFI_OP(_CFFI_OP_NOOP, 959) },
+  { "bend", offsetof(struct fpr_cost, bend),
+            sizeof(((struct fpr_cost *)0)->bend),
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "count", offsetof(struct fpr_cost_steps, count),
+             sizeof(((struct fpr_cost_steps *)0)->count),
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "threads", offsetof(struct fpr_cost_steps, threads),
+               sizeof(((struct fpr_cost_steps *)0)->threads),
+               _CFFI_OP(_CFFI_OP_NOOP, 951) },
+  { "at", offsetof(struct fpr_cost_steps, at),
+          sizeof(((struct fpr_cost_steps *)0)->at),
+          _CFFI_OP(_CFFI_OP_NOOP, 874) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14354,10 +15204,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 517) },
+            _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 517) },
+             _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14393,7 +15243,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 854) },
+               _CFFI_OP(_CFFI_OP_NOOP, 910) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14408,43 +15258,73 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 903) },
+               _CFFI_OP(_CFFI_OP_NOOP, 961) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 823) },
+            _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 873) },
+  { "fault_outer_4k", offsetof(struct fpr_host_costs, fault_outer_4k),
+                      sizeof(((struct fpr_host_costs *)0)->fault_outer_4k),
+                      _CFFI_OP(_CFFI_OP_NOOP, 873) },
+  { "fault_outer_2m", offsetof(struct fpr_host_costs, fault_outer_2m),
+                      sizeof(((struct fpr_host_costs *)0)->fault_outer_2m),
+                      _CFFI_OP(_CFFI_OP_NOOP, 873) },
+  { "fault_4k_steps", offsetof(struct fpr_host_costs, fault_4k_steps),
+                      sizeof(((struct fpr_host_costs *)0)->fault_4k_steps),
+                      _CFFI_OP(_CFFI_OP_NOOP, 876) },
+  { "refault_4k_steps", offsetof(struct fpr_host_costs, refault_4k_steps),
+                        sizeof(((struct fpr_host_costs *)0)->refault_4k_steps),
+                        _CFFI_OP(_CFFI_OP_NOOP, 876) },
+  { "fault_2m_steps", offsetof(struct fpr_host_costs, fault_2m_steps),
+                      sizeof(((struct fpr_host_costs *)0)->fault_2m_steps),
+                      _CFFI_OP(_CFFI_OP_NOOP, 876) },
+  { "refault_2m_steps", offsetof(struct fpr_host_costs, refault_2m_steps),
+                        sizeof(((struct fpr_host_costs *)0)->refault_2m_steps),
+                        _CFFI_OP(_CFFI_OP_NOOP, 876) },
+  { "cpus", offsetof(struct fpr_host_costs, cpus),
+            sizeof(((struct fpr_host_costs *)0)->cpus),
+            _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "slice_ns", offsetof(struct fpr_host_costs, slice_ns),
+                sizeof(((struct fpr_host_costs *)0)->slice_ns),
+                _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "pace", offsetof(struct fpr_host_costs, pace),
+            sizeof(((struct fpr_host_costs *)0)->pace),
+            _CFFI_OP(_CFFI_OP_NOOP, 873) },
+  { "pace_ns", offsetof(struct fpr_host_costs, pace_ns),
+               sizeof(((struct fpr_host_costs *)0)->pace_ns),
+               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fault_4k_growth_ppm", offsetof(struct fpr_host_costs, fault_4k_growth_ppm),
                            sizeof(((struct fpr_host_costs *)0)->fault_4k_growth_ppm),
                            _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14547,15 +15427,60 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "footprint_byte_seconds", offsetof(struct fpr_host_counters, footprint_byte_seconds),
                               sizeof(((struct fpr_host_counters *)0)->footprint_byte_seconds),
                               _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "kind", offsetof(struct fpr_measure_config, kind),
+            sizeof(((struct fpr_measure_config *)0)->kind),
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "server", offsetof(struct fpr_measure_config, server),
+              sizeof(((struct fpr_measure_config *)0)->server),
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "thp", offsetof(struct fpr_measure_config, thp),
+           sizeof(((struct fpr_measure_config *)0)->thp),
+           _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "threads", offsetof(struct fpr_measure_config, threads),
+               sizeof(((struct fpr_measure_config *)0)->threads),
+               _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "area_bytes", offsetof(struct fpr_measure_config, area_bytes),
+                  sizeof(((struct fpr_measure_config *)0)->area_bytes),
+                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "action", offsetof(struct fpr_measure_order, action),
+              sizeof(((struct fpr_measure_order *)0)->action),
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "reset", offsetof(struct fpr_measure_order, reset),
+             sizeof(((struct fpr_measure_order *)0)->reset),
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "threads", offsetof(struct fpr_measure_order, threads),
+               sizeof(((struct fpr_measure_order *)0)->threads),
+               _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "company", offsetof(struct fpr_measure_order, company),
+               sizeof(((struct fpr_measure_order *)0)->company),
+               _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "rounds", offsetof(struct fpr_measure_order, rounds),
+              sizeof(((struct fpr_measure_order *)0)->rounds),
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "bytes", offsetof(struct fpr_measure_order, bytes),
+             sizeof(((struct fpr_measure_order *)0)->bytes),
+             _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "step_bytes", offsetof(struct fpr_measure_order, step_bytes),
+                  sizeof(((struct fpr_measure_order *)0)->step_bytes),
+                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "call_bytes", offsetof(struct fpr_measure_order, call_bytes),
+                  sizeof(((struct fpr_measure_order *)0)->call_bytes),
+                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "group_bytes", offsetof(struct fpr_measure_order, group_bytes),
+                   sizeof(((struct fpr_measure_order *)0)->group_bytes),
+                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "company_bytes", offsetof(struct fpr_measure_order, company_bytes),
+                     sizeof(((struct fpr_measure_order *)0)->company_bytes),
+                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 281) },
+            _CFFI_OP(_CFFI_OP_NOOP, 289) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 814) },
+             _CFFI_OP(_CFFI_OP_NOOP, 864) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 815) },
+               _CFFI_OP(_CFFI_OP_NOOP, 865) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14591,13 +15516,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 909) },
+            _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 909) },
+             _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 909) },
+            _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14612,22 +15537,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 866) },
+              _CFFI_OP(_CFFI_OP_NOOP, 922) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 885) },
+             _CFFI_OP(_CFFI_OP_NOOP, 941) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 887) },
+              _CFFI_OP(_CFFI_OP_NOOP, 943) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 887) },
+              _CFFI_OP(_CFFI_OP_NOOP, 943) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 885) },
+              _CFFI_OP(_CFFI_OP_NOOP, 941) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 320) },
+             _CFFI_OP(_CFFI_OP_NOOP, 346) },
   { "tables_gpa", offsetof(struct fpr_packed_driver, tables_gpa),
                   sizeof(((struct fpr_packed_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14648,67 +15573,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_id", offsetof(struct fpr_packed_driver, free_id),
                sizeof(((struct fpr_packed_driver *)0)->free_id),
-               _CFFI_OP(_CFFI_OP_NOOP, 517) },
+               _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "avail", offsetof(struct fpr_packed_driver, avail),
              sizeof(((struct fpr_packed_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 517) },
+             _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
                   sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "used", offsetof(struct fpr_packed_driver, used),
             sizeof(((struct fpr_packed_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 517) },
+            _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
                  sizeof(((struct fpr_packed_driver *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
-                   _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "used", offsetof(struct fpr_packed_note, used),
             sizeof(((struct fpr_packed_note *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 517) },
+            _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "old_used", offsetof(struct fpr_packed_note, old_used),
                 sizeof(((struct fpr_packed_note *)0)->old_used),
-                _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 866) },
+              _CFFI_OP(_CFFI_OP_NOOP, 922) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 885) },
+             _CFFI_OP(_CFFI_OP_NOOP, 941) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 887) },
+              _CFFI_OP(_CFFI_OP_NOOP, 943) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 887) },
+              _CFFI_OP(_CFFI_OP_NOOP, 943) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 842) },
+            _CFFI_OP(_CFFI_OP_NOOP, 898) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 517) },
+             _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
                   sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "used", offsetof(struct fpr_packed_ring, used),
             sizeof(((struct fpr_packed_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 517) },
+            _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
                   sizeof(((struct fpr_packed_ring *)0)->last_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->last_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "pushed", offsetof(struct fpr_packed_ring, pushed),
               sizeof(((struct fpr_packed_ring *)0)->pushed),
               _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14720,7 +15645,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 865) },
+                _CFFI_OP(_CFFI_OP_NOOP, 921) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -14750,10 +15675,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "swap_in_4k", offsetof(struct fpr_pressure_config, swap_in_4k),
                   sizeof(((struct fpr_pressure_config *)0)->swap_in_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "swap_out_4k", offsetof(struct fpr_pressure_config, swap_out_4k),
                    sizeof(((struct fpr_pressure_config *)0)->swap_out_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 823) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 873) },
   { "swap_device_4k_ns", offsetof(struct fpr_pressure_config, swap_device_4k_ns),
                          sizeof(((struct fpr_pressure_config *)0)->swap_device_4k_ns),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14810,7 +15735,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 899) },
+             _CFFI_OP(_CFFI_OP_NOOP, 957) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -14933,13 +15858,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 905) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 963) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 905) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 963) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 897) },
+             _CFFI_OP(_CFFI_OP_NOOP, 955) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -14951,7 +15876,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 850) },
+              _CFFI_OP(_CFFI_OP_NOOP, 906) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15032,40 +15957,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 909) },
+             _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 909) },
+               _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15098,10 +16023,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 816) },
+          _CFFI_OP(_CFFI_OP_NOOP, 866) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 816) },
+               _CFFI_OP(_CFFI_OP_NOOP, 866) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15113,25 +16038,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 816) },
+              _CFFI_OP(_CFFI_OP_NOOP, 866) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 866) },
+              _CFFI_OP(_CFFI_OP_NOOP, 922) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 891) },
+             _CFFI_OP(_CFFI_OP_NOOP, 947) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 889) },
+             _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 893) },
+            _CFFI_OP(_CFFI_OP_NOOP, 949) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 891) },
+              _CFFI_OP(_CFFI_OP_NOOP, 947) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 320) },
+             _CFFI_OP(_CFFI_OP_NOOP, 346) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15149,34 +16074,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 517) },
+              _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 866) },
+              _CFFI_OP(_CFFI_OP_NOOP, 922) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 891) },
+             _CFFI_OP(_CFFI_OP_NOOP, 947) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 889) },
+             _CFFI_OP(_CFFI_OP_NOOP, 945) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 893) },
+            _CFFI_OP(_CFFI_OP_NOOP, 949) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -15185,22 +16110,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 517) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 865) },
+                _CFFI_OP(_CFFI_OP_NOOP, 921) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15242,34 +16167,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 517) },
+           _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 517) },
+           _CFFI_OP(_CFFI_OP_NOOP, 543) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 909) },
+            _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 909) },
+             _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 867) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 909) },
+             _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 817) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 867) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 909) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 910) },
+                _CFFI_OP(_CFFI_OP_NOOP, 968) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -15326,10 +16251,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 907) },
+              _CFFI_OP(_CFFI_OP_NOOP, 965) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 965) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15374,7 +16299,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 828) },
+             _CFFI_OP(_CFFI_OP_NOOP, 881) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15395,7 +16320,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 899) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 957) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15410,7 +16335,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 883) },
+              _CFFI_OP(_CFFI_OP_NOOP, 939) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15425,193 +16350,208 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 895) },
+               _CFFI_OP(_CFFI_OP_NOOP, 953) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 818, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 868, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 819, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 869, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 820, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 870, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 821, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 871, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 822, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 872, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_cost", 823, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 1 },
-  { "fpr_counters", 825, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 24, 14 },
-  { "fpr_discard_outcome", 826, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 38, 11 },
-  { "fpr_driver_slot", 827, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 49, 4 },
-  { "fpr_guest_costs", 828, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 53, 10 },
-  { "fpr_guest_memory", 829, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 63, 2 },
-  { "fpr_histogram", 830, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 65, 4 },
-  { "fpr_host_costs", 831, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 69, 15 },
-  { "fpr_host_counters", 832, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 84, 31 },
-  { "fpr_memory_port", 833, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 115, 3 },
-  { "fpr_memory_region", 834, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 118, 2 },
-  { "fpr_message_account", 835, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 120, 2 },
-  { "fpr_notify", 837, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 122, 5 },
-  { "fpr_op", 838, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 127, 6 },
-  { "fpr_oracle", 839, _CFFI_F_OPAQUE,
+  { "fpr_cost", 873, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 2 },
+  { "fpr_cost_steps", 876, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_cost_steps), offsetof(struct _cffi_align_struct_fpr_cost_steps, y), 25, 3 },
+  { "fpr_counters", 878, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 28, 14 },
+  { "fpr_discard_outcome", 879, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 42, 11 },
+  { "fpr_driver_slot", 880, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 53, 4 },
+  { "fpr_guest_costs", 881, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 57, 10 },
+  { "fpr_guest_memory", 882, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 67, 2 },
+  { "fpr_histogram", 883, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 69, 4 },
+  { "fpr_host_costs", 884, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 73, 25 },
+  { "fpr_host_counters", 885, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 98, 31 },
+  { "fpr_measure", 886, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 840, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 133, 3 },
-  { "fpr_packed_driver", 841, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 136, 18 },
-  { "fpr_packed_note", 843, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 154, 4 },
-  { "fpr_packed_ring", 844, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 158, 15 },
-  { "fpr_page_set", 845, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 173, 3 },
-  { "fpr_pressure", 846, _CFFI_F_OPAQUE,
+  { "fpr_measure_config", 887, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_measure_config), offsetof(struct _cffi_align_struct_fpr_measure_config, y), 129, 5 },
+  { "fpr_measure_order", 888, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_measure_order), offsetof(struct _cffi_align_struct_fpr_measure_order, y), 134, 10 },
+  { "fpr_memory_port", 889, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 144, 3 },
+  { "fpr_memory_region", 890, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 147, 2 },
+  { "fpr_message_account", 891, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 149, 2 },
+  { "fpr_notify", 893, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 151, 5 },
+  { "fpr_op", 894, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 156, 6 },
+  { "fpr_oracle", 895, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_pressure_config", 847, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 176, 12 },
-  { "fpr_pressure_counters", 848, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 188, 14 },
-  { "fpr_random", 849, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 202, 1 },
-  { "fpr_range", 851, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 203, 2 },
-  { "fpr_real_memory", 852, _CFFI_F_OPAQUE,
+  { "fpr_owner_view", 896, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 162, 3 },
+  { "fpr_packed_driver", 897, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 165, 18 },
+  { "fpr_packed_note", 899, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 183, 4 },
+  { "fpr_packed_ring", 900, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 187, 15 },
+  { "fpr_page_set", 901, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 202, 3 },
+  { "fpr_pressure", 902, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 853, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 205, 4 },
-  { "fpr_region", 855, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 209, 5 },
-  { "fpr_replay_frames_stats", 856, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 214, 10 },
-  { "fpr_replay_model_stats", 857, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 224, 10 },
-  { "fpr_replay_phase", 858, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 234, 2 },
-  { "fpr_replay_unseen", 859, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 236, 4 },
-  { "fpr_report_account", 860, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 240, 6 },
-  { "fpr_report_cursor", 861, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 246, 3 },
-  { "fpr_report_rules", 862, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 249, 3 },
-  { "fpr_residency", 863, _CFFI_F_OPAQUE,
+  { "fpr_pressure_config", 903, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 205, 12 },
+  { "fpr_pressure_counters", 904, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 217, 14 },
+  { "fpr_random", 905, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 231, 1 },
+  { "fpr_range", 907, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 232, 2 },
+  { "fpr_real_memory", 908, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 864, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 252, 8 },
-  { "fpr_ring_counters", 865, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 260, 11 },
-  { "fpr_ring_layout", 866, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 271, 5 },
-  { "fpr_rules", 867, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 276, 12 },
-  { "fpr_segment", 868, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 288, 3 },
-  { "fpr_shared_map", 869, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 291, 4 },
-  { "fpr_shared_region", 870, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 295, 7 },
-  { "fpr_signaller", 871, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 302, 2 },
-  { "fpr_split_driver", 872, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 304, 17 },
-  { "fpr_split_ring", 873, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 321, 12 },
-  { "fpr_task_view", 874, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 333, 9 },
-  { "fpr_trace_event", 875, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 342, 14 },
-  { "fpr_trace_marker", 876, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 356, 4 },
-  { "fpr_trace_op", 877, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 360, 3 },
-  { "fpr_trace_pairing", 878, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 363, 10 },
-  { "fpr_trace_state", 879, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 373, 8 },
-  { "fpr_vcpu_stop", 880, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 381, 5 },
-  { "fpr_vcpus", 881, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 909, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 234, 4 },
+  { "fpr_region", 911, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 238, 5 },
+  { "fpr_replay_frames_stats", 912, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 243, 10 },
+  { "fpr_replay_model_stats", 913, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 253, 10 },
+  { "fpr_replay_phase", 914, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 263, 2 },
+  { "fpr_replay_unseen", 915, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 265, 4 },
+  { "fpr_report_account", 916, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 269, 6 },
+  { "fpr_report_cursor", 917, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 275, 3 },
+  { "fpr_report_rules", 918, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 278, 3 },
+  { "fpr_residency", 919, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 882, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 386, 5 },
-  { "fpr_zone_config", 883, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 391, 11 },
-  { "fpr_zone_state", 884, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 402, 6 },
-  { "packed_desc", 886, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 920, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 281, 8 },
+  { "fpr_ring_counters", 921, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 289, 11 },
+  { "fpr_ring_layout", 922, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 300, 5 },
+  { "fpr_rules", 923, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 305, 12 },
+  { "fpr_segment", 924, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 317, 3 },
+  { "fpr_shared_map", 925, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 320, 4 },
+  { "fpr_shared_region", 926, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 324, 7 },
+  { "fpr_signaller", 927, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 331, 2 },
+  { "fpr_split_driver", 928, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 333, 17 },
+  { "fpr_split_ring", 929, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 350, 12 },
+  { "fpr_task_view", 930, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 362, 9 },
+  { "fpr_trace_event", 931, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 371, 14 },
+  { "fpr_trace_marker", 932, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 385, 4 },
+  { "fpr_trace_op", 933, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 389, 3 },
+  { "fpr_trace_pairing", 934, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 392, 10 },
+  { "fpr_trace_state", 935, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 402, 8 },
+  { "fpr_vcpu_stop", 936, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 410, 5 },
+  { "fpr_vcpus", 937, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 888, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 938, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 415, 5 },
+  { "fpr_zone_config", 939, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 420, 11 },
+  { "fpr_zone_state", 940, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 431, 6 },
+  { "packed_desc", 942, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 890, _CFFI_F_OPAQUE,
+  { "packed_event", 944, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 892, _CFFI_F_OPAQUE,
+  { "split_avail", 946, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 894, _CFFI_F_OPAQUE,
+  { "split_desc", 948, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_used", 950, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 796, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 843, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 797, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 844, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE,FPR_DISCARD_FREE" },
-  { "fpr_fallback_rule", 798, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_fallback_rule", 845, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 799, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 846, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_memory_kind", 800, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
+  { "fpr_measure_action", 847, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
+    "FPR_MEASURE_READ,FPR_MEASURE_WRITE,FPR_MEASURE_POPULATE,FPR_MEASURE_DONTNEED,FPR_MEASURE_FREE,FPR_MEASURE_PUNCH_HOLE,"
+    "FPR_MEASURE_ACTIONS" },
+  { "fpr_measure_kind", 848, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
+    "FPR_MEASURE_ANONYMOUS,FPR_MEASURE_MEMFD,FPR_MEASURE_HUGETLB" },
+  { "fpr_measure_server", 849, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
+    "FPR_MEASURE_KERNEL,FPR_MEASURE_MISSING,FPR_MEASURE_MINOR" },
+  { "fpr_memory_kind", 850, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
     "FPR_MEMORY_ANONYMOUS,FPR_MEMORY_MEMFD,FPR_MEMORY_HUGETLB,FPR_MEMORY_HUGETLB_PRIVATE" },
-  { "fpr_migratetype", 801, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 851, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 802, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 852, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_pcp_drain", 803, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_pcp_drain", 853, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 804, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 854, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 805, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 855, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 806, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 856, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 807, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 857, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 808, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 858, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION,FPR_FAULT_STALE_BASE" },
-  { "fpr_status", 809, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 859, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 810, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 860, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 811, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 861, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 812, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 862, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 813, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 863, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 815 },
-  { "fpr_touch_fn", 814 },
+  { "fpr_release_fn", 865 },
+  { "fpr_touch_fn", 864 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -15621,12 +16561,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  357,  /* num_globals */
-  67,  /* num_struct_unions */
-  18,  /* num_enums */
+  385,  /* num_globals */
+  71,  /* num_struct_unions */
+  21,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  913,  /* num_types */
+  971,  /* num_types */
   0,  /* flags */
 };
 

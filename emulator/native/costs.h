@@ -1,7 +1,8 @@
 /* What things cost, in nanoseconds: distributions on the host's side, plain numbers on the
  * guest's. Growth is in millionths for every other vCPU that does the same at the same time (a
  * host's fault: that is in a host fault; a discard: the same; guest costs: that runs): a cost of c
- * becomes c * (1 + growth_ppm * others / 10^6). */
+ * becomes c * (1 + growth_ppm * others / 10^6). Where it was measured with several threads at once,
+ * those distributions take the place of growth. */
 #ifndef FPR_COSTS_H
 #define FPR_COSTS_H
 
@@ -10,12 +11,24 @@
 #include "emulator/native/random.h"
 
 #define FPR_COST_POINTS 6
+#define FPR_COST_STEPS 7
+#define FPR_COST_MAX_BEND 255
 #define FPR_COST_MAX_NS 10000000000 /* 10 s: a guest that waits longer has hung */
 
 /* Values at the smallest, p50, p90, p99, p99.9 and largest; never falling. Between two of them the
- * distribution is taken to be even. */
+ * distribution is taken to be even; from p99 on a share t of the way is t^bend of the difference,
+ * since most of a tail lies at its near end. */
 struct fpr_cost {
     uint64_t ns[FPR_COST_POINTS];
+    uint32_t bend; /* 0, 1: even there, too */
+};
+
+/* The same cost with several threads at once, by ascending number of threads. Between two numbers
+ * it is now the one, now the other, as threads share a CPU or do not; beyond the last it grows. */
+struct fpr_cost_steps {
+    uint32_t count;
+    uint32_t threads[FPR_COST_STEPS];
+    struct fpr_cost at[FPR_COST_STEPS];
 };
 
 struct fpr_host_costs {
@@ -31,6 +44,17 @@ struct fpr_host_costs {
     struct fpr_cost discard_split_2m; /* plus: a huge page of which a part is discarded */
     struct fpr_cost kick;             /* from the guest's kick to the device's work */
     struct fpr_cost interrupt;        /* from the used ring to the guest's handler */
+    struct fpr_cost fault_outer_4k;   /* plus: memory that this host never used before */
+    struct fpr_cost fault_outer_2m;
+    struct fpr_cost_steps fault_4k_steps, refault_4k_steps;
+    struct fpr_cost_steps fault_2m_steps, refault_2m_steps;
+    /* With more vCPUs in a fault than so many CPUs, one in slice_ns of a fault's time ends with the
+     * loss of the CPU, for the others' slices. 0: there is a CPU for each. */
+    uint64_t cpus, slice_ns;
+    /* How fast the machine is, for pace_ns at a time: all costs times this many millionths. 0 ns:
+     * it is always the same. */
+    struct fpr_cost pace;
+    uint64_t pace_ns;
     uint32_t fault_4k_growth_ppm;
     uint32_t fault_2m_growth_ppm;
     uint32_t discard_growth_ppm;
@@ -53,7 +77,12 @@ struct fpr_guest_costs {
 int fpr_host_costs_check(const struct fpr_host_costs *costs);
 /* One value drawn from the distribution. */
 uint64_t fpr_cost_draw(const struct fpr_cost *cost, struct fpr_random *random);
+/* The same where `others` do the same at the same time. */
+uint64_t fpr_cost_draw_among(const struct fpr_cost *cost, const struct fpr_cost_steps *steps,
+                             uint32_t growth_ppm, uint32_t others, struct fpr_random *random);
 /* The distribution's mean. */
 uint64_t fpr_cost_mean(const struct fpr_cost *cost);
+/* Bend the tail so that the mean is as near to this one as it can be. */
+void fpr_cost_bend(struct fpr_cost *cost, uint64_t mean);
 
 #endif

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from emulator.scenario.fields import Part
+from emulator.scenario.fields import Part, mistake
+from host_model.costs import BackingName
 
 
 class _ThpBacking(Part):
@@ -23,6 +24,15 @@ class SimulatedBacking(_ThpBacking):
     kind: Literal["simulated"]
     discard: AnonymousDiscard = Field(default="dontneed", examples=["free"])
     """What a discard does: free memory at once, or (`free`) leave it until the host needs it."""
+    like: BackingName = Field(default="anonymous", examples=["anonymous", "memfd"])
+    """What memory it behaves and costs like: the section of the cost profile."""
+
+    @field_validator("like")
+    @classmethod
+    def _can_be_freed_so(cls, like: str, info: ValidationInfo) -> str:
+        if like != "anonymous" and info.data.get("discard") == "free":
+            raise mistake("only anonymous memory can be freed lazily", "leave `discard` out")
+        return like
 
 
 class AnonymousBacking(_ThpBacking):

@@ -134,6 +134,9 @@ class Guest(Part):
     """vm.watermark_boost_factor: the most that fragmentation raises watermarks by, in 1/10000."""
     pcp_high_fraction: int = Field(default=0, ge=0, le=2**31 - 1, examples=[0])
     """vm.percpu_pagelist_high_fraction: from 8 on, bounds the per-CPU lists; 0: the default."""
+    zeroing: Literal["always", "skip_zeroed"] = Field(default="always", examples=["always"])
+    """Clearing of memory before an application sees it. `skip_zeroed`: not of what was reported and
+    not used since, which the host hands out cleared; no released kernel does so."""
     reserved_bytes: AutoSize = Field(
         default=written("auto"), alias="reserved", ge=0, le=TIB, examples=["auto", "68MiB"]
     )
@@ -178,7 +181,7 @@ class Guest(Part):
         return placement
 
     @field_validator(
-        *REAL_GUEST, "kernel", "shuffle", "placement",
+        *REAL_GUEST, "kernel", "shuffle", "placement", "zeroing",
         "memory_bytes", "min_free_bytes", "watermark_scale_factor",
     )  # fmt: skip
     @classmethod

@@ -12,7 +12,7 @@ from emulator.scenario.diagnose import mistakes_of
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.model import Scenario
 from emulator.scenario.yaml_source import MAX_BYTES, Node, SourceError, read
-from host_model.costs import CostProfileError, parse_profile
+from host_model.costs import CostProfile, CostProfileError, parse_profile
 
 
 def load(path: str | Path, sets: Sequence[str] = ()) -> Scenario:
@@ -60,29 +60,45 @@ def resolve(root: Node, directory: Path, mistakes: Sequence[Mistake] = ()) -> Sc
         scenario = Scenario.model_validate(root.plain(), context={"directory": directory})
     except ValidationError as error:
         raise ScenarioError([*mistakes, *mistakes_of(error, root, Scenario)]) from error
-    found = [*mistakes, *_profile_mistakes(scenario.host.costs)]
+    costs, more = read_costs(scenario.host.costs)
+    found = [*mistakes, *more]
+    if costs is not None:
+        found += _section_mistakes(scenario, costs, root)
     if found:
         raise ScenarioError(found)
     return scenario
 
 
-def _profile_mistakes(path: Path) -> list[Mistake]:
-    """What is wrong with a cost profile, at its places in its own file."""
+def read_costs(path: Path) -> tuple[CostProfile | None, list[Mistake]]:
+    """The cost profile in a file, or what is wrong with it, at its places."""
+    mistakes: list[Mistake] = []
     try:
         with path.open("rb") as file:
             root, mistakes = read(file.read(MAX_BYTES + 1), str(path))
-        parse_profile(root.plain())
+        return (None if mistakes else parse_profile(root.plain())), mistakes
     except SourceError as error:
-        return [error.mistake]
+        return None, [error.mistake]
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
-        return [Mistake(Place(str(path), 1, 1), (), what, "name another cost profile")]
+        return None, [Mistake(Place(str(path), 1, 1), (), what, "name another cost profile")]
     except CostProfileError as error:
         for where, sentence in error.problems:
             what, _, instead = sentence.partition("; ")
             instead = instead or "see docs/hosts.md"
             mistakes.append(Mistake(root.find(where).place, where, what, instead))
-    return mistakes
+    return None, mistakes
+
+
+def _section_mistakes(scenario: Scenario, costs: CostProfile, root: Node) -> list[Mistake]:
+    """A section of the cost profile that the scenario wants and the profile has not."""
+    host = scenario.host
+    like = getattr(host.backing, "like", "anonymous")
+    sections = ["anonymous", *costs.backings]
+    if like in sections:
+        return []
+    where = ("host", "backing", "like")
+    what = f"the profile {host.costs.name} says nothing of {like}"
+    return [Mistake(root.find(where).place, where, what, f"write {' or '.join(sections)}")]
 
 
 def name_by_file(root: Node, source: str) -> None:

@@ -41,7 +41,7 @@ from emulator.scenario.units import (
 from emulator.scenario.workloads import MAX_DURATION_NS
 from guest_model.reporting.policy import Runs
 from guest_model.reporting.registry import find
-from host_model.costs import PROFILES, profile_names
+from host_model.costs import LOCAL_DISTANCE, PROFILES, profile_names
 
 
 def _bound(value: Any, info: ValidationInfo) -> Any:
@@ -90,6 +90,9 @@ class Host(Part):
     """What the guest's memory is made of."""
     costs: CostsFile = Field(default=written("default"), examples=["default"])
     """What everything costs: a profile in host_model/profiles by its name, or another's path."""
+    numa_distance: int = Field(default=LOCAL_DISTANCE, ge=LOCAL_DISTANCE, le=254, examples=[10, 21])
+    """How far the memory is from the vCPUs, as `numactl --hardware` shows it: 10 is the own node.
+    Faults, clearing and copying take so much longer."""
     memory_bytes: Size | None = Field(
         default=None,
         alias="memory",
@@ -114,6 +117,9 @@ class Host(Part):
         if memory_bytes is not None and backing is not None and backing.kind != "simulated":
             what = f"memory of this machine ({backing.kind}) has its own limit"
             raise mistake(what, "leave it out, or let `backing.kind` be simulated")
+        if memory_bytes is not None and getattr(backing, "like", "") == "hugetlb":
+            what = "huge pages of a pool are nobody's to reclaim"
+            raise mistake(what, "leave it out, or let memory be `like: anonymous`")
         return memory_bytes
 
     @field_validator("swap_bytes", "scattered_pct")

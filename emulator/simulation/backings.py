@@ -40,13 +40,15 @@ def create_backing(
     match scenario.host.backing:
         case described.SimulatedBacking(thp=thp) if at_free:
             return OracleBacking(regions, profile, seed=scenario.seed, stream=stream, thp=thp)
-        case described.SimulatedBacking(thp=thp, discard=discard):
+        case described.SimulatedBacking(thp=thp, discard=discard, like=like):
             return SimulatedBacking(
                 regions,
                 profile,
                 seed=scenario.seed,
                 stream=stream,
                 thp=thp,
+                file=like == "memfd",
+                hugetlb=like == "hugetlb",
                 discard_lazily=discard == "free",
                 host=host,
             )

@@ -12,7 +12,7 @@ from emulator.native import NativeError, ffi, lib
 from emulator.native.histogram import Histogram
 from emulator.native.random import Random
 from emulator.scenario.guest import Guest
-from emulator.scenario.model import Scenario
+from emulator.scenario.model import Host, Scenario, SimulatedBacking
 from emulator.simulation.backings import create_backing
 from emulator.simulation.real_start import RING_PFN, allocator_of, memory_map_of, populate
 from emulator.simulation.statistics import read_statistics
@@ -104,7 +104,7 @@ class Machine:
             self.memory_map = x86_64(guest.memory_bytes, guest.reserved_bytes)
         else:
             self.memory_map = memory_map_of(state)
-        self.profile = profile or read_profile(scenario.host.costs)
+        self.profile = _profile(profile or read_profile(scenario.host.costs), scenario.host)
         self.latency = Histogram()
         self.in_process = InProcess()
         self._random = Random(scenario.seed, STREAM_NOTIFICATIONS)
@@ -119,6 +119,8 @@ class Machine:
             else:
                 self.allocator = allocator_of(state, scenario)
                 populate(self.backing, state)
+            if guest.zeroing == "skip_zeroed":
+                self.allocator.remember_zeroed()
             self.vcpus = Vcpus(
                 self.allocator,
                 self.backing.memory_port(),
@@ -306,6 +308,13 @@ def _runs(frames: np.ndarray[Any, Any]) -> Sequence[tuple[int, int]]:
     starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 2) != 1)
     counts = np.diff(starts, append=len(ordered))
     return [(int(ordered[at]), int(n)) for at, n in zip(starts, counts, strict=True)]
+
+
+def _profile(profile: CostProfile, host: Host) -> CostProfile:
+    """The profile for what the scenario says of its memory."""
+    if isinstance(host.backing, SimulatedBacking):
+        profile = profile.like(host.backing.like)
+    return profile.at_distance(host.numa_distance)
 
 
 def _guest_memory(backing: Backing, memory_map: MemoryMap) -> GuestMemory:

@@ -101,6 +101,14 @@ class Allocator:
         """Hand over frames pfn..pfn+count-1 of one zone as the boot allocator does."""
         check(lib.fpr_allocator_add_range(self.pointer, pfn, count), f"range {pfn:#x}+{count}")
 
+    def remember_zeroed(self) -> None:
+        """Remember which free pages were reported and not taken since, so that whoever takes them
+        need not clear them; see guest_model/native/known_zero.h."""
+        self._known_zero = np.zeros(-(-self.config.frames // 64), np.uint64)
+        words = ffi.from_buffer("uint64_t[]", self._known_zero)
+        status = lib.fpr_known_zero_begin(self.pointer, words, len(self._known_zero))
+        check(status, "a bit for every page")
+
     def shuffle(self) -> None:
         """Shuffle the free blocks of the top order, all memory being handed over."""
         check(lib.fpr_allocator_shuffle(self.pointer), "shuffle")

@@ -161,6 +161,8 @@ int fpr_alloc(struct fpr_allocator *a, uint32_t cpu, uint32_t order, uint32_t ty
         return FPR_NO_MEMORY;
     }
     fpr_mark_allocated(a, got, order, type);
+    if (a->known_zero)
+        fpr_known_zero_take(a, got, order);
     a->counters.allocs++;
     *pfn = got;
     return FPR_OK;

@@ -1,5 +1,6 @@
 /* What one step of a task does, and what it costs. */
 #include "emulator/native/histogram_inline.h"
+#include "guest_model/native/known_zero.h"
 #include "guest_model/native/vcpu_state.h"
 
 #define GATHER_FOLIOS 15u
@@ -83,8 +84,8 @@ static uint64_t alloc_cost(const struct fpr_vcpus *v, uint32_t flags, uint32_t o
 static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index,
                       struct fpr_task *task, const struct fpr_op *op, struct fpr_vcpu_stop *stop)
 {
-    uint32_t order = task->pieces ? 0 : op->order;
-    uint64_t pfn, guest_ns, host_ns = 0;
+    uint32_t order = task->pieces ? 0 : op->order, flags = op->flags;
+    uint64_t pfn, guest_ns, host_ns = 0, frames = (uint64_t)1 << order;
     int status;
 
     status = fpr_alloc(v->allocator, cpu_index, order, op->type, alloc_flags(op, order), &pfn);
@@ -110,10 +111,13 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
     if (status)
         return status;
     owner_append(v, &v->owners[op->owner], pfn, order);
-    guest_ns = alloc_cost(v, op->flags, order);
+    if (op->flags & FPR_OP_ZEROED && fpr_known_zero_taken(v->allocator)) {
+        flags &= ~FPR_OP_ZEROED;
+        frames = 1; /* what asked for it uses a page of it; the rest is used when it is used */
+    }
+    guest_ns = alloc_cost(v, flags, order);
     if (op->flags & (FPR_OP_ZEROED | FPR_OP_COPIED)) {
-        status = v->port.touch(v->port.host, pfn, (uint64_t)1 << order, 1, cpu->clock_ns, cpu_index,
-                               &host_ns);
+        status = v->port.touch(v->port.host, pfn, frames, 1, cpu->clock_ns, cpu_index, &host_ns);
         if (status)
             return status;
     }

@@ -81,6 +81,8 @@ struct fpr_allocator {
     struct fpr_zone zones[FPR_MAX_ZONES];
     struct fpr_notify notify;
     struct fpr_freed_bitmap freed;
+    uint64_t *known_zero; /* see known_zero.h; NULL: nobody wants to know */
+    bool took_zero;
     struct fpr_counters counters;
     struct fpr_random random;
     uint64_t shuffle_bits;
@@ -396,6 +398,10 @@ void fpr_prefer_zones(struct fpr_allocator *a);
 /* reporting.c: take a free block out of every list for the device; false where the minimum
  * watermark forbids it. */
 bool fpr_isolate(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn);
+
+/* known_zero.c: a block was reported; a block was taken. */
+void fpr_known_zero_add(struct fpr_allocator *a, uint64_t pfn, uint32_t order);
+void fpr_known_zero_take(struct fpr_allocator *a, uint64_t pfn, uint32_t order);
 
 /* per_cpu.c */
 bool fpr_pcp_order(const struct fpr_allocator *a, uint32_t order);

@@ -74,6 +74,8 @@ int fpr_list_put_back(struct fpr_allocator *a, const struct fpr_block *blocks, u
             return FPR_BAD_ARGUMENT;
         fpr_free_one(a, zone, pfn, blocks[i].order, fpr_label(a, pfn),
                      FPR_FREE_TO_TAIL | FPR_FREE_SKIP_NOTIFY);
+        if (reported && a->known_zero)
+            fpr_known_zero_add(a, pfn, blocks[i].order);
         if (reported && page->state == FPR_PAGE_FREE && page->order == blocks[i].order)
             fpr_mark_reported(a, zone, pfn, page);
     }

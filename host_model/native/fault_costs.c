@@ -4,7 +4,7 @@
 #include "emulator/native/status.h"
 
 #define PPM 1000000u
-#define FIXED_BITS 16 /* of the factors below */
+#define FIXED_BITS 16 /* of a discard's factor */
 
 int fpr_fault_costs_init(struct fpr_fault_costs *costs, const struct fpr_host_costs *profile,
                          uint64_t seed, uint64_t stream)
@@ -14,14 +14,36 @@ int fpr_fault_costs_init(struct fpr_fault_costs *costs, const struct fpr_host_co
     if (status != FPR_OK)
         return status;
     costs->costs = *profile;
+    costs->seed = seed;
+    costs->period = UINT64_MAX;
+    costs->pace_ppm = PPM;
     for (uint32_t i = 0; i < FPR_DRAWS; i++)
         fpr_random_seed(&costs->random[i], seed, stream + ((uint64_t)i << 56));
     return FPR_OK;
 }
 
-uint32_t fpr_faulting(const struct fpr_fault_costs *costs, uint32_t self, uint64_t now_ns)
+/* A period's pace depends on the seed and the period alone: a run and its control meet the same
+ * machine at the same time. */
+static void keep_pace(struct fpr_fault_costs *costs, uint64_t now_ns)
+{
+    uint64_t period;
+    struct fpr_random random;
+
+    if (costs->costs.pace_ns == 0)
+        return;
+    period = now_ns / costs->costs.pace_ns;
+    if (period == costs->period)
+        return;
+    costs->period = period;
+    fpr_random_seed(&random, costs->seed, period);
+    costs->pace_ppm = fpr_cost_draw(&costs->costs.pace, &random);
+}
+
+uint32_t fpr_faulting(struct fpr_fault_costs *costs, uint32_t self, uint64_t now_ns)
 {
     uint32_t others = 0;
+
+    keep_pace(costs, now_ns);
 
     for (uint32_t i = 0; i < costs->vcpus; i++)
         others += costs->fault_until_ns[i] > now_ns;
@@ -37,56 +59,108 @@ void fpr_faults_until(struct fpr_fault_costs *costs, uint32_t vcpu, uint64_t unt
     costs->fault_until_ns[vcpu] = until_ns;
 }
 
-/* What a cost grows by next to `others`, 2^16 being 1. */
-static uint64_t factor(uint32_t growth_ppm, uint32_t others)
+static uint64_t paced(const struct fpr_fault_costs *costs, uint64_t ns)
 {
-    return ((PPM + (uint64_t)growth_ppm * others) << FIXED_BITS) / PPM;
+    return costs->pace_ppm == PPM ? ns : (uint64_t)((unsigned __int128)ns * costs->pace_ppm / PPM);
 }
 
-static uint64_t draw(struct fpr_fault_costs *costs, enum fpr_draw which,
-                     const struct fpr_cost *cost, uint64_t grow_factor)
+/* Of threads that share CPUs, each has its turn of a slice after those of the others: on average a
+ * fault takes as much longer as there are more threads than CPUs. */
+static uint64_t wait_for_cpu(struct fpr_fault_costs *costs, uint64_t ns, uint32_t others)
 {
-    uint64_t ns = fpr_cost_draw(cost, &costs->random[which]);
+    const struct fpr_host_costs *profile = &costs->costs;
+    uint64_t threads = (uint64_t)others + 1, waits;
 
-    return (uint64_t)((unsigned __int128)ns * grow_factor >> FIXED_BITS);
+    if (profile->cpus == 0 || threads <= profile->cpus)
+        return 0;
+    waits = ns / profile->slice_ns;
+    waits +=
+        fpr_random_below(&costs->random[FPR_DRAW_WAIT], profile->slice_ns) < ns % profile->slice_ns;
+    return waits * profile->slice_ns * (threads - profile->cpus) / profile->cpus;
+}
+
+/* What one fault costs. */
+static uint64_t draw_fault(struct fpr_fault_costs *costs, bool huge, bool refault, uint32_t others)
+{
+    const struct fpr_host_costs *profile = &costs->costs;
+    struct fpr_random *random = costs->random;
+    uint64_t ns;
+
+    if (huge)
+        ns = refault ? fpr_cost_draw_among(&profile->refault_2m, &profile->refault_2m_steps,
+                                           profile->fault_2m_growth_ppm, others,
+                                           &random[FPR_DRAW_REFAULT_2M])
+                     : fpr_cost_draw_among(&profile->fault_2m, &profile->fault_2m_steps,
+                                           profile->fault_2m_growth_ppm, others,
+                                           &random[FPR_DRAW_FAULT_2M]);
+    else
+        ns = refault ? fpr_cost_draw_among(&profile->refault_4k, &profile->refault_4k_steps,
+                                           profile->fault_4k_growth_ppm, others,
+                                           &random[FPR_DRAW_REFAULT_4K])
+                     : fpr_cost_draw_among(&profile->fault_4k, &profile->fault_4k_steps,
+                                           profile->fault_4k_growth_ppm, others,
+                                           &random[FPR_DRAW_FAULT_4K]);
+    return paced(costs, ns) + wait_for_cpu(costs, ns, others);
+}
+
+static uint64_t draw_outer(struct fpr_fault_costs *costs, const struct fpr_cost *cost)
+{
+    return paced(costs, fpr_cost_draw(cost, &costs->random[FPR_DRAW_OUTER]));
 }
 
 uint64_t fpr_draw_faults(struct fpr_fault_costs *costs, struct fpr_chunk_faults faults,
                          uint32_t others, struct fpr_histogram *latency)
 {
-    const struct fpr_host_costs *profile = &costs->costs;
-    uint64_t sum = 0, ns, grown;
+    uint64_t sum = 0, ns;
 
     if (faults.huge) {
-        grown = factor(profile->fault_2m_growth_ppm, others);
-        ns = faults.refaults ? draw(costs, FPR_DRAW_REFAULT_2M, &profile->refault_2m, grown)
-                             : draw(costs, FPR_DRAW_FAULT_2M, &profile->fault_2m, grown);
+        ns = draw_fault(costs, true, faults.refaults != 0, others);
+        if (faults.fresh != 0)
+            ns += draw_outer(costs, &costs->costs.fault_outer_2m) * faults.fresh / FPR_HUGE_PAGES;
         fpr_histogram_record_inline(latency, ns);
         return ns;
     }
-    grown = factor(profile->fault_4k_growth_ppm, others);
     for (uint32_t i = 0; i < faults.pages; i++) {
-        ns = i < faults.refaults ? draw(costs, FPR_DRAW_REFAULT_4K, &profile->refault_4k, grown)
-                                 : draw(costs, FPR_DRAW_FAULT_4K, &profile->fault_4k, grown);
+        ns = draw_fault(costs, false, i < faults.refaults, others);
+        if (i < faults.fresh)
+            ns += draw_outer(costs, &costs->costs.fault_outer_4k);
         fpr_histogram_record_inline(latency, ns);
         sum += ns;
     }
     return sum;
 }
 
+uint32_t fpr_fresh_pages(const struct fpr_fault_costs *costs, uint64_t *most_pages,
+                         uint64_t resident_pages)
+{
+    uint64_t fresh = resident_pages > *most_pages ? resident_pages - *most_pages : 0;
+
+    if (fresh != 0)
+        *most_pages = resident_pages;
+    return costs->costs.fault_outer_4k.ns[FPR_COST_POINTS - 1] == 0 ? 0 : (uint32_t)fresh;
+}
+
+static uint64_t draw(struct fpr_fault_costs *costs, const struct fpr_cost *cost,
+                     uint64_t grow_factor)
+{
+    uint64_t ns = fpr_cost_draw(cost, &costs->random[FPR_DRAW_DISCARD]);
+
+    return paced(costs, (uint64_t)((unsigned __int128)ns * grow_factor >> FIXED_BITS));
+}
+
 uint64_t fpr_discard_factor(const struct fpr_fault_costs *costs, uint32_t others)
 {
-    return factor(costs->costs.discard_growth_ppm, others);
+    return ((PPM + (uint64_t)costs->costs.discard_growth_ppm * others) << FIXED_BITS) / PPM;
 }
 
 uint64_t fpr_draw_discard_call(struct fpr_fault_costs *costs, uint64_t grown)
 {
-    return draw(costs, FPR_DRAW_DISCARD, &costs->costs.discard_call, grown);
+    return draw(costs, &costs->costs.discard_call, grown);
 }
 
 uint64_t fpr_draw_discard_flush(struct fpr_fault_costs *costs, uint64_t grown)
 {
-    return draw(costs, FPR_DRAW_DISCARD, &costs->costs.discard_flush, grown);
+    return draw(costs, &costs->costs.discard_flush, grown);
 }
 
 uint64_t fpr_draw_discard(struct fpr_fault_costs *costs, struct fpr_chunk_range range,
@@ -96,11 +170,10 @@ uint64_t fpr_draw_discard(struct fpr_fault_costs *costs, struct fpr_chunk_range 
     uint64_t sum = 0;
 
     if (found.pages == 0)
-        return draw(costs, FPR_DRAW_DISCARD, &profile->discard_empty_2m, grown) * range.count /
-               FPR_HUGE_PAGES;
+        return draw(costs, &profile->discard_empty_2m, grown) * range.count / FPR_HUGE_PAGES;
     if (found.huge && range.count == FPR_HUGE_PAGES)
-        return draw(costs, FPR_DRAW_DISCARD, &profile->discard_huge_2m, grown);
+        return draw(costs, &profile->discard_huge_2m, grown);
     if (found.huge)
-        sum = draw(costs, FPR_DRAW_DISCARD, &profile->discard_split_2m, grown);
-    return sum + draw(costs, FPR_DRAW_DISCARD, &profile->discard_4k, grown) * found.pages;
+        sum = draw(costs, &profile->discard_split_2m, grown);
+    return sum + draw(costs, &profile->discard_4k, grown) * found.pages;
 }

@@ -28,6 +28,7 @@ struct fpr_pressure {
     struct fpr_lru_entry list; /* after: the newest; before: the oldest */
     uint64_t listed;
     uint64_t free_huge, free_small; /* 2 MiB in one piece; single pages */
+    uint64_t most_pages;            /* that were ever in use at once */
     uint64_t device_until_ns;       /* the swap device is busy */
     uint64_t reclaimed_until_ns;    /* the thread in the background has come so far */
     bool awake;

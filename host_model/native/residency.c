@@ -13,6 +13,7 @@ struct fpr_residency {
     struct fpr_fault_costs costs;
     struct fpr_residency_config config;
     struct fpr_member member; /* pressure is NULL where the host's memory is not limited */
+    uint64_t most_pages;      /* that were ever resident at once */
 };
 
 int fpr_residency_create(const struct fpr_residency_config *config,
@@ -74,6 +75,18 @@ static bool comes_back_huge(const struct fpr_residency *residency, uint64_t chun
            fpr_map_whole(&residency->map, chunk);
 }
 
+/* Of the pages that just came: those that the host never used, which all of its VMs share. */
+static uint32_t fresh_pages(struct fpr_residency *residency)
+{
+    struct fpr_pressure *pressure = residency->member.pressure;
+
+    if (pressure == NULL)
+        return fpr_fresh_pages(&residency->costs, &residency->most_pages,
+                               residency->map.resident_pages);
+    return fpr_fresh_pages(&residency->costs, &pressure->most_pages,
+                           pressure->counters.resident_pages);
+}
+
 /* Bring in what is missing of a range, and what that costs next to `others`. */
 static uint64_t bring_in(struct fpr_residency *residency, struct fpr_chunk_range range, bool huge,
                          uint32_t others, uint64_t now_ns)
@@ -86,12 +99,13 @@ static uint64_t bring_in(struct fpr_residency *residency, struct fpr_chunk_range
     if (faults.pages == 0)
         return 0;
     plain.pages -= faults.swapped;
-    ns = fpr_draw_faults(&residency->costs, plain, others, &map->fault_latency);
-    if (residency->member.pressure != NULL) {
+    if (residency->member.pressure != NULL)
         fpr_pressure_came(&residency->member, range.chunk, faults);
+    plain.fresh = fresh_pages(residency);
+    ns = fpr_draw_faults(&residency->costs, plain, others, &map->fault_latency);
+    if (residency->member.pressure != NULL)
         ns += fpr_pressure_swap_in(&residency->member, faults.swapped, now_ns + ns,
                                    &map->fault_latency);
-    }
     fpr_map_count_faults(map, faults, ns);
     return ns;
 }
@@ -212,6 +226,7 @@ int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64
         }
         fpr_map_populate(map, range, huge, now_ns);
     }
+    fresh_pages(residency);
     return FPR_OK;
 }
 

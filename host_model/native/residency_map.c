@@ -166,7 +166,8 @@ static void change(struct fpr_map *map, int64_t pages, uint64_t now_ns)
 static struct fpr_chunk_faults populate_huge(struct fpr_map *map, uint64_t chunk, uint64_t now_ns)
 {
     uint8_t *state = &map->state[chunk];
-    struct fpr_chunk_faults faults = {FPR_HUGE_PAGES, FPR_HUGE_PAGES, 0, true};
+    struct fpr_chunk_faults faults = {
+        .pages = FPR_HUGE_PAGES, .refaults = FPR_HUGE_PAGES, .huge = true};
 
     if (!(*state & FPR_MAP_SEEN_ALL)) {
         faults.refaults = 0;
@@ -181,7 +182,7 @@ static struct fpr_chunk_faults populate_huge(struct fpr_map *map, uint64_t chunk
 struct fpr_chunk_faults fpr_map_populate(struct fpr_map *map, struct fpr_chunk_range range,
                                          bool huge, uint64_t now_ns)
 {
-    struct fpr_chunk_faults faults = {0, 0, 0, false};
+    struct fpr_chunk_faults faults = {0};
     struct fpr_map_pages *pages = &map->pages[range.chunk];
     uint8_t *state = &map->state[range.chunk];
     uint64_t mask[FPR_PAGE_WORDS], all = ~(uint64_t)0, seen_all = ~(uint64_t)0;

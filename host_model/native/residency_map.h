@@ -72,6 +72,7 @@ struct fpr_chunk_faults {
     uint32_t refaults; /* of them, discarded before */
     uint32_t swapped;  /* of them, swapped out before: no refaults */
     bool huge;
+    uint32_t fresh; /* of them, memory that the host itself never used: its accounts say */
 };
 
 /* What was mapped in a chunk, before a discard. */

@@ -295,3 +295,36 @@ def test_a_stream_of_nothing_still_lets_time_pass(guest: Guest) -> None:
         guest.vcpus.refill(0, chunk([units(1)]))
         refills += 1
     assert refills <= 100
+
+
+def report_everything(guest: Guest) -> None:
+    """All free memory, in two rounds: the watermark keeps one block back from the first."""
+    guest.allocator.remember_zeroed()
+    for _ in range(2):
+        blocks, _ = guest.allocator.list_take(0, 10, MigrateType.MOVABLE, FRAMES >> 10)
+        guest.allocator.list_put_back(blocks, reported=True)
+
+
+def test_what_was_reported_and_not_used_since_is_not_cleared(guest: Guest) -> None:
+    """Huge pages out of reported blocks cost no clearing, and are touched where the fault was; once
+    they have been used, they are cleared as ever."""
+    report_everything(guest)
+    flags = OpFlags.FAULTED | OpFlags.ZEROED
+    two = alloc(0, 2, order=9, flags=flags)
+    guest.go({0: (0, [two])})
+    assert guest.vcpus.task(0).busy_ns == 2 * (1000 + 3000 + 7)
+    assert [frames for *_, frames in guest.touched] == [1, 1]
+    guest.go({1: (0, [free(0), two])})
+    assert [frames for *_, frames in guest.touched[2:]] == [512, 512]
+
+
+def test_a_block_that_is_known_in_part_is_cleared(guest: Guest) -> None:
+    """One page of it that was used, and the whole block is cleared; a page is known by itself."""
+    report_everything(guest)
+    single = alloc(0, 1, flags=ZEROED)
+    guest.go({0: (0, [single, single, free(0)])})
+    assert guest.vcpus.task(0).busy_ns == 2 * (100 + 7) + 2 * 50
+    guest.allocator.drain_pcp()
+    guest.touched.clear()
+    guest.go({1: (0, [alloc(0, 16, order=10, flags=ZEROED)])})
+    assert sorted(frames for *_, frames in guest.touched) == [1] * 15 + [1024]
