@@ -9,12 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+import numpy as np
+
+from emulator.native import NativeError
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.machine import Machine
 from emulator.virtio.features import QueueRole
 from guest_model.reporting.policy import Batch, ReportingPolicy
 from guest_model.reporting.registry import find
 from guest_model.reporting.timer_wheel import Jiffies
+
+
+class BrokenRuleError(Exception):
+    """A policy breaks a rule that every policy has to keep; the sentence names it."""
+
+    exit_code = 2
 
 
 class ReportingWorker:
@@ -46,6 +55,8 @@ class ReportingWorker:
         self._cpu = 0
         self._policy_ns = 0
         self._pass: Generator[Batch, bool, bool] | None = None
+        self._told: list[Batch] = []
+        """Batches of the pass that goes on."""
         self._reported = False
 
     def start(self, now_ns: int) -> None:
@@ -80,18 +91,24 @@ class ReportingWorker:
         """Let the policy go on until it has the next batch, or is done."""
         assert self._pass is not None
         back = 0 if self.in_flight is None else len(self.in_flight)
+        self._check_isolated(now_ns, self.in_flight, "puts blocks back while the device has them")
         self.in_flight = None
         try:
             batch = next(self._pass) if taken is None else self._pass.send(taken)
         except StopIteration as end:
             self._pass = None
+            self._check_back(now_ns)
             now_ns += self._charge(now_ns, back * self._put_back_ns + self._searched_ns())
             if end.value:
                 self._set_timer(now_ns)
             return
+        except NativeError as error:
+            raise self._broken(now_ns, f"asks the lists for what cannot be: {error}") from error
+        self._check_isolated(now_ns, batch, "reports blocks that it has not taken from the lists")
         self.passes += not self._reported
         self._reported = True
         self.in_flight = batch
+        self._told.append(batch.copy())
         cost_ns = back * self._put_back_ns + len(batch) * self._isolate_ns + self._kick_exit_ns
         cost_ns += self._searched_ns()
         sent_ns = now_ns + self._charge(now_ns, cost_ns)
@@ -108,6 +125,25 @@ class ReportingWorker:
         """The interrupt has reached the driver."""
         taken = self._machine.driver.complete()
         self._go_on(now_ns + self._charge(now_ns, self._interrupt_exit_ns), taken)
+
+    # The three rules of a batch: taken, left alone, put back. What the guest could see of a broken
+    # one is memory that changes under a task.
+
+    def _check_isolated(self, now_ns: int, batch: Batch | None, rule: str) -> None:
+        if batch is not None and self._machine.allocator.isolated(batch) != len(batch):
+            raise self._broken(now_ns, rule)
+
+    def _check_back(self, now_ns: int) -> None:
+        told, self._told = self._told, []
+        if told and self._machine.allocator.isolated(np.concatenate(told)):
+            raise self._broken(now_ns, "ends a pass without putting its blocks back")
+
+    def _broken(self, now_ns: int, rule: str) -> Exception:
+        name = self._machine.scenario.reporting.policy
+        text = f"reporting.policy {name}: at {now_ns / 1e9:.6f} s it {rule}"
+        if type(self._policy).__module__.startswith("guest_model."):
+            return AssertionError(text)
+        return BrokenRuleError(f"{text}; docs/policies.md has the rules, hand_over keeps them")
 
     def _searched_ns(self) -> int:
         """What the policy's own searching took since this was last asked."""

@@ -207,6 +207,15 @@ class Allocator:
         status = lib.fpr_list_put_back(self.pointer, self._blocks(blocks), len(blocks), reported)
         check(status, "put back")
 
+    def isolated(self, blocks: NDArray[np.void]) -> int:
+        """How many of these blocks are out of the lists now."""
+        blocks = np.ascontiguousarray(blocks, BLOCK_DTYPE)
+        status = lib.fpr_count_isolated(
+            self.pointer, self._blocks(blocks), len(blocks), self._taken
+        )
+        check(status, "isolated blocks")
+        return int(self._taken[0])
+
     def list_read(self, zone: int, order: int, type: int) -> list[tuple[int, bool]]:
         """(pfn, flagged reported) of each block of a list, head first."""
         values = self._read(lib.fpr_list_read, self.zone(zone).nr_free[order], zone, order, type)

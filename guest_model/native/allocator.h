@@ -202,6 +202,9 @@ int fpr_list_take(struct fpr_allocator *allocator, uint32_t zone, uint32_t order
  * without notice; those that did not merge are flagged reported if `reported`. */
 int fpr_list_put_back(struct fpr_allocator *allocator, const struct fpr_block *blocks,
                       uint32_t count, int reported);
+/* How many of these blocks are isolated now, each as a whole. */
+int fpr_count_isolated(const struct fpr_allocator *allocator, const struct fpr_block *blocks,
+                       uint32_t count, uint32_t *isolated);
 /* Up to `capacity` blocks of a list, head first: pfn, and bit 63 set where flagged reported. */
 int fpr_list_read(const struct fpr_allocator *allocator, uint32_t zone, uint32_t order,
                   uint32_t type, uint64_t *pfns, uint64_t capacity, uint64_t *count);

@@ -80,6 +80,21 @@ int fpr_list_put_back(struct fpr_allocator *a, const struct fpr_block *blocks, u
     return FPR_OK;
 }
 
+int fpr_count_isolated(const struct fpr_allocator *a, const struct fpr_block *blocks,
+                       uint32_t count, uint32_t *isolated)
+{
+    *isolated = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct fpr_page *page;
+
+        if (!fpr_zone_of(a, blocks[i].pfn))
+            continue;
+        page = fpr_page(a, blocks[i].pfn);
+        *isolated += page->state == FPR_PAGE_ISOLATED && page->order == blocks[i].order;
+    }
+    return FPR_OK;
+}
+
 int fpr_list_read(const struct fpr_allocator *a, uint32_t zone, uint32_t order, uint32_t type,
                   uint64_t *pfns, uint64_t capacity, uint64_t *count)
 {

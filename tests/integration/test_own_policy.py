@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from emulator.simulation.simulate import simulate
+from emulator.simulation.worker import BrokenRuleError
 from guest_model.reporting.policy import Runs
 from guest_model.reporting.registry import PolicyError, find, names
 from tests.scenarios import FILES, run_summary, scenario_of
@@ -62,6 +64,25 @@ def test_it_keeps_what_it_is_told_to(installed):
     ]
     much, little = (each["reporting"]["bytes"] for each in kept)
     assert 100 * MIB < much < little
+
+
+@pytest.mark.parametrize(
+    ("broken", "rule"),
+    [
+        ("ReportsAgain", "has not taken from the lists"),
+        ("PutsBackTooSoon", "while the device has them"),
+        ("PutsBackTwice", "what cannot be"),
+        ("ForgetsItsBatch", "without putting its blocks back"),
+    ],
+)
+def test_a_policy_that_breaks_a_rule_ends_the_run(installed, broken, rule):
+    """The rule, the policy and the moment are named; a memory that is lost or discarded under a
+    task would otherwise be a good result."""
+    churn = "{kind: churn, live_limit: 200MiB, pause: 20us, duration: 5s}"
+    rest = f"guest: {{memory: 512MiB, vcpus: 1}}\nduration: 9s\nphases: [{{run: [{churn}]}}]"
+    scenario = scenario_of(f"{{policy: 'fpr_broken:{broken}'}}", rest)
+    with pytest.raises(BrokenRuleError, match=rf"fpr_broken:{broken}: at [0-9.]+ s it .*{rule}"):
+        simulate(scenario)
 
 
 def test_a_whole_command_runs_it_and_its_control(tmp_path):
