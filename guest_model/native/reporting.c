@@ -87,7 +87,7 @@ int fpr_count_isolated(const struct fpr_allocator *a, const struct fpr_block *bl
     for (uint32_t i = 0; i < count; i++) {
         const struct fpr_page *page;
 
-        if (!fpr_zone_of(a, blocks[i].pfn))
+        if (blocks[i].pfn >= a->config.frames)
             continue;
         page = fpr_page(a, blocks[i].pfn);
         *isolated += page->state == FPR_PAGE_ISOLATED && page->order == blocks[i].order;
