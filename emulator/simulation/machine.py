@@ -11,8 +11,9 @@ from emulator.inputs.guest_state import GuestState
 from emulator.native import NativeError, ffi, lib
 from emulator.native.histogram import Histogram
 from emulator.native.random import Random
+from emulator.scenario.backing import SimulatedBacking
 from emulator.scenario.guest import Guest
-from emulator.scenario.model import Host, Scenario, SimulatedBacking
+from emulator.scenario.model import Host, Scenario
 from emulator.simulation.backings import create_backing
 from emulator.simulation.real_start import RING_PFN, allocator_of, memory_map_of, populate
 from emulator.simulation.statistics import read_statistics
