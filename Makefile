@@ -69,7 +69,7 @@ bench: setup ## print speed and memory figures
 
 # Each run has a folder of its own: results never replace others.
 debate: RESULTS := results/debate-$(shell date +%Y%m%dT%H%M%S)
-debate: setup ## hold the claims of 2019 and 2020 against the model; a few minutes
+debate: setup ## hold the claims of 2019 and 2020 against the model; some twelve minutes
 	$(BIN)/fpr compare configs/will-it-scale.yaml -o $(RESULTS)/will-it-scale
 	$(BIN)/fpr compare configs/debate.yaml -o $(RESULTS)/debate
 
