@@ -66,18 +66,20 @@ static bool any_lazy(const struct fpr_pressure *pressure)
     return false;
 }
 
-/* What the reclaimer's own time is for a number of pages; the device works on them meanwhile. */
+/* What the reclaimer takes for a number of pages: it goes no faster than the device, for which it
+ * waits like anybody. */
 static uint64_t write_out(struct fpr_pressure *pressure, uint32_t pages, uint64_t now_ns)
 {
-    uint64_t cost = 0, device = pressure->config.swap_device_4k_ns * pages;
+    uint64_t cost = 0;
 
+    if (pages == 0)
+        return 0;
     for (uint32_t i = 0; i < pages; i++)
         cost += fpr_cost_draw(&pressure->config.swap_out_4k, &pressure->random_out);
     if (pressure->device_until_ns < now_ns)
         pressure->device_until_ns = now_ns;
-    pressure->device_until_ns += device;
-    /* Reclaim goes no faster than the device. */
-    return cost > device ? cost : device;
+    pressure->device_until_ns += pressure->config.swap_device_4k_ns * pages;
+    return cost > pressure->device_until_ns - now_ns ? cost : pressure->device_until_ns - now_ns;
 }
 
 /* Pages of an entry that were not used since it was last looked at, at most `want`; a huge page

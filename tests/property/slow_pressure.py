@@ -182,8 +182,9 @@ class SlowPressure:
                 continue
             pages = self.shrink(self.lru[-1], AT_ONCE - taken)
             taken += pages
-            self.device_until = max(self.device_until, now + ns) + pages * self.device_ns
-            ns += pages * max(self.out_ns, self.device_ns)
+            if pages:
+                self.device_until = max(self.device_until, now + ns) + pages * self.device_ns
+                ns += max(pages * self.out_ns, self.device_until - now - ns)
         return taken, ns
 
     def shrink(self, entry: Page, want: int) -> int:
