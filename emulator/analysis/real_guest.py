@@ -21,6 +21,7 @@ from emulator.scenario.phase import Phase
 from emulator.scenario.workloads import Recording
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.course import Course, registered_ns
+from emulator.simulation.file_tasks import FileWorkload
 from emulator.simulation.outcome import Progress, Stopped
 from emulator.simulation.series import Series
 from emulator.simulation.tasks import UNITS, process_of, tasks_of
@@ -72,6 +73,11 @@ def _planned(phase: Phase, scenario: Scenario, number: int) -> PlannedPhase:
             raise PlanError(
                 f"phases[{number}].run[{index}]: a real guest cannot execute a recording, whose "
                 "allocations are a kernel's own; leave it out, or run it on the model"
+            )
+        if isinstance(workload, FileWorkload):
+            raise PlanError(
+                f"phases[{number}].run[{index}]: a real guest has no disk with files for "
+                f"{workload.kind}; leave it out, or run it on the model"
             )
         duration_ns = getattr(workload, "duration_ns", None) or 0
         for task in tasks_of(workload, scenario, (number, index)):

@@ -8,8 +8,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from emulator.scenario.fields import Duration, File, Part, Size, mistake
 from emulator.scenario.guest import Guest
+from emulator.scenario.limits import MAX_DURATION_NS
 from emulator.scenario.phase import MAX_PHASES, Phases
-from emulator.scenario.workloads import MAX_DURATION_NS
 
 MAX_VMS = 10_000
 """Of all groups together: each takes some hundred KiB of this machine before it does anything."""

@@ -145,6 +145,19 @@ class Guest(Part):
         default=written("auto"), alias="boot_used", ge=0, le=TIB, examples=["auto", "100MiB"]
     )
     """Memory in use before the workload starts. `auto`: a small server's, by memory."""
+    low_memory_bytes: OptionalSize = Field(
+        default=written("auto"),
+        alias="low_memory",
+        ge=64 * MIB,
+        le=4 * GIB - 256 * MIB,
+        multiple_of=2 * MIB,
+        examples=["auto", "3GiB"],
+    )
+    """How much memory lies below 4 GiB, in zone DMA32; what is more lies above, in zone Normal.
+    `auto` (None): as in QEMU's q35 machine, 2 GiB of 2.75 GiB or more. Most others have 3 GiB."""
+    page_table_isolation: bool = Field(default=True, examples=[False])
+    """A kernel built with it (CONFIG_PAGE_TABLE_ISOLATION) has page directories of two pages. Their
+    free, when a process exits, empties the CPU's lists of single pages, which else stay full."""
 
     @model_validator(mode="before")
     @classmethod
@@ -182,7 +195,8 @@ class Guest(Part):
 
     @field_validator(
         *REAL_GUEST, "kernel", "shuffle", "placement", "zeroing",
-        "memory_bytes", "min_free_bytes", "watermark_scale_factor",
+        "memory_bytes", "min_free_bytes", "watermark_scale_factor", "low_memory_bytes",
+        "page_table_isolation",
     )  # fmt: skip
     @classmethod
     def _of_the_real_kernel(cls, value: Any, info: ValidationInfo) -> Any:

@@ -26,6 +26,7 @@ from emulator.scenario.errors import did_you_mean
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
 from emulator.scenario.fleet import MAX_GROUPS, MAX_VMS, Capacity, VmGroup
 from emulator.scenario.guest import Guest
+from emulator.scenario.limits import MAX_DURATION_NS
 from emulator.scenario.metrics import known_metric
 from emulator.scenario.phase import MAX_PHASES, Phases
 from emulator.scenario.reporting import Reporting, check_policy, with_order
@@ -38,7 +39,6 @@ from emulator.scenario.units import (
     parse_size,
     shown,
 )
-from emulator.scenario.workloads import MAX_DURATION_NS
 from guest_model.reporting.policy import Runs
 from guest_model.reporting.registry import find
 from host_model.costs import LOCAL_DISTANCE, PROFILES, profile_names

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from emulator.scenario.fields import Duration, Part, mistake
-from emulator.scenario.workloads import MAX_DURATION_NS, Workload
+from emulator.scenario.limits import MAX_DURATION_NS
+from emulator.scenario.workloads import Workload
 
 MAX_PHASES = 1000
 MAX_PARALLEL = 256

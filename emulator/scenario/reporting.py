@@ -17,6 +17,7 @@ from pydantic import (
 
 from emulator.scenario.errors import did_you_mean
 from emulator.scenario.fields import Duration, Part, mistake, written
+from emulator.scenario.limits import MAX_DURATION_NS
 from emulator.scenario.units import (
     QuantityError,
     format_duration,
@@ -25,7 +26,6 @@ from emulator.scenario.units import (
     parse_size,
     shown,
 )
-from emulator.scenario.workloads import MAX_DURATION_NS
 from guest_model.reporting.policy import Option, OptionValue, PolicySettings, Runs
 from guest_model.reporting.registry import BUILT_IN, PolicyError, UnknownPolicyError, find
 

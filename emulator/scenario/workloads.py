@@ -2,7 +2,7 @@
 
 A workload that `ends` stops by itself; any other is stopped by the `duration` of its phase. When
 a workload stops, by itself or not, its processes exit and its files are deleted: all that it holds
-is freed.
+is freed. Only files that have a name, those of a `build`, stay in the page cache.
 """
 
 from __future__ import annotations
@@ -13,14 +13,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
-from emulator.scenario.units import HOUR, KIB, TIB, format_size, shown
-
-MAX_PROCESSES = 1024
-"""As many as vCPUs: each process needs one to run on."""
-MAX_REPEAT = 10**9
-MAX_DURATION_NS = 24 * HOUR
-"""A day of virtual time; a guard against a mistyped unit."""
-MAX_FILE_BYTES = 16 * TIB
+from emulator.scenario.file_workloads import Build, Delete, DropCaches, Functions, Log
+from emulator.scenario.limits import MAX_DURATION_NS, MAX_FILE_BYTES, MAX_PROCESSES, MAX_REPEAT
+from emulator.scenario.units import KIB, format_size, shown
 
 
 class Idle(Part):
@@ -295,6 +290,18 @@ class Recording(Part):
 
 
 Workload = Annotated[
-    Idle | PageFault | Memhog | Churn | Tmpfs | Forks | Balloon | Recording,
+    Idle
+    | PageFault
+    | Memhog
+    | Churn
+    | Tmpfs
+    | Forks
+    | Build
+    | Functions
+    | Log
+    | Delete
+    | DropCaches
+    | Balloon
+    | Recording,
     Field(discriminator="kind"),
 ]

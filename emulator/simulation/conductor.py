@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
+from emulator.scenario.limits import MAX_DURATION_NS
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import format_duration
-from emulator.scenario.workloads import MAX_DURATION_NS, Balloon, Workload
+from emulator.scenario.workloads import Balloon, Workload
 from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.course import Course
 from emulator.simulation.machine import Machine
-from emulator.simulation.tasks import UNITS, processes_of
+from emulator.simulation.tasks import UNITS, source_of
 from guest_model.vcpus import Stop, TaskView
 from guest_model.workload.op import Ops, chunk
 from guest_model.workload.task import Task
@@ -108,7 +109,7 @@ class Conductor:
         """When the last phase ended; None before."""
         self.phases: list[PhaseResult] = []
         self._machine = machine
-        self._tasks = course.tasks if course else processes_of
+        self._tasks = course.tasks if course else source_of(machine.scenario)
         self._starts_ns = course.starts_ns if course else ()
         self._balloon_follows = course is not None
         for at_ns, size_bytes in course.targets if course else ():

@@ -102,7 +102,9 @@ class Machine:
         self.scenario = scenario
         self._next_ring_pfn = None if state is None else RING_PFN
         if state is None:
-            self.memory_map = x86_64(guest.memory_bytes, guest.reserved_bytes)
+            self.memory_map = x86_64(
+                guest.memory_bytes, guest.reserved_bytes, guest.low_memory_bytes
+            )
         else:
             self.memory_map = memory_map_of(state)
         self.profile = _profile(profile or read_profile(scenario.host.costs), scenario.host)

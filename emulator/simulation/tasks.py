@@ -8,6 +8,7 @@ from emulator.native.random import Random
 from emulator.scenario import workloads as described
 from emulator.scenario.model import Scenario
 from emulator.scenario.phase import Phase
+from emulator.simulation.file_tasks import FileWorkload, file_owners, file_task, page_cache
 from emulator.simulation.recorded import recorded_tasks
 from guest_model.allocator.memory_map import PAGE_BYTES
 from guest_model.workload.churn import Churn
@@ -15,6 +16,7 @@ from guest_model.workload.forks import Forks
 from guest_model.workload.idle import Idle
 from guest_model.workload.kernel_memory import KernelMemory, user_mode, x86_64
 from guest_model.workload.memhog import Memhog
+from guest_model.workload.page_cache import PageCache
 from guest_model.workload.page_fault import PageFault
 from guest_model.workload.process import USUAL_PLACE, Process
 from guest_model.workload.task import Task
@@ -28,6 +30,11 @@ UNITS = {
     "churn": "operations",
     "tmpfs": "pages",
     "forks": "processes",
+    "build": "compilers",
+    "functions": "instances",
+    "log": "pages",
+    "delete": "files",
+    "drop_caches": "files",
     "balloon": "none",
     "recording": "pages",
 }
@@ -35,15 +42,27 @@ UNITS = {
 
 
 def tasks_of(
-    workload: described.Workload, scenario: Scenario, place: tuple[int, int]
+    workload: described.Workload,
+    scenario: Scenario,
+    place: tuple[int, int],
+    cache: PageCache | None = None,
 ) -> Sequence[Task]:
-    """What one workload does; `place` is its (phase, index), which selects random numbers."""
+    """What one workload does; `place` is its (phase, index), which selects random numbers. `cache`
+    has the files that outlive workloads; None: there are none yet."""
     match workload:
         case described.Idle() | described.Balloon():  # a balloon is the driver's work
             return [] if workload.duration_ns is None else [Idle(workload.duration_ns)]
         case described.Recording():
             return recorded_tasks(workload.path)
     processes: int = getattr(workload, "processes", 1)
+    if isinstance(workload, FileWorkload):
+        cache = cache or page_cache(scenario, 0)
+        return [
+            file_task(
+                workload, scenario, cache, process, _random(workload, scenario, place, process)
+            )
+            for process in range(processes)
+        ]
     return [_task(workload, scenario, place, process) for process in range(processes)]
 
 
@@ -73,8 +92,7 @@ def _task(workload: _Described, scenario: Scenario, place: tuple[int, int], proc
                 pause_ns=workload.pause_ns,
             )
         case described.Churn():
-            random = Random(scenario.seed, _stream(workload, place, process))
-            return _churn(workload, random, thp)
+            return _churn(workload, _random(workload, scenario, place, process), thp)
         case described.Tmpfs():
             return Tmpfs(
                 workload.size_bytes,
@@ -94,10 +112,14 @@ def _task(workload: _Described, scenario: Scenario, place: tuple[int, int], proc
             )
 
 
-def _stream(workload: described.Churn, place: tuple[int, int], process: int) -> int:
+def _random(
+    workload: described.Workload, scenario: Scenario, place: tuple[int, int], process: int
+) -> Random:
     """A stream of random numbers of its own for each process of a scenario."""
     phase, index = place
-    return STREAM_TASKS + (workload.stream << 31) + (phase << 20) + (index << 11) + process
+    own = getattr(workload, "stream", 0)
+    stream = STREAM_TASKS + (own << 31) + (phase << 20) + (index << 11) + process
+    return Random(scenario.seed, stream)
 
 
 def _churn(workload: described.Churn, random: Random, thp: bool) -> Churn:
@@ -114,7 +136,10 @@ def _churn(workload: described.Churn, random: Random, thp: bool) -> Churn:
 
 def kernel_of(scenario: Scenario) -> KernelMemory:
     """What the guest's kernel takes for processes."""
-    return user_mode() if scenario.guest.kind == "linux" else x86_64(scenario.guest.vcpus)
+    guest = scenario.guest
+    if guest.kind == "linux":
+        return user_mode()
+    return x86_64(guest.vcpus, isolation=guest.page_table_isolation)
 
 
 def process_of(task: Task, scenario: Scenario, place: int = USUAL_PLACE) -> Process:
@@ -123,10 +148,13 @@ def process_of(task: Task, scenario: Scenario, place: int = USUAL_PLACE) -> Proc
 
 
 def processes_of(
-    workload: described.Workload, scenario: Scenario, place: tuple[int, int]
+    workload: described.Workload,
+    scenario: Scenario,
+    place: tuple[int, int],
+    cache: PageCache | None = None,
 ) -> Sequence[Task]:
     """The tasks of one workload as processes; what a recording has is its kernel's already."""
-    tasks = tasks_of(workload, scenario, place)
+    tasks = tasks_of(workload, scenario, place, cache)
     if isinstance(workload, described.Recording):
         return tasks
     return [process_of(task, scenario) for task in tasks]
@@ -136,8 +164,21 @@ TaskSource = Callable[[described.Workload, Scenario, tuple[int, int]], Sequence[
 """What `processes_of` is."""
 
 
+def source_of(scenario: Scenario) -> TaskSource:
+    """`processes_of` for one run, whose workloads share a page cache."""
+    _, first_owner = _largest_phase(scenario, processes_of)
+    cache = page_cache(scenario, first_owner)
+    return lambda workload, scenario, place: processes_of(workload, scenario, place, cache)
+
+
 def room_for(scenario: Scenario, tasks: TaskSource) -> tuple[int, int]:
-    """Tasks and owners that the largest phase needs."""
+    """Tasks and owners that the largest phase needs, and the page cache behind them."""
+    most_tasks, owners = _largest_phase(scenario, tasks)
+    files, slabs = file_owners(scenario)
+    return most_tasks, owners + files + slabs + 1
+
+
+def _largest_phase(scenario: Scenario, tasks: TaskSource) -> tuple[int, int]:
     sizes = [
         _phase_size(phase, scenario, index, tasks) for index, phase in enumerate(scenario.phases)
     ]

@@ -1,7 +1,8 @@
 """Where an x86-64 guest's memory lies: RAM, zones, and what the kernel takes before its allocator.
 
-RAM lies as QEMU's q35 machine has it: all of it from 0 on while it is below 2.75 GiB, else 2 GiB
-there and the rest from 4 GiB on. Zones: DMA below 16 MiB, DMA32 below 4 GiB, Normal above.
+Unless it is said how much lies below 4 GiB, RAM lies as QEMU's q35 machine has it: all of it from 0
+on while it is below 2.75 GiB, else 2 GiB there and the rest from 4 GiB on. Zones: DMA below 16 MiB,
+DMA32 below 4 GiB, Normal above.
 """
 
 from __future__ import annotations
@@ -48,14 +49,19 @@ class MemoryMap:
         return first + pages
 
 
-def x86_64(memory_bytes: int, reserved_bytes: int) -> MemoryMap:
+def x86_64(memory_bytes: int, reserved_bytes: int, low_bytes: int | None = None) -> MemoryMap:
     """The map of a guest; at most three quarters of its memory may be reserved.
+
+    `low_bytes` of it lie below 4 GiB, or all if it is less; None: as in QEMU's q35 machine.
 
     Reserved are, as far as `reserved_bytes` goes: the first MiB, the kernel's image from 16 MiB on,
     the bounce buffer of a large guest below the hole, and the page descriptors at the top.
     """
     pages = memory_bytes // PAGE_BYTES
-    low = pages if pages < HOLE_FROM_PAGES else LOW_PAGES
+    if low_bytes is None:
+        low = pages if pages < HOLE_FROM_PAGES else LOW_PAGES
+    else:
+        low = min(pages, low_bytes // PAGE_BYTES)
     ram: Ranges = ((0, low),) if low == pages else ((0, low), (HIGH_PFN, pages - low))
     usable = list(ram)
     left = reserved_bytes // PAGE_BYTES

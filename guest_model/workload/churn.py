@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from emulator.native.random import Random
 from guest_model.allocator.memory_map import PAGE_BYTES
 from guest_model.workload.op import Op, Ops, chunk, free, units, wait
-from guest_model.workload.task import Task, anonymous, pages_of
+from guest_model.workload.sizes import Sizes
+from guest_model.workload.task import Task, anonymous
 
 MAX_BLOCKS = 65_536
 """Live allocations of one task: bounds what it takes to remember them."""
@@ -37,15 +38,13 @@ class Churn(Task):
         pause_ns: int = 0,
     ) -> None:
         self.random = random
-        self.min_pages = pages_of(min_block_bytes)
-        self.max_pages = pages_of(max_block_bytes)
+        self.sizes = Sizes(random, min_block_bytes, max_block_bytes)
         self.limit_pages = live_limit_bytes // PAGE_BYTES
         self.huge = huge
         self.operations = operations
         self.pause_ns = pause_ns
         self.most_pages = self.limit_pages
-        self.owners = max(1, min(self.limit_pages // self.min_pages, MAX_BLOCKS))
-        self._octaves = max(1, (-(-self.max_pages // self.min_pages) - 1).bit_length())
+        self.owners = max(1, min(self.limit_pages // self.sizes.min_pages, MAX_BLOCKS))
         self._live: list[tuple[int, int]] = []  # owner, pages
         self._live_pages = 0
         self._failed = False
@@ -66,7 +65,7 @@ class Churn(Task):
             yield chunk(rows)
             if self._failed:
                 self._failed = False
-                self.limit_pages = max(min(before, self._live_pages), self.max_pages)
+                self.limit_pages = max(min(before, self._live_pages), self.sizes.max_pages)
             left = None if left is None else left - now
         yield self.exit(first_owner)
 
@@ -75,7 +74,7 @@ class Churn(Task):
         self._failed = True
 
     def _operation(self, first_owner: int, unused: list[int]) -> list[Op]:
-        pages = self._draw_pages()
+        pages = self.sizes.draw()
         grow = not self._live or self.random.below(3) < 2
         if grow and unused and self._live_pages + pages <= self.limit_pages:
             owner = unused.pop()
@@ -90,7 +89,3 @@ class Churn(Task):
         self._live_pages -= pages
         unused.append(owner)
         return [free(first_owner + owner)]
-
-    def _draw_pages(self) -> int:
-        octave = self.min_pages << self.random.below(self._octaves)
-        return min(octave + self.random.below(octave), self.max_pages)

@@ -15,6 +15,11 @@ from guest_model.allocator.memory_map import PAGE_BYTES
 NODE_BYTES = 576
 """struct xa_node: 64 slots of the page cache's tree."""
 NODE_SLOTS = 64
+INODE_BYTES = 1184
+"""struct ext4_inode_info."""
+DENTRY_BYTES = 192
+BUFFER_BYTES = 104
+"""struct buffer_head: one for each page of a file that was written."""
 BATCH_PAGES = (PAGE_BYTES - 16) // 8
 """Pages that a batch page of struct mmu_gather remembers."""
 FIRST_BATCH_PAGES = 8
@@ -69,13 +74,13 @@ def slab_of(object_bytes: int, cpus: int) -> tuple[int, int]:
     return order, (PAGE_BYTES << order) // object_bytes
 
 
-def x86_64(cpus: int) -> KernelMemory:
+def x86_64(cpus: int, *, isolation: bool = True) -> KernelMemory:
     """Stacks are mapped page by page; with page-table isolation a directory is two pages."""
     node_order, node_objects = slab_of(NODE_BYTES, cpus)
     return KernelMemory(
         stack_order=0,
         stack_blocks=4,
-        directory_order=1,
+        directory_order=1 if isolation else 0,
         context_pages=0,
         image_tables=8,
         image_pages=16,

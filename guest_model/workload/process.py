@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from guest_model.allocator.config import MigrateType
 from guest_model.workload.kernel_memory import KernelMemory
 from guest_model.workload.op import Op, OpFlags, OpKind, Ops, chunk
-from guest_model.workload.process_memory import Owners, ProcessMemory
+from guest_model.workload.owners import Owners
+from guest_model.workload.process_memory import ProcessMemory
 from guest_model.workload.task import Task
 
 CHUNK_ROWS = 4096
@@ -24,7 +25,8 @@ class Process(Task):
     """Another task's operations, and between them the kernel's own allocations.
 
     Anonymous memory needs page tables, a file in the page cache nodes of its tree, a fork a stack
-    and a copy of its parent's tables.
+    and a copy of its parent's tables. Owners that are none of its own belong to files that outlive
+    it: `PageCache` says what those take.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Process(Task):
 
     def _prepare(self, first_owner: int) -> None:
         self._owners = Owners(first_owner + self.task.owners, self._extra)
+        self._own = range(first_owner, first_owner + self.owners)
         self._memory = ProcessMemory(self._kernel, self._owners, self._place)
         self._children: dict[int, ProcessMemory] = {}
         self._running = self._memory
@@ -98,7 +101,9 @@ class Process(Task):
     def expand(self, op: Op) -> Iterator[Op]:
         """One operation of the task, as C executes it."""
         count, owner, kind, _, type, flags = op
-        if kind == OpKind.ALLOC and type == MigrateType.MOVABLE:
+        if kind in (OpKind.ALLOC, OpKind.FREE) and owner not in self._own:
+            yield op
+        elif kind == OpKind.ALLOC and type == MigrateType.MOVABLE:
             memory = self._running
             parts = memory.write(op) if flags & OpFlags.FAULTED else memory.cache(op)
             yield from _as_one(parts)

@@ -16,6 +16,7 @@ from guest_model.workload.kernel_memory import (
     KernelMemory,
 )
 from guest_model.workload.op import FreeFlags, Op, OpFlags, alloc, free
+from guest_model.workload.owners import Owners
 
 # Plain integers: `|` of an IntFlag takes as long as the rest of a row.
 UNMAPPED, TRUNCATED = int(FreeFlags.UNMAPPED), int(FreeFlags.TRUNCATED)
@@ -26,26 +27,6 @@ BATCH = int(OpFlags.COPIED | OpFlags.OPTIONAL)
 _IMAGE_TABLES = (-1, 0)
 """What the program maps for itself needs the first table and the directory above it. Its own
 memory begins in the second one."""
-
-
-class Owners:
-    """Owners for blocks of the kernel, each of which is freed by itself.
-
-    Where there are not enough, the rest share the last one: its oldest block is freed first.
-    """
-
-    def __init__(self, first: int, count: int) -> None:
-        self.all = range(first, first + count)
-        self._unused = list(reversed(self.all[:-1]))
-
-    def take(self) -> int:
-        """One for a new block."""
-        return self._unused.pop() if self._unused else self.all[-1]
-
-    def give(self, owner: int) -> None:
-        """Its block is freed."""
-        if owner != self.all[-1]:
-            self._unused.append(owner)
 
 
 _Part = tuple[Op, int]

@@ -53,6 +53,35 @@ workload = st.one_of(
         optional={"keep": duration(3_000_000), "repeat": st.integers(1, 2)},
     ),
     st.fixed_dictionaries({"kind": st.just("idle"), "duration": st.just("700ms")}),
+    st.fixed_dictionaries(
+        {
+            "kind": st.just("build"),
+            "compilers": st.integers(1, 6),
+            "min_memory": st.just("200KiB"),
+            "max_memory": size(200, 40_000),
+            "toolchain": size(4, 20_000),
+        },
+        optional={"processes": processes, "reads": st.integers(0, 9), "work": st.just("1us")},
+    ),
+    st.fixed_dictionaries(
+        {
+            "kind": st.just("functions"),
+            "instances": st.integers(1, 4),
+            "min_memory": st.just("200KiB"),
+            "max_memory": size(200, 40_000),
+            "image": size(4, 9_000),
+            "keep": duration(3_000_000),
+            "pause": duration(3_000_000),
+        },
+        optional={"processes": processes, "thp": thp},
+    ),
+    st.fixed_dictionaries(
+        {"kind": st.just("log"), "size": size(4, 900), "interval": st.just("1ms")}
+    ),
+    st.fixed_dictionaries(
+        {"kind": st.just("delete"), "files": st.sampled_from(["objects", "sources", "log"])}
+    ),
+    st.fixed_dictionaries({"kind": st.just("drop_caches")}, optional={"slabs": thp}),
 )
 phase = st.fixed_dictionaries(
     {"run": st.lists(workload, min_size=1, max_size=3)},

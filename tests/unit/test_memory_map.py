@@ -59,3 +59,11 @@ def test_usable_and_reserved_are_the_ram(memory_mib: int, percent: int) -> None:
     for first, size in by_zone:
         inside = [z for z in memory_map.zones if z.start_pfn <= first and first + size <= z.end_pfn]
         assert len(inside) == 1
+
+
+def test_a_machine_may_have_more_memory_below_4_gib_than_q35() -> None:
+    """Most hypervisors put 3 GiB there; what is less than that lies there as a whole."""
+    memory_map = x86_64(4096 * MIB, 104 * MIB, 3072 * MIB)
+    assert memory_map.ram == ((0, 786_432), (1_048_576, 262_144))
+    assert [zone.end_pfn for zone in memory_map.zones] == [4096, 786_432, 1_310_720]
+    assert x86_64(1024 * MIB, 0, 3072 * MIB).ram == ((0, 262_144),)

@@ -25,9 +25,10 @@ from guest_model.workload.op import (
     reap,
     returned,
 )
+from guest_model.workload.owners import Owners
 from guest_model.workload.page_fault import PageFault
 from guest_model.workload.process import Process
-from guest_model.workload.process_memory import Owners, ProcessMemory
+from guest_model.workload.process_memory import ProcessMemory
 from guest_model.workload.task import Task
 from guest_model.workload.tmpfs import Tmpfs
 
@@ -207,3 +208,8 @@ def test_tables_go_before_the_pages_of_their_batch() -> None:
         (0, True, FreeFlags.AT_ONCE),
         (0, False, 0),
     ], "the first of its three tables maps what lies below as well, and stays"
+
+
+def test_without_page_table_isolation_a_directory_is_one_page() -> None:
+    """Its free then leaves the CPU's lists as they are: they are emptied by two pages or more."""
+    assert (x86_64(4).directory_order, x86_64(4, isolation=False).directory_order) == (1, 0)
