@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from host_model.backing.interface import MemoryRegion
 from host_model.backing.simulated import SimulatedBacking
-from host_model.costs import Distribution, Figure, SwapCosts, read_profile
+from host_model.costs import SwapCosts, read_profile
+from host_model.distributions import Distribution, Figure
 from host_model.pressure import HostMemory, Watermarks
 from tests.property.slow_pressure import HUGE, SlowPressure
 

@@ -15,15 +15,8 @@ from emulator.scenario.errors import ScenarioError
 from emulator.scenario.load import load
 from host_model.backing.interface import MemoryRegion
 from host_model.backing.simulated import SimulatedBacking
-from host_model.costs import (
-    PROFILES,
-    CostProfile,
-    CostProfileError,
-    Distribution,
-    FaultCost,
-    parse_profile,
-    read_profile,
-)
+from host_model.costs import PROFILES, CostProfile, CostProfileError, parse_profile, read_profile
+from host_model.distributions import Distribution, FaultCost
 
 HUGE = 2 << 20
 PAGE = 4096

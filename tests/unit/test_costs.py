@@ -14,11 +14,11 @@ from host_model.costs import (
     MAX_PROFILE_BYTES,
     PROFILES,
     CostProfileError,
-    Distribution,
     parse_profile,
     profile_names,
     read_profile,
 )
+from host_model.distributions import Distribution
 
 DOCUMENT = yaml.safe_load((PROFILES / "default.yaml").read_text())
 

@@ -12,7 +12,8 @@ from emulator.native import NativeError, ffi, lib
 from emulator.virtio.discard import SkipReason
 from host_model.backing.interface import MemoryRegion
 from host_model.backing.simulated import SimulatedBacking
-from host_model.costs import CostProfile, Distribution, read_profile
+from host_model.costs import CostProfile, read_profile
+from host_model.distributions import Distribution
 
 PAGE = 4096
 HUGE = 2 << 20
