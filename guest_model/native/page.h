@@ -250,7 +250,8 @@ static inline void fpr_boundary_join(struct fpr_zone *zone, const struct fpr_pag
     zone->boundary.listed[page->order][page->type]++;
 }
 
-/* A reported block leaves its list: a boundary that points at it moves towards the tail. */
+/* A block leaves its list: a boundary that points at it moves towards the tail. It may have come to
+ * point at an unreported one, where a placement mixes the two. */
 static inline void fpr_boundary_leave(const struct fpr_allocator *a, struct fpr_zone *zone,
                                       const struct fpr_page *page)
 {
@@ -258,6 +259,8 @@ static inline void fpr_boundary_leave(const struct fpr_allocator *a, struct fpr_
 
     if (zone->boundary.active && *boundary != FPR_NIL && fpr_page(a, *boundary) == page)
         *boundary = page->next;
+    if (!page->reported)
+        return;
     zone->boundary.reported_blocks[page->order]--;
     zone->boundary.listed[page->order][page->type]--;
 }
@@ -286,11 +289,10 @@ static inline void fpr_area_delete(struct fpr_allocator *a, struct fpr_zone *zon
 {
     struct fpr_free_area *area = &zone->areas[page->order];
 
-    if (page->reported) {
-        if (zone->boundary.counting)
-            fpr_boundary_leave(a, zone, page);
+    if (zone->boundary.counting)
+        fpr_boundary_leave(a, zone, page);
+    if (page->reported)
         fpr_run_leave(a, zone, page);
-    }
     fpr_list_remove(a, &area->lists[page->type], page);
     area->nr_free--;
     page->state = FPR_PAGE_NONE;
@@ -306,7 +308,7 @@ static inline void fpr_area_move(struct fpr_allocator *a, struct fpr_zone *zone,
     struct fpr_page *page = fpr_page(a, pfn);
     bool bounded = page->reported && zone->boundary.counting;
 
-    if (bounded)
+    if (zone->boundary.counting)
         fpr_boundary_leave(a, zone, page);
     if (page->reported)
         fpr_run_leave(a, zone, page);

@@ -23,6 +23,7 @@ from host_model.backing.native import NativeBacking
 
 __all__ = ["DiscardMethod", "MemoryKind", "RealBacking", "ScratchMemory"]
 
+_PROBES = 5
 _SPARE_BYTES = 256 << 20
 """Left to the machine and to this process, above what the guest touches."""
 
@@ -106,7 +107,8 @@ class RealBacking(NativeBacking):
 
     def _require(self, memory: MemoryKind, method: DiscardMethod, remedy: str) -> None:
         """`BackingUnavailableError` where the method frees none of this memory here."""
-        if not self.probe(memory, method):
+        # A page that another CPU still holds in a batch cannot be taken: once is no proof.
+        if not any(self.probe(memory, method) for _ in range(_PROBES)):
             self.close()
             raise BackingUnavailableError(
                 f"{method.name} frees no {self.kind} memory on this machine: {remedy}"

@@ -104,6 +104,27 @@ def test_reported_last_takes_no_reported_block_without_need(operations):
         assert all(flags == sorted(flags) for _, _, flags in guest.lists())
 
 
+def test_a_boundary_never_points_at_a_block_that_left_its_list():
+    """Under `lifo` a boundary comes to an unreported block, which the guest then takes."""
+    singles = [0, 0, 0, 59, 216, 958]
+    operations = [("alloc", 0, choice) for choice in singles]
+    operations[3:3] = [("alloc", 3, 48)]
+    operations += [("report", 0, 0)] * 3
+    operations += [("alloc", 0, 341), ("report", 0, 0), ("alloc", 0, 2), ("free", 0, 66)]
+    operations += [("alloc", 0, 19), ("alloc", 0, 48), ("free", 0, 86), ("free", 0, 250)]
+    operations += [("alloc", 5, 272), ("report", 0, 0)]
+    guest = Guest(Placement.LIFO)
+    policy = BoundaryPolicy(guest.allocator, SETTINGS)
+    policy.register()
+    for kind, order, choice in operations:
+        if kind == "report":
+            policy.lists.notify.zones = 1
+            run_pass(guest, policy, [("alloc", 5, 479), ("free", 0, 346)])
+        else:
+            guest.step(kind, order, choice)
+        guest.allocator.validate()
+
+
 @pytest.mark.parametrize("placement", Placement, ids=lambda each: each.name.lower())
 @settings(max_examples=40, deadline=None)
 @given(operations=OPERATIONS, between=st.lists(OPERATION, max_size=10))
