@@ -35,9 +35,10 @@ setup: $(VENV)/built ## prepare everything, run nothing
 run: setup ## run configs/quickstart.yaml
 	$(BIN)/fpr run configs/quickstart.yaml
 
-test: setup ## run the tests; those on a real kernel come last, with the machine to themselves
+test: setup ## run the tests; those that compare with a real kernel have the machine to themselves
 	$(BIN)/python -m pytest -n auto --ignore tests/kernel
-	$(BIN)/python -m pytest tests/kernel
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/kernel/test_truth.py tests/kernel
+	$(BIN)/python -m pytest tests/kernel/test_truth.py
 
 check: lint test ## what CI runs
 
