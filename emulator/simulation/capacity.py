@@ -11,9 +11,8 @@ from emulator.scenario.model import Scenario
 from emulator.scenario.units import MIB, SECOND
 from emulator.simulation.fleet import simulate_fleet
 from emulator.simulation.outcome import CapacityFound, Outcome, Probe, Progress, Stopped
+from guest_model.allocator.memory_map import PAGE_BYTES
 from guest_model.reporting.policy import Runs
-
-_PAGE_BYTES = 4096
 
 
 def find_capacity(
@@ -91,7 +90,7 @@ class _Search:
 def _judge(wanted: Capacity, count: int, outcome: Outcome) -> Probe:
     assert outcome.pressure is not None
     p99_ns = outcome.alloc_latency_ns["p99"]
-    swapped = (outcome.host.swap_ins + outcome.host.swap_outs) * _PAGE_BYTES
+    swapped = (outcome.host.swap_ins + outcome.host.swap_outs) * PAGE_BYTES
     traffic = swapped * SECOND // outcome.end_ns if outcome.end_ns else 0
     broken = []
     if outcome.pressure.kills:

@@ -94,17 +94,19 @@ class _Fleet:
         while not self.complete and not stopped():
             self._admit()
             until_ns = self._slice_end()
+            advanced = []
             while self._due and self._due[0][0] < until_ns:
                 _, number = heapq.heappop(self._due)
                 living = self._living.get(number)
                 if living is None:
                     continue
                 living.run.advance(until_ns, stopped=stopped)
+                advanced.append(number)
                 heapq.heappush(self._due, (max(living.run.next_ns, until_ns), number))
             if stopped():
                 return
             self.now_ns = until_ns
-            self._reap()
+            self._reap(advanced)
             progress(self.now_ns)
             killed = self._until_kill and self._kills > 0
             self.complete = killed or self.now_ns >= self._end_ns or self._all_done()
@@ -157,10 +159,11 @@ class _Fleet:
         until_ns = min(start_ns // length_ns * length_ns + length_ns, self._end_ns)
         return min(until_ns, self._coming[-1].arrive_ns) if self._coming else until_ns
 
-    def _reap(self) -> None:
-        """Take the results of those that are over, or were killed."""
+    def _reap(self, advanced: list[int]) -> None:
+        """Take the results of those that are over, or were killed, advanced or not."""
         kills = self._host.counters().kills if self._host is not None else 0
-        for number, living in sorted(self._living.items()):
+        for number in sorted(self._living if kills != self._kills else advanced):
+            living = self._living[number]
             if kills != self._kills and _killed(living.run.machine) is not None:
                 self._leave(number, "killed")
             elif living.run.complete:

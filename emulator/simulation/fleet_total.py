@@ -16,6 +16,7 @@ from emulator.simulation.fleet_plan import PlannedVm
 from emulator.simulation.outcome import Outcome, VmOutcome
 from emulator.simulation.series import COLUMNS, LEVELS, Series
 from emulator.simulation.vm_run import VmRun
+from guest_model.allocator.memory_map import PAGE_BYTES
 from host_model.backing.interface import HostCounters
 from host_model.pressure import HostMemory
 
@@ -56,7 +57,7 @@ class Total:
         resident = [vm.outcome.host.resident_bytes for vm in self.vms if vm.ended == "at_end"]
         total["resident_bytes"] = sum(resident)
         total["resident_peak_bytes"] = (
-            counters.resident_peak_pages * 4096
+            counters.resident_peak_pages * PAGE_BYTES
             if counters is not None
             else max(map(int, series["resident_bytes"]), default=0)
         )

@@ -168,14 +168,6 @@ int fpr_pressure_room(struct fpr_member *member, uint64_t pages, uint64_t now_ns
     return FPR_OK;
 }
 
-bool fpr_pressure_huge(struct fpr_member *member)
-{
-    if (member->pressure->free_huge)
-        return true;
-    member->pressure->counters.huge_unavailable++;
-    return false;
-}
-
 void fpr_pressure_came(struct fpr_member *member, uint64_t chunk, struct fpr_chunk_faults faults)
 {
     struct fpr_pressure *pressure = member->pressure;

@@ -45,8 +45,6 @@ void fpr_pressure_leave(struct fpr_member *member);
  * member->killed. FPR_FULL: there is not so much memory. */
 int fpr_pressure_room(struct fpr_member *member, uint64_t pages, uint64_t now_ns,
                       uint64_t *wait_ns);
-/* Whether 2 MiB are free in one piece; counted where they are not. */
-bool fpr_pressure_huge(struct fpr_member *member);
 /* Pages came, for which there was room. */
 void fpr_pressure_came(struct fpr_member *member, uint64_t chunk, struct fpr_chunk_faults faults);
 /* Pages of `gone` were freed lazily: they are the next that go, without swap. */

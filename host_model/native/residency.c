@@ -121,16 +121,20 @@ static int make_room(struct fpr_residency *residency, struct fpr_chunk_range ran
 
     fpr_map_use(&residency->map, range);
     for (;;) {
+        bool wanted;
         int status;
 
         *missing = 0;
         if (member->killed || fpr_map_resident(&residency->map, range.chunk))
             return FPR_OK;
-        *huge = comes_back_huge(residency, range.chunk) && fpr_pressure_huge(member);
+        wanted = comes_back_huge(residency, range.chunk);
+        *huge = wanted && member->pressure->free_huge != 0;
         *missing =
             *huge ? FPR_HUGE_PAGES : range.count - fpr_map_look(&residency->map, range, NULL).pages;
-        if (*missing <= asked)
+        if (*missing <= asked) {
+            member->pressure->counters.huge_unavailable += wanted && !*huge;
             return FPR_OK;
+        }
         status = fpr_pressure_room(member, *missing, now_ns, wait_ns);
         if (status != FPR_OK)
             return status;

@@ -62,15 +62,14 @@ class SlowPressure:
         while True:
             if vm in self.killed or self.resident.issuperset(self.pages_of(entry)):
                 return cost
-            huge = self.thp and entry not in self.tables and entry not in self.huge
-            if huge and not self.free_huge:
-                self.add("huge_unavailable")
-                huge = False
+            wanted_huge = self.thp and entry not in self.tables and entry not in self.huge
+            huge = wanted_huge and self.free_huge > 0
             missing = set(self.pages_of(entry)) if huge else wanted - self.resident
             if len(missing) <= asked:
                 break
             cost += self.make_room(len(missing), now)
             asked = len(missing)
+        self.add("huge_unavailable", wanted_huge and not huge)  # once a fault
         back = len(missing & self.swapped)
         self.came(entry, missing, huge)
         at = now + cost
