@@ -197,6 +197,10 @@ def test_the_largest_number_of_vms_that_fits_is_found() -> None:
     assert summary["overhead"] is None
     found_numbers = {each for each in numbers_of(summary) if "tried" not in each}
     assert found_numbers - {"seed"} <= METRICS
+    several = ("vms.", "host.limit.", "capacity.")
+    assert {
+        each for each in METRICS if each.removeprefix("control.").startswith(several)
+    } <= found_numbers
 
 
 @pytest.mark.parametrize(
