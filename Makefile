@@ -12,7 +12,7 @@ BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()
   --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format native pages bench debate clean guest-kernel
+.PHONY: help setup run test check lint format native pages bench debate clean dist guest-kernel
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -77,5 +77,8 @@ debate: setup ## hold the claims of 2019 and 2020 against the model; some twelve
 guest-kernel: setup ## fetch the kernel of real guests, build their agent
 	$(BIN)/python -m guest_model.linux
 
+dist: ## build what is released into dist/, and try it
+	.ci/dist
+
 clean: ## remove what was built
-	rm -rf $(VENV) build *.egg-info emulator/native/*.so
+	rm -rf $(VENV) build dist *.egg-info emulator/native/*.so
