@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "emulator/native/status.h"
+#include "host_model/native/page_states.h"
 #include "host_model/native/batch.h"
 #include "host_model/native/fault_costs.h"
 #include "host_model/native/pressure_member.h"
@@ -379,4 +380,12 @@ int fpr_residency_read(const struct fpr_residency *residency, uint64_t pfn, uint
 uint64_t fpr_residency_metadata_bytes(const struct fpr_residency *residency)
 {
     return fpr_map_metadata_bytes(&residency->map);
+}
+
+int fpr_residency_count_states(const struct fpr_residency *residency, const uint64_t *free_bits,
+                               const uint64_t *reported, uint64_t words, uint64_t row_pages,
+                               uint64_t *counts, uint64_t rows)
+{
+    return fpr_map_count_states(&residency->map, free_bits, reported, words, row_pages, counts,
+                                rows);
 }
