@@ -619,7 +619,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 876), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 882), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -627,14 +627,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 959), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 902), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 908), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 905), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 911), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -645,7 +645,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 939), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 945), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -653,14 +653,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 1001), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 1007), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 953), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -668,9 +668,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 1001), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 1007), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 946), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 952), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -679,13 +679,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 973), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 979), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 905), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 911), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -791,11 +791,11 @@ static void *_cffi_types[] = {
 /* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *)
-/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 902), // struct fpr_allocator const *
+/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 908), // struct fpr_allocator const *
 /* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
 /* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 875), // char *
+/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 881), // char *
 /* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 178 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, struct fpr_block const *, uint32_t, uint32_t *)
@@ -807,7 +807,7 @@ static void *_cffi_types[] = {
 /* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 186 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 187 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 974), // struct fpr_zone_state *
+/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 980), // struct fpr_zone_state *
 /* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
@@ -843,7 +843,7 @@ static void *_cffi_types[] = {
 /* 221 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 224 */ _CFFI_OP(_CFFI_OP_POINTER, 903), // struct fpr_allocator_config const *
+/* 224 */ _CFFI_OP(_CFFI_OP_POINTER, 909), // struct fpr_allocator_config const *
 /* 225 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 227 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -851,34 +851,34 @@ static void *_cffi_types[] = {
 /* 229 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 230 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 958), // struct fpr_segment *
+/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 964), // struct fpr_segment *
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 235 */ _CFFI_OP(_CFFI_OP_POINTER, 916), // struct fpr_guest_memory const *
-/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 906), // struct fpr_chain const *
-/* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 951), // struct fpr_report_cursor *
+/* 235 */ _CFFI_OP(_CFFI_OP_POINTER, 922), // struct fpr_guest_memory const *
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // struct fpr_chain const *
+/* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 957), // struct fpr_report_cursor *
 /* 238 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 239 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 240 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_message_account *
+/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_message_account *
 /* 242 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
 /* 245 */ _CFFI_OP(_CFFI_OP_NOOP, 236),
-/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 952), // struct fpr_report_rules const *
+/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 958), // struct fpr_report_rules const *
 /* 247 */ _CFFI_OP(_CFFI_OP_NOOP, 237),
-/* 248 */ _CFFI_OP(_CFFI_OP_POINTER, 941), // struct fpr_range *
+/* 248 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_range *
 /* 249 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 950), // struct fpr_report_account *
+/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 956), // struct fpr_report_account *
 /* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 255 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 256 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_page_set *
+/* 256 */ _CFFI_OP(_CFFI_OP_POINTER, 941), // struct fpr_page_set *
 /* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
 /* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 259 */ _CFFI_OP(_CFFI_OP_POINTER, 904), // struct fpr_balloon_account *
+/* 259 */ _CFFI_OP(_CFFI_OP_POINTER, 910), // struct fpr_balloon_account *
 /* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 262 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
@@ -914,25 +914,25 @@ static void *_cffi_types[] = {
 /* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
 /* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 1004), // void *
+/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 1010), // void *
 /* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
 /* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 1004), // void const *
+/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 1010), // void const *
 /* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 305 */ _CFFI_OP(_CFFI_OP_POINTER, 918), // struct fpr_host_costs const *
+/* 305 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_host_costs const *
 /* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *)
-/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 920), // struct fpr_measure *
+/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 926), // struct fpr_measure *
 /* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, struct fpr_measure_order const *, struct fpr_histogram *, struct fpr_histogram *, struct fpr_histogram *)
 /* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 922), // struct fpr_measure_order const *
-/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 917), // struct fpr_histogram *
+/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 928), // struct fpr_measure_order const *
+/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 923), // struct fpr_histogram *
 /* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
 /* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
 /* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -941,16 +941,16 @@ static void *_cffi_types[] = {
 /* 319 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 321 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure_config const *, struct fpr_measure * *)
-/* 322 */ _CFFI_OP(_CFFI_OP_POINTER, 921), // struct fpr_measure_config const *
+/* 322 */ _CFFI_OP(_CFFI_OP_POINTER, 927), // struct fpr_measure_config const *
 /* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 308), // struct fpr_measure * *
 /* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_oracle *
+/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_oracle *
 /* 327 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
 /* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 330 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 331 */ _CFFI_OP(_CFFI_OP_POINTER, 913), // struct fpr_discard_outcome *
+/* 331 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_discard_outcome *
 /* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
 /* 334 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
@@ -959,7 +959,7 @@ static void *_cffi_types[] = {
 /* 337 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_oracle const *
+/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_oracle const *
 /* 341 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
 /* 342 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
 /* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -974,20 +974,20 @@ static void *_cffi_types[] = {
 /* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_packed_driver *
+/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_packed_driver *
 /* 356 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
 /* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 956), // struct fpr_ring_layout const *
-/* 361 */ _CFFI_OP(_CFFI_OP_POINTER, 914), // struct fpr_driver_slot *
+/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 962), // struct fpr_ring_layout const *
+/* 361 */ _CFFI_OP(_CFFI_OP_POINTER, 920), // struct fpr_driver_slot *
 /* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 363 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 364 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 367 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
-/* 368 */ _CFFI_OP(_CFFI_OP_POINTER, 958), // struct fpr_segment const *
+/* 368 */ _CFFI_OP(_CFFI_OP_POINTER, 964), // struct fpr_segment const *
 /* 369 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 370 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -1001,7 +1001,7 @@ static void *_cffi_types[] = {
 /* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 934), // struct fpr_packed_ring *
+/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_packed_ring *
 /* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
 /* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
@@ -1010,7 +1010,7 @@ static void *_cffi_types[] = {
 /* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
 /* 390 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 391 */ _CFFI_OP(_CFFI_OP_POINTER, 906), // struct fpr_chain *
+/* 391 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // struct fpr_chain *
 /* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
 /* 394 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
@@ -1028,21 +1028,21 @@ static void *_cffi_types[] = {
 /* 406 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 409 */ _CFFI_OP(_CFFI_OP_POINTER, 934), // struct fpr_packed_ring const *
+/* 409 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_packed_ring const *
 /* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 411 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
 /* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 409),
 /* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
-/* 416 */ _CFFI_OP(_CFFI_OP_POINTER, 936), // struct fpr_pressure const *
+/* 416 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_pressure const *
 /* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
-/* 419 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_pressure_config const *
+/* 419 */ _CFFI_OP(_CFFI_OP_POINTER, 943), // struct fpr_pressure_config const *
 /* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 471), // struct fpr_pressure * *
 /* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 423 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_real_memory *
+/* 423 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct fpr_real_memory *
 /* 424 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
 /* 425 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -1071,7 +1071,7 @@ static void *_cffi_types[] = {
 /* 449 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 452 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_real_memory const *
+/* 452 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct fpr_real_memory const *
 /* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
 /* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
@@ -1083,14 +1083,14 @@ static void *_cffi_types[] = {
 /* 461 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 943), // struct fpr_real_memory_config const *
-/* 465 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_memory_region const *
+/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 949), // struct fpr_real_memory_config const *
+/* 465 */ _CFFI_OP(_CFFI_OP_POINTER, 930), // struct fpr_memory_region const *
 /* 466 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 467 */ _CFFI_OP(_CFFI_OP_POINTER, 423), // struct fpr_real_memory * *
 /* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
-/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 953), // struct fpr_residency *
-/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 936), // struct fpr_pressure *
+/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 959), // struct fpr_residency *
+/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_pressure *
 /* 472 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
 /* 474 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
@@ -1113,7 +1113,7 @@ static void *_cffi_types[] = {
 /* 491 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 494 */ _CFFI_OP(_CFFI_OP_POINTER, 953), // struct fpr_residency const *
+/* 494 */ _CFFI_OP(_CFFI_OP_POINTER, 959), // struct fpr_residency const *
 /* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
 /* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
 /* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -1128,7 +1128,7 @@ static void *_cffi_types[] = {
 /* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 954), // struct fpr_residency_config const *
+/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 960), // struct fpr_residency_config const *
 /* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 465),
 /* 511 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 305),
@@ -1142,18 +1142,18 @@ static void *_cffi_types[] = {
 /* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 470), // struct fpr_residency * *
 /* 521 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 523 */ _CFFI_OP(_CFFI_OP_POINTER, 959), // struct fpr_shared_map const *
+/* 523 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_shared_map const *
 /* 524 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 961), // struct fpr_signaller *
+/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // struct fpr_signaller *
 /* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 961), // struct fpr_signaller const *
+/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // struct fpr_signaller const *
 /* 530 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 531 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 532 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 534 */ _CFFI_OP(_CFFI_OP_POINTER, 962), // struct fpr_split_driver *
+/* 534 */ _CFFI_OP(_CFFI_OP_POINTER, 968), // struct fpr_split_driver *
 /* 535 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 534),
@@ -1180,7 +1180,7 @@ static void *_cffi_types[] = {
 /* 558 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 559 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 560 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 561 */ _CFFI_OP(_CFFI_OP_POINTER, 963), // struct fpr_split_ring *
+/* 561 */ _CFFI_OP(_CFFI_OP_POINTER, 969), // struct fpr_split_ring *
 /* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 563 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 564 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
@@ -1208,7 +1208,7 @@ static void *_cffi_types[] = {
 /* 586 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 587 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 589 */ _CFFI_OP(_CFFI_OP_POINTER, 963), // struct fpr_split_ring const *
+/* 589 */ _CFFI_OP(_CFFI_OP_POINTER, 969), // struct fpr_split_ring const *
 /* 590 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
 /* 592 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
@@ -1225,8 +1225,8 @@ static void *_cffi_types[] = {
 /* 603 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 604 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 605 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 606 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // struct fpr_trace_op *
-/* 607 */ _CFFI_OP(_CFFI_OP_POINTER, 968), // struct fpr_trace_pairing *
+/* 606 */ _CFFI_OP(_CFFI_OP_POINTER, 973), // struct fpr_trace_op *
+/* 607 */ _CFFI_OP(_CFFI_OP_POINTER, 974), // struct fpr_trace_pairing *
 /* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
 /* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
@@ -1235,33 +1235,33 @@ static void *_cffi_types[] = {
 /* 613 */ _CFFI_OP(_CFFI_OP_NOOP, 224),
 /* 614 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 615 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 616 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct fpr_replay_phase const *
+/* 616 */ _CFFI_OP(_CFFI_OP_POINTER, 954), // struct fpr_replay_phase const *
 /* 617 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 618 */ _CFFI_OP(_CFFI_OP_POINTER, 949), // struct fpr_replay_unseen *
+/* 618 */ _CFFI_OP(_CFFI_OP_POINTER, 955), // struct fpr_replay_unseen *
 /* 619 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 621 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 622 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 623 */ _CFFI_OP(_CFFI_OP_POINTER, 969), // struct fpr_trace_state *
+/* 623 */ _CFFI_OP(_CFFI_OP_POINTER, 975), // struct fpr_trace_state *
 /* 624 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 626 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 627 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_trace_event *
+/* 627 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_trace_event *
 /* 628 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 629 */ _CFFI_OP(_CFFI_OP_POINTER, 966), // struct fpr_trace_marker *
+/* 629 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_trace_marker *
 /* 630 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 631 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 632 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 633 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 636 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_vcpus *
+/* 636 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_vcpus *
 /* 637 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 638 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
 /* 640 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
 /* 641 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 642 */ _CFFI_OP(_CFFI_OP_POINTER, 928), // struct fpr_op const *
+/* 642 */ _CFFI_OP(_CFFI_OP_POINTER, 934), // struct fpr_op const *
 /* 643 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
@@ -1286,17 +1286,17 @@ static void *_cffi_types[] = {
 /* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
 /* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
 /* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 667 */ _CFFI_OP(_CFFI_OP_POINTER, 970), // struct fpr_vcpu_stop *
+/* 667 */ _CFFI_OP(_CFFI_OP_POINTER, 976), // struct fpr_vcpu_stop *
 /* 668 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 670 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_vcpus const *
+/* 670 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_vcpus const *
 /* 671 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 672 */ _CFFI_OP(_CFFI_OP_POINTER, 930), // struct fpr_owner_view *
+/* 672 */ _CFFI_OP(_CFFI_OP_POINTER, 936), // struct fpr_owner_view *
 /* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
 /* 675 */ _CFFI_OP(_CFFI_OP_NOOP, 670),
 /* 676 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 677 */ _CFFI_OP(_CFFI_OP_POINTER, 964), // struct fpr_task_view *
+/* 677 */ _CFFI_OP(_CFFI_OP_POINTER, 970), // struct fpr_task_view *
 /* 678 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
 /* 680 */ _CFFI_OP(_CFFI_OP_NOOP, 670),
@@ -1306,9 +1306,9 @@ static void *_cffi_types[] = {
 /* 684 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 687 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_vcpus_config const *
+/* 687 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_vcpus_config const *
 /* 688 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 689 */ _CFFI_OP(_CFFI_OP_POINTER, 923), // struct fpr_memory_port const *
+/* 689 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_memory_port const *
 /* 690 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
 /* 691 */ _CFFI_OP(_CFFI_OP_POINTER, 636), // struct fpr_vcpus * *
 /* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -1338,19 +1338,19 @@ static void *_cffi_types[] = {
 /* 716 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 717 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION, 911), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION, 917), // struct fpr_counters const *()(struct fpr_allocator const *)
 /* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 722 */ _CFFI_OP(_CFFI_OP_FUNCTION, 759), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 722 */ _CFFI_OP(_CFFI_OP_FUNCTION, 765), // struct fpr_histogram const *()(struct fpr_oracle const *)
 /* 723 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
 /* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 759), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 765), // struct fpr_histogram const *()(struct fpr_real_memory const *)
 /* 726 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
 /* 727 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION, 759), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION, 765), // struct fpr_histogram const *()(struct fpr_residency const *)
 /* 729 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
 /* 730 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 926), // struct fpr_notify *()(struct fpr_allocator *)
+/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 932), // struct fpr_notify *()(struct fpr_allocator *)
 /* 732 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
@@ -1364,266 +1364,272 @@ static void *_cffi_types[] = {
 /* 742 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 743 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 744 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 745 */ _CFFI_OP(_CFFI_OP_POINTER, 907), // struct fpr_cost const *
+/* 745 */ _CFFI_OP(_CFFI_OP_POINTER, 913), // struct fpr_cost const *
 /* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 747 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
 /* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 745),
-/* 749 */ _CFFI_OP(_CFFI_OP_POINTER, 910), // struct fpr_cost_steps const *
+/* 749 */ _CFFI_OP(_CFFI_OP_POINTER, 916), // struct fpr_cost_steps const *
 /* 750 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 751 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 752 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 754 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 754 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint64_t, struct fpr_random *)
 /* 755 */ _CFFI_OP(_CFFI_OP_NOOP, 745),
-/* 756 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 757 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 758 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 759 */ _CFFI_OP(_CFFI_OP_POINTER, 917), // struct fpr_histogram const *
-/* 760 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 761 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 762 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 763 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
-/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 765 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 766 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 756 */ _CFFI_OP(_CFFI_OP_NOOP, 749),
+/* 757 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 758 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 759 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 760 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 761 */ _CFFI_OP(_CFFI_OP_NOOP, 745),
+/* 762 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 763 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 765 */ _CFFI_OP(_CFFI_OP_POINTER, 923), // struct fpr_histogram const *
+/* 766 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 767 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 770 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 772 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 773 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 774 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 775 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 776 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 777 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 778 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 779 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 780 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
-/* 781 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 782 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
-/* 783 */ _CFFI_OP(_CFFI_OP_NOOP, 670),
+/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 770 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 772 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 773 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 774 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 775 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 776 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 778 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 779 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 781 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 782 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 783 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 784 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 785 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 786 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 785 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 786 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
 /* 787 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
-/* 789 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 790 */ _CFFI_OP(_CFFI_OP_FUNCTION, 295), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 791 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
+/* 789 */ _CFFI_OP(_CFFI_OP_NOOP, 670),
+/* 790 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 791 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
 /* 792 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 793 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 794 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_allocator *)
-/* 795 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 796 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 797 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_cost *, uint64_t)
-/* 798 */ _CFFI_OP(_CFFI_OP_POINTER, 907), // struct fpr_cost *
-/* 799 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 801 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 802 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 803 */ _CFFI_OP(_CFFI_OP_NOOP, 759),
-/* 804 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 805 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 806 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 807 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 808 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 809 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 810 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 811 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 812 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 813 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 814 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 815 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_measure *)
-/* 816 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 817 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 818 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_oracle *)
-/* 819 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 794 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
+/* 795 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 796 */ _CFFI_OP(_CFFI_OP_FUNCTION, 295), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 797 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 798 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 799 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_allocator *)
+/* 801 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 802 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 803 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_cost *, uint64_t)
+/* 804 */ _CFFI_OP(_CFFI_OP_POINTER, 913), // struct fpr_cost *
+/* 805 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 806 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 807 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 808 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 809 */ _CFFI_OP(_CFFI_OP_NOOP, 765),
+/* 810 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 811 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 812 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 813 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 814 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 815 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 816 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 817 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 818 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 819 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 820 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 821 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 822 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
-/* 823 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 824 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 825 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 826 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 827 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
-/* 828 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 829 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_host_counters *
-/* 830 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 831 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_pressure *)
-/* 832 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
-/* 833 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 834 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
-/* 835 */ _CFFI_OP(_CFFI_OP_NOOP, 416),
-/* 836 */ _CFFI_OP(_CFFI_OP_POINTER, 938), // struct fpr_pressure_counters *
-/* 837 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 838 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 839 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 840 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 841 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 842 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 843 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_real_memory *)
-/* 844 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
-/* 845 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 846 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 847 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 848 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 849 */ _CFFI_OP(_CFFI_OP_NOOP, 829),
-/* 850 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 851 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_residency *)
-/* 852 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
-/* 853 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 854 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 855 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
-/* 856 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 857 */ _CFFI_OP(_CFFI_OP_NOOP, 829),
-/* 858 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 859 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_shared_map *)
-/* 860 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 861 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 862 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 863 */ _CFFI_OP(_CFFI_OP_POINTER, 960), // struct fpr_shared_region *
-/* 864 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 865 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 866 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 867 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
-/* 868 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 869 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_signaller *)
-/* 870 */ _CFFI_OP(_CFFI_OP_NOOP, 526),
-/* 871 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 872 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1004), // void()(struct fpr_vcpus *)
-/* 873 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
+/* 821 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_measure *)
+/* 822 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
+/* 823 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 824 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_oracle *)
+/* 825 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 826 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 827 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 828 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 829 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 830 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 831 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 832 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 833 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 834 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 835 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_host_counters *
+/* 836 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 837 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_pressure *)
+/* 838 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
+/* 839 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 840 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
+/* 841 */ _CFFI_OP(_CFFI_OP_NOOP, 416),
+/* 842 */ _CFFI_OP(_CFFI_OP_POINTER, 944), // struct fpr_pressure_counters *
+/* 843 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 844 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 845 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 846 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 847 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 848 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 849 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_real_memory *)
+/* 850 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 851 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 852 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 853 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 854 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 855 */ _CFFI_OP(_CFFI_OP_NOOP, 835),
+/* 856 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 857 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_residency *)
+/* 858 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
+/* 859 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 860 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 861 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
+/* 862 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 863 */ _CFFI_OP(_CFFI_OP_NOOP, 835),
+/* 864 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 865 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_shared_map *)
+/* 866 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 867 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 868 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 869 */ _CFFI_OP(_CFFI_OP_POINTER, 966), // struct fpr_shared_region *
+/* 870 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 871 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 872 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 873 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
 /* 874 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 875 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 876 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 877 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 878 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
-/* 879 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
-/* 880 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
-/* 881 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
-/* 882 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
-/* 883 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_memory_kind
-/* 884 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_migratetype
-/* 885 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_op_kind
-/* 886 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_page_state_of_both
-/* 887 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_pcp_drain
-/* 888 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_pcp_sizing
-/* 889 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_placement
-/* 890 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_relabel
-/* 891 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_replay_action
-/* 892 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_ring_fault
-/* 893 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_status
-/* 894 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_stop_reason
-/* 895 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_take_stop
-/* 896 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_task_state
-/* 897 */ _CFFI_OP(_CFFI_OP_ENUM, 21), // enum fpr_zone_class
-/* 898 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 899 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 900 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 901 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 902 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 903 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 904 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 905 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 906 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 907 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 908 */ _CFFI_OP(_CFFI_OP_ARRAY, 907), // struct fpr_cost[7]
-/* 909 */ (_cffi_opcode_t)(7),
-/* 910 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
-/* 911 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // struct fpr_counters const *
-/* 912 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
-/* 913 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
-/* 914 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
-/* 915 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
-/* 916 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
-/* 917 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
-/* 918 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
-/* 919 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
-/* 920 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_measure
-/* 921 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_measure_config
-/* 922 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure_order
-/* 923 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_memory_port
-/* 924 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_memory_region
-/* 925 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_message_account
-/* 926 */ _CFFI_OP(_CFFI_OP_POINTER, 927), // struct fpr_notify *
-/* 927 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_notify
-/* 928 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_op
-/* 929 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_oracle
-/* 930 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_owner_view
-/* 931 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_packed_driver
-/* 932 */ _CFFI_OP(_CFFI_OP_POINTER, 933), // struct fpr_packed_note *
-/* 933 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_packed_note
-/* 934 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_ring
-/* 935 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_page_set
-/* 936 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_pressure
-/* 937 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_pressure_config
-/* 938 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pressure_counters
-/* 939 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_random
-/* 940 */ _CFFI_OP(_CFFI_OP_POINTER, 941), // struct fpr_range const *
-/* 941 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_range
-/* 942 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_real_memory
-/* 943 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_real_memory_config
-/* 944 */ _CFFI_OP(_CFFI_OP_POINTER, 945), // struct fpr_region *
-/* 945 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_region
-/* 946 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_replay_frames_stats
-/* 947 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_replay_model_stats
-/* 948 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_replay_phase
-/* 949 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_unseen
-/* 950 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_report_account
-/* 951 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_report_cursor
-/* 952 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_report_rules
-/* 953 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_residency
-/* 954 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_residency_config
-/* 955 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_ring_counters
-/* 956 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_ring_layout
-/* 957 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_rules
-/* 958 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_segment
-/* 959 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_shared_map
-/* 960 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_shared_region
-/* 961 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_signaller
-/* 962 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_split_driver
-/* 963 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_split_ring
-/* 964 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_task_view
-/* 965 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_event
-/* 966 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_marker
-/* 967 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_trace_op
-/* 968 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_trace_pairing
-/* 969 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_trace_state
-/* 970 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_vcpu_stop
-/* 971 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_vcpus
-/* 972 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_vcpus_config
-/* 973 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_zone_config
-/* 974 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_zone_state
-/* 975 */ _CFFI_OP(_CFFI_OP_POINTER, 976), // struct packed_desc *
-/* 976 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct packed_desc
-/* 977 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct packed_event *
-/* 978 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct packed_event
-/* 979 */ _CFFI_OP(_CFFI_OP_POINTER, 980), // struct split_avail *
-/* 980 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct split_avail
-/* 981 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct split_desc *
-/* 982 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct split_desc
-/* 983 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct split_used *
-/* 984 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct split_used
-/* 985 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
-/* 986 */ (_cffi_opcode_t)(7),
-/* 987 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 988 */ (_cffi_opcode_t)(14),
-/* 989 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 990 */ (_cffi_opcode_t)(32),
-/* 991 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 992 */ (_cffi_opcode_t)(4),
-/* 993 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 994 */ (_cffi_opcode_t)(6),
-/* 995 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 996 */ (_cffi_opcode_t)(7424),
-/* 997 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 998 */ (_cffi_opcode_t)(7),
-/* 999 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 1000 */ (_cffi_opcode_t)(9),
-/* 1001 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 1002 */ _CFFI_OP(_CFFI_OP_ARRAY, 1001), // uint8_t[5]
-/* 1003 */ (_cffi_opcode_t)(5),
-/* 1004 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 875 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_signaller *)
+/* 876 */ _CFFI_OP(_CFFI_OP_NOOP, 526),
+/* 877 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 878 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_vcpus *)
+/* 879 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
+/* 880 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 881 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 882 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 883 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 884 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 885 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 886 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
+/* 887 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
+/* 888 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
+/* 889 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_memory_kind
+/* 890 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_migratetype
+/* 891 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_op_kind
+/* 892 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_page_state_of_both
+/* 893 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_pcp_drain
+/* 894 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_pcp_sizing
+/* 895 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_placement
+/* 896 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_relabel
+/* 897 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_replay_action
+/* 898 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_ring_fault
+/* 899 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_status
+/* 900 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_stop_reason
+/* 901 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_take_stop
+/* 902 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_task_state
+/* 903 */ _CFFI_OP(_CFFI_OP_ENUM, 21), // enum fpr_zone_class
+/* 904 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 905 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 906 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 907 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 908 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 909 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 910 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 911 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 912 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 913 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 914 */ _CFFI_OP(_CFFI_OP_ARRAY, 913), // struct fpr_cost[7]
+/* 915 */ (_cffi_opcode_t)(7),
+/* 916 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
+/* 917 */ _CFFI_OP(_CFFI_OP_POINTER, 918), // struct fpr_counters const *
+/* 918 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
+/* 919 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
+/* 920 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
+/* 921 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
+/* 922 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
+/* 923 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
+/* 924 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
+/* 925 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
+/* 926 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_measure
+/* 927 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_measure_config
+/* 928 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure_order
+/* 929 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_memory_port
+/* 930 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_memory_region
+/* 931 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_message_account
+/* 932 */ _CFFI_OP(_CFFI_OP_POINTER, 933), // struct fpr_notify *
+/* 933 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_notify
+/* 934 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_op
+/* 935 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_oracle
+/* 936 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_owner_view
+/* 937 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_packed_driver
+/* 938 */ _CFFI_OP(_CFFI_OP_POINTER, 939), // struct fpr_packed_note *
+/* 939 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_packed_note
+/* 940 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_ring
+/* 941 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_page_set
+/* 942 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_pressure
+/* 943 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_pressure_config
+/* 944 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pressure_counters
+/* 945 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_random
+/* 946 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_range const *
+/* 947 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_range
+/* 948 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_real_memory
+/* 949 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_real_memory_config
+/* 950 */ _CFFI_OP(_CFFI_OP_POINTER, 951), // struct fpr_region *
+/* 951 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_region
+/* 952 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_replay_frames_stats
+/* 953 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_replay_model_stats
+/* 954 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_replay_phase
+/* 955 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_unseen
+/* 956 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_report_account
+/* 957 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_report_cursor
+/* 958 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_report_rules
+/* 959 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_residency
+/* 960 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_residency_config
+/* 961 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_ring_counters
+/* 962 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_ring_layout
+/* 963 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_rules
+/* 964 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_segment
+/* 965 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_shared_map
+/* 966 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_shared_region
+/* 967 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_signaller
+/* 968 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_split_driver
+/* 969 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_split_ring
+/* 970 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_task_view
+/* 971 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_event
+/* 972 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_marker
+/* 973 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_trace_op
+/* 974 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_trace_pairing
+/* 975 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_trace_state
+/* 976 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_vcpu_stop
+/* 977 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_vcpus
+/* 978 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_vcpus_config
+/* 979 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_zone_config
+/* 980 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_zone_state
+/* 981 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct packed_desc *
+/* 982 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct packed_desc
+/* 983 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct packed_event *
+/* 984 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct packed_event
+/* 985 */ _CFFI_OP(_CFFI_OP_POINTER, 986), // struct split_avail *
+/* 986 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct split_avail
+/* 987 */ _CFFI_OP(_CFFI_OP_POINTER, 988), // struct split_desc *
+/* 988 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct split_desc
+/* 989 */ _CFFI_OP(_CFFI_OP_POINTER, 990), // struct split_used *
+/* 990 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct split_used
+/* 991 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
+/* 992 */ (_cffi_opcode_t)(7),
+/* 993 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 994 */ (_cffi_opcode_t)(14),
+/* 995 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 996 */ (_cffi_opcode_t)(32),
+/* 997 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 998 */ (_cffi_opcode_t)(4),
+/* 999 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 1000 */ (_cffi_opcode_t)(6),
+/* 1001 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 1002 */ (_cffi_opcode_t)(7424),
+/* 1003 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 1004 */ (_cffi_opcode_t)(7),
+/* 1005 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 1006 */ (_cffi_opcode_t)(9),
+/* 1007 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 1008 */ _CFFI_OP(_CFFI_OP_ARRAY, 1007), // uint8_t[5]
+/* 1009 */ (_cffi_opcode_t)(5),
+/* 1010 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -2848,7 +2854,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(911));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(917));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3072,7 +3078,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(926));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(932));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4269,10 +4275,10 @@ _cffi_f_fpr_cost_bend(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(798), arg0, (char **)&x0);
+      _cffi_type(804), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(798), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(804), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4423,6 +4429,76 @@ _cffi_f_fpr_cost_draw_among(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_cost_draw_among _cffi_d_fpr_cost_draw_among
+#endif
+
+static uint64_t _cffi_d_fpr_cost_draw_sum(struct fpr_cost const * x0, struct fpr_cost_steps const * x1, uint64_t x2, struct fpr_random * x3)
+{
+  return fpr_cost_draw_sum(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_cost_draw_sum(PyObject *self, PyObject *args)
+{
+  struct fpr_cost const * x0;
+  struct fpr_cost_steps const * x1;
+  uint64_t x2;
+  struct fpr_random * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_cost_draw_sum", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(745), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(745), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(749), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(749), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(26), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(26), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_cost_draw_sum(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_cost_draw_sum _cffi_d_fpr_cost_draw_sum
 #endif
 
 static uint64_t _cffi_d_fpr_cost_mean(struct fpr_cost const * x0)
@@ -4604,7 +4680,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(876));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(882));
   return pyresult;
 }
 #else
@@ -5463,10 +5539,10 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(759), arg1, (char **)&x1);
+      _cffi_type(765), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(759), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(765), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5507,10 +5583,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(759), arg0, (char **)&x0);
+      _cffi_type(765), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(759), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(765), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6611,10 +6687,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(829), arg2, (char **)&x2);
+      _cffi_type(835), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(829), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(835), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6868,7 +6944,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(759));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(765));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -8310,10 +8386,10 @@ _cffi_f_fpr_pressure_counters(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(836), arg1, (char **)&x1);
+      _cffi_type(842), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(836), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(842), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8763,10 +8839,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(829), arg2, (char **)&x2);
+      _cffi_type(835), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(829), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(835), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9009,7 +9085,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(759));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(765));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -10329,10 +10405,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(829), arg2, (char **)&x2);
+      _cffi_type(835), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(829), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(835), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10651,7 +10727,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(759));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(765));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -11059,10 +11135,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(863), arg0, (char **)&x0);
+      _cffi_type(869), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(863), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(869), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13413,6 +13489,15 @@ static int _cffi_const_FPR_COST_MAX_NS(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_COST_MAX_NUMBER(unsigned long long *o)
+{
+  int n = (FPR_COST_MAX_NUMBER) <= 0;
+  *o = (unsigned long long)((FPR_COST_MAX_NUMBER) | 0);  /* check that FPR_COST_MAX_NUMBER is an integer */
+  if (!_cffi_check_int(*o, n, 65536U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_COST_POINTS(unsigned long long *o)
 {
   int n = (FPR_COST_POINTS) <= 0;
@@ -14249,7 +14334,7 @@ static void _cffi_checkfld_struct_fpr_cost_steps(struct fpr_cost_steps *p)
   /* only to generate compile-time warnings or errors */
   (void)p;
   (void)((p->count) | 0);  /* check that 'struct fpr_cost_steps.count' is an integer */
-  { uint32_t(*tmp)[7] = &p->threads; (void)tmp; }
+  { uint32_t(*tmp)[7] = &p->number; (void)tmp; }
   { struct fpr_cost(*tmp)[7] = &p->at; (void)tmp; }
 }
 struct _cffi_align_struct_fpr_cost_steps { char x; struct fpr_cost_steps y; };
@@ -14370,6 +14455,7 @@ static void _cffi_checkfld_struct_fpr_host_costs(struct fpr_host_costs *p)
   { struct fpr_cost_steps *tmp = &p->refault_4k_steps; (void)tmp; }
   { struct fpr_cost_steps *tmp = &p->fault_2m_steps; (void)tmp; }
   { struct fpr_cost_steps *tmp = &p->refault_2m_steps; (void)tmp; }
+  { struct fpr_cost_steps *tmp = &p->discard_huge_2m_steps; (void)tmp; }
   (void)((p->cpus) | 0);  /* check that 'struct fpr_host_costs.cpus' is an integer */
   (void)((p->slice_ns) | 0);  /* check that 'struct fpr_host_costs.slice_ns' is an integer */
   { struct fpr_cost *tmp = &p->pace; (void)tmp; }
@@ -15101,6 +15187,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_COST_MAX_BEND", (void *)_cffi_const_FPR_COST_MAX_BEND, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_MAX_NS", (void *)_cffi_const_FPR_COST_MAX_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_COST_MAX_NUMBER", (void *)_cffi_const_FPR_COST_MAX_NUMBER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_POINTS", (void *)_cffi_const_FPR_COST_POINTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_STEPS", (void *)_cffi_const_FPR_COST_STEPS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_DISCARD_CANNOT_FREE", (void *)_cffi_const_FPR_DISCARD_CANNOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -15311,7 +15398,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_allocator_add_range },
   { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 719), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 223), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 794), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 800), (void *)_cffi_d_fpr_allocator_destroy },
   { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 734), (void *)_cffi_d_fpr_allocator_label },
   { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 741), (void *)_cffi_d_fpr_allocator_metadata_bytes },
   { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 731), (void *)_cffi_d_fpr_allocator_notify },
@@ -15333,9 +15420,10 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 218), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 159), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 797), (void *)_cffi_d_fpr_cost_bend },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 754), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 803), (void *)_cffi_d_fpr_cost_bend },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 760), (void *)_cffi_d_fpr_cost_draw },
   { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 747), (void *)_cffi_d_fpr_cost_draw_among },
+  { "fpr_cost_draw_sum", (void *)_cffi_f_fpr_cost_draw_sum, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 754), (void *)_cffi_d_fpr_cost_draw_sum },
   { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 744), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_count_isolated", (void *)_cffi_f_fpr_count_isolated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 179), (void *)_cffi_d_fpr_count_isolated },
   { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
@@ -15353,36 +15441,36 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_guest_write },
   { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 738), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 801), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 758), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 810), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 805), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 807), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 764), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 816), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 811), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 304), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_known_zero_begin", (void *)_cffi_f_fpr_known_zero_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_known_zero_begin },
   { "fpr_known_zero_taken", (void *)_cffi_f_fpr_known_zero_taken, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 171), (void *)_cffi_d_fpr_known_zero_taken },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
-  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 788), (void *)_cffi_d_fpr_measure_clock_ns },
+  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 794), (void *)_cffi_d_fpr_measure_clock_ns },
   { "fpr_measure_create", (void *)_cffi_f_fpr_measure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 321), (void *)_cffi_d_fpr_measure_create },
-  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 815), (void *)_cffi_d_fpr_measure_destroy },
+  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 821), (void *)_cffi_d_fpr_measure_destroy },
   { "fpr_measure_fresh", (void *)_cffi_f_fpr_measure_fresh, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 307), (void *)_cffi_d_fpr_measure_fresh },
   { "fpr_measure_resident", (void *)_cffi_f_fpr_measure_resident, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 317), (void *)_cffi_d_fpr_measure_resident },
   { "fpr_measure_run", (void *)_cffi_f_fpr_measure_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_measure_run },
   { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 699), (void *)_cffi_d_fpr_measure_signals },
   { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_message_read },
   { "fpr_oracle_count_states", (void *)_cffi_f_fpr_oracle_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 339), (void *)_cffi_d_fpr_oracle_count_states },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 826), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 832), (void *)_cffi_d_fpr_oracle_counters },
   { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 818), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 824), (void *)_cffi_d_fpr_oracle_destroy },
   { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 325), (void *)_cffi_d_fpr_oracle_discard },
   { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 722), (void *)_cffi_d_fpr_oracle_fault_latency },
   { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 333), (void *)_cffi_d_fpr_oracle_populate },
   { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 348), (void *)_cffi_d_fpr_oracle_read },
   { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 713), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 821), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 762), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 827), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 768), (void *)_cffi_d_fpr_oracle_resident_bytes },
   { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_oracle_touch },
   { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 366), (void *)_cffi_d_fpr_packed_driver_add },
   { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 354), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
@@ -15402,27 +15490,27 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 393), (void *)_cffi_d_fpr_packed_ring_start },
   { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 381), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 834), (void *)_cffi_d_fpr_pressure_counters },
+  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 840), (void *)_cffi_d_fpr_pressure_counters },
   { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 418), (void *)_cffi_d_fpr_pressure_create },
-  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 831), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 837), (void *)_cffi_d_fpr_pressure_destroy },
   { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 415), (void *)_cffi_d_fpr_pressure_is_short },
   { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 415), (void *)_cffi_d_fpr_pressure_validate },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 768), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 765), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 838), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 774), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 771), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 844), (void *)_cffi_d_fpr_random_seed },
   { "fpr_real_memory_count_states", (void *)_cffi_f_fpr_real_memory_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 454), (void *)_cffi_d_fpr_real_memory_count_states },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 846), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 852), (void *)_cffi_d_fpr_real_memory_counters },
   { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 843), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 849), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 422), (void *)_cffi_d_fpr_real_memory_discard },
   { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 725), (void *)_cffi_d_fpr_real_memory_fault_latency },
   { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 775), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 790), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 781), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 796), (void *)_cffi_d_fpr_real_memory_pointer },
   { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 439), (void *)_cffi_d_fpr_real_memory_populate },
   { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 434), (void *)_cffi_d_fpr_real_memory_press },
   { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 445), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 772), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 778), (void *)_cffi_d_fpr_real_memory_resident_bytes },
   { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_real_memory_settle },
   { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_region_find },
@@ -15433,24 +15521,24 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 243), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 228), (void *)_cffi_d_fpr_report_segments },
   { "fpr_residency_count_states", (void *)_cffi_f_fpr_residency_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 493), (void *)_cffi_d_fpr_residency_count_states },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 854), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 860), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 515), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 851), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 857), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 473), (void *)_cffi_d_fpr_residency_discard },
   { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 481), (void *)_cffi_d_fpr_residency_drop_lazy },
   { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 728), (void *)_cffi_d_fpr_residency_fault_latency },
   { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 469), (void *)_cffi_d_fpr_residency_join },
-  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 779), (void *)_cffi_d_fpr_residency_killed_ns },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 779), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_residency_killed_ns },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 487), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 502), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 779), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_residency_resident_bytes },
   { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 862), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 868), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
   { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 522), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 859), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 869), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 865), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 875), (void *)_cffi_d_fpr_signaller_close },
   { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 525), (void *)_cffi_d_fpr_signaller_open },
   { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 528), (void *)_cffi_d_fpr_signaller_send },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 545), (void *)_cffi_d_fpr_split_driver_add },
@@ -15474,9 +15562,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 285), (void *)_cffi_d_fpr_translate },
   { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 658), (void *)_cffi_d_fpr_vcpus_charge },
   { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 686), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 872), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 878), (void *)_cffi_d_fpr_vcpus_destroy },
   { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 651), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 782), (void *)_cffi_d_fpr_vcpus_next_ns },
+  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 788), (void *)_cffi_d_fpr_vcpus_next_ns },
   { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 669), (void *)_cffi_d_fpr_vcpus_owner },
   { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 679), (void *)_cffi_d_fpr_vcpus_owner_read },
   { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 639), (void *)_cffi_d_fpr_vcpus_refill },
@@ -15501,22 +15589,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 957) },
+             _CFFI_OP(_CFFI_OP_NOOP, 963) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15558,19 +15646,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 993) },
+          _CFFI_OP(_CFFI_OP_NOOP, 999) },
   { "bend", offsetof(struct fpr_cost, bend),
             sizeof(((struct fpr_cost *)0)->bend),
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "count", offsetof(struct fpr_cost_steps, count),
              sizeof(((struct fpr_cost_steps *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
-  { "threads", offsetof(struct fpr_cost_steps, threads),
-               sizeof(((struct fpr_cost_steps *)0)->threads),
-               _CFFI_OP(_CFFI_OP_NOOP, 985) },
+  { "number", offsetof(struct fpr_cost_steps, number),
+              sizeof(((struct fpr_cost_steps *)0)->number),
+              _CFFI_OP(_CFFI_OP_NOOP, 991) },
   { "at", offsetof(struct fpr_cost_steps, at),
           sizeof(((struct fpr_cost_steps *)0)->at),
-          _CFFI_OP(_CFFI_OP_NOOP, 908) },
+          _CFFI_OP(_CFFI_OP_NOOP, 914) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15690,7 +15778,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 944) },
+               _CFFI_OP(_CFFI_OP_NOOP, 950) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15705,61 +15793,64 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 995) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1001) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 907) },
+            _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "fault_outer_4k", offsetof(struct fpr_host_costs, fault_outer_4k),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_4k),
-                      _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "fault_outer_2m", offsetof(struct fpr_host_costs, fault_outer_2m),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_2m),
-                      _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "fault_4k_steps", offsetof(struct fpr_host_costs, fault_4k_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_4k_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 910) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 916) },
   { "refault_4k_steps", offsetof(struct fpr_host_costs, refault_4k_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_4k_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 910) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 916) },
   { "fault_2m_steps", offsetof(struct fpr_host_costs, fault_2m_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_2m_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 910) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 916) },
   { "refault_2m_steps", offsetof(struct fpr_host_costs, refault_2m_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_2m_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 910) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 916) },
+  { "discard_huge_2m_steps", offsetof(struct fpr_host_costs, discard_huge_2m_steps),
+                             sizeof(((struct fpr_host_costs *)0)->discard_huge_2m_steps),
+                             _CFFI_OP(_CFFI_OP_NOOP, 916) },
   { "cpus", offsetof(struct fpr_host_costs, cpus),
             sizeof(((struct fpr_host_costs *)0)->cpus),
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15768,7 +15859,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pace", offsetof(struct fpr_host_costs, pace),
             sizeof(((struct fpr_host_costs *)0)->pace),
-            _CFFI_OP(_CFFI_OP_NOOP, 907) },
+            _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "pace_ns", offsetof(struct fpr_host_costs, pace_ns),
                sizeof(((struct fpr_host_costs *)0)->pace_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15924,10 +16015,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 295) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 898) },
+             _CFFI_OP(_CFFI_OP_NOOP, 904) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 899) },
+               _CFFI_OP(_CFFI_OP_NOOP, 905) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15963,13 +16054,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15984,19 +16075,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 956) },
+              _CFFI_OP(_CFFI_OP_NOOP, 962) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 975) },
+             _CFFI_OP(_CFFI_OP_NOOP, 981) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 977) },
+              _CFFI_OP(_CFFI_OP_NOOP, 983) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 977) },
+              _CFFI_OP(_CFFI_OP_NOOP, 983) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 975) },
+              _CFFI_OP(_CFFI_OP_NOOP, 981) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 361) },
@@ -16044,25 +16135,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 956) },
+              _CFFI_OP(_CFFI_OP_NOOP, 962) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 975) },
+             _CFFI_OP(_CFFI_OP_NOOP, 981) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 977) },
+              _CFFI_OP(_CFFI_OP_NOOP, 983) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 977) },
+              _CFFI_OP(_CFFI_OP_NOOP, 983) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 932) },
+            _CFFI_OP(_CFFI_OP_NOOP, 938) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
              _CFFI_OP(_CFFI_OP_NOOP, 576) },
@@ -16092,7 +16183,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 955) },
+                _CFFI_OP(_CFFI_OP_NOOP, 961) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -16122,10 +16213,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "swap_in_4k", offsetof(struct fpr_pressure_config, swap_in_4k),
                   sizeof(((struct fpr_pressure_config *)0)->swap_in_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "swap_out_4k", offsetof(struct fpr_pressure_config, swap_out_4k),
                    sizeof(((struct fpr_pressure_config *)0)->swap_out_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "swap_device_4k_ns", offsetof(struct fpr_pressure_config, swap_device_4k_ns),
                          sizeof(((struct fpr_pressure_config *)0)->swap_device_4k_ns),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16182,7 +16273,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 991) },
+             _CFFI_OP(_CFFI_OP_NOOP, 997) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16305,13 +16396,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 997) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1003) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 997) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1003) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 989) },
+             _CFFI_OP(_CFFI_OP_NOOP, 995) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16323,7 +16414,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 940) },
+              _CFFI_OP(_CFFI_OP_NOOP, 946) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16404,40 +16495,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16470,10 +16561,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 900) },
+          _CFFI_OP(_CFFI_OP_NOOP, 906) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 900) },
+               _CFFI_OP(_CFFI_OP_NOOP, 906) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16485,22 +16576,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 900) },
+              _CFFI_OP(_CFFI_OP_NOOP, 906) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 956) },
+              _CFFI_OP(_CFFI_OP_NOOP, 962) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 981) },
+             _CFFI_OP(_CFFI_OP_NOOP, 987) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 979) },
+             _CFFI_OP(_CFFI_OP_NOOP, 985) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 983) },
+            _CFFI_OP(_CFFI_OP_NOOP, 989) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 981) },
+              _CFFI_OP(_CFFI_OP_NOOP, 987) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 361) },
@@ -16539,16 +16630,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 956) },
+              _CFFI_OP(_CFFI_OP_NOOP, 962) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 981) },
+             _CFFI_OP(_CFFI_OP_NOOP, 987) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 979) },
+             _CFFI_OP(_CFFI_OP_NOOP, 985) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 983) },
+            _CFFI_OP(_CFFI_OP_NOOP, 989) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -16572,7 +16663,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 955) },
+                _CFFI_OP(_CFFI_OP_NOOP, 961) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16620,28 +16711,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 901) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 907) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 901) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 907) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 1002) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1008) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -16698,10 +16789,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 999) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1005) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 999) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1005) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16746,7 +16837,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 915) },
+             _CFFI_OP(_CFFI_OP_NOOP, 921) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16767,7 +16858,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 991) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 997) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16782,7 +16873,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 973) },
+              _CFFI_OP(_CFFI_OP_NOOP, 979) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16797,211 +16888,211 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 987) },
+               _CFFI_OP(_CFFI_OP_NOOP, 993) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 902, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 908, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 903, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 909, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 904, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 910, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 905, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 911, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 906, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 912, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_cost", 907, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 913, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 2 },
-  { "fpr_cost_steps", 910, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost_steps", 916, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost_steps), offsetof(struct _cffi_align_struct_fpr_cost_steps, y), 25, 3 },
-  { "fpr_counters", 912, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 918, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 28, 14 },
-  { "fpr_discard_outcome", 913, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 919, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 42, 11 },
-  { "fpr_driver_slot", 914, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 920, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 53, 4 },
-  { "fpr_guest_costs", 915, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 921, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 57, 10 },
-  { "fpr_guest_memory", 916, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 922, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 67, 2 },
-  { "fpr_histogram", 917, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 923, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 69, 4 },
-  { "fpr_host_costs", 918, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 73, 25 },
-  { "fpr_host_counters", 919, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 98, 31 },
-  { "fpr_measure", 920, _CFFI_F_OPAQUE,
+  { "fpr_host_costs", 924, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 73, 26 },
+  { "fpr_host_counters", 925, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 99, 31 },
+  { "fpr_measure", 926, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_measure_config", 921, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_measure_config), offsetof(struct _cffi_align_struct_fpr_measure_config, y), 129, 5 },
-  { "fpr_measure_order", 922, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_measure_order), offsetof(struct _cffi_align_struct_fpr_measure_order, y), 134, 10 },
-  { "fpr_memory_port", 923, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 144, 3 },
-  { "fpr_memory_region", 924, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 147, 2 },
-  { "fpr_message_account", 925, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 149, 2 },
-  { "fpr_notify", 927, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 151, 5 },
-  { "fpr_op", 928, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 156, 6 },
-  { "fpr_oracle", 929, _CFFI_F_OPAQUE,
+  { "fpr_measure_config", 927, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_measure_config), offsetof(struct _cffi_align_struct_fpr_measure_config, y), 130, 5 },
+  { "fpr_measure_order", 928, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_measure_order), offsetof(struct _cffi_align_struct_fpr_measure_order, y), 135, 10 },
+  { "fpr_memory_port", 929, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 145, 3 },
+  { "fpr_memory_region", 930, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 148, 2 },
+  { "fpr_message_account", 931, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 150, 2 },
+  { "fpr_notify", 933, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 152, 5 },
+  { "fpr_op", 934, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 157, 6 },
+  { "fpr_oracle", 935, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 930, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 162, 3 },
-  { "fpr_packed_driver", 931, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 165, 18 },
-  { "fpr_packed_note", 933, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 183, 4 },
-  { "fpr_packed_ring", 934, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 187, 15 },
-  { "fpr_page_set", 935, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 202, 3 },
-  { "fpr_pressure", 936, _CFFI_F_OPAQUE,
+  { "fpr_owner_view", 936, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 163, 3 },
+  { "fpr_packed_driver", 937, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 166, 18 },
+  { "fpr_packed_note", 939, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 184, 4 },
+  { "fpr_packed_ring", 940, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 188, 15 },
+  { "fpr_page_set", 941, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 203, 3 },
+  { "fpr_pressure", 942, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_pressure_config", 937, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 205, 12 },
-  { "fpr_pressure_counters", 938, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 217, 14 },
-  { "fpr_random", 939, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 231, 1 },
-  { "fpr_range", 941, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 232, 2 },
-  { "fpr_real_memory", 942, _CFFI_F_OPAQUE,
+  { "fpr_pressure_config", 943, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 206, 12 },
+  { "fpr_pressure_counters", 944, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 218, 14 },
+  { "fpr_random", 945, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 232, 1 },
+  { "fpr_range", 947, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 233, 2 },
+  { "fpr_real_memory", 948, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 943, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 234, 4 },
-  { "fpr_region", 945, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 238, 5 },
-  { "fpr_replay_frames_stats", 946, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 243, 10 },
-  { "fpr_replay_model_stats", 947, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 253, 10 },
-  { "fpr_replay_phase", 948, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 263, 2 },
-  { "fpr_replay_unseen", 949, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 265, 4 },
-  { "fpr_report_account", 950, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 269, 6 },
-  { "fpr_report_cursor", 951, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 275, 3 },
-  { "fpr_report_rules", 952, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 278, 3 },
-  { "fpr_residency", 953, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 949, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 235, 4 },
+  { "fpr_region", 951, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 239, 5 },
+  { "fpr_replay_frames_stats", 952, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 244, 10 },
+  { "fpr_replay_model_stats", 953, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 254, 10 },
+  { "fpr_replay_phase", 954, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 264, 2 },
+  { "fpr_replay_unseen", 955, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 266, 4 },
+  { "fpr_report_account", 956, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 270, 6 },
+  { "fpr_report_cursor", 957, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 276, 3 },
+  { "fpr_report_rules", 958, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 279, 3 },
+  { "fpr_residency", 959, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 954, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 281, 8 },
-  { "fpr_ring_counters", 955, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 289, 11 },
-  { "fpr_ring_layout", 956, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 300, 5 },
-  { "fpr_rules", 957, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 305, 12 },
-  { "fpr_segment", 958, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 317, 3 },
-  { "fpr_shared_map", 959, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 320, 4 },
-  { "fpr_shared_region", 960, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 324, 7 },
-  { "fpr_signaller", 961, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 331, 2 },
-  { "fpr_split_driver", 962, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 333, 17 },
-  { "fpr_split_ring", 963, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 350, 12 },
-  { "fpr_task_view", 964, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 362, 9 },
-  { "fpr_trace_event", 965, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 371, 14 },
-  { "fpr_trace_marker", 966, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 385, 4 },
-  { "fpr_trace_op", 967, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 389, 3 },
-  { "fpr_trace_pairing", 968, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 392, 10 },
-  { "fpr_trace_state", 969, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 402, 8 },
-  { "fpr_vcpu_stop", 970, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 410, 5 },
-  { "fpr_vcpus", 971, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 960, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 282, 8 },
+  { "fpr_ring_counters", 961, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 290, 11 },
+  { "fpr_ring_layout", 962, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 301, 5 },
+  { "fpr_rules", 963, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 306, 12 },
+  { "fpr_segment", 964, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 318, 3 },
+  { "fpr_shared_map", 965, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 321, 4 },
+  { "fpr_shared_region", 966, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 325, 7 },
+  { "fpr_signaller", 967, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 332, 2 },
+  { "fpr_split_driver", 968, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 334, 17 },
+  { "fpr_split_ring", 969, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 351, 12 },
+  { "fpr_task_view", 970, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 363, 9 },
+  { "fpr_trace_event", 971, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 372, 14 },
+  { "fpr_trace_marker", 972, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 386, 4 },
+  { "fpr_trace_op", 973, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 390, 3 },
+  { "fpr_trace_pairing", 974, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 393, 10 },
+  { "fpr_trace_state", 975, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 403, 8 },
+  { "fpr_vcpu_stop", 976, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 411, 5 },
+  { "fpr_vcpus", 977, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 972, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 415, 5 },
-  { "fpr_zone_config", 973, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 420, 11 },
-  { "fpr_zone_state", 974, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 431, 6 },
-  { "packed_desc", 976, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 978, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 416, 5 },
+  { "fpr_zone_config", 979, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 421, 11 },
+  { "fpr_zone_state", 980, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 432, 6 },
+  { "packed_desc", 982, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 978, _CFFI_F_OPAQUE,
+  { "packed_event", 984, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 980, _CFFI_F_OPAQUE,
+  { "split_avail", 986, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 982, _CFFI_F_OPAQUE,
+  { "split_desc", 988, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 984, _CFFI_F_OPAQUE,
+  { "split_used", 990, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 876, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 882, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 877, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 883, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE,FPR_DISCARD_FREE" },
-  { "fpr_fallback_rule", 878, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_fallback_rule", 884, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 879, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 885, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_measure_action", 880, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
+  { "fpr_measure_action", 886, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
     "FPR_MEASURE_READ,FPR_MEASURE_WRITE,FPR_MEASURE_POPULATE,FPR_MEASURE_DONTNEED,FPR_MEASURE_FREE,FPR_MEASURE_PUNCH_HOLE,"
     "FPR_MEASURE_ACTIONS" },
-  { "fpr_measure_kind", 881, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
+  { "fpr_measure_kind", 887, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
     "FPR_MEASURE_ANONYMOUS,FPR_MEASURE_MEMFD,FPR_MEASURE_HUGETLB" },
-  { "fpr_measure_server", 882, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
+  { "fpr_measure_server", 888, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
     "FPR_MEASURE_KERNEL,FPR_MEASURE_MISSING,FPR_MEASURE_MINOR" },
-  { "fpr_memory_kind", 883, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
+  { "fpr_memory_kind", 889, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
     "FPR_MEMORY_ANONYMOUS,FPR_MEMORY_MEMFD,FPR_MEMORY_HUGETLB,FPR_MEMORY_HUGETLB_PRIVATE" },
-  { "fpr_migratetype", 884, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 890, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 885, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 891, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_page_state_of_both", 886, _cffi_prim_int(sizeof(enum fpr_page_state_of_both), ((enum fpr_page_state_of_both)-1) <= 0),
+  { "fpr_page_state_of_both", 892, _cffi_prim_int(sizeof(enum fpr_page_state_of_both), ((enum fpr_page_state_of_both)-1) <= 0),
     "FPR_STATE_USED,FPR_STATE_USED_ABSENT,FPR_STATE_FREE_HELD,FPR_STATE_REPORTED_HELD,FPR_STATE_FREE_GIVEN_BACK,"
     "FPR_STATE_FREE_UNTOUCHED" },
-  { "fpr_pcp_drain", 887, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_pcp_drain", 893, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 888, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 894, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 889, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 895, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 890, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 896, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 891, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 897, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 892, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 898, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION,FPR_FAULT_STALE_BASE" },
-  { "fpr_status", 893, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 899, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 894, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 900, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 895, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 901, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 896, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 902, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 897, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 903, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 899 },
-  { "fpr_touch_fn", 898 },
+  { "fpr_release_fn", 905 },
+  { "fpr_touch_fn", 904 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -17011,12 +17102,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  396,  /* num_globals */
+  398,  /* num_globals */
   71,  /* num_struct_unions */
   22,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  1005,  /* num_types */
+  1011,  /* num_types */
   0,  /* flags */
 };
 

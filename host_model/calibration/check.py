@@ -104,10 +104,10 @@ def unseen(most: int, seen: Sequence[int]) -> list[int]:
 
 
 def cases_of(stand: Stand, threads: Sequence[int]) -> list[Case]:
-    """All cases of a bench; the first is one that calibration saw."""
+    """All cases of a bench that its memory is enough for; of all, one that calibration saw."""
     name, (few, many) = stand.bench.name, SIZES
     cases = [
-        Case(name, "refault", 32 * MIB, seen=True),
+        Case(name, "refault", min(32 * MIB, stand.area.reach), seen=True),
         Case(name, "fault", few),
         Case(name, "refault", few),
         Case(name, "refault", many),
@@ -119,7 +119,8 @@ def cases_of(stand: Stand, threads: Sequence[int]) -> list[Case]:
     ]
     if stand.bench.step == PAGE:
         cases.append(Case(name, "pieces", few))
-    return cases
+    area = stand.area
+    return [case for case in cases if case.size <= (area.reach, area.size)[case.threads > 1]]
 
 
 def _measure(stand: Stand, case: Case) -> Histogram:
@@ -133,7 +134,7 @@ def _measure(stand: Stand, case: Case) -> Histogram:
         area.run(area.discard, case.size, case.size)
         return area.run(area.discard, case.size, case.size, rounds=EMPTY_ROUNDS).each
     if case.what == "discard":
-        whole = area.size // case.size * case.size
+        whole = min(area.reach, max(SIZES)) // case.size * case.size
         area.run(Action.WRITE, whole, step)
         return area.run(area.discard, whole, case.size).each
     area.run(Action.WRITE, case.size, step, threads=case.threads)
@@ -210,7 +211,7 @@ def _in_turn(
 
 def _reference(stand: Stand) -> Spread:
     """A thing that calibration saw, for a moment."""
-    size = REFERENCE_BYTES[stand.bench.step]
+    size = min(REFERENCE_BYTES[stand.bench.step], stand.area.reach)
     return Spread.of(_measure(stand, Case(stand.bench.name, "refault", size, seen=True)))
 
 

@@ -261,6 +261,7 @@ static void discard_call(struct fpr_residency *residency, const struct fpr_batch
 {
     struct fpr_map *map = &residency->map;
     uint64_t page = call->gpa >> FPR_PAGE_SHIFT, left = call->bytes >> FPR_PAGE_SHIFT;
+    uint64_t huge_pages = 0;
     bool unmapped = false;
 
     out->calls++;
@@ -276,9 +277,14 @@ static void discard_call(struct fpr_residency *residency, const struct fpr_batch
         unmapped |= found.pages != 0;
         if (!residency->config.discard_lazily)
             map->counters.huge_splits += found.huge && range.count < FPR_HUGE_PAGES;
-        out->cost_ns += fpr_draw_discard(&residency->costs, range, found, grown);
+        if (fpr_huge_pages_in_sum(&residency->costs, range, found))
+            huge_pages++;
+        else
+            out->cost_ns += fpr_draw_discard(&residency->costs, range, found, grown);
         discard_chunk(residency, range, now_ns);
     }
+    if (huge_pages != 0)
+        out->cost_ns += fpr_draw_discard_huge(&residency->costs, huge_pages, grown);
     if (unmapped)
         out->cost_ns += fpr_draw_discard_flush(&residency->costs, grown);
 }

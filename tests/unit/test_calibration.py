@@ -144,8 +144,9 @@ def known() -> CostProfile:
         "discard_page": (700 + 400 + 1000, 512),
     }  # fmt: skip
     huge = {
-        "fault": (300_000, 64), "refault": (200_000, 64), "discard_2m": (700 + 1000 + 6000, 16),
-        "discard_area": (700 + 1000 + chunks * 6000, 1), "discard_empty": (700, 512),
+        "fault": (300_000, 64), "refault": (200_000, 64), "discard_empty": (700, 512),
+        "discard_1_huge": (700 + 1000 + 6000, 64), "discard_4_huge": (700 + 1000 + 22_000, 32),
+        "discard_16_huge": (700 + 1000 + 82_000, 16),
         "discard_empty_area": (860, 3), "discard_split": (700 + 1000 + 9000, 16),
     }  # fmt: skip
     for window in range(20):
@@ -160,7 +161,7 @@ def known() -> CostProfile:
     names = ("anonymous", "anonymous_thp")
     with opened(["anonymous"], 1, HUGE) as (stands, _):
         area = stands[0].area
-        area.size = chunks * HUGE
+        area.size = area.reach = chunks * HUGE
         benches = [Stand(BENCHES[name], area) for name in names]
         return parse(document_of(survey, benches, [1, 2, 4], {}, "known"))
 
@@ -177,6 +178,8 @@ def test_what_is_fitted_is_what_was_there(known: CostProfile) -> None:
         cost = getattr(host, name)
         assert cost.p50 == pytest.approx(ns, rel=0.06), name
         assert cost.source.startswith("measured"), name
+    in_one_call = {each.huge_pages: each.p50 for each in host.discard_huge_2m_ns.in_one_call}
+    assert in_one_call == {4: pytest.approx(22_000, rel=0.02), 16: pytest.approx(82_000, rel=0.02)}
     assert [each.threads for each in host.refault_4k_ns.at_once] == [2, 4]
     assert host.refault_4k_ns.at_once[1].p50 == pytest.approx(3200, rel=0.03)
     assert host.fault_4k_growth_ppm.value == pytest.approx(200_000, rel=0.05)
@@ -194,7 +197,11 @@ def test_what_is_predicted_is_what_was_there(known: CostProfile) -> None:
     assert small.in_pieces().median == pytest.approx(512 * 2000, rel=0.03)
     size = 24 * MIB
     assert small.discards(size, filled=True).median == pytest.approx(12 * 512 * 400, rel=0.03)
-    assert huge.discards(size, filled=True).median == pytest.approx(1700 + 12 * 6000, rel=0.03)
+    between_4_and_16 = 22_000 + (82_000 - 22_000) * 8 / 12
+    assert huge.discards(size, filled=True).median == pytest.approx(
+        1700 + between_4_and_16, rel=0.03
+    )
+    assert huge.discards(96 * MIB, filled=True).median == pytest.approx(1700 + 3 * 82_000, rel=0.03)
     assert small.discards(size, filled=False).median == pytest.approx(820, rel=0.1)
 
 
