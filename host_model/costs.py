@@ -78,6 +78,9 @@ class HostCosts(Strict):
     discard_huge_2m_ns: DiscardCost = Field(description="for each huge page freed whole")
     discard_4k_ns: Distribution = Field(description="for each page mapped by itself")
     discard_empty_2m_ns: Distribution = Field(description="for 2 MiB with nothing resident")
+    discard_table_2m_ns: Distribution | None = Field(
+        default=None, description="plus: for 2 MiB with nothing resident but a page table"
+    )
     discard_split_2m_ns: Distribution = Field(description="for a huge page discarded in part")
     kick_ns: Distribution = Field(description="from the guest's kick to the device's work")
     interrupt_ns: Distribution = Field(description="from the used ring to the guest's handler")

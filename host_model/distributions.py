@@ -152,9 +152,7 @@ class DiscardCost(Distribution):
     def _sums_ascend(self) -> DiscardCost:
         counts = [each.huge_pages for each in self.in_one_call]
         if counts != sorted(set(counts)):
-            raise ValueError(
-                f"in_one_call goes by huge_pages {counts}; write each once, ascending"
-            )
+            raise ValueError(f"in_one_call goes by huge_pages {counts}; write each once, ascending")
         fewer, few = 1, self.points
         for each in self.in_one_call:
             for name, a, b in zip(_NAMES, few, each.points, strict=True):

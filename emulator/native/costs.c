@@ -184,6 +184,7 @@ int fpr_host_costs_check(const struct fpr_host_costs *costs)
         &costs->discard_huge_2m,  &costs->discard_4k,     &costs->discard_empty_2m,
         &costs->discard_split_2m, &costs->kick,           &costs->interrupt,
         &costs->fault_outer_4k,   &costs->fault_outer_2m, &costs->pace,
+        &costs->discard_table_2m,
     };
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)

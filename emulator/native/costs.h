@@ -42,6 +42,7 @@ struct fpr_host_costs {
     struct fpr_cost discard_huge_2m;  /* plus: a huge page freed whole */
     struct fpr_cost discard_4k;       /* plus: each page that was mapped by itself */
     struct fpr_cost discard_empty_2m; /* plus: 2 MiB with nothing in them */
+    struct fpr_cost discard_table_2m; /* plus: 2 MiB with nothing in them, and a page table; or 0 */
     struct fpr_cost discard_split_2m; /* plus: a huge page of which a part is discarded */
     struct fpr_cost kick;             /* from the guest's kick to the device's work */
     struct fpr_cost interrupt;        /* from the used ring to the guest's handler */

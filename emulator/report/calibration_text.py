@@ -69,13 +69,13 @@ def _machine(machine: Mapping[str, Any]) -> list[str]:
     lines = [f"machine     times over those of the calibration: {paces}"]
     if machine["others_pct"] is not None:
         lines.append(
-            f"            others used {machine['others_pct']:.1f} % of its CPUs meanwhile, an outer "
-            f"host took away {machine['stolen_pct']:.1f} %"
+            f"            others used {machine['others_pct']:.1f} % of its CPUs meanwhile, an "
+            f"outer host took away {machine['stolen_pct']:.1f} %"
         )
     if not machine["quiet"]:
         lines.append(
-            "            it was busy or unsteady: what is beyond may be its doing; check again on a "
-            "quiet machine"
+            "            it was busy or unsteady: what is beyond may be its doing; check again on "
+            "a quiet machine"
         )
     return lines
 

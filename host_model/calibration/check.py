@@ -158,7 +158,9 @@ def _measure(stand: Stand, case: Case, most: int = max(SIZES)) -> Histogram:
 def _predict(profile: CostProfile, stand: Stand, case: Case) -> Spread:
     section = stand.bench.section
     assert section is not None, "only benches with a section are predicted"
-    predictor = Predictor(profile.like(section), huge=stand.bench.step == HUGE)
+    predictor = Predictor(
+        profile.like(section), huge=stand.bench.step == HUGE, memory=stand.bench.memory
+    )
     match case.what:
         case "pieces":
             return predictor.in_pieces()

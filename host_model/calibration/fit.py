@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from host_model.calibration.area import HUGE
+from host_model.calibration.area import HUGE, Memory
 from host_model.calibration.benches import Stand
 from host_model.calibration.samples import Samples, Spread
 from host_model.calibration.survey import HUGE_CALLS, Survey
@@ -105,18 +105,21 @@ class Fitted:
         middle, whole = float(np.median(sums)), self.need("discard_area").median - base
         return shape.times(max(whole, 0.0) / middle) if middle else shape
 
-
     def empty(self) -> Section:
-        """What a call costs that finds nothing. How it varies is in the call: 2 MiB more are
-        always as much more."""
+        """What a call costs that finds nothing."""
+        call = self.cost("discard_empty", self.need("discard_empty"))
+        return {"discard_call_ns": call, "discard_empty_2m_ns": self.empty_2m()}
+
+    def empty_2m(self, less_ns: float = 0.0) -> Section:
+        """What 2 MiB of nothing add to a call, less so much. How it varies is in the call: 2 MiB
+        more are always as much more."""
         whole = self.need("discard_empty_area")
         each = max(0.0, whole.median - self.call_ns()) * HUGE / self.reach_bytes
-        more = Spread(np.array([each]), np.array([whole.count]))
-        less = ", less discard_call_ns, for each 2 MiB"
-        return {
-            "discard_call_ns": self.cost("discard_empty", self.need("discard_empty")),
-            "discard_empty_2m_ns": self.cost("discard_empty_area", more, less),
-        }
+        more = Spread(np.array([max(0.0, each - less_ns)]), np.array([whole.count]))
+        less = ", less discard_empty_2m_ns" if less_ns else ""
+        return self.cost(
+            "discard_empty_area", more, f", less discard_call_ns, for each 2 MiB{less}"
+        )
 
     def huge_discard(self, base_ns: float) -> Section:
         """What huge pages cost that a call frees, one and several, beyond `base_ns`. Tails are
@@ -205,6 +208,12 @@ def costs_of(
     if huge is not None:
         fitted = Fitted(survey, huge, paces, outer)
         costs |= _huge_costs(fitted, threads, flush_ns)
+        if small is not None and small.bench.memory is Memory.MEMFD:
+            # Small pages leave their page tables, which a call looks through; huge pages none.
+            costs["discard_empty_2m_ns"] = fitted.empty_2m()
+            bare_ns = costs["discard_empty_2m_ns"]["p50"]
+            table = Fitted(survey, small, paces, outer).empty_2m(bare_ns)
+            costs["discard_table_2m_ns"] = table
         if small is None:
             costs |= fitted.empty()
             # What the flush of a huge page costs was not told apart from the page.

@@ -120,6 +120,7 @@ def _huge_discards(survey: Survey, stand: Stand, window: int) -> None:
 def _large(survey: Survey, stand: Stand, threads: int, window: int) -> None:
     """The same by huge pages; of one thread, also several in one call, and a page out of each."""
     area, name, size = stand.area, stand.bench.name, stand.area.size
+    area.run(Action.WRITE, size, HUGE, threads=threads)  # what comes is in the caches, as again
     area.fresh()
     first = area.run(Action.WRITE, size, HUGE, threads=threads)
     survey.add(name, "fault", threads, first.each, window)

@@ -188,8 +188,12 @@ uint64_t fpr_draw_discard(struct fpr_fault_costs *costs, struct fpr_chunk_range 
     const struct fpr_host_costs *profile = &costs->costs;
     uint64_t sum = 0;
 
-    if (found.pages == 0)
-        return draw(costs, &profile->discard_empty_2m, grown) * range.count / FPR_HUGE_PAGES;
+    if (found.pages == 0) {
+        sum = draw(costs, &profile->discard_empty_2m, grown);
+        if (found.table && profile->discard_table_2m.ns[FPR_COST_POINTS - 1] != 0)
+            sum += draw(costs, &profile->discard_table_2m, grown);
+        return sum * range.count / FPR_HUGE_PAGES;
+    }
     if (found.huge && range.count == FPR_HUGE_PAGES)
         return draw(costs, &profile->discard_huge_2m, grown);
     if (found.huge)

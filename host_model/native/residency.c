@@ -239,7 +239,9 @@ int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64
 static void discard_chunk(struct fpr_residency *residency, struct fpr_chunk_range range,
                           uint64_t now_ns)
 {
-    bool drop_table = residency->config.page_table_reclaim && range.count == FPR_HUGE_PAGES;
+    /* A hole in a file leaves the page tables of those who have it mapped. */
+    bool drop_table = residency->config.page_table_reclaim && !residency->config.file &&
+                      range.count == FPR_HUGE_PAGES;
     bool limited = residency->member.pressure != NULL;
     struct fpr_map *map = &residency->map;
     uint64_t gone[FPR_PAGE_WORDS];

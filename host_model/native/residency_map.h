@@ -79,6 +79,7 @@ struct fpr_chunk_faults {
 struct fpr_chunk_mapped {
     uint32_t pages;
     bool huge;
+    bool table; /* there is a page table for 4 KiB, whether anything is in it or not */
 };
 
 int fpr_map_init(struct fpr_map *map, const struct fpr_memory_region *regions, uint32_t count);

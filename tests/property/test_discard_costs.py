@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_right
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,7 @@ def ladders(draw: st.DrawFn) -> Steps:
 def value_at(points: list[int], at: int) -> int:
     """The value that `at` millionths do not exceed; even between two points."""
     i = min(bisect_right(SHARES, at), len(SHARES) - 1) - 1
-    return points[i] + (points[i + 1] - points[i]) * (at - SHARES[i]) // (
-        SHARES[i + 1] - SHARES[i]
-    )
+    return points[i] + (points[i + 1] - points[i]) * (at - SHARES[i]) // (SHARES[i + 1] - SHARES[i])
 
 
 def slow_sum(steps: Steps, number: int, draws: Any) -> int:
@@ -57,7 +56,7 @@ def slow_sum(steps: Steps, number: int, draws: Any) -> int:
             total += value_at(exact, at)
             continue
         (low, a), (high, b) = next(
-            pair for pair in zip(steps, steps[1:], strict=False) if pair[0][0] < piece < pair[1][0]
+            pair for pair in pairwise(steps) if pair[0][0] < piece < pair[1][0]
         )
         both = value_at(a, at) * (high - piece) + value_at(b, at) * (piece - low)
         total += both // (high - low)
@@ -137,3 +136,25 @@ def test_a_page_of_several_and_a_call_of_different_things_cost_their_parts() -> 
         host.touch(0, 1, 3 * 10**8)
         host.touch(512, 1, 3 * 10**8)
         assert host.discard(everything, 4 * 10**8).cost_ns == (100 + 210) // 2
+
+
+def test_a_hole_in_a_file_leaves_the_page_tables_that_the_next_one_looks_through() -> None:
+    """An empty 2 MiB that small pages were in costs the table as well: of a file alone, where no
+    call frees it; not one that a huge page was in, nor with a profile that does not tell."""
+    written = document([(1, [100] * 6)])
+    written["host"]["discard_empty_2m_ns"] = {**dict.fromkeys(POINTS, 5), "source": "made up"}
+    plain = parse_profile(written)
+    table = {**dict.fromkeys(POINTS, 70), "source": "made up"}
+    written["host"]["discard_table_2m_ns"] = table
+    known = parse_profile(written)
+    everything = np.array([[0, 4 * HUGE]], dtype=np.uint64)
+    for costs, file, thp, ns in (
+        (known, True, False, 4 * 75), (known, True, True, 4 * 5), (known, False, False, 4 * 5),
+        (plain, True, False, 4 * 5),
+    ):  # fmt: skip
+        memory = [MemoryRegion(0, 4 * HUGE)]
+        with SimulatedBacking(memory, costs, seed=3, thp=thp, file=file) as host:
+            assert host.discard(everything, 0).cost_ns == 4 * 5  # never used
+            host.touch(0, 4 * 512, 10)
+            host.discard(everything, 10**8)
+            assert host.discard(everything, 2 * 10**8).cost_ns == ns
