@@ -12,7 +12,8 @@ BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()
   --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format native pages bench debate clean dist guest-kernel
+.PHONY: help setup run test check lint format native pages bench debate clean dist browser \
+  guest-kernel
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -73,6 +74,10 @@ debate: RESULTS := results/debate-$(shell date +%Y%m%dT%H%M%S)
 debate: setup ## hold the claims of 2019 and 2020 against the model; some twelve minutes
 	$(BIN)/fpr compare configs/will-it-scale.yaml -o $(RESULTS)/will-it-scale
 	$(BIN)/fpr compare configs/debate.yaml -o $(RESULTS)/debate
+
+browser: ## install the browser that reports are tested in, if there is none; wants root
+	@command -v chromium >/dev/null || \
+	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }
 
 guest-kernel: setup ## fetch the kernel of real guests, build their agent
 	$(BIN)/python -m guest_model.linux

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import traceback
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from emulator.cli import options
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import counted
-from emulator.report.comparison_page import page
+from emulator.report.comparison_page import comparison_page
 from emulator.report.comparison_text import render_comparison
+from emulator.report.page import FILE as REPORT
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.matrix import load_matrix
 from emulator.scenario.overrides import parse_value, shown_option
@@ -59,7 +61,7 @@ MAX_RANGE = 64
     "-j", "--jobs", type=click.IntRange(1, 1024), help="Runs at a time. Default: one a core."
 )
 @options.as_json("fpr.compare/1")
-@options.output("Write compare.json and compare.html into this folder, which must not exist.")
+@options.output()
 def command(
     path: str,
     policies: tuple[str, ...],
@@ -80,27 +82,27 @@ def command(
     """
     given = _options(policies, placements, axes, seeds, phase)
     matrix = load_matrix(path, options=given, sets=sets)
-    if output is not None:
-        results.check_free(output)
+    started = datetime.now().astimezone()
+    folder = output or results.default_folder(matrix.comparison.name, started)
+    results.check_free(folder)
     with interruptible() as stopped, counted(matrix.comparison.name) as progress:
         compared = compare(matrix, processes=jobs or cores(), progress=progress, stopped=stopped)
         interrupted = stopped()
     document = {**document_of(compared), "version": version("fpr")}
     raw = results.as_json(document)
+    text = comparison_page(document).encode()
+    folder = output or results.default_folder(matrix.comparison.name, started)
     try:
-        if output is not None:
-            text = page(document).encode()
-            results.write_files(
-                output,
-                {
-                    "compare.json": lambda file: file.write(raw),
-                    "compare.html": lambda file: file.write(text),
-                },
-            )
+        results.write_files(
+            folder,
+            {
+                "compare.json": lambda file: file.write(raw),
+                REPORT: lambda file: file.write(text),
+            },
+        )
     finally:  # what a long run has found is told even where it cannot be kept
         click.echo(raw.decode().rstrip("\n") if as_json else render_comparison(document, _width()))
-    if output is not None:
-        click.echo(f"results are in {output}", err=True)
+    click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
     code = _tell_failures(compared, document["cells"])
     if interrupted:
         click.echo("interrupted: the results are partial, `complete` is false", err=True)

@@ -13,9 +13,12 @@ import structlog
 
 from emulator.analysis.real_guest import RealRun, run_real
 from emulator.analysis.real_summary import real_outcome, real_summary
+from emulator.analysis.run_record import record_of
 from emulator.cli import options
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
+from emulator.report.page import FILE as REPORT
+from emulator.report.run_page import run_page
 from emulator.report.terminal import render
 from emulator.scenario.load import load
 from emulator.scenario.model import Scenario
@@ -81,7 +84,7 @@ def command(
 def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: Path | None) -> int:
     """Run it, write the folder of results, print the summary; the exit code."""
     started = datetime.now().astimezone()
-    folder = output or results.default_folder(scenario, started)
+    folder = output or results.default_folder(scenario.name, started)
     results.check_free(folder)
     run = run_with_progress(scenario, kernel)
     summary = real_summary(scenario, run)
@@ -92,13 +95,15 @@ def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: 
         arguments=sys.argv[1:],
     )
     manifest["guest_kernel"] = kernel.version
-    folder = output or results.default_folder(scenario, started)
+    folder = output or results.default_folder(scenario.name, started)
     try:
-        results.write(folder, summary, manifest, real_outcome(run), None)
+        outcome = real_outcome(run)
+        report = run_page(record_of(summary, manifest, outcome, None))
+        results.write(folder, summary, manifest, outcome, None, {REPORT: report})
     finally:  # what was found is told even where it cannot be kept
         text = results.as_json(summary).decode().rstrip("\n")
         click.echo(text if as_json else render(summary, run.series))
-    click.echo(f"results are in {folder}", err=True)
+    click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
     return Exit.OK if all(each["ok"] for each in summary["expect"]) else Exit.FAILED
 
 

@@ -18,6 +18,7 @@ import click
 COMMANDS = {
     "run": "Run a scenario, with reporting and without, and compare.",
     "compare": "Run policies, placements and other values side by side.",
+    "report": "Draw the picture of a run again, from its folder.",
     "replay": "Predict what a recorded guest reported, and compare.",
     "record": "Make a recording of a real guest: script, serve, import.",
     "ctl": "Talk to a running device: balloon, stats, hint, status.",

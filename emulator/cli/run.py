@@ -10,10 +10,13 @@ from pathlib import Path
 import click
 import structlog
 
+from emulator.analysis.run_record import record_of
 from emulator.cli import options
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
+from emulator.report.page import FILE as REPORT
+from emulator.report.run_page import run_page
 from emulator.report.sparkline import ASCII, BLOCKS
 from emulator.report.terminal import render
 from emulator.scenario.load import load
@@ -58,7 +61,7 @@ def command(
     if scenario.guest.kind == "linux":
         return _run_real(scenario, as_json, output)
     started = datetime.now().astimezone()
-    folder = output or results.default_folder(scenario, started)
+    folder = output or results.default_folder(scenario.name, started)
     results.check_free(folder)
     log = structlog.get_logger()
     with interruptible() as stopped:
@@ -73,12 +76,13 @@ def command(
         arguments=sys.argv[1:],
     )
     text = render(summary, run.series, levels=_levels())
-    folder = output or results.default_folder(scenario, started)
+    folder = output or results.default_folder(scenario.name, started)
     try:
-        results.write(folder, summary, manifest, run, control)
+        report = run_page(record_of(summary, manifest, run, control))
+        results.write(folder, summary, manifest, run, control, {REPORT: report})
     finally:  # what a long run has found is told even where it cannot be kept
         click.echo(results.as_json(summary).decode().rstrip("\n") if as_json else text)
-    click.echo(f"results are in {folder}", err=True)
+    click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
     if interrupted:
         click.echo("interrupted: the results are partial, `complete` is false", err=True)
         return Exit.INTERRUPTED

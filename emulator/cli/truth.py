@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -19,7 +20,10 @@ from emulator.analysis.truth import (
 from emulator.cli import options
 from emulator.cli.linux import kernel_options, load_real, run_with_progress
 from emulator.cli.main import Exit
+from emulator.report.page import FILE as REPORT
+from emulator.report.truth_page import truth_page
 from emulator.report.truth_text import render_truth
+from emulator.simulation import results
 from guest_model.linux.kernel import find_kernel
 
 _PERCENT = click.FloatRange(0, 100)
@@ -29,6 +33,7 @@ _PERCENT = click.FloatRange(0, 100)
 @click.argument("path", metavar="SCENARIO")
 @kernel_options
 @options.as_json("fpr.truth/1")
+@options.output()
 @click.option(
     "--reported-tolerance",
     type=_PERCENT,
@@ -51,6 +56,7 @@ def command(
     executable: Path | None,
     modules: Path | None,
     as_json: bool,
+    output: Path | None,
     reported_tolerance: float,
     resident_tolerance: float,
     exact: bool,
@@ -63,8 +69,19 @@ def command(
     scenario = load_real(path, sets, seed)
     kernel = find_kernel(executable, modules)
     check_comparable(kernel)
+    started = datetime.now().astimezone()
+    folder = output or results.default_folder(f"{scenario.name}-truth", started)
+    results.check_free(folder)
     run = run_with_progress(scenario, kernel, with_state=True)
     tolerance = Tolerance(reported_tolerance, resident_tolerance, exact)
     truth = judge(scenario, kernel.version, run, run_model(scenario, run), tolerance)
-    click.echo(json.dumps(document(truth), indent=1) if as_json else render_truth(truth))
+    found = document(truth)
+    raw, text = results.as_json(found), truth_page(found).encode()
+    files = {"truth.json": lambda file: file.write(raw), REPORT: lambda file: file.write(text)}
+    folder = output or results.default_folder(f"{scenario.name}-truth", started)
+    try:
+        results.write_files(folder, files)
+    finally:  # what was found is told even where it cannot be kept
+        click.echo(json.dumps(found, indent=1) if as_json else render_truth(truth))
+    click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
     return Exit.FAILED if truth.failures else Exit.OK

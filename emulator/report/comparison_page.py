@@ -17,23 +17,12 @@ from emulator.report.comparison_text import (
     named_axes,
     verdict,
 )
+from emulator.report.page import page, value
 from emulator.report.quantity import plural
 
 X_LABEL, Y_LABEL = "overhead, % of the vCPUs' time", "memory given back, %"
 
 STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c1f24; --dim: #626a75;
-  --line: #e3e6ea; --c0: #0b62a4; --c1: #d0660b; --c2: #10825a; --c3: #b3388f; --c4: #7f6a00;
-  --c5: #8f4a3a; --c6: #6b4fc0; --c7: #8a8f98; }
-@media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e7e9ec; --dim: #9aa3ae;
-  --line: #30363e; --c0: #62b0f2; --c1: #ffa14f; --c2: #4fcf9d; --c3: #ef86ce; --c4: #d9c452;
-  --c5: #e0a08e; --c6: #b3a0ff; --c7: #a3a9b2; } }
-body { margin: 0 auto; max-width: 76rem; padding: 1.5rem; background: var(--paper);
-  color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
-h1 { margin: 0; font-size: 1.5rem; } h2 { margin: 2rem 0 .5rem; font-size: 1.1rem; }
-h3 { margin: 0 0 .2rem; font-size: .95rem; font-weight: 600; }
-p { margin: .3rem 0; max-width: 60rem; } .dim { color: var(--dim); }
-.warn { color: var(--c1); font-weight: 600; }
 svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif; }
 svg text { fill: var(--dim); } svg .label { fill: var(--ink); }
 .mid { text-anchor: middle; } .end { text-anchor: end; }
@@ -44,33 +33,15 @@ svg text { fill: var(--dim); } svg .label { fill: var(--ink); }
 g:hover .full, g:hover .hollow { stroke: var(--ink); stroke-width: 2; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: .6rem 0; }
 .legend svg { display: inline-block; width: 16px; height: 16px; vertical-align: -3px; }
-.many { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1.4rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
-th, td { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
-  white-space: nowrap; font-variant-numeric: tabular-nums; }
-th.name, td.name { text-align: left; } th { font-weight: 600; color: var(--dim); }
-.text td { white-space: normal; vertical-align: top; }
-summary { cursor: pointer; font-weight: 600; margin: .8rem 0 .3rem; }
+.many { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr));
+  gap: 1.4rem; }
 """
 
 
-def page(document: dict[str, Any]) -> str:
-    """The whole page: HTML with its style and its charts in it."""
-    name = escape(document["name"])
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            f"<title>{name}</title>\n<style>{STYLE}{_colours()}</style>\n</head>\n<body>",
-            *_head(document),
-            *_charts(document),
-            *_claims(document["claims"]),
-            *_tables(document),
-            "</body>\n</html>\n",
-        ]
-    )
+def comparison_page(document: dict[str, Any]) -> str:
+    """The page, whole."""
+    body = [*_head(document), *_charts(document), *_claims(document["claims"]), *_tables(document)]
+    return page(document["name"], body, style=STYLE + _colours())
 
 
 def _colours() -> str:
@@ -90,7 +61,7 @@ def _head(document: dict[str, Any]) -> Iterator[str]:
         what += f", of phase {document['phase']}"
     if document["measured"]:
         what += "; host costs were measured on a real machine"
-    yield f'<p class="dim">{escape(what)}. fpr {escape(document.get("version", ""))}</p>'
+    yield f'<p class="dim">{escape(what)}.</p>'
     if not document["complete"]:
         missing = sum(cell["status"] != "ok" for cell in document["cells"])
         yield f'<p class="warn">Incomplete: {plural(missing, "cell")} missing or failed.</p>'
@@ -193,24 +164,25 @@ def _tables(document: dict[str, Any]) -> Iterator[str]:
     for workload in document["axes"][0]["values"]:
         yield f"<details open><summary>{escape(workload)}</summary>"
         yield f'<div class="wide"><table><thead><tr>{names}{titles}</tr></thead><tbody>'
-        for cell in document["cells"]:
+        for number, cell in enumerate(document["cells"]):
             if cell["workload"] == workload:
-                yield _row(cell, axes, columns)
+                yield _row(number, cell, axes, columns)
         yield "</tbody></table></div></details>"
 
 
-def _row(cell: Cell, axes: list[Axis], columns: list[Column]) -> str:
+def _row(number: int, cell: Cell, axes: list[Axis], columns: list[Column]) -> str:
     parts = [f'<td class="name">{escape(name)}</td>' for name in axis_values(cell, axes)]
     if cell["status"] != "ok":
         what = cell["error"] or "it was not run with every seed"
         parts.append(f'<td class="name warn" colspan="{len(columns)}">{escape(what)}</td>')
         return f"<tr>{''.join(parts)}</tr>"
     for name, _, text in columns:
-        value = cell["figures"][name]
-        if value is None:
+        figure = cell["figures"][name]
+        if figure is None:
             parts.append("<td>-</td>")
             continue
-        low, middle, high = (escape(text(value[at])) for at in ("min", "median", "max"))
+        low, high = (escape(text(figure[at])) for at in ("min", "max"))
         span = f' <span class="dim">{low}..{high}</span>' if low != high else ""
-        parts.append(f"<td>{middle}{span}</td>")
+        key = f"cells.{number}.figures.{name}.median"
+        parts.append(f"<td>{value(key, figure['median'], text(figure['median']))}{span}</td>")
     return f"<tr>{''.join(parts)}</tr>"

@@ -14,7 +14,7 @@ from emulator.simulation.summary import Summary
 
 CURVE_COLUMNS = 60
 _LABEL = 12
-_PARTS = {
+PARTS = {
     "reserved_bytes": "kernel image and page descriptors",
     "used_bytes": "in use by the guest",
     "free_on_cpu_lists_bytes": "free, on lists of single CPUs, which are not reported",
@@ -187,7 +187,7 @@ def _work(summary: Summary) -> Iterator[str]:
 
 def _resident(summary: Summary) -> Iterator[str]:
     label = "still there"
-    for key, text in _PARTS.items():
+    for key, text in PARTS.items():
         if summary["explain"].get(key):  # of a real guest, only the sum is known
             yield _row(label, f"{size(summary['explain'][key]):>9}  {text}")
             label = ""

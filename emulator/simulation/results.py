@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
@@ -39,12 +40,12 @@ class ResultsError(Exception):
         self.exit_code = exit_code
 
 
-def default_folder(scenario: Scenario, now: datetime) -> Path:
+def default_folder(of: str, now: datetime) -> Path:
     """results/NAME-TIME below the working directory; another number behind it where that exists.
 
     Asked again once the results are there, it gives way to a run of the same second.
     """
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in scenario.name)
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in of)
     name = name.lstrip(".").encode()[:_NAME_BYTES].decode(errors="ignore") or "run"
     folder = Path("results") / f"{name}-{now:%Y%m%dT%H%M%S}"
     others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
@@ -66,11 +67,17 @@ def check_free(folder: Path) -> None:
 
 
 def write(
-    folder: Path, summary: Summary, manifest: dict[str, Any], run: Outcome, control: Outcome | None
+    folder: Path,
+    summary: Summary,
+    manifest: dict[str, Any],
+    run: Outcome,
+    control: Outcome | None,
+    pages: Mapping[str, str],
 ) -> None:
-    """Write all of it or nothing. Arrays of the control have names that begin with control_."""
+    """Write all of it or nothing. Arrays of the control have names that begin with control_;
+    `pages` are texts by file name."""
     sides = {"": run} if control is None else {"": run, "control_": control}
-    files = {
+    files: dict[str, Callable[[Any], object]] = {
         SUMMARY: lambda file: file.write(as_json(summary)),
         MANIFEST: lambda file: file.write(as_json(manifest)),
         SERIES: _arrays(
@@ -80,7 +87,12 @@ def write(
     }
     if run.page_states is not None:
         files[MEMORY_MAP] = _arrays(run.page_states.arrays())
+    files |= {name: partial(_write_text, text) for name, text in pages.items()}
     write_files(folder, files)
+
+
+def _write_text(text: str, file: Any) -> None:
+    file.write(text.encode())
 
 
 def _latency(outcome: Outcome) -> Iterator[tuple[str, NDArray[np.generic]]]:
@@ -98,22 +110,34 @@ def _arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Callable[[Any], None]:
 def write_files(folder: Path, files: Mapping[str, Callable[[Any], object]]) -> None:
     """Write a folder with these files, each by a function that fills it, or nothing."""
     check_free(folder)
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    parents = [each for each in partial.absolute().parents if not each.exists()]
+    building = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    parents = [each for each in building.absolute().parents if not each.exists()]
     try:
-        partial.mkdir(parents=True)
+        building.mkdir(parents=True)
         for name, fill in files.items():
-            _write_file(partial / name, fill)
-        partial.rename(folder)
+            _write_file(building / name, fill)
+        building.rename(folder)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(building, ignore_errors=True)
         for parent in parents:  # empty, unless somebody else has come to use it
             with suppress(OSError):
                 parent.rmdir()
         raise _explained(folder, error) from error
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(building, ignore_errors=True)
         raise
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole, in place of one of that name if there is any."""
+    building = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        _write_file(building, lambda file: file.write(content))
+        building.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            building.unlink()
+        raise _explained(path, error) from error
 
 
 def as_json(document: object) -> bytes:

@@ -77,7 +77,7 @@ def test_the_same_bytes_whatever_runs_beside_what(small: Path) -> None:
     done = fpr("compare", "small.yaml", "-j", 1, "-o", "again", "--json", cwd=small)
     assert done.returncode == Exit.OK, done.stderr
     assert done.stdout == (small / "out" / "compare.json").read_text()
-    for name in ("compare.json", "compare.html"):
+    for name in ("compare.json", "report.html"):
         assert (small / "again" / name).read_bytes() == (small / "out" / name).read_bytes()
 
 

@@ -12,7 +12,7 @@ import pytest
 from emulator.analysis.comparison import CellResult, Compared
 from emulator.analysis.comparison_document import document_of, spread
 from emulator.report.chart import MARKS, Point, Scale, mark, scatter
-from emulator.report.comparison_page import page
+from emulator.report.comparison_page import comparison_page
 from emulator.report.comparison_text import COLUMNS, render_comparison
 from emulator.scenario.matrix import load_matrix
 
@@ -123,7 +123,7 @@ class _Parser(HTMLParser):
 
 def test_the_page_is_whole_and_asks_for_nothing(document: dict[str, Any]) -> None:
     """Well-formed, no script, no address; names of strangers are text."""
-    text = page(document)
+    text = comparison_page(document)
     parser = _Parser()
     parser.feed(text)
     assert parser.open == []
@@ -136,7 +136,7 @@ def test_the_page_is_whole_and_asks_for_nothing(document: dict[str, Any]) -> Non
 def test_the_page_of_nothing_is_a_page(document: dict[str, Any]) -> None:
     """Where no cell has figures there is no chart, and all the same a page that says so."""
     cells = [{**cell, "figures": {}, "status": "incomplete"} for cell in document["cells"]]
-    text = page({**document, "cells": cells, "claims": []})
+    text = comparison_page({**document, "cells": cells, "claims": []})
     assert "<svg" not in text
     assert "4 cells missing or failed" in text
 

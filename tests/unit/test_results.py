@@ -30,7 +30,7 @@ RUN, CONTROL = outcome(3), outcome(4)
 def test_a_folder_is_written_whole(tmp_path: Path) -> None:
     """Missing parents are made; the columns of the control have their prefix."""
     folder = tmp_path / "a" / "b"
-    results.write(folder, {"x": 1}, {"y": 2}, RUN, CONTROL)
+    results.write(folder, {"x": 1}, {"y": 2}, RUN, CONTROL, {"a.html": "b"})
     assert json.loads((folder / "summary.json").read_text()) == {"x": 1}
     with np.load(folder / "series.npz") as series:
         assert len(series["control_time_ns"]) == 4
@@ -54,7 +54,7 @@ def test_a_failure_in_the_middle_leaves_nothing(
 
     monkeypatch.setattr(results.np, "savez_compressed", fail)
     with pytest.raises(results.ResultsError, match="nothing was written") as caught:
-        results.write(tmp_path / "a" / "b" / "out", {}, {}, RUN, CONTROL)
+        results.write(tmp_path / "a" / "b" / "out", {}, {}, RUN, CONTROL, {"a.html": "b"})
     assert caught.value.exit_code == code
     assert remedy in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -70,7 +70,7 @@ def test_the_default_folder_is_named_by_scenario_and_time() -> None:
     """A name from a file is no path."""
     text = b"name: ../../etc/x y\nphases: [{run: [{kind: idle, duration: 1s}]}]"
     scenario = parse(text, "test.yaml", Path.cwd())
-    folder = results.default_folder(scenario, datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC))
+    folder = results.default_folder(scenario.name, datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC))
     assert folder.parent == Path("results")
     assert folder.name == "-..-etc-x-y-20310203T040506"
 
@@ -83,8 +83,8 @@ def test_a_long_name_of_wide_letters_is_cut(
     wide = "\U00020000"
     text = f"name: {wide * 64}\nphases: [{{run: [{{kind: idle, duration: 1s}}]}}]"
     scenario = parse(text.encode(), "test.yaml", Path.cwd())
-    folder = results.default_folder(scenario, datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC))
-    results.write(folder, {}, {}, RUN, CONTROL)
+    folder = results.default_folder(scenario.name, datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC))
+    results.write(folder, {}, {}, RUN, CONTROL, {"a.html": "b"})
     assert folder.name == wide * 45 + "-20310203T040506"
 
 
@@ -103,9 +103,9 @@ def test_runs_of_one_second_do_not_take_each_others_folder(
     monkeypatch.chdir(tmp_path)
     scenario = parse(b"name: s\nphases: [{run: [{kind: idle, duration: 1s}]}]", "a", Path.cwd())
     now = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
-    first = results.default_folder(scenario, now)
+    first = results.default_folder(scenario.name, now)
     first.mkdir(parents=True)
-    second = results.default_folder(scenario, now)
+    second = results.default_folder(scenario.name, now)
     assert second.name == f"{first.name}-2"
     second.symlink_to("nowhere")
-    assert results.default_folder(scenario, now).name == f"{first.name}-3"
+    assert results.default_folder(scenario.name, now).name == f"{first.name}-3"

@@ -46,11 +46,11 @@ def project_files() -> list[str]:
     for folder in FOLDERS:
         found += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
     paths = [path.relative_to(ROOT) for path in found]
-    binary = (".so", ".pyc", ".gz", ".npz", ".swp")
+    binary = (".so", ".pyc", ".gz", ".npz", ".swp", ".png")
     return sorted(
         str(path)
         for path in paths
-        if "__pycache__" not in path.parts
+        if not {"__pycache__", "vendor"} & set(path.parts)
         and path.suffix not in binary
         and str(path) not in GENERATED
         and not str(path).startswith(DATA)
