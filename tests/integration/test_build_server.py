@@ -104,7 +104,7 @@ def test_builds_with_three_seeds_are_as_the_published_ones() -> None:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_published_run_is_as_far_from_the_mean_of_six_as_is_said(number: int) -> None:
-    """No run is within 0.15 GiB of it throughout, so no seed is asked to be."""
+    """Up to 0.15 GiB and more, so no seed is asked to be within that throughout."""
     folder = shared("data", "hyperalloc", "o9-d2000-c32")
     clean_s = json.loads((folder / f"times_{number}.json").read_text())["clean"]
     with (folder / f"out_{number}.csv").open() as file:
