@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from emulator.native import check, ffi, lib
 from host_model.distributions import (
+    DiscardCost,
     Distribution,
     FaultCost,
     Figure,
@@ -74,9 +75,12 @@ class HostCosts(Strict):
     fault_outer_2m_ns: Distribution | None = None
     discard_call_ns: Distribution = Field(description="the call, once for adjacent ranges")
     discard_flush_ns: Distribution = Field(description="once for a call that unmaps anything")
-    discard_huge_2m_ns: Distribution = Field(description="for each huge page freed whole")
+    discard_huge_2m_ns: DiscardCost = Field(description="for each huge page freed whole")
     discard_4k_ns: Distribution = Field(description="for each page mapped by itself")
     discard_empty_2m_ns: Distribution = Field(description="for 2 MiB with nothing resident")
+    discard_table_2m_ns: Distribution | None = Field(
+        default=None, description="plus: for 2 MiB with nothing resident but a page table"
+    )
     discard_split_2m_ns: Distribution = Field(description="for a huge page discarded in part")
     kick_ns: Distribution = Field(description="from the guest's kick to the device's work")
     interrupt_ns: Distribution = Field(description="from the used ring to the guest's handler")
@@ -111,7 +115,7 @@ class HostCosts(Strict):
                 setattr(costs, name.removesuffix("_ns"), field.native()[0])
             elif field is not None:
                 setattr(costs, name, field.value)
-            if isinstance(field, FaultCost):
+            if isinstance(field, FaultCost | DiscardCost):
                 field.fill(getattr(costs, f"{name.removesuffix('_ns')}_steps"))
         check(lib.fpr_host_costs_check(costs), "cost profile")
         return costs
@@ -275,6 +279,8 @@ _SENTENCES = {
 def _sentence(error: Mapping[str, Any]) -> str:
     """What a user reads of one pydantic error."""
     pattern = _SENTENCES.get(error["type"])
+    if error["type"] == "greater_than_equal" and error["input"] >= 0:
+        pattern = "{input} is too small; write {ge} or more"
     if pattern is None:
         return f"{error['msg'][:1].lower()}{error['msg'][1:]}"
     return pattern.format_map({"input": error["input"], **error.get("ctx", {})})

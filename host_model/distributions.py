@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from emulator.native import ffi, lib
 
-__all__ = ["AtOnce", "Distribution", "FaultCost", "Figure", "Growth", "Pace", "Source", "Strict"]
+__all__ = [
+    "AtOnce",
+    "DiscardCost",
+    "Distribution",
+    "FaultCost",
+    "Figure",
+    "Growth",
+    "InOneCall",
+    "Pace",
+    "Source",
+    "Strict",
+]
 
 _NAMES = ("min", "p50", "p90", "p99", "p99_9", "max")
 _MAX_GROWTH_PPM = 100_000_000  # a hundredfold for each vCPU
@@ -88,6 +99,13 @@ class Distribution(_Points):
     source: Source
 
 
+def _fill(steps: Any, points: Sequence[tuple[int, _Points]]) -> None:
+    steps.count = len(points)
+    for i, (number, each) in enumerate(points):
+        steps.number[i] = number
+        steps.at[i] = each.native()[0]
+
+
 class AtOnce(_Points):
     """The same cost while `threads` threads pay it at once."""
 
@@ -113,10 +131,47 @@ class FaultCost(Distribution):
 
     def fill(self, steps: Any) -> None:
         """Write a `struct fpr_cost_steps`."""
-        steps.count = len(self.at_once)
-        for i, each in enumerate(self.at_once):
-            steps.threads[i] = each.threads
-            steps.at[i] = each.native()[0]
+        _fill(steps, [(each.threads, each) for each in self.at_once])
+
+
+class InOneCall(_Points):
+    """What all of `huge_pages` huge pages cost that one call frees."""
+
+    huge_pages: Annotated[int, Field(ge=2, le=lib.FPR_COST_MAX_NUMBER)]
+
+
+class DiscardCost(Distribution):
+    """What freeing a huge page costs; `in_one_call`: several. Where that was not measured, each
+    is drawn by itself, and the tail of a call is the sum of theirs."""
+
+    in_one_call: Annotated[
+        tuple[InOneCall, ...], Field(strict=False, max_length=lib.FPR_COST_STEPS)
+    ] = ()
+
+    @model_validator(mode="after")
+    def _sums_ascend(self) -> DiscardCost:
+        counts = [each.huge_pages for each in self.in_one_call]
+        if counts != sorted(set(counts)):
+            raise ValueError(f"in_one_call goes by huge_pages {counts}; write each once, ascending")
+        fewer, few = 1, self.points
+        for each in self.in_one_call:
+            for name, a, b in zip(_NAMES, few, each.points, strict=True):
+                if a > b:
+                    raise ValueError(
+                        f"{name} of {each.huge_pages} huge pages in one call ({b} ns) is below "
+                        f"that of {fewer} ({a} ns); write what all of them take together"
+                    )
+            fewer, few = each.huge_pages, each.points
+        return self
+
+    def scaled(self, factor: float) -> Self:
+        """The same, every point times `factor`, for any number of huge pages."""
+        in_one_call = tuple(each.scaled(factor) for each in self.in_one_call)
+        return super().scaled(factor).model_copy(update={"in_one_call": in_one_call})
+
+    def fill(self, steps: Any) -> None:
+        """Write a `struct fpr_cost_steps`."""
+        _fill(steps, [(each.huge_pages, each) for each in self.in_one_call])
 
 
 class Pace(_Points):

@@ -19,13 +19,18 @@ from host_model.backing.interface import HostCounters
 
 
 def real_summary(scenario: Scenario, run: RealRun) -> Summary:
-    """summary.json: measured, with no control.
+    """summary.json: measured, with no control."""
+    return summarize(scenario, real_outcome(run), None)
+
+
+def real_outcome(run: RealRun) -> Outcome:
+    """The run as one of the model would tell it.
 
     Nobody sees the guest's faults: their bytes are what became resident, before the host took some
     of it back. Latencies and the worker's time are not known.
     """
     nothing = Histogram().summary()
-    outcome = Outcome(
+    return Outcome(
         complete=run.complete,
         measured=True,
         end_ns=run.end_ns,
@@ -39,7 +44,6 @@ def real_summary(scenario: Scenario, run: RealRun) -> Summary:
         explain={"resident_bytes": int(run.series["resident_bytes"][-1])},
         series=run.series,
     )
-    return summarize(scenario, outcome, None)
 
 
 def _host(run: RealRun) -> HostCounters:

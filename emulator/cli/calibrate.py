@@ -15,6 +15,7 @@ from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.load import read_costs
 from host_model.calibration import check, outer, profile, survey
 from host_model.calibration.benches import AREA_BYTES, BENCHES, most_threads, opened, thread_counts
+from host_model.calibration.company import Company
 from host_model.costs import profile_names
 
 SECOND = 10**9
@@ -116,8 +117,8 @@ def _check(
     costs, mistakes = read_costs(path)
     if costs is None:
         raise ScenarioError(mistakes)
-    seen = [int(word) for word in str(costs.facts.get("threads", "1")).split()]
-    unseen = check.unseen(threads or max(seen), seen)
+    counted = [int(word) for word in str(costs.facts.get("threads", "1")).split()]
+    unseen = check.unseen(threads or max(counted), counted)
     sections = {"anonymous", *costs.backings}
     wanted = [name for name in names if BENCHES[name].section in sections]
     measured = str(costs.facts.get("measured", "")).split()
@@ -133,9 +134,10 @@ def _check(
     ):
         if not stands:
             raise NothingToMeasureError("; ".join(f"{k}: {v}" for k, v in without.items()))
-        bar = bars.task("checking")
+        bar, company = bars.task("checking"), Company()
         verdicts = check.hold(costs, stands, unseen, seconds, lambda s: bar(int(s * SECOND)))
-    report = check.report(verdicts)
+        seen = company.seen()
+    report = check.report(verdicts, seen, without)
     if as_json:
         click.echo(json.dumps({"schema": "fpr.calibrate-check/1", **report}, indent=1))
     else:

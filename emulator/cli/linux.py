@@ -12,7 +12,7 @@ import click
 import structlog
 
 from emulator.analysis.real_guest import RealRun, run_real
-from emulator.analysis.real_summary import real_summary
+from emulator.analysis.real_summary import real_outcome, real_summary
 from emulator.cli import options
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
@@ -20,7 +20,6 @@ from emulator.report.terminal import render
 from emulator.scenario.load import load
 from emulator.scenario.model import Scenario
 from emulator.simulation import results
-from emulator.simulation.simulate import expected_ns
 from guest_model.linux.kernel import Kernel, find_kernel
 
 REAL = "guest.kind=linux"
@@ -95,7 +94,7 @@ def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: 
     manifest["guest_kernel"] = kernel.version
     folder = output or results.default_folder(scenario, started)
     try:
-        results.write(folder, summary, {"": run.series}, manifest)
+        results.write(folder, summary, manifest, real_outcome(run), None)
     finally:  # what was found is told even where it cannot be kept
         text = results.as_json(summary).decode().rstrip("\n")
         click.echo(text if as_json else render(summary, run.series))
@@ -105,7 +104,7 @@ def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: 
 
 def run_with_progress(scenario: Scenario, kernel: Kernel, *, with_state: bool = False) -> RealRun:
     """The run; what the kernel complained of is told. `with_state`: see `run_real`."""
-    limit_ns = expected_ns(scenario)
+    limit_ns = scenario.expected_ns
     structlog.get_logger().info("booting a guest", kernel=kernel.version)
     with Progress(limit_ns) as progress:
         run = run_real(

@@ -21,7 +21,7 @@ from emulator.scenario.model import Scenario
 from emulator.simulation import results
 from emulator.simulation.control import run_with_control
 from emulator.simulation.outcome import Outcome, Stopped
-from emulator.simulation.simulate import expected_ns, simulate
+from emulator.simulation.simulate import simulate
 from emulator.simulation.summary import summarize
 
 
@@ -66,7 +66,6 @@ def command(
         run, control = _simulate(scenario, not no_control, stopped)
         interrupted = stopped()
     summary = summarize(scenario, run, control)
-    series = {"": run.series} if control is None else {"": run.series, "control_": control.series}
     manifest = results.manifest_of(
         scenario,
         started=started,
@@ -76,7 +75,7 @@ def command(
     text = render(summary, run.series, levels=_levels())
     folder = output or results.default_folder(scenario, started)
     try:
-        results.write(folder, summary, series, manifest)
+        results.write(folder, summary, manifest, run, control)
     finally:  # what a long run has found is told even where it cannot be kept
         click.echo(results.as_json(summary).decode().rstrip("\n") if as_json else text)
     click.echo(f"results are in {folder}", err=True)
@@ -106,12 +105,14 @@ def _check_expectations(scenario: Scenario, no_control: bool) -> None:
 def _simulate(
     scenario: Scenario, with_control: bool, stopped: Stopped
 ) -> tuple[Outcome, Outcome | None]:
-    with Progress(expected_ns(scenario)) as progress:
+    with Progress(scenario.expected_ns) as progress:
         run_progress = progress.task("with reporting")
         if not with_control:
-            return simulate(scenario, progress=run_progress, stopped=stopped), None
+            run = simulate(scenario, maps_pages=True, progress=run_progress, stopped=stopped)
+            return run, None
         return run_with_control(
             scenario,
+            maps_pages=True,
             progress=run_progress,
             control_progress=progress.task("without"),
             stopped=stopped,

@@ -597,6 +597,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "guest_model/native/rules.h"
 #include "guest_model/native/allocator.h"
 #include "guest_model/native/boundary.h"
+#include "guest_model/native/free_pages.h"
 #include "guest_model/native/freed_bitmap.h"
 #include "guest_model/native/known_zero.h"
 #include "guest_model/native/replay.h"
@@ -610,6 +611,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "host_model/native/oracle.h"
 #include "guest_model/native/vcpu.h"
 #include "host_model/native/real_memory.h"
+#include "host_model/native/page_states.h"
 #include "host_model/native/shared_discard.h"
 #include "host_model/native/measure.h"
 
@@ -617,7 +619,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 843), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 882), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -625,14 +627,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 908), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 911), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -643,7 +645,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 905), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 945), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -651,14 +653,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 1007), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 913), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 953), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -666,9 +668,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 1007), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 952), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -677,13 +679,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 939), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 979), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 871), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 911), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -789,11 +791,11 @@ static void *_cffi_types[] = {
 /* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *)
-/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 868), // struct fpr_allocator const *
+/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 908), // struct fpr_allocator const *
 /* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
 /* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 842), // char *
+/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 881), // char *
 /* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 178 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, struct fpr_block const *, uint32_t, uint32_t *)
@@ -805,7 +807,7 @@ static void *_cffi_types[] = {
 /* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 186 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
 /* 187 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_zone_state *
+/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 980), // struct fpr_zone_state *
 /* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
@@ -829,765 +831,805 @@ static void *_cffi_types[] = {
 /* 209 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 210 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
+/* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t *, uint64_t *, uint64_t)
 /* 213 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 214 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 215 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
-/* 216 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 218 */ _CFFI_OP(_CFFI_OP_POINTER, 869), // struct fpr_allocator_config const *
-/* 219 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 220 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
-/* 221 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
-/* 223 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 224 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 225 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_segment *
+/* 214 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 215 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
+/* 219 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 220 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 221 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
+/* 224 */ _CFFI_OP(_CFFI_OP_POINTER, 909), // struct fpr_allocator_config const *
+/* 225 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 227 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 229 */ _CFFI_OP(_CFFI_OP_POINTER, 882), // struct fpr_guest_memory const *
-/* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct fpr_chain const *
-/* 231 */ _CFFI_OP(_CFFI_OP_POINTER, 917), // struct fpr_report_cursor *
-/* 232 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 233 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 234 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 235 */ _CFFI_OP(_CFFI_OP_POINTER, 891), // struct fpr_message_account *
-/* 236 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 237 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 238 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 239 */ _CFFI_OP(_CFFI_OP_NOOP, 230),
-/* 240 */ _CFFI_OP(_CFFI_OP_POINTER, 918), // struct fpr_report_rules const *
-/* 241 */ _CFFI_OP(_CFFI_OP_NOOP, 231),
-/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 907), // struct fpr_range *
-/* 243 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 245 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 916), // struct fpr_report_account *
-/* 247 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
-/* 249 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 250 */ _CFFI_OP(_CFFI_OP_POINTER, 901), // struct fpr_page_set *
-/* 251 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
-/* 252 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 253 */ _CFFI_OP(_CFFI_OP_POINTER, 870), // struct fpr_balloon_account *
-/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 255 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
-/* 256 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 250),
-/* 258 */ _CFFI_OP(_CFFI_OP_NOOP, 251),
-/* 259 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 260 */ _CFFI_OP(_CFFI_OP_NOOP, 226),
-/* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 262 */ _CFFI_OP(_CFFI_OP_NOOP, 253),
-/* 263 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 264 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
-/* 265 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 266 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 268 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
-/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 270 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 271 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
+/* 229 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 230 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 964), // struct fpr_segment *
+/* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
+/* 235 */ _CFFI_OP(_CFFI_OP_POINTER, 922), // struct fpr_guest_memory const *
+/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // struct fpr_chain const *
+/* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 957), // struct fpr_report_cursor *
+/* 238 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 239 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 240 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_message_account *
+/* 242 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
+/* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 245 */ _CFFI_OP(_CFFI_OP_NOOP, 236),
+/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 958), // struct fpr_report_rules const *
+/* 247 */ _CFFI_OP(_CFFI_OP_NOOP, 237),
+/* 248 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_range *
+/* 249 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 956), // struct fpr_report_account *
+/* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
+/* 255 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 256 */ _CFFI_OP(_CFFI_OP_POINTER, 941), // struct fpr_page_set *
+/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
+/* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 259 */ _CFFI_OP(_CFFI_OP_POINTER, 910), // struct fpr_balloon_account *
+/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
+/* 262 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 256),
+/* 264 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
+/* 265 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 266 */ _CFFI_OP(_CFFI_OP_NOOP, 232),
+/* 267 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 259),
+/* 269 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
+/* 271 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
-/* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
+/* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
 /* 276 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 277 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 278 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
-/* 280 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 281 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 277 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
+/* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
 /* 282 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 283 */ _CFFI_OP(_CFFI_OP_POINTER, 49), // uint8_t * *
-/* 284 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
-/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 283 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
+/* 286 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 287 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 288 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 289 */ _CFFI_OP(_CFFI_OP_POINTER, 970), // void *
-/* 290 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 289 */ _CFFI_OP(_CFFI_OP_POINTER, 49), // uint8_t * *
+/* 290 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
-/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
+/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
+/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
 /* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 970), // void const *
+/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 1010), // void *
 /* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 299 */ _CFFI_OP(_CFFI_OP_POINTER, 884), // struct fpr_host_costs const *
-/* 300 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 301 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *)
-/* 302 */ _CFFI_OP(_CFFI_OP_POINTER, 886), // struct fpr_measure *
+/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
+/* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 1010), // void const *
+/* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, struct fpr_measure_order const *, struct fpr_histogram *, struct fpr_histogram *, struct fpr_histogram *)
-/* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
-/* 306 */ _CFFI_OP(_CFFI_OP_POINTER, 888), // struct fpr_measure_order const *
-/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 883), // struct fpr_histogram *
-/* 308 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 309 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 311 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, uint64_t *)
-/* 312 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
-/* 313 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 314 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure_config const *, struct fpr_measure * *)
-/* 316 */ _CFFI_OP(_CFFI_OP_POINTER, 887), // struct fpr_measure_config const *
-/* 317 */ _CFFI_OP(_CFFI_OP_POINTER, 302), // struct fpr_measure * *
-/* 318 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 320 */ _CFFI_OP(_CFFI_OP_POINTER, 895), // struct fpr_oracle *
-/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 322 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 323 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 325 */ _CFFI_OP(_CFFI_OP_POINTER, 879), // struct fpr_discard_outcome *
-/* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
-/* 328 */ _CFFI_OP(_CFFI_OP_NOOP, 320),
+/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
+/* 305 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_host_costs const *
+/* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *)
+/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 926), // struct fpr_measure *
+/* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, struct fpr_measure_order const *, struct fpr_histogram *, struct fpr_histogram *, struct fpr_histogram *)
+/* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
+/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 928), // struct fpr_measure_order const *
+/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 923), // struct fpr_histogram *
+/* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, uint64_t *)
+/* 318 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
+/* 319 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 321 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure_config const *, struct fpr_measure * *)
+/* 322 */ _CFFI_OP(_CFFI_OP_POINTER, 927), // struct fpr_measure_config const *
+/* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 308), // struct fpr_measure * *
+/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_oracle *
+/* 327 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 330 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 331 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 330 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 331 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_discard_outcome *
 /* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
-/* 334 */ _CFFI_OP(_CFFI_OP_POINTER, 895), // struct fpr_oracle const *
+/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
+/* 334 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
 /* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 336 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 337 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 897), // struct fpr_packed_driver *
-/* 341 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 343 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
-/* 344 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 345 */ _CFFI_OP(_CFFI_OP_POINTER, 922), // struct fpr_ring_layout const *
-/* 346 */ _CFFI_OP(_CFFI_OP_POINTER, 880), // struct fpr_driver_slot *
-/* 347 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 348 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 349 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 350 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 351 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
-/* 353 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_segment const *
-/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 355 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
+/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_oracle const *
+/* 341 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 342 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 345 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 346 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
+/* 349 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
+/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_packed_driver *
 /* 356 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
-/* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
-/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 361 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
-/* 362 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
-/* 363 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 364 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
+/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 962), // struct fpr_ring_layout const *
+/* 361 */ _CFFI_OP(_CFFI_OP_POINTER, 920), // struct fpr_driver_slot *
+/* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 363 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 364 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 367 */ _CFFI_OP(_CFFI_OP_POINTER, 900), // struct fpr_packed_ring *
-/* 368 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 369 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
-/* 370 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
-/* 371 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 373 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 374 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
-/* 375 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 376 */ _CFFI_OP(_CFFI_OP_POINTER, 872), // struct fpr_chain *
-/* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
-/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
-/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 381 */ _CFFI_OP(_CFFI_OP_NOOP, 345),
-/* 382 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 367 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
+/* 368 */ _CFFI_OP(_CFFI_OP_POINTER, 964), // struct fpr_segment const *
+/* 369 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 370 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
+/* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
+/* 374 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
+/* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
+/* 378 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
+/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_packed_ring *
 /* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
-/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
-/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
+/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
+/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
 /* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
-/* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
-/* 390 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 391 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
+/* 390 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 391 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // struct fpr_chain *
 /* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 394 */ _CFFI_OP(_CFFI_OP_POINTER, 900), // struct fpr_packed_ring const *
-/* 395 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 396 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
-/* 397 */ _CFFI_OP(_CFFI_OP_NOOP, 394),
-/* 398 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 400 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
-/* 401 */ _CFFI_OP(_CFFI_OP_POINTER, 902), // struct fpr_pressure const *
+/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
+/* 394 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
+/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 360),
+/* 397 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
+/* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
+/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
-/* 404 */ _CFFI_OP(_CFFI_OP_POINTER, 903), // struct fpr_pressure_config const *
-/* 405 */ _CFFI_OP(_CFFI_OP_POINTER, 447), // struct fpr_pressure * *
-/* 406 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 408 */ _CFFI_OP(_CFFI_OP_POINTER, 908), // struct fpr_real_memory *
-/* 409 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 410 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 411 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 325),
+/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
+/* 404 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
+/* 405 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 406 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
+/* 409 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_packed_ring const *
+/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 411 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
+/* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 409),
+/* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
-/* 416 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
-/* 417 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 419 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
-/* 420 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
-/* 421 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 422 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
-/* 425 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
+/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
+/* 416 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_pressure const *
+/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
+/* 419 */ _CFFI_OP(_CFFI_OP_POINTER, 943), // struct fpr_pressure_config const *
+/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 471), // struct fpr_pressure * *
+/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 423 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct fpr_real_memory *
+/* 424 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 425 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 427 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 428 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 427 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
 /* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
+/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
+/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
 /* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 433 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 434 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 437 */ _CFFI_OP(_CFFI_OP_POINTER, 908), // struct fpr_real_memory const *
+/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
+/* 435 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 437 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 438 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 440 */ _CFFI_OP(_CFFI_OP_POINTER, 909), // struct fpr_real_memory_config const *
-/* 441 */ _CFFI_OP(_CFFI_OP_POINTER, 890), // struct fpr_memory_region const *
-/* 442 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 443 */ _CFFI_OP(_CFFI_OP_POINTER, 408), // struct fpr_real_memory * *
+/* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 440 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 441 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 442 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 443 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
-/* 446 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_residency *
-/* 447 */ _CFFI_OP(_CFFI_OP_POINTER, 902), // struct fpr_pressure *
-/* 448 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 450 */ _CFFI_OP(_CFFI_OP_NOOP, 446),
-/* 451 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 452 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 453 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 454 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 325),
-/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
-/* 458 */ _CFFI_OP(_CFFI_OP_NOOP, 446),
+/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 446 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 447 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 448 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 449 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 452 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct fpr_real_memory const *
+/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
+/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 457 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 458 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 460 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 461 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 464 */ _CFFI_OP(_CFFI_OP_NOOP, 446),
-/* 465 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 466 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 949), // struct fpr_real_memory_config const *
+/* 465 */ _CFFI_OP(_CFFI_OP_POINTER, 930), // struct fpr_memory_region const *
+/* 466 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 467 */ _CFFI_OP(_CFFI_OP_POINTER, 423), // struct fpr_real_memory * *
 /* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_residency const *
-/* 471 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 472 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 473 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 476 */ _CFFI_OP(_CFFI_OP_POINTER, 920), // struct fpr_residency_config const *
-/* 477 */ _CFFI_OP(_CFFI_OP_NOOP, 441),
-/* 478 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
-/* 480 */ _CFFI_OP(_CFFI_OP_POINTER, 320), // struct fpr_oracle * *
-/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 483 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
-/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 441),
-/* 485 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 486 */ _CFFI_OP(_CFFI_OP_NOOP, 299),
-/* 487 */ _CFFI_OP(_CFFI_OP_POINTER, 446), // struct fpr_residency * *
-/* 488 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 489 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 490 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_shared_map const *
-/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 493 */ _CFFI_OP(_CFFI_OP_POINTER, 927), // struct fpr_signaller *
-/* 494 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 495 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 496 */ _CFFI_OP(_CFFI_OP_POINTER, 927), // struct fpr_signaller const *
-/* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 500 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 501 */ _CFFI_OP(_CFFI_OP_POINTER, 928), // struct fpr_split_driver *
-/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 504 */ _CFFI_OP(_CFFI_OP_NOOP, 501),
-/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 345),
-/* 507 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
-/* 508 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 509 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 513 */ _CFFI_OP(_CFFI_OP_NOOP, 501),
-/* 514 */ _CFFI_OP(_CFFI_OP_NOOP, 353),
-/* 515 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 516 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 501),
-/* 520 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
+/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 959), // struct fpr_residency *
+/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_pressure *
+/* 472 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 474 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
+/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 477 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 478 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
+/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
+/* 482 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
+/* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
+/* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 490 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 491 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
+/* 494 */ _CFFI_OP(_CFFI_OP_POINTER, 959), // struct fpr_residency const *
+/* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 498 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 500 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
+/* 504 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
+/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 960), // struct fpr_residency_config const *
+/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 465),
+/* 511 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 305),
+/* 513 */ _CFFI_OP(_CFFI_OP_POINTER, 326), // struct fpr_oracle * *
+/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 509),
+/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 465),
+/* 518 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 305),
+/* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 470), // struct fpr_residency * *
 /* 521 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 523 */ _CFFI_OP(_CFFI_OP_NOOP, 501),
-/* 524 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 526 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 528 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_split_ring *
-/* 529 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 531 */ _CFFI_OP(_CFFI_OP_NOOP, 528),
-/* 532 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 535 */ _CFFI_OP(_CFFI_OP_NOOP, 528),
-/* 536 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 376),
-/* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 540 */ _CFFI_OP(_CFFI_OP_NOOP, 528),
-/* 541 */ _CFFI_OP(_CFFI_OP_NOOP, 229),
-/* 542 */ _CFFI_OP(_CFFI_OP_NOOP, 345),
-/* 543 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 544 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 545 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 546 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 547 */ _CFFI_OP(_CFFI_OP_NOOP, 528),
-/* 548 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 549 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 551 */ _CFFI_OP(_CFFI_OP_NOOP, 528),
-/* 552 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
+/* 523 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_shared_map const *
+/* 524 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
+/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // struct fpr_signaller *
+/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
+/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // struct fpr_signaller const *
+/* 530 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 531 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 532 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 534 */ _CFFI_OP(_CFFI_OP_POINTER, 968), // struct fpr_split_driver *
+/* 535 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 534),
+/* 538 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 539 */ _CFFI_OP(_CFFI_OP_NOOP, 360),
+/* 540 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
+/* 541 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 542 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 543 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 544 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 545 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 534),
+/* 547 */ _CFFI_OP(_CFFI_OP_NOOP, 368),
+/* 548 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 549 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 551 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 534),
+/* 553 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 556 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_split_ring const *
-/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 558 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
-/* 559 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 560 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 561 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
-/* 562 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 563 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 564 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 567 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 568 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 569 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 570 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 572 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 573 */ _CFFI_OP(_CFFI_OP_POINTER, 933), // struct fpr_trace_op *
-/* 574 */ _CFFI_OP(_CFFI_OP_POINTER, 934), // struct fpr_trace_pairing *
-/* 575 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 577 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 578 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 579 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 580 */ _CFFI_OP(_CFFI_OP_NOOP, 218),
-/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 582 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 583 */ _CFFI_OP(_CFFI_OP_POINTER, 914), // struct fpr_replay_phase const *
-/* 584 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 585 */ _CFFI_OP(_CFFI_OP_POINTER, 915), // struct fpr_replay_unseen *
-/* 586 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 590 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_trace_state *
-/* 591 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 593 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 594 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_trace_event *
-/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 596 */ _CFFI_OP(_CFFI_OP_POINTER, 932), // struct fpr_trace_marker *
-/* 597 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 598 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 599 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 602 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 603 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_vcpus *
-/* 604 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 606 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 607 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
-/* 608 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 609 */ _CFFI_OP(_CFFI_OP_POINTER, 894), // struct fpr_op const *
-/* 610 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 611 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 612 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 613 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
-/* 614 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 556 */ _CFFI_OP(_CFFI_OP_NOOP, 534),
+/* 557 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 558 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 559 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 560 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 561 */ _CFFI_OP(_CFFI_OP_POINTER, 969), // struct fpr_split_ring *
+/* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 563 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 564 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
+/* 565 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 567 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 568 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
+/* 569 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 570 */ _CFFI_OP(_CFFI_OP_NOOP, 391),
+/* 571 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 573 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
+/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 360),
+/* 576 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 577 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 578 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 580 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
+/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 582 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 583 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 584 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
+/* 585 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 586 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 587 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 589 */ _CFFI_OP(_CFFI_OP_POINTER, 969), // struct fpr_split_ring const *
+/* 590 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
+/* 592 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 593 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 594 */ _CFFI_OP(_CFFI_OP_NOOP, 224),
+/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 596 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 597 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 603 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 604 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 605 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 606 */ _CFFI_OP(_CFFI_OP_POINTER, 973), // struct fpr_trace_op *
+/* 607 */ _CFFI_OP(_CFFI_OP_POINTER, 974), // struct fpr_trace_pairing *
+/* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 612 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 613 */ _CFFI_OP(_CFFI_OP_NOOP, 224),
+/* 614 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 615 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 616 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 617 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 619 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
-/* 620 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 621 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 622 */ _CFFI_OP(_CFFI_OP_NOOP, 609),
-/* 623 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 624 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 625 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 626 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
-/* 627 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 616 */ _CFFI_OP(_CFFI_OP_POINTER, 954), // struct fpr_replay_phase const *
+/* 617 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 618 */ _CFFI_OP(_CFFI_OP_POINTER, 955), // struct fpr_replay_unseen *
+/* 619 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 621 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 622 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 623 */ _CFFI_OP(_CFFI_OP_POINTER, 975), // struct fpr_trace_state *
+/* 624 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 626 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 627 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_trace_event *
 /* 628 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 630 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 632 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
-/* 633 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 634 */ _CFFI_OP(_CFFI_OP_POINTER, 936), // struct fpr_vcpu_stop *
-/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 636 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 637 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_vcpus const *
-/* 638 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 639 */ _CFFI_OP(_CFFI_OP_POINTER, 896), // struct fpr_owner_view *
-/* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 642 */ _CFFI_OP(_CFFI_OP_NOOP, 637),
-/* 643 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 644 */ _CFFI_OP(_CFFI_OP_POINTER, 930), // struct fpr_task_view *
-/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 646 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 647 */ _CFFI_OP(_CFFI_OP_NOOP, 637),
+/* 629 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_trace_marker *
+/* 630 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 631 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 632 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 633 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
+/* 636 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_vcpus *
+/* 637 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 638 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 640 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
+/* 641 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 642 */ _CFFI_OP(_CFFI_OP_POINTER, 934), // struct fpr_op const *
+/* 643 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 646 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
+/* 647 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 648 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 649 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 650 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 651 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 652 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 653 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 654 */ _CFFI_OP(_CFFI_OP_POINTER, 938), // struct fpr_vcpus_config const *
-/* 655 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 656 */ _CFFI_OP(_CFFI_OP_POINTER, 889), // struct fpr_memory_port const *
-/* 657 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 658 */ _CFFI_OP(_CFFI_OP_POINTER, 603), // struct fpr_vcpus * *
-/* 659 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 661 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 662 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 663 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 664 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 665 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 666 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
-/* 667 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 668 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 669 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 671 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 672 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
-/* 673 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 674 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 675 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 676 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 677 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 678 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
-/* 681 */ _CFFI_OP(_CFFI_OP_NOOP, 289),
-/* 682 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 649 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 650 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 652 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
+/* 653 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 654 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 655 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 656 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 659 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
+/* 660 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 661 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 662 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
+/* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 667 */ _CFFI_OP(_CFFI_OP_POINTER, 976), // struct fpr_vcpu_stop *
+/* 668 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 670 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_vcpus const *
+/* 671 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 672 */ _CFFI_OP(_CFFI_OP_POINTER, 936), // struct fpr_owner_view *
+/* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 675 */ _CFFI_OP(_CFFI_OP_NOOP, 670),
+/* 676 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 677 */ _CFFI_OP(_CFFI_OP_POINTER, 970), // struct fpr_task_view *
+/* 678 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 680 */ _CFFI_OP(_CFFI_OP_NOOP, 670),
+/* 681 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 682 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 683 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 684 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 684 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION, 877), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 687 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 688 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 689 */ _CFFI_OP(_CFFI_OP_FUNCTION, 726), // struct fpr_histogram const *()(struct fpr_oracle const *)
-/* 690 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
-/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION, 726), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 693 */ _CFFI_OP(_CFFI_OP_NOOP, 437),
-/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION, 726), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
-/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION, 892), // struct fpr_notify *()(struct fpr_allocator *)
-/* 699 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 700 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 701 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 703 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 687 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_vcpus_config const *
+/* 688 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 689 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_memory_port const *
+/* 690 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 691 */ _CFFI_OP(_CFFI_OP_POINTER, 636), // struct fpr_vcpus * *
+/* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 693 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 694 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 695 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 697 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 699 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
+/* 700 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 701 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 703 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 705 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
 /* 706 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 707 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 712 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_cost const *
-/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
-/* 715 */ _CFFI_OP(_CFFI_OP_NOOP, 712),
-/* 716 */ _CFFI_OP(_CFFI_OP_POINTER, 876), // struct fpr_cost_steps const *
-/* 717 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 718 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 719 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 720 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 722 */ _CFFI_OP(_CFFI_OP_NOOP, 712),
-/* 723 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 707 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 708 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 709 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 710 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 711 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 712 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 714 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 715 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 716 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 717 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION, 917), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 722 */ _CFFI_OP(_CFFI_OP_FUNCTION, 765), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 723 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
 /* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 726 */ _CFFI_OP(_CFFI_OP_POINTER, 883), // struct fpr_histogram const *
-/* 727 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 729 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 730 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
-/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 732 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 733 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 735 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 736 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 737 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 738 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 739 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 740 */ _CFFI_OP(_CFFI_OP_NOOP, 437),
-/* 741 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 742 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 743 */ _CFFI_OP(_CFFI_OP_NOOP, 437),
-/* 744 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 745 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 747 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
-/* 748 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 749 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
-/* 750 */ _CFFI_OP(_CFFI_OP_NOOP, 637),
-/* 751 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 752 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 753 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 754 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 755 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
-/* 756 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 757 */ _CFFI_OP(_CFFI_OP_FUNCTION, 289), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 758 */ _CFFI_OP(_CFFI_OP_NOOP, 437),
-/* 759 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 760 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 761 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_allocator *)
-/* 762 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 765), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 726 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 727 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION, 765), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 729 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
+/* 730 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 932), // struct fpr_notify *()(struct fpr_allocator *)
+/* 732 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 735 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 736 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 737 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 738 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 739 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 741 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 742 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 743 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 744 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 745 */ _CFFI_OP(_CFFI_OP_POINTER, 913), // struct fpr_cost const *
+/* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 747 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
+/* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 745),
+/* 749 */ _CFFI_OP(_CFFI_OP_POINTER, 916), // struct fpr_cost_steps const *
+/* 750 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 751 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 752 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 754 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint64_t, struct fpr_random *)
+/* 755 */ _CFFI_OP(_CFFI_OP_NOOP, 745),
+/* 756 */ _CFFI_OP(_CFFI_OP_NOOP, 749),
+/* 757 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 758 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 759 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 760 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 761 */ _CFFI_OP(_CFFI_OP_NOOP, 745),
+/* 762 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 763 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_cost *, uint64_t)
-/* 765 */ _CFFI_OP(_CFFI_OP_POINTER, 873), // struct fpr_cost *
-/* 766 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 765 */ _CFFI_OP(_CFFI_OP_POINTER, 923), // struct fpr_histogram const *
+/* 766 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 767 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 770 */ _CFFI_OP(_CFFI_OP_NOOP, 726),
-/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 772 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 773 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 774 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 775 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 776 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 778 */ _CFFI_OP(_CFFI_OP_NOOP, 307),
-/* 779 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 780 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 781 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 782 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_measure *)
-/* 783 */ _CFFI_OP(_CFFI_OP_NOOP, 302),
+/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 770 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 772 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 773 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 774 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 775 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 776 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 778 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 779 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 781 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 782 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 783 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 784 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 785 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_oracle *)
-/* 786 */ _CFFI_OP(_CFFI_OP_NOOP, 320),
+/* 785 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 786 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
 /* 787 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 789 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
-/* 790 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 791 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 792 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 793 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 794 */ _CFFI_OP(_CFFI_OP_NOOP, 334),
-/* 795 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 796 */ _CFFI_OP(_CFFI_OP_POINTER, 885), // struct fpr_host_counters *
-/* 797 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 798 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_pressure *)
-/* 799 */ _CFFI_OP(_CFFI_OP_NOOP, 447),
-/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 801 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
-/* 802 */ _CFFI_OP(_CFFI_OP_NOOP, 401),
-/* 803 */ _CFFI_OP(_CFFI_OP_POINTER, 904), // struct fpr_pressure_counters *
-/* 804 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 805 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 806 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 807 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 808 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 809 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 810 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_real_memory *)
-/* 811 */ _CFFI_OP(_CFFI_OP_NOOP, 408),
-/* 812 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 813 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 814 */ _CFFI_OP(_CFFI_OP_NOOP, 437),
-/* 815 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 816 */ _CFFI_OP(_CFFI_OP_NOOP, 796),
-/* 817 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 818 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_residency *)
-/* 819 */ _CFFI_OP(_CFFI_OP_NOOP, 446),
+/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
+/* 789 */ _CFFI_OP(_CFFI_OP_NOOP, 670),
+/* 790 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 791 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 792 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 793 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 794 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
+/* 795 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 796 */ _CFFI_OP(_CFFI_OP_FUNCTION, 295), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 797 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 798 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 799 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_allocator *)
+/* 801 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 802 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 803 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_cost *, uint64_t)
+/* 804 */ _CFFI_OP(_CFFI_OP_POINTER, 913), // struct fpr_cost *
+/* 805 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 806 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 807 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 808 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 809 */ _CFFI_OP(_CFFI_OP_NOOP, 765),
+/* 810 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 811 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 812 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 813 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 814 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 815 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 816 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 817 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
+/* 818 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 819 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 820 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 821 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 822 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
-/* 823 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 824 */ _CFFI_OP(_CFFI_OP_NOOP, 796),
-/* 825 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 826 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_shared_map *)
-/* 827 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 828 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 829 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 830 */ _CFFI_OP(_CFFI_OP_POINTER, 926), // struct fpr_shared_region *
-/* 831 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 832 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 833 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 834 */ _CFFI_OP(_CFFI_OP_NOOP, 325),
-/* 835 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 836 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_signaller *)
-/* 837 */ _CFFI_OP(_CFFI_OP_NOOP, 493),
-/* 838 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 839 */ _CFFI_OP(_CFFI_OP_FUNCTION, 970), // void()(struct fpr_vcpus *)
-/* 840 */ _CFFI_OP(_CFFI_OP_NOOP, 603),
-/* 841 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 842 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 843 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 844 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 845 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
-/* 846 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
-/* 847 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
-/* 848 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
-/* 849 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
-/* 850 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_memory_kind
-/* 851 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_migratetype
-/* 852 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_op_kind
-/* 853 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_pcp_drain
-/* 854 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_pcp_sizing
-/* 855 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_placement
-/* 856 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_relabel
-/* 857 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_replay_action
-/* 858 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_ring_fault
-/* 859 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_status
-/* 860 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_stop_reason
-/* 861 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_take_stop
-/* 862 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_task_state
-/* 863 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_zone_class
-/* 864 */ _CFFI_OP(_CFFI_OP_POINTER, 671), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 865 */ _CFFI_OP(_CFFI_OP_POINTER, 680), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 866 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 867 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 868 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 869 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 870 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 871 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 872 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 873 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 874 */ _CFFI_OP(_CFFI_OP_ARRAY, 873), // struct fpr_cost[7]
-/* 875 */ (_cffi_opcode_t)(7),
-/* 876 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
-/* 877 */ _CFFI_OP(_CFFI_OP_POINTER, 878), // struct fpr_counters const *
-/* 878 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
-/* 879 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
-/* 880 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
-/* 881 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
-/* 882 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
-/* 883 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
-/* 884 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
-/* 885 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
-/* 886 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_measure
-/* 887 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_measure_config
-/* 888 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure_order
-/* 889 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_memory_port
-/* 890 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_memory_region
-/* 891 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_message_account
-/* 892 */ _CFFI_OP(_CFFI_OP_POINTER, 893), // struct fpr_notify *
-/* 893 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_notify
-/* 894 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_op
-/* 895 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_oracle
-/* 896 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_owner_view
-/* 897 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_packed_driver
-/* 898 */ _CFFI_OP(_CFFI_OP_POINTER, 899), // struct fpr_packed_note *
-/* 899 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_packed_note
-/* 900 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_ring
-/* 901 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_page_set
-/* 902 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_pressure
-/* 903 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_pressure_config
-/* 904 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pressure_counters
-/* 905 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_random
-/* 906 */ _CFFI_OP(_CFFI_OP_POINTER, 907), // struct fpr_range const *
-/* 907 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_range
-/* 908 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_real_memory
-/* 909 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_real_memory_config
-/* 910 */ _CFFI_OP(_CFFI_OP_POINTER, 911), // struct fpr_region *
-/* 911 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_region
-/* 912 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_replay_frames_stats
-/* 913 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_replay_model_stats
-/* 914 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_replay_phase
-/* 915 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_unseen
-/* 916 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_report_account
-/* 917 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_report_cursor
-/* 918 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_report_rules
-/* 919 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_residency
-/* 920 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_residency_config
-/* 921 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_ring_counters
-/* 922 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_ring_layout
-/* 923 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_rules
-/* 924 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_segment
-/* 925 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_shared_map
-/* 926 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_shared_region
-/* 927 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_signaller
-/* 928 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_split_driver
-/* 929 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_split_ring
-/* 930 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_task_view
-/* 931 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_event
-/* 932 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_marker
-/* 933 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_trace_op
-/* 934 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_trace_pairing
-/* 935 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_trace_state
-/* 936 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_vcpu_stop
-/* 937 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_vcpus
-/* 938 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_vcpus_config
-/* 939 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_zone_config
-/* 940 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_zone_state
-/* 941 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct packed_desc *
-/* 942 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct packed_desc
-/* 943 */ _CFFI_OP(_CFFI_OP_POINTER, 944), // struct packed_event *
-/* 944 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct packed_event
-/* 945 */ _CFFI_OP(_CFFI_OP_POINTER, 946), // struct split_avail *
-/* 946 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct split_avail
-/* 947 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct split_desc *
-/* 948 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct split_desc
-/* 949 */ _CFFI_OP(_CFFI_OP_POINTER, 950), // struct split_used *
-/* 950 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct split_used
-/* 951 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
-/* 952 */ (_cffi_opcode_t)(7),
-/* 953 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 954 */ (_cffi_opcode_t)(14),
-/* 955 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 956 */ (_cffi_opcode_t)(32),
-/* 957 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 958 */ (_cffi_opcode_t)(4),
-/* 959 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 960 */ (_cffi_opcode_t)(6),
-/* 961 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 962 */ (_cffi_opcode_t)(7424),
-/* 963 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 964 */ (_cffi_opcode_t)(7),
-/* 965 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 966 */ (_cffi_opcode_t)(9),
-/* 967 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 968 */ _CFFI_OP(_CFFI_OP_ARRAY, 967), // uint8_t[5]
-/* 969 */ (_cffi_opcode_t)(5),
-/* 970 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 821 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_measure *)
+/* 822 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
+/* 823 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 824 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_oracle *)
+/* 825 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 826 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 827 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 828 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 829 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 830 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 831 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 832 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 833 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 834 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 835 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_host_counters *
+/* 836 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 837 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_pressure *)
+/* 838 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
+/* 839 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 840 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
+/* 841 */ _CFFI_OP(_CFFI_OP_NOOP, 416),
+/* 842 */ _CFFI_OP(_CFFI_OP_POINTER, 944), // struct fpr_pressure_counters *
+/* 843 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 844 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 845 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 846 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 847 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 848 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 849 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_real_memory *)
+/* 850 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 851 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 852 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 853 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 854 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 855 */ _CFFI_OP(_CFFI_OP_NOOP, 835),
+/* 856 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 857 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_residency *)
+/* 858 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
+/* 859 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 860 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 861 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
+/* 862 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 863 */ _CFFI_OP(_CFFI_OP_NOOP, 835),
+/* 864 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 865 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_shared_map *)
+/* 866 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 867 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 868 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 869 */ _CFFI_OP(_CFFI_OP_POINTER, 966), // struct fpr_shared_region *
+/* 870 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 871 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 872 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 873 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
+/* 874 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 875 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_signaller *)
+/* 876 */ _CFFI_OP(_CFFI_OP_NOOP, 526),
+/* 877 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 878 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_vcpus *)
+/* 879 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
+/* 880 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 881 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 882 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 883 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 884 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 885 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 886 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
+/* 887 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
+/* 888 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
+/* 889 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_memory_kind
+/* 890 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_migratetype
+/* 891 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_op_kind
+/* 892 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_page_state_of_both
+/* 893 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_pcp_drain
+/* 894 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_pcp_sizing
+/* 895 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_placement
+/* 896 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_relabel
+/* 897 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_replay_action
+/* 898 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_ring_fault
+/* 899 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_status
+/* 900 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_stop_reason
+/* 901 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_take_stop
+/* 902 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_task_state
+/* 903 */ _CFFI_OP(_CFFI_OP_ENUM, 21), // enum fpr_zone_class
+/* 904 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 905 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 906 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 907 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 908 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 909 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 910 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 911 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 912 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 913 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 914 */ _CFFI_OP(_CFFI_OP_ARRAY, 913), // struct fpr_cost[7]
+/* 915 */ (_cffi_opcode_t)(7),
+/* 916 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
+/* 917 */ _CFFI_OP(_CFFI_OP_POINTER, 918), // struct fpr_counters const *
+/* 918 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
+/* 919 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
+/* 920 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
+/* 921 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
+/* 922 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
+/* 923 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
+/* 924 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
+/* 925 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
+/* 926 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_measure
+/* 927 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_measure_config
+/* 928 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure_order
+/* 929 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_memory_port
+/* 930 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_memory_region
+/* 931 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_message_account
+/* 932 */ _CFFI_OP(_CFFI_OP_POINTER, 933), // struct fpr_notify *
+/* 933 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_notify
+/* 934 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_op
+/* 935 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_oracle
+/* 936 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_owner_view
+/* 937 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_packed_driver
+/* 938 */ _CFFI_OP(_CFFI_OP_POINTER, 939), // struct fpr_packed_note *
+/* 939 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_packed_note
+/* 940 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_ring
+/* 941 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_page_set
+/* 942 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_pressure
+/* 943 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_pressure_config
+/* 944 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pressure_counters
+/* 945 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_random
+/* 946 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_range const *
+/* 947 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_range
+/* 948 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_real_memory
+/* 949 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_real_memory_config
+/* 950 */ _CFFI_OP(_CFFI_OP_POINTER, 951), // struct fpr_region *
+/* 951 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_region
+/* 952 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_replay_frames_stats
+/* 953 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_replay_model_stats
+/* 954 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_replay_phase
+/* 955 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_unseen
+/* 956 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_report_account
+/* 957 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_report_cursor
+/* 958 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_report_rules
+/* 959 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_residency
+/* 960 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_residency_config
+/* 961 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_ring_counters
+/* 962 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_ring_layout
+/* 963 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_rules
+/* 964 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_segment
+/* 965 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_shared_map
+/* 966 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_shared_region
+/* 967 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_signaller
+/* 968 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_split_driver
+/* 969 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_split_ring
+/* 970 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_task_view
+/* 971 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_event
+/* 972 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_marker
+/* 973 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_trace_op
+/* 974 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_trace_pairing
+/* 975 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_trace_state
+/* 976 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_vcpu_stop
+/* 977 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_vcpus
+/* 978 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_vcpus_config
+/* 979 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_zone_config
+/* 980 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_zone_state
+/* 981 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct packed_desc *
+/* 982 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct packed_desc
+/* 983 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct packed_event *
+/* 984 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct packed_event
+/* 985 */ _CFFI_OP(_CFFI_OP_POINTER, 986), // struct split_avail *
+/* 986 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct split_avail
+/* 987 */ _CFFI_OP(_CFFI_OP_POINTER, 988), // struct split_desc *
+/* 988 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct split_desc
+/* 989 */ _CFFI_OP(_CFFI_OP_POINTER, 990), // struct split_used *
+/* 990 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct split_used
+/* 991 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
+/* 992 */ (_cffi_opcode_t)(7),
+/* 993 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 994 */ (_cffi_opcode_t)(14),
+/* 995 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 996 */ (_cffi_opcode_t)(32),
+/* 997 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 998 */ (_cffi_opcode_t)(4),
+/* 999 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 1000 */ (_cffi_opcode_t)(6),
+/* 1001 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 1002 */ (_cffi_opcode_t)(7424),
+/* 1003 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 1004 */ (_cffi_opcode_t)(7),
+/* 1005 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 1006 */ (_cffi_opcode_t)(9),
+/* 1007 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 1008 */ _CFFI_OP(_CFFI_OP_ARRAY, 1007), // uint8_t[5]
+/* 1009 */ (_cffi_opcode_t)(5),
+/* 1010 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -1909,6 +1951,48 @@ static int _cffi_const_FPR_OP_KINDS(unsigned long long *o)
 {
   int n = (FPR_OP_KINDS) <= 0;
   *o = (unsigned long long)((FPR_OP_KINDS) | 0);  /* check that FPR_OP_KINDS is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STATE_USED(unsigned long long *o)
+{
+  int n = (FPR_STATE_USED) <= 0;
+  *o = (unsigned long long)((FPR_STATE_USED) | 0);  /* check that FPR_STATE_USED is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STATE_USED_ABSENT(unsigned long long *o)
+{
+  int n = (FPR_STATE_USED_ABSENT) <= 0;
+  *o = (unsigned long long)((FPR_STATE_USED_ABSENT) | 0);  /* check that FPR_STATE_USED_ABSENT is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STATE_FREE_HELD(unsigned long long *o)
+{
+  int n = (FPR_STATE_FREE_HELD) <= 0;
+  *o = (unsigned long long)((FPR_STATE_FREE_HELD) | 0);  /* check that FPR_STATE_FREE_HELD is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STATE_REPORTED_HELD(unsigned long long *o)
+{
+  int n = (FPR_STATE_REPORTED_HELD) <= 0;
+  *o = (unsigned long long)((FPR_STATE_REPORTED_HELD) | 0);  /* check that FPR_STATE_REPORTED_HELD is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STATE_FREE_GIVEN_BACK(unsigned long long *o)
+{
+  int n = (FPR_STATE_FREE_GIVEN_BACK) <= 0;
+  *o = (unsigned long long)((FPR_STATE_FREE_GIVEN_BACK) | 0);  /* check that FPR_STATE_FREE_GIVEN_BACK is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STATE_FREE_UNTOUCHED(unsigned long long *o)
+{
+  int n = (FPR_STATE_FREE_UNTOUCHED) <= 0;
+  *o = (unsigned long long)((FPR_STATE_FREE_UNTOUCHED) | 0);  /* check that FPR_STATE_FREE_UNTOUCHED is an integer */
   return n;
 }
 
@@ -2770,7 +2854,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(877));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(917));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2801,10 +2885,10 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(218), arg0, (char **)&x0);
+      _cffi_type(224), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(218), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(224), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2819,10 +2903,10 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(220), arg2, (char **)&x2);
+      _cffi_type(226), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(220), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(226), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2994,7 +3078,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(892));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(932));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3298,28 +3382,28 @@ _cffi_f_fpr_balloon_deflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg0, (char **)&x0);
+      _cffi_type(235), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(250), arg1, (char **)&x1);
+      _cffi_type(256), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(250), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(256), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(251), arg2, (char **)&x2);
+      _cffi_type(257), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(251), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(257), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3329,10 +3413,10 @@ _cffi_f_fpr_balloon_deflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(253), arg4, (char **)&x4);
+      _cffi_type(259), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(253), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(259), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3383,28 +3467,28 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg0, (char **)&x0);
+      _cffi_type(235), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(250), arg1, (char **)&x1);
+      _cffi_type(256), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(250), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(256), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(251), arg2, (char **)&x2);
+      _cffi_type(257), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(251), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(257), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3414,10 +3498,10 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(226), arg4, (char **)&x4);
+      _cffi_type(232), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(226), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(232), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3432,10 +3516,10 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(253), arg6, (char **)&x6);
+      _cffi_type(259), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(253), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(259), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4191,10 +4275,10 @@ _cffi_f_fpr_cost_bend(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(765), arg0, (char **)&x0);
+      _cffi_type(804), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(765), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(804), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4239,10 +4323,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(712), arg0, (char **)&x0);
+      _cffi_type(745), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(712), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(745), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4298,19 +4382,19 @@ _cffi_f_fpr_cost_draw_among(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(712), arg0, (char **)&x0);
+      _cffi_type(745), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(712), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(745), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(716), arg1, (char **)&x1);
+      _cffi_type(749), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(716), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(749), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4347,6 +4431,76 @@ _cffi_f_fpr_cost_draw_among(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_cost_draw_among _cffi_d_fpr_cost_draw_among
 #endif
 
+static uint64_t _cffi_d_fpr_cost_draw_sum(struct fpr_cost const * x0, struct fpr_cost_steps const * x1, uint64_t x2, struct fpr_random * x3)
+{
+  return fpr_cost_draw_sum(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_cost_draw_sum(PyObject *self, PyObject *args)
+{
+  struct fpr_cost const * x0;
+  struct fpr_cost_steps const * x1;
+  uint64_t x2;
+  struct fpr_random * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_cost_draw_sum", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(745), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(745), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(749), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(749), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(26), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_random *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(26), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_cost_draw_sum(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_cost_draw_sum _cffi_d_fpr_cost_draw_sum
+#endif
+
 static uint64_t _cffi_d_fpr_cost_mean(struct fpr_cost const * x0)
 {
   return fpr_cost_mean(x0);
@@ -4362,10 +4516,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(712), arg0, (char **)&x0);
+      _cffi_type(745), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(712), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(745), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4526,7 +4680,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(843));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(882));
   return pyresult;
 }
 #else
@@ -4722,6 +4876,76 @@ _cffi_f_fpr_free_each(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_free_each _cffi_d_fpr_free_each
+#endif
+
+static int _cffi_d_fpr_free_pages(struct fpr_allocator const * x0, uint64_t * x1, uint64_t * x2, uint64_t x3)
+{
+  return fpr_free_pages(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_free_pages(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator const * x0;
+  uint64_t * x1;
+  uint64_t * x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_free_pages", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(172), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_free_pages(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_free_pages _cffi_d_fpr_free_pages
 #endif
 
 static int _cffi_d_fpr_freed_bitmap_begin(struct fpr_allocator * x0, uint32_t x1, uint64_t x2, uint64_t * x3, uint64_t x4)
@@ -5013,10 +5237,10 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg0, (char **)&x0);
+      _cffi_type(235), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5065,10 +5289,10 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg0, (char **)&x0);
+      _cffi_type(235), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5122,10 +5346,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg0, (char **)&x0);
+      _cffi_type(235), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5135,10 +5359,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(289), arg2, (char **)&x2);
+      _cffi_type(295), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(289), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5187,10 +5411,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg0, (char **)&x0);
+      _cffi_type(235), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5200,10 +5424,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(295), arg2, (char **)&x2);
+      _cffi_type(301), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(301), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5306,19 +5530,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg0, (char **)&x0);
+      _cffi_type(313), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(726), arg1, (char **)&x1);
+      _cffi_type(765), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(726), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(765), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5359,10 +5583,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(726), arg0, (char **)&x0);
+      _cffi_type(765), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(726), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(765), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5407,10 +5631,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg0, (char **)&x0);
+      _cffi_type(313), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5459,10 +5683,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg0, (char **)&x0);
+      _cffi_type(313), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5510,10 +5734,10 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg0, (char **)&x0);
+      _cffi_type(305), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(305), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5929,19 +6153,19 @@ _cffi_f_fpr_measure_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(316), arg0, (char **)&x0);
+      _cffi_type(322), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(316), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(322), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(317), arg1, (char **)&x1);
+      _cffi_type(323), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_measure * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(317), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5974,10 +6198,10 @@ _cffi_f_fpr_measure_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(302), arg0, (char **)&x0);
+      _cffi_type(308), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6012,10 +6236,10 @@ _cffi_f_fpr_measure_fresh(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(302), arg0, (char **)&x0);
+      _cffi_type(308), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6056,10 +6280,10 @@ _cffi_f_fpr_measure_resident(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(302), arg0, (char **)&x0);
+      _cffi_type(308), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6115,46 +6339,46 @@ _cffi_f_fpr_measure_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(302), arg0, (char **)&x0);
+      _cffi_type(308), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(302), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(306), arg1, (char **)&x1);
+      _cffi_type(312), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_measure_order const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(306), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(312), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg2, (char **)&x2);
+      _cffi_type(313), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg3, (char **)&x3);
+      _cffi_type(313), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg4, (char **)&x4);
+      _cffi_type(313), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6201,19 +6425,19 @@ _cffi_f_fpr_measure_signals(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg1, (char **)&x1);
+      _cffi_type(313), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg2, (char **)&x2);
+      _cffi_type(313), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6264,28 +6488,28 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg0, (char **)&x0);
+      _cffi_type(235), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(230), arg1, (char **)&x1);
+      _cffi_type(236), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(230), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(236), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(231), arg2, (char **)&x2);
+      _cffi_type(237), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(231), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(237), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6313,10 +6537,10 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg6, (char **)&x6);
+      _cffi_type(241), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_message_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6334,6 +6558,99 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_message_read _cffi_d_fpr_message_read
+#endif
+
+static int _cffi_d_fpr_oracle_count_states(struct fpr_oracle const * x0, uint64_t const * x1, uint64_t const * x2, uint64_t x3, uint64_t x4, uint64_t * x5, uint64_t x6)
+{
+  return fpr_oracle_count_states(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_oracle_count_states(PyObject *self, PyObject *args)
+{
+  struct fpr_oracle const * x0;
+  uint64_t const * x1;
+  uint64_t const * x2;
+  uint64_t x3;
+  uint64_t x4;
+  uint64_t * x5;
+  uint64_t x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_oracle_count_states", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(340), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(124), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(124), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(124), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(124), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x6 = _cffi_to_c_int(arg6, uint64_t);
+  if (x6 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_oracle_count_states(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_oracle_count_states _cffi_d_fpr_oracle_count_states
 #endif
 
 static void _cffi_d_fpr_oracle_counters(struct fpr_oracle const * x0, uint64_t x1, struct fpr_host_counters * x2)
@@ -6357,10 +6674,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(334), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6370,10 +6687,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(796), arg2, (char **)&x2);
+      _cffi_type(835), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(796), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(835), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6420,19 +6737,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(476), arg0, (char **)&x0);
+      _cffi_type(509), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(509), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(441), arg1, (char **)&x1);
+      _cffi_type(465), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(441), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(465), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6442,19 +6759,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg3, (char **)&x3);
+      _cffi_type(305), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(305), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(480), arg4, (char **)&x4);
+      _cffi_type(513), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_oracle * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(480), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(513), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6487,10 +6804,10 @@ _cffi_f_fpr_oracle_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(320), arg0, (char **)&x0);
+      _cffi_type(326), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(320), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6539,10 +6856,10 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(320), arg0, (char **)&x0);
+      _cffi_type(326), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(320), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6574,10 +6891,10 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(325), arg5, (char **)&x5);
+      _cffi_type(331), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(325), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(331), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6612,10 +6929,10 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(334), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6627,7 +6944,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(726));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(765));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -6660,10 +6977,10 @@ _cffi_f_fpr_oracle_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(320), arg0, (char **)&x0);
+      _cffi_type(326), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(320), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6720,10 +7037,10 @@ _cffi_f_fpr_oracle_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(334), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6785,10 +7102,10 @@ _cffi_f_fpr_oracle_release(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(289), arg0, (char **)&x0);
+      _cffi_type(295), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6841,10 +7158,10 @@ _cffi_f_fpr_oracle_released(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(334), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6897,10 +7214,10 @@ _cffi_f_fpr_oracle_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(334), arg0, (char **)&x0);
+      _cffi_type(340), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(334), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6951,10 +7268,10 @@ _cffi_f_fpr_oracle_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(289), arg0, (char **)&x0);
+      _cffi_type(295), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7028,19 +7345,19 @@ _cffi_f_fpr_packed_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(355), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(353), arg1, (char **)&x1);
+      _cffi_type(368), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(353), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(368), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7083,10 +7400,10 @@ _cffi_f_fpr_packed_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(355), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7127,10 +7444,10 @@ _cffi_f_fpr_packed_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(355), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7182,10 +7499,10 @@ _cffi_f_fpr_packed_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(355), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7244,10 +7561,10 @@ _cffi_f_fpr_packed_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(355), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7307,37 +7624,37 @@ _cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(355), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg1, (char **)&x1);
+      _cffi_type(235), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(345), arg2, (char **)&x2);
+      _cffi_type(360), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(345), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(360), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(346), arg3, (char **)&x3);
+      _cffi_type(361), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(346), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7460,10 +7777,10 @@ _cffi_f_fpr_packed_ring_base(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(394), arg0, (char **)&x0);
+      _cffi_type(409), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(409), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7507,10 +7824,10 @@ _cffi_f_fpr_packed_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(367), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7551,10 +7868,10 @@ _cffi_f_fpr_packed_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(367), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7598,10 +7915,10 @@ _cffi_f_fpr_packed_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(394), arg0, (char **)&x0);
+      _cffi_type(409), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(394), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(409), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7644,28 +7961,28 @@ _cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(367), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg1, (char **)&x1);
+      _cffi_type(235), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg2, (char **)&x2);
+      _cffi_type(391), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(391), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7708,10 +8025,10 @@ _cffi_f_fpr_packed_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(367), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7760,19 +8077,19 @@ _cffi_f_fpr_packed_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(367), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg1, (char **)&x1);
+      _cffi_type(235), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7813,10 +8130,10 @@ _cffi_f_fpr_packed_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(367), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7870,28 +8187,28 @@ _cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(367), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg1, (char **)&x1);
+      _cffi_type(235), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(345), arg2, (char **)&x2);
+      _cffi_type(360), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(345), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(360), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7930,10 +8247,10 @@ _cffi_f_fpr_packed_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(367), arg0, (char **)&x0);
+      _cffi_type(382), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(367), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8060,19 +8377,19 @@ _cffi_f_fpr_pressure_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(401), arg0, (char **)&x0);
+      _cffi_type(416), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(416), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(803), arg1, (char **)&x1);
+      _cffi_type(842), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(803), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(842), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8113,19 +8430,19 @@ _cffi_f_fpr_pressure_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(404), arg0, (char **)&x0);
+      _cffi_type(419), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(404), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(419), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(405), arg1, (char **)&x1);
+      _cffi_type(420), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(405), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(420), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8158,10 +8475,10 @@ _cffi_f_fpr_pressure_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(447), arg0, (char **)&x0);
+      _cffi_type(471), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(447), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(471), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8196,10 +8513,10 @@ _cffi_f_fpr_pressure_is_short(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(401), arg0, (char **)&x0);
+      _cffi_type(416), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(416), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8234,10 +8551,10 @@ _cffi_f_fpr_pressure_validate(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(401), arg0, (char **)&x0);
+      _cffi_type(416), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(401), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(416), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8395,6 +8712,99 @@ _cffi_f_fpr_random_seed(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_random_seed _cffi_d_fpr_random_seed
 #endif
 
+static int _cffi_d_fpr_real_memory_count_states(struct fpr_real_memory const * x0, uint64_t const * x1, uint64_t const * x2, uint64_t x3, uint64_t x4, uint64_t * x5, uint64_t x6)
+{
+  return fpr_real_memory_count_states(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_real_memory_count_states(PyObject *self, PyObject *args)
+{
+  struct fpr_real_memory const * x0;
+  uint64_t const * x1;
+  uint64_t const * x2;
+  uint64_t x3;
+  uint64_t x4;
+  uint64_t * x5;
+  uint64_t x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_real_memory_count_states", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(452), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(124), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(124), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(124), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(124), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x6 = _cffi_to_c_int(arg6, uint64_t);
+  if (x6 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_real_memory_count_states(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_real_memory_count_states _cffi_d_fpr_real_memory_count_states
+#endif
+
 static void _cffi_d_fpr_real_memory_counters(struct fpr_real_memory const * x0, uint64_t x1, struct fpr_host_counters * x2)
 {
   fpr_real_memory_counters(x0, x1, x2);
@@ -8416,10 +8826,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(437), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8429,10 +8839,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(796), arg2, (char **)&x2);
+      _cffi_type(835), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(796), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(835), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8477,19 +8887,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(440), arg0, (char **)&x0);
+      _cffi_type(464), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(440), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(464), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(441), arg1, (char **)&x1);
+      _cffi_type(465), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(441), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(465), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8499,10 +8909,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(443), arg3, (char **)&x3);
+      _cffi_type(467), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(443), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(467), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8535,10 +8945,10 @@ _cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(408), arg0, (char **)&x0);
+      _cffi_type(423), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8587,10 +8997,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(408), arg0, (char **)&x0);
+      _cffi_type(423), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8622,10 +9032,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(325), arg5, (char **)&x5);
+      _cffi_type(331), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(325), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(331), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8660,10 +9070,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(437), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8675,7 +9085,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(726));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(765));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -8698,10 +9108,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(437), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8742,10 +9152,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(437), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8790,10 +9200,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(437), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8809,7 +9219,7 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(289));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(295));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -8842,10 +9252,10 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(408), arg0, (char **)&x0);
+      _cffi_type(423), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8900,10 +9310,10 @@ _cffi_f_fpr_real_memory_press(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(408), arg0, (char **)&x0);
+      _cffi_type(423), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8956,10 +9366,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(408), arg0, (char **)&x0);
+      _cffi_type(423), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9011,10 +9421,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(437), arg0, (char **)&x0);
+      _cffi_type(452), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(437), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9055,10 +9465,10 @@ _cffi_f_fpr_real_memory_settle(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(408), arg0, (char **)&x0);
+      _cffi_type(423), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(408), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9113,10 +9523,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(289), arg0, (char **)&x0);
+      _cffi_type(295), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9190,10 +9600,10 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg0, (char **)&x0);
+      _cffi_type(235), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9277,10 +9687,10 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(218), arg2, (char **)&x2);
+      _cffi_type(224), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(218), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(224), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9607,10 +10017,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(218), arg3, (char **)&x3);
+      _cffi_type(224), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(218), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(224), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9629,10 +10039,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(583), arg6, (char **)&x6);
+      _cffi_type(616), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(583), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(616), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9642,10 +10052,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(585), arg8, (char **)&x8);
+      _cffi_type(618), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(585), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(618), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9713,46 +10123,46 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg0, (char **)&x0);
+      _cffi_type(235), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(230), arg1, (char **)&x1);
+      _cffi_type(236), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(230), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(236), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(240), arg2, (char **)&x2);
+      _cffi_type(246), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(240), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(246), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(231), arg3, (char **)&x3);
+      _cffi_type(237), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(231), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(237), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(242), arg4, (char **)&x4);
+      _cffi_type(248), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(242), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(248), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9780,10 +10190,10 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(246), arg8, (char **)&x8);
+      _cffi_type(252), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(246), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(252), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9845,10 +10255,10 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(226), arg3, (char **)&x3);
+      _cffi_type(232), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(226), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(232), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9866,6 +10276,99 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_report_segments _cffi_d_fpr_report_segments
+#endif
+
+static int _cffi_d_fpr_residency_count_states(struct fpr_residency const * x0, uint64_t const * x1, uint64_t const * x2, uint64_t x3, uint64_t x4, uint64_t * x5, uint64_t x6)
+{
+  return fpr_residency_count_states(x0, x1, x2, x3, x4, x5, x6);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_count_states(PyObject *self, PyObject *args)
+{
+  struct fpr_residency const * x0;
+  uint64_t const * x1;
+  uint64_t const * x2;
+  uint64_t x3;
+  uint64_t x4;
+  uint64_t * x5;
+  uint64_t x6;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_count_states", 7, 7, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(494), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(124), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(124), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(124), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(124), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x6 = _cffi_to_c_int(arg6, uint64_t);
+  if (x6 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_residency_count_states(x0, x1, x2, x3, x4, x5, x6); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_residency_count_states _cffi_d_fpr_residency_count_states
 #endif
 
 static void _cffi_d_fpr_residency_counters(struct fpr_residency const * x0, uint64_t x1, struct fpr_host_counters * x2)
@@ -9889,10 +10392,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(494), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9902,10 +10405,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(796), arg2, (char **)&x2);
+      _cffi_type(835), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(796), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(835), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9952,19 +10455,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(476), arg0, (char **)&x0);
+      _cffi_type(509), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(509), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(441), arg1, (char **)&x1);
+      _cffi_type(465), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(441), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(465), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9974,19 +10477,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(299), arg3, (char **)&x3);
+      _cffi_type(305), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(299), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(305), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(487), arg4, (char **)&x4);
+      _cffi_type(520), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(487), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(520), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10019,10 +10522,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(446), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10071,10 +10574,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(446), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10106,10 +10609,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(325), arg5, (char **)&x5);
+      _cffi_type(331), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(325), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(331), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10154,10 +10657,10 @@ _cffi_f_fpr_residency_drop_lazy(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(446), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10209,10 +10712,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(494), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10224,7 +10727,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(726));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(765));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -10253,19 +10756,19 @@ _cffi_f_fpr_residency_join(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(446), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(447), arg1, (char **)&x1);
+      _cffi_type(471), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(447), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(471), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10300,10 +10803,10 @@ _cffi_f_fpr_residency_killed_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(494), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10338,10 +10841,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(494), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10386,10 +10889,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(446), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(446), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10446,10 +10949,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(494), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10501,10 +11004,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(494), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10555,10 +11058,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(289), arg0, (char **)&x0);
+      _cffi_type(295), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(289), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10632,10 +11135,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(830), arg0, (char **)&x0);
+      _cffi_type(869), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(830), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(869), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10658,10 +11161,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(325), arg4, (char **)&x4);
+      _cffi_type(331), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(325), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(331), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10762,10 +11265,10 @@ _cffi_f_fpr_shared_map_lost(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(490), arg0, (char **)&x0);
+      _cffi_type(523), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(490), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(523), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10834,10 +11337,10 @@ _cffi_f_fpr_signaller_close(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(493), arg0, (char **)&x0);
+      _cffi_type(526), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(493), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(526), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10872,10 +11375,10 @@ _cffi_f_fpr_signaller_open(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(493), arg0, (char **)&x0);
+      _cffi_type(526), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(493), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(526), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10918,10 +11421,10 @@ _cffi_f_fpr_signaller_send(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(496), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(496), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10979,19 +11482,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(501), arg0, (char **)&x0);
+      _cffi_type(534), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(353), arg1, (char **)&x1);
+      _cffi_type(368), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(353), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(368), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11034,10 +11537,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(501), arg0, (char **)&x0);
+      _cffi_type(534), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11078,10 +11581,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(501), arg0, (char **)&x0);
+      _cffi_type(534), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11133,10 +11636,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(501), arg0, (char **)&x0);
+      _cffi_type(534), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11195,10 +11698,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(501), arg0, (char **)&x0);
+      _cffi_type(534), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11258,37 +11761,37 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(501), arg0, (char **)&x0);
+      _cffi_type(534), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(501), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg1, (char **)&x1);
+      _cffi_type(235), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(345), arg2, (char **)&x2);
+      _cffi_type(360), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(345), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(360), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(346), arg3, (char **)&x3);
+      _cffi_type(361), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(346), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11405,10 +11908,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(528), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11449,10 +11952,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(528), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11496,10 +11999,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(556), arg0, (char **)&x0);
+      _cffi_type(589), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(556), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(589), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11542,28 +12045,28 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(528), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg1, (char **)&x1);
+      _cffi_type(235), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(376), arg2, (char **)&x2);
+      _cffi_type(391), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(376), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(391), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11606,10 +12109,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(528), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11658,19 +12161,19 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(528), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg1, (char **)&x1);
+      _cffi_type(235), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11711,10 +12214,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(528), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11770,28 +12273,28 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(528), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg1, (char **)&x1);
+      _cffi_type(235), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(345), arg2, (char **)&x2);
+      _cffi_type(360), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(345), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(360), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11839,10 +12342,10 @@ _cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(528), arg0, (char **)&x0);
+      _cffi_type(561), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(528), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11939,19 +12442,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(573), arg6, (char **)&x6);
+      _cffi_type(606), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(573), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(606), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(574), arg7, (char **)&x7);
+      _cffi_type(607), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(574), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(607), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12010,10 +12513,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(590), arg0, (char **)&x0);
+      _cffi_type(623), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(590), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(623), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12036,10 +12539,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(594), arg4, (char **)&x4);
+      _cffi_type(627), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(594), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(627), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12049,10 +12552,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(596), arg6, (char **)&x6);
+      _cffi_type(629), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(596), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(629), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12130,10 +12633,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(229), arg0, (char **)&x0);
+      _cffi_type(235), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(229), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12147,10 +12650,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(283), arg3, (char **)&x3);
+      _cffi_type(289), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(283), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(289), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12204,10 +12707,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(603), arg0, (char **)&x0);
+      _cffi_type(636), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12266,10 +12769,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(654), arg0, (char **)&x0);
+      _cffi_type(687), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(654), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(687), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12284,28 +12787,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(656), arg2, (char **)&x2);
+      _cffi_type(689), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(656), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(689), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(307), arg3, (char **)&x3);
+      _cffi_type(313), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(307), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(313), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(658), arg4, (char **)&x4);
+      _cffi_type(691), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(658), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(691), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12338,10 +12841,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(603), arg0, (char **)&x0);
+      _cffi_type(636), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12388,10 +12891,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(603), arg0, (char **)&x0);
+      _cffi_type(636), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12405,10 +12908,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(609), arg3, (char **)&x3);
+      _cffi_type(642), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(609), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(642), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12447,10 +12950,10 @@ _cffi_f_fpr_vcpus_next_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(637), arg0, (char **)&x0);
+      _cffi_type(670), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(637), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(670), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12493,10 +12996,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(637), arg0, (char **)&x0);
+      _cffi_type(670), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(637), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(670), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12506,10 +13009,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(639), arg2, (char **)&x2);
+      _cffi_type(672), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(639), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(672), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12556,10 +13059,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(637), arg0, (char **)&x0);
+      _cffi_type(670), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(637), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(670), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12630,10 +13133,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(603), arg0, (char **)&x0);
+      _cffi_type(636), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12643,10 +13146,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(609), arg2, (char **)&x2);
+      _cffi_type(642), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(609), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(642), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12691,10 +13194,10 @@ _cffi_f_fpr_vcpus_retry(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(603), arg0, (char **)&x0);
+      _cffi_type(636), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12741,10 +13244,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(603), arg0, (char **)&x0);
+      _cffi_type(636), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12754,10 +13257,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(634), arg2, (char **)&x2);
+      _cffi_type(667), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(634), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(667), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12802,10 +13305,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(603), arg0, (char **)&x0);
+      _cffi_type(636), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(603), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12860,10 +13363,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(637), arg0, (char **)&x0);
+      _cffi_type(670), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(637), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(670), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12873,10 +13376,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(644), arg2, (char **)&x2);
+      _cffi_type(677), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(644), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(677), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12982,6 +13485,15 @@ static int _cffi_const_FPR_COST_MAX_NS(unsigned long long *o)
   int n = (FPR_COST_MAX_NS) <= 0;
   *o = (unsigned long long)((FPR_COST_MAX_NS) | 0);  /* check that FPR_COST_MAX_NS is an integer */
   if (!_cffi_check_int(*o, n, 10000000000U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_COST_MAX_NUMBER(unsigned long long *o)
+{
+  int n = (FPR_COST_MAX_NUMBER) <= 0;
+  *o = (unsigned long long)((FPR_COST_MAX_NUMBER) | 0);  /* check that FPR_COST_MAX_NUMBER is an integer */
+  if (!_cffi_check_int(*o, n, 65536U))
     n |= 2;
   return n;
 }
@@ -13360,6 +13872,15 @@ static int _cffi_const_FPR_PACKED_FRESH(unsigned long long *o)
   int n = (FPR_PACKED_FRESH) <= 0;
   *o = (unsigned long long)((FPR_PACKED_FRESH) | 0);  /* check that FPR_PACKED_FRESH is an integer */
   if (!_cffi_check_int(*o, n, 2147516416U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_PAGE_STATES(unsigned long long *o)
+{
+  int n = (FPR_PAGE_STATES) <= 0;
+  *o = (unsigned long long)((FPR_PAGE_STATES) | 0);  /* check that FPR_PAGE_STATES is an integer */
+  if (!_cffi_check_int(*o, n, 6U))
     n |= 2;
   return n;
 }
@@ -13813,7 +14334,7 @@ static void _cffi_checkfld_struct_fpr_cost_steps(struct fpr_cost_steps *p)
   /* only to generate compile-time warnings or errors */
   (void)p;
   (void)((p->count) | 0);  /* check that 'struct fpr_cost_steps.count' is an integer */
-  { uint32_t(*tmp)[7] = &p->threads; (void)tmp; }
+  { uint32_t(*tmp)[7] = &p->number; (void)tmp; }
   { struct fpr_cost(*tmp)[7] = &p->at; (void)tmp; }
 }
 struct _cffi_align_struct_fpr_cost_steps { char x; struct fpr_cost_steps y; };
@@ -13925,6 +14446,7 @@ static void _cffi_checkfld_struct_fpr_host_costs(struct fpr_host_costs *p)
   { struct fpr_cost *tmp = &p->discard_huge_2m; (void)tmp; }
   { struct fpr_cost *tmp = &p->discard_4k; (void)tmp; }
   { struct fpr_cost *tmp = &p->discard_empty_2m; (void)tmp; }
+  { struct fpr_cost *tmp = &p->discard_table_2m; (void)tmp; }
   { struct fpr_cost *tmp = &p->discard_split_2m; (void)tmp; }
   { struct fpr_cost *tmp = &p->kick; (void)tmp; }
   { struct fpr_cost *tmp = &p->interrupt; (void)tmp; }
@@ -13934,6 +14456,7 @@ static void _cffi_checkfld_struct_fpr_host_costs(struct fpr_host_costs *p)
   { struct fpr_cost_steps *tmp = &p->refault_4k_steps; (void)tmp; }
   { struct fpr_cost_steps *tmp = &p->fault_2m_steps; (void)tmp; }
   { struct fpr_cost_steps *tmp = &p->refault_2m_steps; (void)tmp; }
+  { struct fpr_cost_steps *tmp = &p->discard_huge_2m_steps; (void)tmp; }
   (void)((p->cpus) | 0);  /* check that 'struct fpr_host_costs.cpus' is an integer */
   (void)((p->slice_ns) | 0);  /* check that 'struct fpr_host_costs.slice_ns' is an integer */
   { struct fpr_cost *tmp = &p->pace; (void)tmp; }
@@ -14665,6 +15188,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_COST_MAX_BEND", (void *)_cffi_const_FPR_COST_MAX_BEND, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_MAX_NS", (void *)_cffi_const_FPR_COST_MAX_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_COST_MAX_NUMBER", (void *)_cffi_const_FPR_COST_MAX_NUMBER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_POINTS", (void *)_cffi_const_FPR_COST_POINTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_STEPS", (void *)_cffi_const_FPR_COST_STEPS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_DISCARD_CANNOT_FREE", (void *)_cffi_const_FPR_DISCARD_CANNOT_FREE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -14776,6 +15300,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_OP_ZEROED", (void *)_cffi_const_FPR_OP_ZEROED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_OUTSIDE", (void *)_cffi_const_FPR_OUTSIDE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PACKED_FRESH", (void *)_cffi_const_FPR_PACKED_FRESH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_PAGE_STATES", (void *)_cffi_const_FPR_PAGE_STATES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_PCP_AUTO", (void *)_cffi_const_FPR_PCP_AUTO, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PCP_FIXED", (void *)_cffi_const_FPR_PCP_FIXED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_PCP_FREE_FACTOR", (void *)_cffi_const_FPR_PCP_FREE_FACTOR, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -14817,6 +15342,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_SKIP_RING", (void *)_cffi_const_FPR_SKIP_RING, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_SKIP_UNALIGNED", (void *)_cffi_const_FPR_SKIP_UNALIGNED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_SKIP_ZERO_LENGTH", (void *)_cffi_const_FPR_SKIP_ZERO_LENGTH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_STATE_FREE_GIVEN_BACK", (void *)_cffi_const_FPR_STATE_FREE_GIVEN_BACK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_STATE_FREE_HELD", (void *)_cffi_const_FPR_STATE_FREE_HELD, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_STATE_FREE_UNTOUCHED", (void *)_cffi_const_FPR_STATE_FREE_UNTOUCHED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_STATE_REPORTED_HELD", (void *)_cffi_const_FPR_STATE_REPORTED_HELD, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_STATE_USED", (void *)_cffi_const_FPR_STATE_USED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_STATE_USED_ABSENT", (void *)_cffi_const_FPR_STATE_USED_ABSENT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_STOP_FAILED", (void *)_cffi_const_FPR_STOP_FAILED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_STOP_HORIZON", (void *)_cffi_const_FPR_STOP_HORIZON, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_STOP_IDLE", (void *)_cffi_const_FPR_STOP_IDLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -14866,19 +15397,19 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_allocator_add_allocated },
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 686), (void *)_cffi_d_fpr_allocator_counters },
-  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 217), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 761), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 701), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 708), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 698), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 719), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 223), (void *)_cffi_d_fpr_allocator_create },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 800), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 734), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 741), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 731), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_shuffle", (void *)_cffi_f_fpr_allocator_shuffle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_allocator_shuffle },
   { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 174), (void *)_cffi_d_fpr_allocator_validate },
   { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_allocator_zone },
-  { "fpr_balloon_deflate", (void *)_cffi_f_fpr_balloon_deflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 248), (void *)_cffi_d_fpr_balloon_deflate },
-  { "fpr_balloon_inflate", (void *)_cffi_f_fpr_balloon_inflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 255), (void *)_cffi_d_fpr_balloon_inflate },
+  { "fpr_balloon_deflate", (void *)_cffi_f_fpr_balloon_deflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 254), (void *)_cffi_d_fpr_balloon_deflate },
+  { "fpr_balloon_inflate", (void *)_cffi_f_fpr_balloon_inflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 261), (void *)_cffi_d_fpr_balloon_inflate },
   { "fpr_bench_mixed", (void *)_cffi_f_fpr_bench_mixed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 24), (void *)_cffi_d_fpr_bench_mixed },
   { "fpr_bench_pairs", (void *)_cffi_f_fpr_bench_pairs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 115), (void *)_cffi_d_fpr_bench_pairs },
   { "fpr_boundary_begin", (void *)_cffi_f_fpr_boundary_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_boundary_begin },
@@ -14887,156 +15418,161 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_boundary_read", (void *)_cffi_f_fpr_boundary_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_boundary_read },
   { "fpr_boundary_return", (void *)_cffi_f_fpr_boundary_return, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 13), (void *)_cffi_d_fpr_boundary_return },
   { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 108), (void *)_cffi_d_fpr_buddy_alloc },
-  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 212), (void *)_cffi_d_fpr_buddy_find },
+  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 218), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 159), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 764), (void *)_cffi_d_fpr_cost_bend },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 721), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 714), (void *)_cffi_d_fpr_cost_draw_among },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 711), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 803), (void *)_cffi_d_fpr_cost_bend },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 760), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 747), (void *)_cffi_d_fpr_cost_draw_among },
+  { "fpr_cost_draw_sum", (void *)_cffi_f_fpr_cost_draw_sum, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 754), (void *)_cffi_d_fpr_cost_draw_sum },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 744), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_count_isolated", (void *)_cffi_f_fpr_count_isolated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 179), (void *)_cffi_d_fpr_count_isolated },
   { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
   { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 129), (void *)_cffi_d_fpr_free },
   { "fpr_free_each", (void *)_cffi_f_fpr_free_each, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_fpr_free_each },
+  { "fpr_free_pages", (void *)_cffi_f_fpr_free_pages, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 212), (void *)_cffi_d_fpr_free_pages },
   { "fpr_freed_bitmap_begin", (void *)_cffi_f_fpr_freed_bitmap_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_fpr_freed_bitmap_begin },
   { "fpr_freed_bitmap_count", (void *)_cffi_f_fpr_freed_bitmap_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 207), (void *)_cffi_d_fpr_freed_bitmap_count },
   { "fpr_freed_bitmap_end", (void *)_cffi_f_fpr_freed_bitmap_end, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_freed_bitmap_end },
   { "fpr_freed_bitmap_take", (void *)_cffi_f_fpr_freed_bitmap_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 62), (void *)_cffi_d_fpr_freed_bitmap_take },
-  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_guest_inside },
-  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 264), (void *)_cffi_d_fpr_guest_memory_check },
-  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 286), (void *)_cffi_d_fpr_guest_read },
-  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 705), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 752), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 768), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 725), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 777), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 772), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 298), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_guest_inside },
+  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 270), (void *)_cffi_d_fpr_guest_memory_check },
+  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_guest_read },
+  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_guest_write },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 738), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 807), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 764), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 816), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 811), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 304), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_known_zero_begin", (void *)_cffi_f_fpr_known_zero_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_known_zero_begin },
   { "fpr_known_zero_taken", (void *)_cffi_f_fpr_known_zero_taken, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 171), (void *)_cffi_d_fpr_known_zero_taken },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
-  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 755), (void *)_cffi_d_fpr_measure_clock_ns },
-  { "fpr_measure_create", (void *)_cffi_f_fpr_measure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 315), (void *)_cffi_d_fpr_measure_create },
-  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 782), (void *)_cffi_d_fpr_measure_destroy },
-  { "fpr_measure_fresh", (void *)_cffi_f_fpr_measure_fresh, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 301), (void *)_cffi_d_fpr_measure_fresh },
-  { "fpr_measure_resident", (void *)_cffi_f_fpr_measure_resident, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 311), (void *)_cffi_d_fpr_measure_resident },
-  { "fpr_measure_run", (void *)_cffi_f_fpr_measure_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_measure_run },
-  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 666), (void *)_cffi_d_fpr_measure_signals },
-  { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 228), (void *)_cffi_d_fpr_message_read },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 793), (void *)_cffi_d_fpr_oracle_counters },
-  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 475), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_oracle_destroy },
-  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 319), (void *)_cffi_d_fpr_oracle_discard },
-  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 689), (void *)_cffi_d_fpr_oracle_fault_latency },
-  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_oracle_populate },
-  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 333), (void *)_cffi_d_fpr_oracle_read },
-  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 680), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 788), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 729), (void *)_cffi_d_fpr_oracle_resident_bytes },
-  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 671), (void *)_cffi_d_fpr_oracle_touch },
-  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 351), (void *)_cffi_d_fpr_packed_driver_add },
-  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 339), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
-  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 357), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
-  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 361), (void *)_cffi_d_fpr_packed_driver_get },
-  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 357), (void *)_cffi_d_fpr_packed_driver_should_kick },
-  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 342), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 660), (void *)_cffi_d_fpr_packed_part_bytes },
-  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 396), (void *)_cffi_d_fpr_packed_ring_base },
-  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 366), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
-  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
-  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 393), (void *)_cffi_d_fpr_packed_ring_overlaps },
-  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 373), (void *)_cffi_d_fpr_packed_ring_pop },
-  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 388), (void *)_cffi_d_fpr_packed_ring_push },
-  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 369), (void *)_cffi_d_fpr_packed_ring_remap },
-  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_packed_ring_should_notify },
-  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_packed_ring_start },
-  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 366), (void *)_cffi_d_fpr_packed_ring_unpop },
+  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 794), (void *)_cffi_d_fpr_measure_clock_ns },
+  { "fpr_measure_create", (void *)_cffi_f_fpr_measure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 321), (void *)_cffi_d_fpr_measure_create },
+  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 821), (void *)_cffi_d_fpr_measure_destroy },
+  { "fpr_measure_fresh", (void *)_cffi_f_fpr_measure_fresh, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 307), (void *)_cffi_d_fpr_measure_fresh },
+  { "fpr_measure_resident", (void *)_cffi_f_fpr_measure_resident, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 317), (void *)_cffi_d_fpr_measure_resident },
+  { "fpr_measure_run", (void *)_cffi_f_fpr_measure_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_measure_run },
+  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 699), (void *)_cffi_d_fpr_measure_signals },
+  { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_message_read },
+  { "fpr_oracle_count_states", (void *)_cffi_f_fpr_oracle_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 339), (void *)_cffi_d_fpr_oracle_count_states },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 832), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_oracle_create },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 824), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 325), (void *)_cffi_d_fpr_oracle_discard },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 722), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 333), (void *)_cffi_d_fpr_oracle_populate },
+  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 348), (void *)_cffi_d_fpr_oracle_read },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 713), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 827), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 768), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 366), (void *)_cffi_d_fpr_packed_driver_add },
+  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 354), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
+  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
+  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 376), (void *)_cffi_d_fpr_packed_driver_get },
+  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_packed_driver_should_kick },
+  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 357), (void *)_cffi_d_fpr_packed_driver_start },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 693), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 411), (void *)_cffi_d_fpr_packed_ring_base },
+  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 381), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
+  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 399), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
+  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 408), (void *)_cffi_d_fpr_packed_ring_overlaps },
+  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 388), (void *)_cffi_d_fpr_packed_ring_pop },
+  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 403), (void *)_cffi_d_fpr_packed_ring_push },
+  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_packed_ring_remap },
+  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 399), (void *)_cffi_d_fpr_packed_ring_should_notify },
+  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 393), (void *)_cffi_d_fpr_packed_ring_start },
+  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 381), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 801), (void *)_cffi_d_fpr_pressure_counters },
-  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 403), (void *)_cffi_d_fpr_pressure_create },
-  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 798), (void *)_cffi_d_fpr_pressure_destroy },
-  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 400), (void *)_cffi_d_fpr_pressure_is_short },
-  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 400), (void *)_cffi_d_fpr_pressure_validate },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 735), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 732), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 805), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 813), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 439), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 810), (void *)_cffi_d_fpr_real_memory_destroy },
-  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 407), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 692), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 436), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 742), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 757), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 419), (void *)_cffi_d_fpr_real_memory_press },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 739), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 415), (void *)_cffi_d_fpr_real_memory_settle },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 671), (void *)_cffi_d_fpr_real_memory_touch },
-  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 268), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 558), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 840), (void *)_cffi_d_fpr_pressure_counters },
+  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 418), (void *)_cffi_d_fpr_pressure_create },
+  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 837), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 415), (void *)_cffi_d_fpr_pressure_is_short },
+  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 415), (void *)_cffi_d_fpr_pressure_validate },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 774), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 771), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 844), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_count_states", (void *)_cffi_f_fpr_real_memory_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 454), (void *)_cffi_d_fpr_real_memory_count_states },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 852), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 849), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 422), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 725), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 781), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 796), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 439), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 434), (void *)_cffi_d_fpr_real_memory_press },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 445), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 778), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_real_memory_settle },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_region_find },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 591), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 576), (void *)_cffi_d_fpr_replay_unseen },
-  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 237), (void *)_cffi_d_fpr_report_judge },
-  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 222), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 821), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 482), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 818), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 449), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 457), (void *)_cffi_d_fpr_residency_drop_lazy },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 695), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 445), (void *)_cffi_d_fpr_residency_join },
-  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 746), (void *)_cffi_d_fpr_residency_killed_ns },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 746), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 469), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 746), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 671), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 829), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 609), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 243), (void *)_cffi_d_fpr_report_judge },
+  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 228), (void *)_cffi_d_fpr_report_segments },
+  { "fpr_residency_count_states", (void *)_cffi_f_fpr_residency_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 493), (void *)_cffi_d_fpr_residency_count_states },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 860), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 515), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 857), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 473), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 481), (void *)_cffi_d_fpr_residency_drop_lazy },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 728), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 469), (void *)_cffi_d_fpr_residency_join },
+  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_residency_killed_ns },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 487), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 502), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 868), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
-  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 489), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 826), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 836), (void *)_cffi_d_fpr_signaller_close },
-  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 492), (void *)_cffi_d_fpr_signaller_open },
-  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 495), (void *)_cffi_d_fpr_signaller_send },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 512), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 500), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 522), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 503), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 660), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 527), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 546), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 555), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 534), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 550), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 530), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 546), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 539), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 527), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 566), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 589), (void *)_cffi_d_fpr_trace_parse },
-  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 279), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 625), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 653), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 839), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 618), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 749), (void *)_cffi_d_fpr_vcpus_next_ns },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 636), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 646), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 606), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 602), (void *)_cffi_d_fpr_vcpus_retry },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 631), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 612), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 641), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 522), (void *)_cffi_d_fpr_shared_map_lost },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 865), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 875), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 525), (void *)_cffi_d_fpr_signaller_open },
+  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 528), (void *)_cffi_d_fpr_signaller_send },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 545), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 533), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 551), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 555), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 551), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 536), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 693), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 560), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 579), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 588), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 567), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 583), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 563), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 579), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 572), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 560), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 622), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 285), (void *)_cffi_d_fpr_translate },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 658), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 686), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 878), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 651), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 788), (void *)_cffi_d_fpr_vcpus_next_ns },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 669), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 679), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 639), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 635), (void *)_cffi_d_fpr_vcpus_retry },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 664), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 645), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 674), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -15054,22 +15590,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 923) },
+             _CFFI_OP(_CFFI_OP_NOOP, 963) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15090,7 +15626,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "segments", offsetof(struct fpr_chain, segments),
                 sizeof(((struct fpr_chain *)0)->segments),
-                _CFFI_OP(_CFFI_OP_NOOP, 226) },
+                _CFFI_OP(_CFFI_OP_NOOP, 232) },
   { "capacity", offsetof(struct fpr_chain, capacity),
                 sizeof(((struct fpr_chain *)0)->capacity),
                 _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15111,19 +15647,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 959) },
+          _CFFI_OP(_CFFI_OP_NOOP, 999) },
   { "bend", offsetof(struct fpr_cost, bend),
             sizeof(((struct fpr_cost *)0)->bend),
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "count", offsetof(struct fpr_cost_steps, count),
              sizeof(((struct fpr_cost_steps *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
-  { "threads", offsetof(struct fpr_cost_steps, threads),
-               sizeof(((struct fpr_cost_steps *)0)->threads),
-               _CFFI_OP(_CFFI_OP_NOOP, 951) },
+  { "number", offsetof(struct fpr_cost_steps, number),
+              sizeof(((struct fpr_cost_steps *)0)->number),
+              _CFFI_OP(_CFFI_OP_NOOP, 991) },
   { "at", offsetof(struct fpr_cost_steps, at),
           sizeof(((struct fpr_cost_steps *)0)->at),
-          _CFFI_OP(_CFFI_OP_NOOP, 874) },
+          _CFFI_OP(_CFFI_OP_NOOP, 914) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15204,10 +15740,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 543) },
+            _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 543) },
+             _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15243,7 +15779,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 910) },
+               _CFFI_OP(_CFFI_OP_NOOP, 950) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15258,61 +15794,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 961) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1001) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 913) },
+  { "discard_table_2m", offsetof(struct fpr_host_costs, discard_table_2m),
+                        sizeof(((struct fpr_host_costs *)0)->discard_table_2m),
+                        _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 873) },
+            _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "fault_outer_4k", offsetof(struct fpr_host_costs, fault_outer_4k),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_4k),
-                      _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "fault_outer_2m", offsetof(struct fpr_host_costs, fault_outer_2m),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_2m),
-                      _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "fault_4k_steps", offsetof(struct fpr_host_costs, fault_4k_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_4k_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 876) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 916) },
   { "refault_4k_steps", offsetof(struct fpr_host_costs, refault_4k_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_4k_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 876) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 916) },
   { "fault_2m_steps", offsetof(struct fpr_host_costs, fault_2m_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_2m_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 876) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 916) },
   { "refault_2m_steps", offsetof(struct fpr_host_costs, refault_2m_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_2m_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 876) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 916) },
+  { "discard_huge_2m_steps", offsetof(struct fpr_host_costs, discard_huge_2m_steps),
+                             sizeof(((struct fpr_host_costs *)0)->discard_huge_2m_steps),
+                             _CFFI_OP(_CFFI_OP_NOOP, 916) },
   { "cpus", offsetof(struct fpr_host_costs, cpus),
             sizeof(((struct fpr_host_costs *)0)->cpus),
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15321,7 +15863,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pace", offsetof(struct fpr_host_costs, pace),
             sizeof(((struct fpr_host_costs *)0)->pace),
-            _CFFI_OP(_CFFI_OP_NOOP, 873) },
+            _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "pace_ns", offsetof(struct fpr_host_costs, pace_ns),
                sizeof(((struct fpr_host_costs *)0)->pace_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15474,13 +16016,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 289) },
+            _CFFI_OP(_CFFI_OP_NOOP, 295) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 864) },
+             _CFFI_OP(_CFFI_OP_NOOP, 904) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 865) },
+               _CFFI_OP(_CFFI_OP_NOOP, 905) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15516,13 +16058,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 967) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 967) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 967) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15537,22 +16079,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 922) },
+              _CFFI_OP(_CFFI_OP_NOOP, 962) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 941) },
+             _CFFI_OP(_CFFI_OP_NOOP, 981) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 943) },
+              _CFFI_OP(_CFFI_OP_NOOP, 983) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 943) },
+              _CFFI_OP(_CFFI_OP_NOOP, 983) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 941) },
+              _CFFI_OP(_CFFI_OP_NOOP, 981) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 346) },
+             _CFFI_OP(_CFFI_OP_NOOP, 361) },
   { "tables_gpa", offsetof(struct fpr_packed_driver, tables_gpa),
                   sizeof(((struct fpr_packed_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15573,67 +16115,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_id", offsetof(struct fpr_packed_driver, free_id),
                sizeof(((struct fpr_packed_driver *)0)->free_id),
-               _CFFI_OP(_CFFI_OP_NOOP, 543) },
+               _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "avail", offsetof(struct fpr_packed_driver, avail),
              sizeof(((struct fpr_packed_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 543) },
+             _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
                   sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "used", offsetof(struct fpr_packed_driver, used),
             sizeof(((struct fpr_packed_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 543) },
+            _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
                  sizeof(((struct fpr_packed_driver *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
-                   _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "used", offsetof(struct fpr_packed_note, used),
             sizeof(((struct fpr_packed_note *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 543) },
+            _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "old_used", offsetof(struct fpr_packed_note, old_used),
                 sizeof(((struct fpr_packed_note *)0)->old_used),
-                _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 922) },
+              _CFFI_OP(_CFFI_OP_NOOP, 962) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 941) },
+             _CFFI_OP(_CFFI_OP_NOOP, 981) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 943) },
+              _CFFI_OP(_CFFI_OP_NOOP, 983) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 943) },
+              _CFFI_OP(_CFFI_OP_NOOP, 983) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 898) },
+            _CFFI_OP(_CFFI_OP_NOOP, 938) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 543) },
+             _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
                   sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "used", offsetof(struct fpr_packed_ring, used),
             sizeof(((struct fpr_packed_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 543) },
+            _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
                   sizeof(((struct fpr_packed_ring *)0)->last_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->last_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "pushed", offsetof(struct fpr_packed_ring, pushed),
               sizeof(((struct fpr_packed_ring *)0)->pushed),
               _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15645,7 +16187,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 921) },
+                _CFFI_OP(_CFFI_OP_NOOP, 961) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -15675,10 +16217,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "swap_in_4k", offsetof(struct fpr_pressure_config, swap_in_4k),
                   sizeof(((struct fpr_pressure_config *)0)->swap_in_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "swap_out_4k", offsetof(struct fpr_pressure_config, swap_out_4k),
                    sizeof(((struct fpr_pressure_config *)0)->swap_out_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 873) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "swap_device_4k_ns", offsetof(struct fpr_pressure_config, swap_device_4k_ns),
                          sizeof(((struct fpr_pressure_config *)0)->swap_device_4k_ns),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15735,7 +16277,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 957) },
+             _CFFI_OP(_CFFI_OP_NOOP, 997) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15858,13 +16400,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 963) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1003) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 963) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1003) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 955) },
+             _CFFI_OP(_CFFI_OP_NOOP, 995) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15876,7 +16418,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 906) },
+              _CFFI_OP(_CFFI_OP_NOOP, 946) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15957,40 +16499,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 967) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 967) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16023,10 +16565,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 866) },
+          _CFFI_OP(_CFFI_OP_NOOP, 906) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 866) },
+               _CFFI_OP(_CFFI_OP_NOOP, 906) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16038,25 +16580,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 866) },
+              _CFFI_OP(_CFFI_OP_NOOP, 906) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 922) },
+              _CFFI_OP(_CFFI_OP_NOOP, 962) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 947) },
+             _CFFI_OP(_CFFI_OP_NOOP, 987) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 945) },
+             _CFFI_OP(_CFFI_OP_NOOP, 985) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 949) },
+            _CFFI_OP(_CFFI_OP_NOOP, 989) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 947) },
+              _CFFI_OP(_CFFI_OP_NOOP, 987) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 346) },
+             _CFFI_OP(_CFFI_OP_NOOP, 361) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16074,34 +16616,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 543) },
+              _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 922) },
+              _CFFI_OP(_CFFI_OP_NOOP, 962) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 947) },
+             _CFFI_OP(_CFFI_OP_NOOP, 987) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 945) },
+             _CFFI_OP(_CFFI_OP_NOOP, 985) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 949) },
+            _CFFI_OP(_CFFI_OP_NOOP, 989) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -16110,22 +16652,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 543) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 921) },
+                _CFFI_OP(_CFFI_OP_NOOP, 961) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16167,34 +16709,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 543) },
+           _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 543) },
+           _CFFI_OP(_CFFI_OP_NOOP, 576) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 967) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 967) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 867) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 907) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 967) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 867) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 907) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 967) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 968) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1008) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -16251,10 +16793,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 965) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1005) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 965) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1005) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16299,7 +16841,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 881) },
+             _CFFI_OP(_CFFI_OP_NOOP, 921) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16320,7 +16862,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 957) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 997) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16335,7 +16877,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 939) },
+              _CFFI_OP(_CFFI_OP_NOOP, 979) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16350,208 +16892,211 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 953) },
+               _CFFI_OP(_CFFI_OP_NOOP, 993) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 868, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 908, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 869, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 909, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 870, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 910, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 871, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 911, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 872, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 912, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_cost", 873, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 913, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 2 },
-  { "fpr_cost_steps", 876, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost_steps", 916, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost_steps), offsetof(struct _cffi_align_struct_fpr_cost_steps, y), 25, 3 },
-  { "fpr_counters", 878, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 918, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 28, 14 },
-  { "fpr_discard_outcome", 879, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 919, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 42, 11 },
-  { "fpr_driver_slot", 880, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 920, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 53, 4 },
-  { "fpr_guest_costs", 881, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 921, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 57, 10 },
-  { "fpr_guest_memory", 882, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 922, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 67, 2 },
-  { "fpr_histogram", 883, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 923, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 69, 4 },
-  { "fpr_host_costs", 884, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 73, 25 },
-  { "fpr_host_counters", 885, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 98, 31 },
-  { "fpr_measure", 886, _CFFI_F_OPAQUE,
+  { "fpr_host_costs", 924, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 73, 27 },
+  { "fpr_host_counters", 925, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 100, 31 },
+  { "fpr_measure", 926, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_measure_config", 887, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_measure_config), offsetof(struct _cffi_align_struct_fpr_measure_config, y), 129, 5 },
-  { "fpr_measure_order", 888, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_measure_order), offsetof(struct _cffi_align_struct_fpr_measure_order, y), 134, 10 },
-  { "fpr_memory_port", 889, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 144, 3 },
-  { "fpr_memory_region", 890, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 147, 2 },
-  { "fpr_message_account", 891, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 149, 2 },
-  { "fpr_notify", 893, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 151, 5 },
-  { "fpr_op", 894, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 156, 6 },
-  { "fpr_oracle", 895, _CFFI_F_OPAQUE,
+  { "fpr_measure_config", 927, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_measure_config), offsetof(struct _cffi_align_struct_fpr_measure_config, y), 131, 5 },
+  { "fpr_measure_order", 928, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_measure_order), offsetof(struct _cffi_align_struct_fpr_measure_order, y), 136, 10 },
+  { "fpr_memory_port", 929, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 146, 3 },
+  { "fpr_memory_region", 930, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 149, 2 },
+  { "fpr_message_account", 931, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 151, 2 },
+  { "fpr_notify", 933, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 153, 5 },
+  { "fpr_op", 934, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 158, 6 },
+  { "fpr_oracle", 935, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 896, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 162, 3 },
-  { "fpr_packed_driver", 897, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 165, 18 },
-  { "fpr_packed_note", 899, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 183, 4 },
-  { "fpr_packed_ring", 900, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 187, 15 },
-  { "fpr_page_set", 901, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 202, 3 },
-  { "fpr_pressure", 902, _CFFI_F_OPAQUE,
+  { "fpr_owner_view", 936, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 164, 3 },
+  { "fpr_packed_driver", 937, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 167, 18 },
+  { "fpr_packed_note", 939, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 185, 4 },
+  { "fpr_packed_ring", 940, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 189, 15 },
+  { "fpr_page_set", 941, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 204, 3 },
+  { "fpr_pressure", 942, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_pressure_config", 903, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 205, 12 },
-  { "fpr_pressure_counters", 904, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 217, 14 },
-  { "fpr_random", 905, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 231, 1 },
-  { "fpr_range", 907, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 232, 2 },
-  { "fpr_real_memory", 908, _CFFI_F_OPAQUE,
+  { "fpr_pressure_config", 943, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 207, 12 },
+  { "fpr_pressure_counters", 944, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 219, 14 },
+  { "fpr_random", 945, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 233, 1 },
+  { "fpr_range", 947, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 234, 2 },
+  { "fpr_real_memory", 948, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 909, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 234, 4 },
-  { "fpr_region", 911, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 238, 5 },
-  { "fpr_replay_frames_stats", 912, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 243, 10 },
-  { "fpr_replay_model_stats", 913, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 253, 10 },
-  { "fpr_replay_phase", 914, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 263, 2 },
-  { "fpr_replay_unseen", 915, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 265, 4 },
-  { "fpr_report_account", 916, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 269, 6 },
-  { "fpr_report_cursor", 917, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 275, 3 },
-  { "fpr_report_rules", 918, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 278, 3 },
-  { "fpr_residency", 919, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 949, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 236, 4 },
+  { "fpr_region", 951, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 240, 5 },
+  { "fpr_replay_frames_stats", 952, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 245, 10 },
+  { "fpr_replay_model_stats", 953, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 255, 10 },
+  { "fpr_replay_phase", 954, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 265, 2 },
+  { "fpr_replay_unseen", 955, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 267, 4 },
+  { "fpr_report_account", 956, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 271, 6 },
+  { "fpr_report_cursor", 957, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 277, 3 },
+  { "fpr_report_rules", 958, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 280, 3 },
+  { "fpr_residency", 959, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 920, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 281, 8 },
-  { "fpr_ring_counters", 921, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 289, 11 },
-  { "fpr_ring_layout", 922, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 300, 5 },
-  { "fpr_rules", 923, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 305, 12 },
-  { "fpr_segment", 924, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 317, 3 },
-  { "fpr_shared_map", 925, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 320, 4 },
-  { "fpr_shared_region", 926, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 324, 7 },
-  { "fpr_signaller", 927, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 331, 2 },
-  { "fpr_split_driver", 928, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 333, 17 },
-  { "fpr_split_ring", 929, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 350, 12 },
-  { "fpr_task_view", 930, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 362, 9 },
-  { "fpr_trace_event", 931, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 371, 14 },
-  { "fpr_trace_marker", 932, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 385, 4 },
-  { "fpr_trace_op", 933, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 389, 3 },
-  { "fpr_trace_pairing", 934, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 392, 10 },
-  { "fpr_trace_state", 935, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 402, 8 },
-  { "fpr_vcpu_stop", 936, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 410, 5 },
-  { "fpr_vcpus", 937, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 960, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 283, 8 },
+  { "fpr_ring_counters", 961, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 291, 11 },
+  { "fpr_ring_layout", 962, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 302, 5 },
+  { "fpr_rules", 963, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 307, 12 },
+  { "fpr_segment", 964, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 319, 3 },
+  { "fpr_shared_map", 965, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 322, 4 },
+  { "fpr_shared_region", 966, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 326, 7 },
+  { "fpr_signaller", 967, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 333, 2 },
+  { "fpr_split_driver", 968, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 335, 17 },
+  { "fpr_split_ring", 969, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 352, 12 },
+  { "fpr_task_view", 970, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 364, 9 },
+  { "fpr_trace_event", 971, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 373, 14 },
+  { "fpr_trace_marker", 972, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 387, 4 },
+  { "fpr_trace_op", 973, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 391, 3 },
+  { "fpr_trace_pairing", 974, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 394, 10 },
+  { "fpr_trace_state", 975, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 404, 8 },
+  { "fpr_vcpu_stop", 976, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 412, 5 },
+  { "fpr_vcpus", 977, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 938, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 415, 5 },
-  { "fpr_zone_config", 939, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 420, 11 },
-  { "fpr_zone_state", 940, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 431, 6 },
-  { "packed_desc", 942, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 978, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 417, 5 },
+  { "fpr_zone_config", 979, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 422, 11 },
+  { "fpr_zone_state", 980, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 433, 6 },
+  { "packed_desc", 982, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 944, _CFFI_F_OPAQUE,
+  { "packed_event", 984, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 946, _CFFI_F_OPAQUE,
+  { "split_avail", 986, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 948, _CFFI_F_OPAQUE,
+  { "split_desc", 988, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 950, _CFFI_F_OPAQUE,
+  { "split_used", 990, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 843, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 882, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 844, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 883, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE,FPR_DISCARD_FREE" },
-  { "fpr_fallback_rule", 845, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_fallback_rule", 884, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 846, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 885, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_measure_action", 847, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
+  { "fpr_measure_action", 886, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
     "FPR_MEASURE_READ,FPR_MEASURE_WRITE,FPR_MEASURE_POPULATE,FPR_MEASURE_DONTNEED,FPR_MEASURE_FREE,FPR_MEASURE_PUNCH_HOLE,"
     "FPR_MEASURE_ACTIONS" },
-  { "fpr_measure_kind", 848, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
+  { "fpr_measure_kind", 887, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
     "FPR_MEASURE_ANONYMOUS,FPR_MEASURE_MEMFD,FPR_MEASURE_HUGETLB" },
-  { "fpr_measure_server", 849, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
+  { "fpr_measure_server", 888, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
     "FPR_MEASURE_KERNEL,FPR_MEASURE_MISSING,FPR_MEASURE_MINOR" },
-  { "fpr_memory_kind", 850, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
+  { "fpr_memory_kind", 889, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
     "FPR_MEMORY_ANONYMOUS,FPR_MEMORY_MEMFD,FPR_MEMORY_HUGETLB,FPR_MEMORY_HUGETLB_PRIVATE" },
-  { "fpr_migratetype", 851, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 890, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 852, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 891, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_pcp_drain", 853, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_page_state_of_both", 892, _cffi_prim_int(sizeof(enum fpr_page_state_of_both), ((enum fpr_page_state_of_both)-1) <= 0),
+    "FPR_STATE_USED,FPR_STATE_USED_ABSENT,FPR_STATE_FREE_HELD,FPR_STATE_REPORTED_HELD,FPR_STATE_FREE_GIVEN_BACK,"
+    "FPR_STATE_FREE_UNTOUCHED" },
+  { "fpr_pcp_drain", 893, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 854, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 894, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 855, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 895, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 856, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 896, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 857, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 897, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 858, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 898, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION,FPR_FAULT_STALE_BASE" },
-  { "fpr_status", 859, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 899, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 860, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 900, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 861, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 901, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 862, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 902, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 863, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 903, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 865 },
-  { "fpr_touch_fn", 864 },
+  { "fpr_release_fn", 905 },
+  { "fpr_touch_fn", 904 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -16561,12 +17106,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  385,  /* num_globals */
+  398,  /* num_globals */
   71,  /* num_struct_unions */
-  21,  /* num_enums */
+  22,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  971,  /* num_types */
+  1011,  /* num_types */
   0,  /* flags */
 };
 

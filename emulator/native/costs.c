@@ -33,10 +33,9 @@ static uint64_t between_bent(const struct fpr_cost *cost, uint32_t point, uint64
     return ns[0] + ((ns[1] - ns[0]) * power >> BEND_BITS);
 }
 
-uint64_t fpr_cost_draw(const struct fpr_cost *cost, struct fpr_random *random)
+/* The value that so many millionths of all do not exceed. */
+static uint64_t value_at(const struct fpr_cost *cost, uint32_t at)
 {
-    uint32_t at = (uint32_t)fpr_random_below(random, PPM);
-
     if (at < 500000)
         return between(&cost->ns[0], at, 500000);
     if (at < 900000)
@@ -49,6 +48,11 @@ uint64_t fpr_cost_draw(const struct fpr_cost *cost, struct fpr_random *random)
     if (at < 999000)
         return between(&cost->ns[3], at - 990000, 9000);
     return between(&cost->ns[4], at - 999000, 1000);
+}
+
+uint64_t fpr_cost_draw(const struct fpr_cost *cost, struct fpr_random *random)
+{
+    return value_at(cost, (uint32_t)fpr_random_below(random, PPM));
 }
 
 /* What a cost grows by next to `others`, 2^16 being 1. */
@@ -67,18 +71,47 @@ uint64_t fpr_cost_draw_among(const struct fpr_cost *cost, const struct fpr_cost_
 
     if (steps->count == 0)
         return grow(fpr_cost_draw(cost, random), growth_ppm, others);
-    for (; next < steps->count && steps->threads[next] <= threads; next++) {
+    for (; next < steps->count && steps->number[next] <= threads; next++) {
         lower = &steps->at[next];
-        below = steps->threads[next];
+        below = steps->number[next];
     }
     if (next == steps->count) /* growth is stated of what one thread alone takes */
         return (uint64_t)((unsigned __int128)fpr_cost_draw(lower, random) *
                           (PPM + (uint64_t)growth_ppm * others) /
                           (PPM + (uint64_t)growth_ppm * (below - 1)));
-    above = steps->threads[next];
+    above = steps->number[next];
     if (threads > below && fpr_random_below(random, above - below) < threads - below)
         lower = &steps->at[next];
     return fpr_cost_draw(lower, random);
+}
+
+static uint64_t draw_in_call(const struct fpr_cost *cost, const struct fpr_cost_steps *steps,
+                             uint32_t number, struct fpr_random *random)
+{
+    uint32_t at = (uint32_t)fpr_random_below(random, PPM), below = 1, above, next = 0;
+    const struct fpr_cost *lower = cost;
+
+    for (; next < steps->count && steps->number[next] <= number; next++) {
+        lower = &steps->at[next];
+        below = steps->number[next];
+    }
+    if (number == below)
+        return value_at(lower, at);
+    above = steps->number[next]; /* the caller asks for no more than the last step */
+    return (value_at(lower, at) * (above - number) +
+            value_at(&steps->at[next], at) * (number - below)) /
+           (above - below);
+}
+
+uint64_t fpr_cost_draw_sum(const struct fpr_cost *cost, const struct fpr_cost_steps *steps,
+                           uint64_t number, struct fpr_random *random)
+{
+    uint32_t most = steps->count == 0 ? 1 : steps->number[steps->count - 1];
+    uint64_t sum = 0;
+
+    for (; number > most; number -= most)
+        sum += draw_in_call(cost, steps, most, random);
+    return number == 0 ? sum : sum + draw_in_call(cost, steps, (uint32_t)number, random);
 }
 
 uint64_t fpr_cost_mean(const struct fpr_cost *cost)
@@ -127,8 +160,19 @@ static bool steps_in_order(const struct fpr_cost_steps *steps)
     if (steps->count > FPR_COST_STEPS)
         return false;
     for (uint32_t i = 0; i < steps->count; i++)
-        if (steps->threads[i] <= (i == 0 ? 1 : steps->threads[i - 1]) || !in_order(&steps->at[i]))
+        if (steps->number[i] <= (i == 0 ? 1 : steps->number[i - 1]) ||
+            steps->number[i] > FPR_COST_MAX_NUMBER || !in_order(&steps->at[i]))
             return false;
+    return true;
+}
+
+/* Whether more of them never cost less, at any of the points. */
+static bool sums_in_order(const struct fpr_cost *cost, const struct fpr_cost_steps *steps)
+{
+    for (uint32_t i = 0; i < steps->count; i++, cost = &steps->at[i - 1])
+        for (size_t point = 0; point < FPR_COST_POINTS; point++)
+            if (steps->at[i].ns[point] < cost->ns[point])
+                return false;
     return true;
 }
 
@@ -140,6 +184,7 @@ int fpr_host_costs_check(const struct fpr_host_costs *costs)
         &costs->discard_huge_2m,  &costs->discard_4k,     &costs->discard_empty_2m,
         &costs->discard_split_2m, &costs->kick,           &costs->interrupt,
         &costs->fault_outer_4k,   &costs->fault_outer_2m, &costs->pace,
+        &costs->discard_table_2m,
     };
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -148,7 +193,9 @@ int fpr_host_costs_check(const struct fpr_host_costs *costs)
     if (costs->cpus != 0 && (costs->slice_ns == 0 || costs->slice_ns > FPR_COST_MAX_NS))
         return FPR_BAD_ARGUMENT;
     if (!steps_in_order(&costs->fault_4k_steps) || !steps_in_order(&costs->refault_4k_steps) ||
-        !steps_in_order(&costs->fault_2m_steps) || !steps_in_order(&costs->refault_2m_steps))
+        !steps_in_order(&costs->fault_2m_steps) || !steps_in_order(&costs->refault_2m_steps) ||
+        !steps_in_order(&costs->discard_huge_2m_steps) ||
+        !sums_in_order(&costs->discard_huge_2m, &costs->discard_huge_2m_steps))
         return FPR_BAD_ARGUMENT;
     return FPR_OK;
 }

@@ -35,6 +35,7 @@ HEADERS = (
     "guest_model/native/rules.h",
     "guest_model/native/allocator.h",
     "guest_model/native/boundary.h",
+    "guest_model/native/free_pages.h",
     "guest_model/native/freed_bitmap.h",
     "guest_model/native/known_zero.h",
     "guest_model/native/replay.h",
@@ -48,6 +49,7 @@ HEADERS = (
     "host_model/native/oracle.h",
     "guest_model/native/vcpu.h",
     "host_model/native/real_memory.h",
+    "host_model/native/page_states.h",
     "host_model/native/shared_discard.h",
     "host_model/native/measure.h",
 )

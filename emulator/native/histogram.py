@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from emulator.native import ffi, lib
 
-__all__ = ["RELATIVE_ERROR", "Histogram"]
+__all__ = ["RELATIVE_ERROR", "Histogram", "Points"]
+
+Points = NDArray[np.uint64]
+"""Shape (n, 2): the largest value of each bucket in use, ascending, and how many it holds."""
 
 RELATIVE_ERROR = 1 / 128
 _PPM = 1_000_000
@@ -74,6 +77,13 @@ class Histogram:
     def buckets(self) -> NDArray[np.uint64]:
         """Counts by bucket, shape (7424,): a view on the C memory, valid as long as this object."""
         return np.frombuffer(ffi.buffer(self.native.buckets), dtype=np.uint64)
+
+    def points(self) -> Points:
+        """What the buckets in use hold, as a table of its own."""
+        counts = self.buckets()
+        used = np.flatnonzero(counts)
+        tops = [lib.fpr_histogram_bucket_top(int(bucket)) for bucket in used]
+        return np.column_stack([np.array(tops, np.uint64), counts[used]])
 
     def summary(self) -> dict[str, int]:
         """Count, p50, p90, p99, p99.9 and maximum, as results hold them."""

@@ -21,9 +21,11 @@ def _costs(section: Mapping[str, Any]) -> list[str]:
             continue
         figures = "".join(f"{_time(cost[point]):>12}" for point in ("p50", "p90", "p99", "max"))
         lines.append(f"    {name.removesuffix('_ns'):32}{figures}")
-        for each in cost.get("at_once", ()):
+        more = [(each["threads"], "at once", each) for each in cost.get("at_once", ())]
+        more += [(each["huge_pages"], "in one call", each) for each in cost.get("in_one_call", ())]
+        for number, how, each in more:
             figures = "".join(f"{_time(each[point]):>12}" for point in ("p50", "p90", "p99", "max"))
-            lines.append(f"      {each['threads']:>4} at once                  {figures}")
+            lines.append(f"      {number:>4} {how:25}{figures}")
     return lines
 
 
@@ -58,6 +60,26 @@ def _error(row: Mapping[str, Any]) -> str:
     return text if row["decided"] else f"({text})"
 
 
+def _machine(machine: Mapping[str, Any]) -> list[str]:
+    """How the machine was while it was checked, and what that means for the errors."""
+    paces = ", ".join(
+        f"{bench} {pace['p50']:.2f} ({pace['p10']:.2f} to {pace['p90']:.2f})"
+        for bench, pace in machine["paces"].items()
+    )
+    lines = [f"machine     times over those of the calibration: {paces}"]
+    if machine["others_pct"] is not None:
+        lines.append(
+            f"            others used {machine['others_pct']:.1f} % of its CPUs meanwhile, an "
+            f"outer host took away {machine['stolen_pct']:.1f} %"
+        )
+    if not machine["quiet"]:
+        lines.append(
+            "            it was busy or unsteady: what is beyond may be its doing; check again on "
+            "a quiet machine"
+        )
+    return lines
+
+
 def render_check(report: Mapping[str, Any]) -> str:
     """Every case with its errors, then what is beyond the tolerances."""
     head = ("measured p50", "predicted", "error", "measured p99", "predicted", "error", "machine")
@@ -81,6 +103,8 @@ def render_check(report: Mapping[str, Any]) -> str:
             f"{row['bench']}: 2 MiB in pieces cost {row['measured']:.2f} times one huge page, "
             f"predicted {row['predicted']:.2f} ({row['error_pct']:+.1f} %)"
         )
+    lines += _machine(report["machine"])
+    lines += [f"without     {name}: {why}" for name, why in report["without"].items()]
     open_cases = sum(not row["decided"] for row in report["cases"])
     if open_cases:
         lines.append(

@@ -214,6 +214,14 @@ class Scenario(Part):
     )
     """What the results have to be."""
 
+    @property
+    def expected_ns(self) -> int | None:
+        """How long a run takes, where the scenario says so."""
+        if self.duration_ns is not None:
+            return self.duration_ns
+        durations = [phase.duration_ns for phase in self.phases]
+        return None if None in durations else sum(ns for ns in durations if ns is not None)
+
     @model_validator(mode="before")
     @classmethod
     def _guests_of_groups(cls, scenario: Any) -> Any:

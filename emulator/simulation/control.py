@@ -11,6 +11,7 @@ from emulator.simulation.simulate import simulate
 def run_with_control(
     scenario: Scenario,
     *,
+    maps_pages: bool = False,
     progress: Progress = lambda _: None,
     control_progress: Progress = lambda _: None,
     stopped: Stopped = lambda: False,
@@ -18,12 +19,12 @@ def run_with_control(
     """Run a scenario and its control: at the same time, or in turn where costs are measured; then
     there is no control where the run was stopped."""
     if scenario.host.backing.kind != "simulated":
-        run = simulate(scenario, progress=progress, stopped=stopped)
+        run = simulate(scenario, maps_pages=maps_pages, progress=progress, stopped=stopped)
         if stopped():
             return run, None
         control = simulate(scenario, reporting=False, progress=control_progress, stopped=stopped)
         return run, control
     with Child() as child:
         child.start(scenario, reporting=False, progress=control_progress)
-        run = simulate(scenario, progress=progress, stopped=stopped)
+        run = simulate(scenario, maps_pages=maps_pages, progress=progress, stopped=stopped)
         return run, child.wait(stopped)

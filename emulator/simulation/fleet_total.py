@@ -71,6 +71,8 @@ class Total:
             allocator=_sum(each.allocator for each in self._outcomes),
             alloc_latency_ns=self._alloc.summary(),
             fault_latency_ns=self._fault.summary(),
+            alloc_latency=self._alloc.points(),
+            fault_latency=self._fault.points(),
             balloon_ns=sum(each.balloon_ns for each in self._outcomes),
             balloon=_sum(each.balloon for each in self._outcomes),
             worker_ns=sum(each.worker_ns for each in self._outcomes),

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from emulator.native.histogram import Points
 from emulator.simulation.conductor import PhaseResult
+from emulator.simulation.page_states import PageStates
 from emulator.simulation.series import Series
 from emulator.virtio.reporting_queue import Batch
 from host_model.backing.interface import HostCounters
@@ -42,6 +44,11 @@ class Outcome:
     """Blocks and bytes that the host heard of at their free."""
     explain: dict[str, int] = field(default_factory=dict)
     series: Series = field(default_factory=dict)
+    alloc_latency: Points | None = None
+    fault_latency: Points | None = None
+    """Latencies as `Histogram.points` gives them; None for a real guest."""
+    page_states: PageStates | None = None
+    """A map of the guest's memory, where one was asked for."""
     vms: list[VmOutcome] = field(default_factory=list)
     """Of several VMs: each, in the order in which they left. All else is of all of them."""
     never_came: int = 0

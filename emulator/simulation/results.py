@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emulator.scenario.model import Scenario
-from emulator.simulation.series import Series
+from emulator.simulation.outcome import Outcome
 from emulator.simulation.summary import Summary
 
 SUMMARY = "summary.json"
 SERIES = "series.npz"
 MANIFEST = "manifest.json"
+LATENCY = "latency.npz"
+MEMORY_MAP = "memory_map.npz"
 _NAME_BYTES = 180  # of the 255 that a file system takes; the time and a number follow
 
 
@@ -63,20 +66,33 @@ def check_free(folder: Path) -> None:
 
 
 def write(
-    folder: Path, summary: Summary, series: dict[str, Series], manifest: dict[str, Any]
+    folder: Path, summary: Summary, manifest: dict[str, Any], run: Outcome, control: Outcome | None
 ) -> None:
-    """Write all of it or nothing. `series` has a prefix for the columns of each run."""
-    columns: dict[str, Any] = {
-        prefix + name: values for prefix, each in series.items() for name, values in each.items()
+    """Write all of it or nothing. Arrays of the control have names that begin with control_."""
+    sides = {"": run} if control is None else {"": run, "control_": control}
+    files = {
+        SUMMARY: lambda file: file.write(as_json(summary)),
+        MANIFEST: lambda file: file.write(as_json(manifest)),
+        SERIES: _arrays(
+            {f"{p}{name}": a for p, s in sides.items() for name, a in s.series.items()}
+        ),
+        LATENCY: _arrays({f"{p}{name}": a for p, s in sides.items() for name, a in _latency(s)}),
     }
-    write_files(
-        folder,
-        {
-            SUMMARY: lambda file: file.write(as_json(summary)),
-            MANIFEST: lambda file: file.write(as_json(manifest)),
-            SERIES: lambda file: np.savez_compressed(file, **columns),
-        },
-    )
+    if run.page_states is not None:
+        files[MEMORY_MAP] = _arrays(run.page_states.arrays())
+    write_files(folder, files)
+
+
+def _latency(outcome: Outcome) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    for name in ("alloc_latency", "fault_latency"):
+        points = getattr(outcome, name)
+        if points is not None:
+            yield f"{name}_ns", points[:, 0]
+            yield f"{name}_count", points[:, 1]
+
+
+def _arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Callable[[Any], None]:
+    return lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def write_files(folder: Path, files: Mapping[str, Callable[[Any], object]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,9 @@ _PLAIN = (
     "discarded_bytes",
     "faults",
     "fault_bytes",
+    "refault_bytes",
     "fault_ns",
+    "swapped_bytes",
 )
 FREE_BY_ORDER = tuple(f"free_bytes_order_{order}" for order in range(TOP_ORDER + 1))
 COLUMNS = (*_PLAIN, *FREE_BY_ORDER)
@@ -36,6 +39,7 @@ LEVELS = frozenset(
         "free_bytes",
         "free_reportable_bytes",
         "cpu_lists_bytes",
+        "swapped_bytes",
         *FREE_BY_ORDER,
     )
 )
@@ -47,7 +51,11 @@ Series = dict[str, NDArray[np.int64]]
 class Sampler:
     """Takes a sample now and then; `free_reportable_bytes` is in blocks of the reporting order."""
 
-    def __init__(self, machine: Machine, queue: EventQueue) -> None:
+    def __init__(
+        self, machine: Machine, queue: EventQueue, also: Callable[[int], None] | None = None
+    ) -> None:
+        """`also` is called at each sample."""
+        self._also = also
         self._machine = machine
         self._queue = queue
         self._interval_ns = machine.scenario.sample_interval_ns
@@ -67,6 +75,8 @@ class Sampler:
                 column.pop()
         for name, value in self._values(now_ns).items():
             self._columns[name].append(value)
+        if self._also is not None:
+            self._also(now_ns)
         if len(times) > MAX_SAMPLES:
             self._thin()
 
@@ -94,7 +104,9 @@ class Sampler:
             "discarded_bytes": host.discarded_bytes,
             "faults": host.faults,
             "fault_bytes": host.fault_bytes,
+            "refault_bytes": host.refault_bytes,
             "fault_ns": host.fault_ns,
+            "swapped_bytes": host.swapped_bytes,
             **dict(zip(FREE_BY_ORDER, free_by_order, strict=True)),
         }
 

@@ -15,14 +15,6 @@ from guest_model.reporting.registry import find
 from host_model.costs import CostProfile
 
 
-def expected_ns(scenario: Scenario) -> int | None:
-    """How long a run takes, where the scenario says so."""
-    if scenario.duration_ns is not None:
-        return scenario.duration_ns
-    durations = [phase.duration_ns for phase in scenario.phases]
-    return None if None in durations else sum(ns for ns in durations if ns is not None)
-
-
 def simulate(
     scenario: Scenario,
     *,
@@ -30,13 +22,15 @@ def simulate(
     course: Course | None = None,
     profile: CostProfile | None = None,
     observer: Observer | None = None,
+    maps_pages: bool = False,
     progress: Progress = lambda _: None,
     stopped: Stopped = lambda: False,
 ) -> Outcome:
     """Run a scenario, with the reporting that it asks for or, as its control, without any.
 
     With a `course`, the guest goes on where a real one stood, and does what that did. `profile`
-    replaces the scenario's costs; `observer` is handed every batch.
+    replaces the scenario's costs; `observer` is handed every batch. `maps_pages`: the outcome
+    of a VM by itself has a map of its memory.
     """
     runs = find(scenario.reporting.policy).runs if reporting else Runs.NEVER
     if scenario.capacity is not None:
@@ -54,7 +48,14 @@ def simulate(
     ) as machine:
         machine.device.reporting.observer = observer
         duration_ns = scenario.duration_ns
-        run = VmRun(machine, course, runs=runs, end_ns=duration_ns, until_done=duration_ns is None)
+        run = VmRun(
+            machine,
+            course,
+            runs=runs,
+            end_ns=duration_ns,
+            until_done=duration_ns is None,
+            maps_pages=maps_pages,
+        )
         try:
             run.go(progress, stopped)
             return run.outcome()

@@ -11,11 +11,12 @@ from emulator.simulation.host_control import HostControl
 from emulator.simulation.machine import Machine
 from emulator.simulation.oracle import release_free, released
 from emulator.simulation.outcome import Outcome, Progress, Stopped
+from emulator.simulation.page_states import PageStateSampler
 from emulator.simulation.series import Sampler
 from emulator.simulation.worker import ReportingWorker
 from guest_model.allocator.kswapd import end_boosts
 from guest_model.allocator.rules import PcpSizing
-from guest_model.reporting.policy import Runs
+from guest_model.reporting.policy import Batch, Runs
 from guest_model.reporting.registry import find
 from guest_model.vcpus import StopReason
 
@@ -38,13 +39,17 @@ class VmRun:
         start_ns: int = 0,
         end_ns: int | None = None,
         until_done: bool = True,
+        maps_pages: bool = False,
     ) -> None:
-        """It begins at `start_ns` and is over at `end_ns`, or, `until_done`, with its phases."""
+        """It begins at `start_ns` and is over at `end_ns`, or, `until_done`, with its phases.
+        `maps_pages`: the outcome has a map of the guest's memory."""
         self.machine = machine
         self.queue = EventQueue()
         self.balloon = BalloonWorker(machine, self.queue, self._freed)
         self.conductor = Conductor(machine, self.queue, self.balloon, course, self._worker_ns)
-        self.sampler = Sampler(machine, self.queue)
+        self.page_states = self._page_states() if maps_pages else None
+        offered = self.page_states.offer if self.page_states else None
+        self.sampler = Sampler(machine, self.queue, offered)
         self.start_ns = start_ns
         self.first_phase_ns = course.starts_ns[0] if course else start_ns
         self._end_ns = NEVER_NS if end_ns is None else end_ns
@@ -117,6 +122,16 @@ class VmRun:
         """The run ends here: collect what is still under way."""
         self.conductor.cut_off(self.now_ns)
         self.sampler.take(self.now_ns)
+        if self.page_states is not None:
+            self.page_states.look(self.now_ns)
+
+    def _page_states(self) -> PageStateSampler:
+        expected_ns = self.machine.scenario.expected_ns
+        offers = expected_ns and expected_ns // self.machine.scenario.sample_interval_ns
+        return PageStateSampler(self.machine, self._in_flight, offers)
+
+    def _in_flight(self) -> Batch | None:
+        return self.worker.in_flight if self.worker else None
 
     def _freed(self, cpu: int, now_ns: int) -> None:
         if self.worker is not None:
@@ -163,8 +178,11 @@ class VmRun:
             worker_runs=self._worker_runs(),
             passes=worker.passes if worker else self._host_rounds(),
             released=released(machine),
-            explain=explain(machine, worker.in_flight if worker else None) if explained else {},
+            explain=explain(machine, self._in_flight()) if explained else {},
             series=self.sampler.arrays(),
+            alloc_latency=machine.latency.points(),
+            fault_latency=machine.backing.fault_latency().points(),
+            page_states=self.page_states.states() if self.page_states else None,
         )
 
     def _worker_ns(self) -> int:

@@ -229,6 +229,14 @@ class Allocator:
         values = self._read(lib.fpr_list_read, self.zone(zone).nr_free[order], zone, order, type)
         return [(value & ~_REPORTED, bool(value & _REPORTED)) for value in values]
 
+    def free_pages(self, free: NDArray[np.uint64], reported: NDArray[np.uint64]) -> None:
+        """Set a bit for each page that is free, and for each that is flagged reported; clear all
+        others. Both have shape (n,), of 64 frames a word, at least one bit for every frame."""
+        status = lib.fpr_free_pages(
+            self.pointer, self._frames(free), self._frames(reported), len(free)
+        )
+        check(status, "bits of free pages")
+
     def pcp_read(self, zone: int, cpu: int, index: int) -> list[int]:
         """Frames of a per-CPU list, head first; `index` is 3 * order + type, then huge pages."""
         return self._read(lib.fpr_pcp_read, self.zone(zone).pcp_pages, zone, cpu, index)

@@ -161,6 +161,13 @@ class Backing(Protocol):
         """For each frame 0 absent, 1 a small page, 2 in a huge page; shape (count,)."""
         ...
 
+    def count_states(
+        self, free: NDArray[np.uint64], reported: NDArray[np.uint64], row_pages: int, rows: int
+    ) -> NDArray[np.uint64]:
+        """Pages by state, shape (rows, 6), a row being so many frames; the bits are the guest's.
+        See host_model/native/page_states.h."""
+        ...
+
     def close(self) -> None:
         """Give all memory back; harmless when repeated. No other method works afterwards."""
         ...

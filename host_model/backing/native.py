@@ -93,6 +93,24 @@ class NativeBacking:
         check(status, f"residency of {count} frames from {pfn} on")
         return pages
 
+    def count_states(
+        self, free: NDArray[np.uint64], reported: NDArray[np.uint64], row_pages: int, rows: int
+    ) -> NDArray[np.uint64]:
+        """Pages by state, shape (rows, 6), a row being so many frames; the bits are the guest's.
+        See host_model/native/page_states.h."""
+        counts = np.zeros((rows, lib.FPR_PAGE_STATES), np.uint64)
+        status = self._function("count_states")(
+            self._host,
+            ffi.from_buffer("uint64_t[]", free),
+            ffi.from_buffer("uint64_t[]", reported),
+            len(free),
+            row_pages,
+            ffi.from_buffer("uint64_t[]", counts),
+            rows,
+        )
+        check(status, f"states of {rows} rows")
+        return counts
+
     def close(self) -> None:
         """Give all memory back; harmless when repeated. No other method works afterwards."""
         if self._host is not None:

@@ -81,6 +81,8 @@ class Area:
         """The call that gives this memory back."""
         self.size = size
         self.threads = threads
+        self.reach = size * threads
+        """Bytes that one thread alone may use: the pieces of all."""
 
     def fresh(self) -> None:
         """Map it anew: nothing is left of it, its page tables included."""
@@ -99,7 +101,8 @@ class Area:
         rounds: int = 1,
         group: int | None = None,
     ) -> Timings:
-        """Do something to `size` bytes of each thread's piece; host_model/native/measure.h."""
+        """Do something to `size` bytes of each thread's piece, or of `reach` where there is one
+        thread alone; host_model/native/measure.h."""
         order = ffi.new(
             "struct fpr_measure_order *",
             {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from host_model.backing.machine import available_bytes
+from host_model.backing.machine import available_bytes, huge_pool
 from host_model.calibration.area import HUGE, MIB, PAGE, Action, Area, Memory, Server
 from host_model.costs import BackingName
 
@@ -95,14 +95,17 @@ def opened(
 ) -> Iterator[tuple[Sequence[Stand], dict[str, str]]]:
     """All benches of these names that this machine has, and why it has not the others."""
     stands, without = [], {}
-    size = min(size, available_bytes() // (4 * threads) // HUGE * HUGE)
+    most = min(size, available_bytes() // (4 * threads) // HUGE * HUGE)
     with ExitStack() as stack:
         for name in names:
             bench = BENCHES[name]
             count = 1 if bench.section is None else threads
+            hugetlb = bench.memory is Memory.HUGETLB
+            size = min(most, huge_pool().available // count * HUGE) if hugetlb else most
             try:
                 if size < HUGE:
-                    raise OSError(0, f"not enough memory is free for {threads} threads")
+                    what = "pages of the hugetlb pool are" if hugetlb else "memory is"
+                    raise OSError(0, f"not enough {what} free for {count} threads")
                 area = stack.enter_context(
                     Area(bench.memory, thp=bench.thp, threads=count, size=size, server=bench.server)
                 )

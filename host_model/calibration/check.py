@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from emulator.native.histogram import Histogram
 from host_model.calibration.area import HUGE, MIB, PAGE, Action
 from host_model.calibration.benches import Stand
+from host_model.calibration.company import Seen
 from host_model.calibration.fit import outer_from
 from host_model.calibration.predict import Predictor
 from host_model.calibration.samples import Samples, Spread
@@ -47,6 +48,8 @@ REFERENCE_BYTES = {PAGE: 8 * MIB, HUGE: 32 * MIB}
 """Huge pages as many as calibration took: fewer stay in the cache."""
 UNCERTAIN = 0.05
 """What was measured no better than so is shown, and not judged."""
+UNSTEADY = 1.3
+"""A pace that differs so much between visits is not one pace."""
 DRIFT = 1.5
 """A machine that is so much faster or slower than when it was measured is not the same one."""
 
@@ -62,6 +65,12 @@ class Case:
     threads: int = 1
     seen: bool = False
 
+    @property
+    def sort(self) -> tuple[str, str]:
+        """What has a pace of its own: faults clear memory, discards give it back. An empty discard
+        does neither; it goes with the faults."""
+        return self.bench, "discard" if self.what == "discard" else "refault"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -73,6 +82,8 @@ class Verdict:
     predicted: Spread
     drift: float
     """What a thing that calibration saw takes now, over what it took then."""
+    drifts: tuple[float, float] = (1.0, 1.0)
+    """The same of a tenth of the visits, and of all but a tenth."""
     uncertainty: float = 0.0
     """The standard error of what was measured, as a share of its median."""
 
@@ -104,14 +115,15 @@ def unseen(most: int, seen: Sequence[int]) -> list[int]:
 
 
 def cases_of(stand: Stand, threads: Sequence[int]) -> list[Case]:
-    """All cases of a bench; the first is one that calibration saw."""
+    """All cases of a bench that its memory is enough for; the seen ones tell the pace."""
     name, (few, many) = stand.bench.name, SIZES
     cases = [
-        Case(name, "refault", 32 * MIB, seen=True),
+        Case(name, "refault", min(32 * MIB, stand.area.reach), seen=True),
         Case(name, "fault", few),
         Case(name, "refault", few),
         Case(name, "refault", many),
         *(Case(name, what, few, count) for count in threads for what in ("fault", "refault")),
+        Case(name, "discard", HUGE, seen=True),
         Case(name, "discard", 6 * MIB),
         Case(name, "discard", few),
         Case(name, "discard", many),
@@ -119,11 +131,12 @@ def cases_of(stand: Stand, threads: Sequence[int]) -> list[Case]:
     ]
     if stand.bench.step == PAGE:
         cases.append(Case(name, "pieces", few))
-    return cases
+    area = stand.area
+    return [case for case in cases if case.size <= (area.reach, area.size)[case.threads > 1]]
 
 
-def _measure(stand: Stand, case: Case) -> Histogram:
-    """One visit."""
+def _measure(stand: Stand, case: Case, most: int = max(SIZES)) -> Histogram:
+    """One visit; discards go over so much memory at most."""
     area, step = stand.area, stand.bench.step
     area.fresh()
     if case.what == "fault":
@@ -133,7 +146,7 @@ def _measure(stand: Stand, case: Case) -> Histogram:
         area.run(area.discard, case.size, case.size)
         return area.run(area.discard, case.size, case.size, rounds=EMPTY_ROUNDS).each
     if case.what == "discard":
-        whole = area.size // case.size * case.size
+        whole = min(area.reach, most) // case.size * case.size
         area.run(Action.WRITE, whole, step)
         return area.run(area.discard, whole, case.size).each
     area.run(Action.WRITE, case.size, step, threads=case.threads)
@@ -146,7 +159,9 @@ def _measure(stand: Stand, case: Case) -> Histogram:
 def _predict(profile: CostProfile, stand: Stand, case: Case) -> Spread:
     section = stand.bench.section
     assert section is not None, "only benches with a section are predicted"
-    predictor = Predictor(profile.like(section), huge=stand.bench.step == HUGE)
+    predictor = Predictor(
+        profile.like(section), huge=stand.bench.step == HUGE, memory=stand.bench.memory
+    )
     match case.what:
         case "pieces":
             return predictor.in_pieces()
@@ -166,21 +181,21 @@ def hold(
     """Measure all cases in turn, for `max_seconds` at most, and predict them."""
     cases = [(stand, case) for stand in stands for case in cases_of(stand, threads)]
     predicted = {case: _predict(profile, stand, case) for stand, case in cases}
-    usual = {case.bench: predicted[case].median for case in predicted if case.seen}
+    usual = {case.sort: predicted[case].median for case in predicted if case.seen}
     found: dict[Case, Samples] = defaultdict(Samples)
-    paces: dict[str, list[float]] = defaultdict(list)
+    paces: dict[tuple[str, str], list[float]] = defaultdict(list)
     shuffled = random.Random(2)
     start = time.monotonic()
     warm_up(stands, max([1, *threads]))
     outer_ns = outer_from(profile.host.model_dump(exclude_none=True))
     for visited, (stand, case) in enumerate(_in_turn(cases, shuffled)):
-        name = stand.bench.name
         limit = outer_ns if stand.bench.step == HUGE else inf
-        before = _reference(stand).below(limit)
+        before = _reference(stand, case).below(limit)
         measured = _measure(stand, case)
-        pace = Spread.pooled([before, _reference(stand).below(limit)]).median / usual[name]
+        both = Spread.pooled([before, _reference(stand, case).below(limit)])
+        pace = both.median / usual[case.sort]
         if measured.count:
-            paces[name].append(pace)
+            paces[case.sort].append(pace)
             found[case].visits.append(Spread.of(measured).below(limit).times(1 / pace))
         told(time.monotonic() - start)
         if visited + 1 >= len(cases) and time.monotonic() - start >= max_seconds:
@@ -190,12 +205,17 @@ def hold(
             case,
             found[case].pooled,
             predicted[case],
-            float(np.median(paces[case.bench])),
+            _share(paces[case.sort], 50),
+            (_share(paces[case.sort], 10), _share(paces[case.sort], 90)),
             found[case].error(),
         )
         for _, case in cases
         if found[case].visits
     ]
+
+
+def _share(paces: Sequence[float], percent: float) -> float:
+    return float(np.percentile(paces, percent))
 
 
 def _in_turn(
@@ -208,10 +228,12 @@ def _in_turn(
         yield from order
 
 
-def _reference(stand: Stand) -> Spread:
-    """A thing that calibration saw, for a moment."""
-    size = REFERENCE_BYTES[stand.bench.step]
-    return Spread.of(_measure(stand, Case(stand.bench.name, "refault", size, seen=True)))
+def _reference(stand: Stand, case: Case) -> Spread:
+    """A thing of the case's sort that calibration saw, for a moment."""
+    size = min(REFERENCE_BYTES[stand.bench.step], stand.area.reach)
+    what = case.sort[1]
+    seen = Case(stand.bench.name, what, HUGE if what == "discard" else size, seen=True)
+    return Spread.of(_measure(stand, seen, size))
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:
@@ -262,8 +284,29 @@ def _ratios(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     return rows
 
 
-def report(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """All cases, the ratios, the tolerances, and in words what is beyond them."""
+def _machine(verdicts: Sequence[Verdict], company: Seen | None) -> dict[str, Any]:
+    """How the machine was meanwhile: paces over the calibration's, who else used it."""
+    paces = {
+        " ".join(v.case.sort): {"p10": v.drifts[0], "p50": v.drift, "p90": v.drifts[1]}
+        for v in verdicts
+        if v.case.seen
+    }
+    steady = all(each["p90"] <= UNSTEADY * each["p10"] for each in paces.values())
+    return {
+        "paces": {bench: {k: round(v, 3) for k, v in p.items()} for bench, p in paces.items()},
+        "others_pct": None if company is None else round(company.others_pct, 1),
+        "stolen_pct": None if company is None else round(company.stolen_pct, 1),
+        "quiet": steady and (company is None or company.quiet),
+    }
+
+
+def report(
+    verdicts: Sequence[Verdict],
+    company: Seen | None = None,
+    without: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """All cases, the ratios, the tolerances, how the machine was meanwhile, `without` which
+    memory and why, and in words what is beyond the tolerances."""
     rows, ratios = [_row(verdict) for verdict in verdicts], _ratios(verdicts)
     failures = [
         f"{row['bench']} {row['what']} of {row['bytes'] // MIB} MiB, {row['threads']} at once: "
@@ -277,7 +320,7 @@ def report(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         if row["failed"]
     ]
     failures += [
-        f"{v.case.bench}: this machine takes {v.drift:.2f} times what the profile says of it, "
+        f"{' '.join(v.case.sort)}: this machine takes {v.drift:.2f} times what the profile says, "
         "which is another machine, or another day: calibrate again"
         for v in verdicts
         if v.case.seen and not 1 / DRIFT <= v.drift <= DRIFT
@@ -289,4 +332,11 @@ def report(verdicts: Sequence[Verdict]) -> dict[str, Any]:
             "give it more --max-seconds, or a quieter machine"
         )
     tolerances = {"p50_pct": MEDIAN_PCT, "p99_pct": P99_PCT, "ratio_pct": RATIO_PCT}
-    return {"tolerances": tolerances, "cases": rows, "ratios": ratios, "failures": failures}
+    return {
+        "tolerances": tolerances,
+        "cases": rows,
+        "ratios": ratios,
+        "machine": _machine(verdicts, company),
+        "without": dict(without or {}),
+        "failures": failures,
+    }

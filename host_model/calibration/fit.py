@@ -1,8 +1,9 @@
 """From what was measured to the costs of a profile.
 
 A discard is the sum of a call, of what it finds and of a flush (see docs/hosts.md). The call is
-what a page that is not there costs; what a page or a huge page adds is fitted to calls over a whole
-area and over 2 MiB; the flush is what a single page that is there costs beyond both.
+what a page that is not there costs; what a page adds is fitted to calls over a whole area and over
+2 MiB; the flush is what a single page that is there costs beyond both; huge pages are what calls
+over one and over several of them cost beyond call and flush.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from host_model.calibration.area import HUGE
+from host_model.calibration.area import HUGE, Memory
 from host_model.calibration.benches import Stand
 from host_model.calibration.samples import Samples, Spread
-from host_model.calibration.survey import Survey
+from host_model.calibration.survey import HUGE_CALLS, Survey
 
 __all__ = ["compared", "costs_of", "outer_from", "pace_of", "signal_costs", "slice_of"]
 
@@ -42,6 +43,7 @@ class Fitted:
         self._survey, self._paces = survey, paces
         self._outer_ns = outer_from(outer) if stand.bench.step == HUGE else np.inf
         self.bench, self.area_bytes = stand.bench, stand.area.size
+        self.reach_bytes = stand.area.reach
         self._random = np.random.default_rng(1)
 
     def found(self, what: str, threads: int = 1) -> Spread | None:
@@ -92,37 +94,61 @@ class Fitted:
         """The call alone, in the middle."""
         return self.need("discard_empty").median
 
-    def unit_of(self, what: str, flush_ns: float = 0.0) -> Spread:
-        """What 2 MiB that are there add to a call: spread as calls over 2 MiB are, and so large
-        that the middle of a call over the whole area is right. Next to 2 MiB of small pages the
-        flush is nothing."""
+    def small_2m(self) -> Spread:
+        """What 2 MiB of small pages add to a call: spread as calls over 2 MiB are, and so large
+        that the middle of a call over the whole area is right. Next to them the flush is
+        nothing."""
         chunks = self.area_bytes // HUGE
-        base = self.call_ns() + flush_ns
-        shape = self.need(what).less(base)
+        base = self.call_ns()
+        shape = self.need("discard_2m").less(base)
         sums = shape.drawn(_DRAWS * chunks, self._random).reshape(_DRAWS, chunks).sum(axis=1)
         middle, whole = float(np.median(sums)), self.need("discard_area").median - base
         return shape.times(max(whole, 0.0) / middle) if middle else shape
 
+    def empty(self) -> Section:
+        """What a call costs that finds nothing."""
+        call = self.cost("discard_empty", self.need("discard_empty"))
+        return {"discard_call_ns": call, "discard_empty_2m_ns": self.empty_2m()}
+
+    def empty_2m(self, less_ns: float = 0.0) -> Section:
+        """What 2 MiB of nothing add to a call, less so much. How it varies is in the call: 2 MiB
+        more are always as much more."""
+        whole = self.need("discard_empty_area")
+        each = max(0.0, whole.median - self.call_ns()) * HUGE / self.reach_bytes
+        more = Spread(np.array([max(0.0, each - less_ns)]), np.array([whole.count]))
+        less = ", less discard_empty_2m_ns" if less_ns else ""
+        return self.cost(
+            "discard_empty_area", more, f", less discard_call_ns, for each 2 MiB{less}"
+        )
+
+    def huge_discard(self, base_ns: float) -> Section:
+        """What huge pages cost that a call frees, one and several, beyond `base_ns`. Tails are
+        of few timings: where more pages seem to cost less, they cost the same."""
+        less = ", less discard_call_ns and discard_flush_ns"
+        cost = self.cost("discard_1_huge", self.need("discard_1_huge").less(base_ns), less)
+        in_one_call: list[Section] = []
+        points = {name: ns for name, ns in cost.items() if name != "source"}
+        for pages in HUGE_CALLS:
+            found = self.found(f"discard_{pages}_huge")
+            if pages == 1 or found is None:
+                continue
+            more = found.less(base_ns).points
+            points = {name: max(ns, points[name]) for name, ns in more.items()}
+            in_one_call.append({"huge_pages": pages, **points})
+        return {**cost, "in_one_call": in_one_call} if in_one_call else cost
+
 
 def _discards(small: Fitted) -> Section:
     """What a discard costs, as far as it can be seen on small pages."""
-    call = small.need("discard_empty")
-    pages = small.unit_of("discard_2m").times(1 / PAGES)
-    # How a call varies is in the call: 2 MiB more are always as much more.
-    whole = small.need("discard_empty_area")
-    each = max(0.0, whole.median - small.call_ns()) * HUGE / small.area_bytes
-    empty = Spread(np.array([each]), np.array([whole.count]))
+    pages = small.small_2m().times(1 / PAGES)
     flush = small.need("discard_page").less(small.call_ns() + pages.median)
     return {
-        "discard_call_ns": small.cost("discard_empty", call),
+        **small.empty(),
         "discard_flush_ns": small.cost(
             "discard_page", flush, ", less discard_call_ns and discard_4k_ns"
         ),
         "discard_4k_ns": small.cost(
             "discard_2m", pages, f", less discard_call_ns, over {PAGES}; fitted to larger calls"
-        ),
-        "discard_empty_2m_ns": small.cost(
-            "discard_empty_area", empty, ", less discard_call_ns, for each 2 MiB"
         ),
     }
 
@@ -153,11 +179,10 @@ def _small_costs(small: Fitted, threads: Sequence[int]) -> Section:
 def _huge_costs(huge: Fitted, threads: Sequence[int], flush_ns: float) -> Section:
     less = ", less discard_call_ns and discard_flush_ns"
     base = huge.call_ns() + flush_ns
-    pages = huge.unit_of("discard_2m", flush_ns)
     costs = {
         "fault_2m_ns": huge.fault("fault", threads),
         "refault_2m_ns": huge.fault("refault", threads),
-        "discard_huge_2m_ns": huge.cost("discard_2m", pages, f"{less}; fitted to larger calls"),
+        "discard_huge_2m_ns": huge.huge_discard(base),
         "fault_2m_growth_ppm": huge.growth("refault", threads),
     }
     if huge.found("discard_split") is not None:
@@ -183,9 +208,18 @@ def costs_of(
     if huge is not None:
         fitted = Fitted(survey, huge, paces, outer)
         costs |= _huge_costs(fitted, threads, flush_ns)
+        if small is not None and small.bench.memory is Memory.MEMFD:
+            # Small pages leave their page tables, which a call looks through; huge pages none.
+            costs["discard_empty_2m_ns"] = fitted.empty_2m()
+            bare_ns = costs["discard_empty_2m_ns"]["p50"]
+            table = Fitted(survey, small, paces, outer).empty_2m(bare_ns)
+            costs["discard_table_2m_ns"] = table
         if small is None:
-            empty = fitted.need("discard_empty")
-            costs["discard_call_ns"] = fitted.cost("discard_empty", empty)
+            costs |= fitted.empty()
+            # What the flush of a huge page costs was not told apart from the page.
+            nothing = dict.fromkeys(("p50", "p90", "p99", "p99_9", "max"), 0)
+            source = "[derived] as measured: it is in discard_huge_2m_ns"
+            costs["discard_flush_ns"] = {**nothing, "source": source}
     return costs
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from emulator.native.histogram import Histogram
 from host_model.backing.interface import MemoryRegion
 from host_model.backing.simulated import SimulatedBacking
-from host_model.calibration.area import HUGE, PAGE
+from host_model.calibration.area import HUGE, PAGE, Memory
 from host_model.calibration.samples import Spread
 from host_model.costs import CostProfile
 
@@ -23,18 +23,27 @@ _HUGE_PAGES = HUGE // PAGE
 class Predictor:
     """A simulated host with one section of a profile."""
 
-    def __init__(self, profile: CostProfile, *, huge: bool, seed: int = 1) -> None:
+    def __init__(
+        self, profile: CostProfile, *, huge: bool, memory: Memory = Memory.ANONYMOUS, seed: int = 1
+    ) -> None:
         # What is measured leaves out waits for a CPU, is done on memory that was used before, and
         # is taken at the machine's usual pace.
         beside = ["cpus", "slice_ns", "fault_outer_4k_ns", "fault_outer_2m_ns"]
         beside += ["pace_ppm", "pace_ns"]
         host = profile.host.model_copy(update=dict.fromkeys(beside))
         self._profile = profile.model_copy(update={"host": host})
-        self._huge, self._seed = huge, seed
+        self._huge, self._memory, self._seed = huge, memory, seed
 
     def _host(self, pages: int) -> SimulatedBacking:
         regions = [MemoryRegion(0, pages * PAGE)]
-        return SimulatedBacking(regions, self._profile, seed=self._seed, thp=self._huge)
+        return SimulatedBacking(
+            regions,
+            self._profile,
+            seed=self._seed,
+            thp=self._huge and self._memory is not Memory.HUGETLB,
+            file=self._memory is not Memory.ANONYMOUS,
+            hugetlb=self._memory is Memory.HUGETLB,
+        )
 
     def faults(
         self, threads: int, *, refault: bool, visits: int = 120, faults: int = 256
@@ -76,8 +85,10 @@ class Predictor:
         found = Histogram()
         with self._host(-(-pages // _HUGE_PAGES) * _HUGE_PAGES) as host:
             for visit in range(visits):
-                if filled:
+                if filled or visit == 0:  # what is empty has been used
                     host.touch(0, pages, visit * VISIT_NS)
+                if not filled and visit == 0:
+                    host.discard(_range(0, pages), VISIT_NS // 4)
                 when = visit * VISIT_NS + VISIT_NS // 2
                 found.record(host.discard(_range(0, pages), when).cost_ns)
         return Spread.of(found)

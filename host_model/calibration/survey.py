@@ -16,13 +16,15 @@ from host_model.calibration.area import HUGE, PAGE, Action, Area, Memory, Server
 from host_model.calibration.benches import Stand
 from host_model.calibration.samples import Samples
 
-__all__ = ["STEADY", "Survey", "take"]
+__all__ = ["HUGE_CALLS", "STEADY", "Survey", "take"]
 
 STEADY = 0.01
 """A median is steady when its standard error is below this share of it."""
 MIN_ROUNDS = 8
 HUGE_ROUNDS = 4
 """A visit touches all huge pages so often: they are few."""
+HUGE_CALLS = {1: 1, 4: 2, 16: 4}
+"""How many huge pages a call discards, and how often a visit goes over all memory so."""
 EMPTY_ROUNDS = 8
 """As often in a row, since an empty call is over before the caches have what it needs."""
 SIGNALS = 400
@@ -61,6 +63,8 @@ class Survey:
         found = {}
         for key in set(self.references.values()):
             samples = self.samples[key]
+            if not samples.visits:  # never were all threads at work at once
+                continue
             usual = float(np.median(samples.medians))
             for window, median in zip(samples.windows, samples.medians, strict=True):
                 found[window] = median / usual
@@ -83,15 +87,18 @@ def _small(survey: Survey, stand: Stand, threads: int, window: int) -> None:
         area.run(area.discard, size, size, threads=threads)
         return
     survey.add(name, "discard_2m", 1, gone.each, window)
-    _discards(survey, stand, window)
+    survey.add(name, "discard_area", 1, area.run(area.discard, size, size).each, window)
+    _empties(survey, stand, window)
     area.run(Action.WRITE, HUGE, PAGE)
     survey.add(name, "discard_page", 1, area.run(area.discard, HUGE, PAGE).each, window)
 
 
-def _discards(survey: Survey, stand: Stand, window: int) -> None:
-    """All of a full area in one call; then, empty, in one call and page by page."""
-    area, name, size = stand.area, stand.bench.name, stand.area.size
-    survey.add(name, "discard_area", 1, area.run(area.discard, size, size).each, window)
+def _empties(survey: Survey, stand: Stand, window: int) -> None:
+    """Nothing, in one call over all memory and page by page. It has been used: what is left of
+    its page tables is there. 2 MiB more are next to nothing, so it has to be as many as can be."""
+    area, name, size = stand.area, stand.bench.name, stand.area.reach
+    area.run(Action.WRITE, size, HUGE)
+    area.run(area.discard, size, size)
     empty = area.run(area.discard, size, size, rounds=EMPTY_ROUNDS)
     survey.add(name, "discard_empty_area", 1, empty.each, window)
     step = PAGE if stand.bench.memory is not Memory.HUGETLB else HUGE
@@ -99,13 +106,25 @@ def _discards(survey: Survey, stand: Stand, window: int) -> None:
     survey.add(name, "discard_empty", 1, area.run(area.discard, calls, step).each, window)
 
 
+def _huge_discards(survey: Survey, stand: Stand, window: int) -> None:
+    """Several huge pages in one call: what holds up a call is not what a page costs."""
+    area, name = stand.area, stand.bench.name
+    for pages, rounds in HUGE_CALLS.items():
+        size = area.reach // (pages * HUGE) * pages * HUGE
+        for _ in range(rounds if size else 0):
+            area.run(Action.WRITE, size, HUGE)
+            found = area.run(area.discard, size, pages * HUGE)
+            survey.add(name, f"discard_{pages}_huge", 1, found.each, window)
+
+
 def _large(survey: Survey, stand: Stand, threads: int, window: int) -> None:
-    """The same by huge pages; of one thread, also a page out of each."""
+    """The same by huge pages; of one thread, also several in one call, and a page out of each."""
     area, name, size = stand.area, stand.bench.name, stand.area.size
+    area.run(Action.WRITE, size, HUGE, threads=threads)  # what comes is in the caches, as again
     area.fresh()
     first = area.run(Action.WRITE, size, HUGE, threads=threads)
     survey.add(name, "fault", threads, first.each, window)
-    gone = area.run(area.discard, size, HUGE, threads=threads)
+    area.run(area.discard, size, HUGE, threads=threads)
     again = area.run(Action.WRITE, size, HUGE, threads=threads, rounds=HUGE_ROUNDS)
     survey.add(name, "refault", threads, again.each, window)
     survey.references[window] = (name, "refault", threads)
@@ -113,12 +132,9 @@ def _large(survey: Survey, stand: Stand, threads: int, window: int) -> None:
     if threads > 1:
         area.run(area.discard, size, size, threads=threads)
         return
-    survey.add(name, "discard_2m", 1, gone.each, window)
-    for _ in range(HUGE_ROUNDS):
-        found = area.run(area.discard, size, size)
-        survey.add(name, "discard_area", 1, found.each, window)
-        area.run(Action.WRITE, size, HUGE)
-    _discards(survey, stand, window)
+    area.run(area.discard, size, size)
+    _huge_discards(survey, stand, window)
+    _empties(survey, stand, window)
     if stand.bench.memory is Memory.HUGETLB:
         return
     area.run(Action.WRITE, size, HUGE)

@@ -140,12 +140,15 @@ uint32_t fpr_fresh_pages(const struct fpr_fault_costs *costs, uint64_t *most_pag
     return costs->costs.fault_outer_4k.ns[FPR_COST_POINTS - 1] == 0 ? 0 : (uint32_t)fresh;
 }
 
+static uint64_t grow(const struct fpr_fault_costs *costs, uint64_t ns, uint64_t grow_factor)
+{
+    return paced(costs, (uint64_t)((unsigned __int128)ns * grow_factor >> FIXED_BITS));
+}
+
 static uint64_t draw(struct fpr_fault_costs *costs, const struct fpr_cost *cost,
                      uint64_t grow_factor)
 {
-    uint64_t ns = fpr_cost_draw(cost, &costs->random[FPR_DRAW_DISCARD]);
-
-    return paced(costs, (uint64_t)((unsigned __int128)ns * grow_factor >> FIXED_BITS));
+    return grow(costs, fpr_cost_draw(cost, &costs->random[FPR_DRAW_DISCARD]), grow_factor);
 }
 
 uint64_t fpr_discard_factor(const struct fpr_fault_costs *costs, uint32_t others)
@@ -163,14 +166,34 @@ uint64_t fpr_draw_discard_flush(struct fpr_fault_costs *costs, uint64_t grown)
     return draw(costs, &costs->costs.discard_flush, grown);
 }
 
+bool fpr_huge_pages_in_sum(const struct fpr_fault_costs *costs, struct fpr_chunk_range range,
+                           struct fpr_chunk_mapped found)
+{
+    return found.huge && range.count == FPR_HUGE_PAGES &&
+           costs->costs.discard_huge_2m_steps.count != 0;
+}
+
+uint64_t fpr_draw_discard_huge(struct fpr_fault_costs *costs, uint64_t huge_pages, uint64_t grown)
+{
+    const struct fpr_host_costs *profile = &costs->costs;
+    uint64_t ns = fpr_cost_draw_sum(&profile->discard_huge_2m, &profile->discard_huge_2m_steps,
+                                    huge_pages, &costs->random[FPR_DRAW_DISCARD]);
+
+    return grow(costs, ns, grown);
+}
+
 uint64_t fpr_draw_discard(struct fpr_fault_costs *costs, struct fpr_chunk_range range,
                           struct fpr_chunk_mapped found, uint64_t grown)
 {
     const struct fpr_host_costs *profile = &costs->costs;
     uint64_t sum = 0;
 
-    if (found.pages == 0)
-        return draw(costs, &profile->discard_empty_2m, grown) * range.count / FPR_HUGE_PAGES;
+    if (found.pages == 0) {
+        sum = draw(costs, &profile->discard_empty_2m, grown);
+        if (found.table && profile->discard_table_2m.ns[FPR_COST_POINTS - 1] != 0)
+            sum += draw(costs, &profile->discard_table_2m, grown);
+        return sum * range.count / FPR_HUGE_PAGES;
+    }
     if (found.huge && range.count == FPR_HUGE_PAGES)
         return draw(costs, &profile->discard_huge_2m, grown);
     if (found.huge)

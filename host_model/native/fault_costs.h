@@ -54,7 +54,13 @@ uint64_t fpr_discard_factor(const struct fpr_fault_costs *costs, uint32_t others
 /* What a call costs by itself, and once more where it unmaps anything. */
 uint64_t fpr_draw_discard_call(struct fpr_fault_costs *costs, uint64_t grown);
 uint64_t fpr_draw_discard_flush(struct fpr_fault_costs *costs, uint64_t grown);
-/* What a call adds for what it finds in one chunk. */
+/* Whether what is found in a chunk is a huge page that is charged with the call's others, by
+ * fpr_draw_discard_huge() once: where the profile says what several of them cost. */
+bool fpr_huge_pages_in_sum(const struct fpr_fault_costs *costs, struct fpr_chunk_range range,
+                           struct fpr_chunk_mapped found);
+/* What a call adds for all of these. */
+uint64_t fpr_draw_discard_huge(struct fpr_fault_costs *costs, uint64_t huge_pages, uint64_t grown);
+/* What a call adds for what it finds in one chunk, otherwise. */
 uint64_t fpr_draw_discard(struct fpr_fault_costs *costs, struct fpr_chunk_range range,
                           struct fpr_chunk_mapped found, uint64_t grown);
 

@@ -307,12 +307,15 @@ static void *work(void *argument)
 
 static bool possible(const struct fpr_measure *m, const struct fpr_measure_order *order)
 {
+    bool alone = order->threads == 1 && order->company == 0;
+    uint64_t most = alone ? m->bytes : m->config.area_bytes;
+
     return order->action < FPR_MEASURE_ACTIONS && order->reset < FPR_MEASURE_ACTIONS &&
            (m->fd >= 0 ||
             (order->action != FPR_MEASURE_PUNCH_HOLE && order->reset != FPR_MEASURE_PUNCH_HOLE)) &&
            order->threads > 0 && order->threads <= m->config.threads &&
            order->company <= m->config.threads - order->threads && order->rounds > 0 &&
-           order->bytes > 0 && order->bytes <= m->config.area_bytes && order->step_bytes > 0 &&
+           order->bytes > 0 && order->bytes <= most && order->step_bytes > 0 &&
            order->bytes % order->step_bytes == 0 && order->group_bytes > 0 &&
            order->group_bytes % order->step_bytes == 0 && order->call_bytes > 0 &&
            order->call_bytes <= order->step_bytes &&

@@ -44,7 +44,8 @@ struct fpr_measure_config {
     uint64_t area_bytes; /* of each thread: a multiple of 2 MiB */
 };
 
-/* `threads` threads apply `action` to the first `bytes` of their areas, to `call_bytes` of every
+/* `threads` threads apply `action` to the first `bytes` of their areas (one that is alone: of the
+ * mapping), to `call_bytes` of every
  * `step_bytes` by themselves, `rounds` times with `reset` over all of it in between; meanwhile
  * `company` threads more write to theirs, page by page or huge page by huge page (`company_bytes`),
  * and reset them in turn. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "emulator/native/status.h"
+#include "host_model/native/page_states.h"
 
 #define PAGE_SHIFT 12
 
@@ -121,4 +122,12 @@ const struct fpr_histogram *fpr_oracle_fault_latency(const struct fpr_oracle *or
 int fpr_oracle_read(const struct fpr_oracle *oracle, uint64_t pfn, uint64_t count, uint8_t *out)
 {
     return fpr_residency_read(oracle->exact, pfn, count, out);
+}
+
+int fpr_oracle_count_states(const struct fpr_oracle *oracle, const uint64_t *free_bits,
+                            const uint64_t *reported, uint64_t words, uint64_t row_pages,
+                            uint64_t *counts, uint64_t rows)
+{
+    return fpr_residency_count_states(oracle->exact, free_bits, reported, words, row_pages, counts,
+                                      rows);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "emulator/native/status.h"
+#include "host_model/native/page_states.h"
 #include "host_model/native/real_memory_private.h"
 
 /* What the region lies in is mapped from here to there: whole pages of its kind. */
@@ -327,4 +328,11 @@ int fpr_real_memory_read(struct fpr_real_memory *memory, uint64_t pfn, uint64_t 
         count -= part;
     }
     return status;
+}
+
+int fpr_real_memory_count_states(const struct fpr_real_memory *memory, const uint64_t *free_bits,
+                                 const uint64_t *reported, uint64_t words, uint64_t row_pages,
+                                 uint64_t *counts, uint64_t rows)
+{
+    return fpr_map_count_states(&memory->map, free_bits, reported, words, row_pages, counts, rows);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "emulator/native/status.h"
+#include "host_model/native/page_states.h"
 #include "host_model/native/batch.h"
 #include "host_model/native/fault_costs.h"
 #include "host_model/native/pressure_member.h"
@@ -238,7 +239,9 @@ int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64
 static void discard_chunk(struct fpr_residency *residency, struct fpr_chunk_range range,
                           uint64_t now_ns)
 {
-    bool drop_table = residency->config.page_table_reclaim && range.count == FPR_HUGE_PAGES;
+    /* A hole in a file leaves the page tables of those who have it mapped. */
+    bool drop_table = residency->config.page_table_reclaim && !residency->config.file &&
+                      range.count == FPR_HUGE_PAGES;
     bool limited = residency->member.pressure != NULL;
     struct fpr_map *map = &residency->map;
     uint64_t gone[FPR_PAGE_WORDS];
@@ -260,6 +263,7 @@ static void discard_call(struct fpr_residency *residency, const struct fpr_batch
 {
     struct fpr_map *map = &residency->map;
     uint64_t page = call->gpa >> FPR_PAGE_SHIFT, left = call->bytes >> FPR_PAGE_SHIFT;
+    uint64_t huge_pages = 0;
     bool unmapped = false;
 
     out->calls++;
@@ -275,9 +279,14 @@ static void discard_call(struct fpr_residency *residency, const struct fpr_batch
         unmapped |= found.pages != 0;
         if (!residency->config.discard_lazily)
             map->counters.huge_splits += found.huge && range.count < FPR_HUGE_PAGES;
-        out->cost_ns += fpr_draw_discard(&residency->costs, range, found, grown);
+        if (fpr_huge_pages_in_sum(&residency->costs, range, found))
+            huge_pages++;
+        else
+            out->cost_ns += fpr_draw_discard(&residency->costs, range, found, grown);
         discard_chunk(residency, range, now_ns);
     }
+    if (huge_pages != 0)
+        out->cost_ns += fpr_draw_discard_huge(&residency->costs, huge_pages, grown);
     if (unmapped)
         out->cost_ns += fpr_draw_discard_flush(&residency->costs, grown);
 }
@@ -379,4 +388,12 @@ int fpr_residency_read(const struct fpr_residency *residency, uint64_t pfn, uint
 uint64_t fpr_residency_metadata_bytes(const struct fpr_residency *residency)
 {
     return fpr_map_metadata_bytes(&residency->map);
+}
+
+int fpr_residency_count_states(const struct fpr_residency *residency, const uint64_t *free_bits,
+                               const uint64_t *reported, uint64_t words, uint64_t row_pages,
+                               uint64_t *counts, uint64_t rows)
+{
+    return fpr_map_count_states(&residency->map, free_bits, reported, words, row_pages, counts,
+                                rows);
 }

@@ -129,7 +129,7 @@ struct fpr_chunk_mapped fpr_map_look(const struct fpr_map *map, struct fpr_chunk
                                      uint64_t *words)
 {
     uint8_t state = map->state[range.chunk];
-    struct fpr_chunk_mapped found = {0, (state & FPR_MAP_HUGE) != 0};
+    struct fpr_chunk_mapped found = {0, (state & FPR_MAP_HUGE) != 0, (state & FPR_MAP_TABLE) != 0};
     uint64_t mask[FPR_PAGE_WORDS];
 
     if (words == NULL && fpr_map_resident(map, range.chunk)) {

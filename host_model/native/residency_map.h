@@ -79,6 +79,7 @@ struct fpr_chunk_faults {
 struct fpr_chunk_mapped {
     uint32_t pages;
     bool huge;
+    bool table; /* there is a page table for 4 KiB, whether anything is in it or not */
 };
 
 int fpr_map_init(struct fpr_map *map, const struct fpr_memory_region *regions, uint32_t count);
@@ -133,6 +134,10 @@ void fpr_map_count_discard(struct fpr_map *map, uint32_t ranges,
                            const struct fpr_discard_outcome *outcome);
 void fpr_map_count_faults(struct fpr_map *map, struct fpr_chunk_faults faults, uint64_t cost_ns);
 void fpr_map_counters(const struct fpr_map *map, uint64_t now_ns, struct fpr_host_counters *out);
+/* Count pages by enum fpr_page_state_of_both; see page_states.h. */
+int fpr_map_count_states(const struct fpr_map *map, const uint64_t *free_bits,
+                         const uint64_t *reported, uint64_t words, uint64_t row_pages,
+                         uint64_t *counts, uint64_t rows);
 int fpr_map_read(const struct fpr_map *map, uint64_t pfn, uint64_t count, uint8_t *out);
 
 /* True where a touch of the whole chunk finds all of it. */

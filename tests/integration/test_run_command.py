@@ -88,7 +88,8 @@ def test_a_run_writes_its_folder_and_says_what_it_found(small: Path, tmp_path: P
     done = fpr("run", small, "-o", tmp_path / "out")
     assert done.returncode == Exit.OK, done.stderr
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["manifest.json", "series.npz", "summary.json"]
+    data = ["latency.npz", "manifest.json", "memory_map.npz", "series.npz", "summary.json"]
+    assert names == data
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["schema"] == "fpr.summary/1"
     top = "schema scenario seed complete measured guest reporting device host cost control"

@@ -10,9 +10,11 @@ import pytest
 
 from emulator.native import NativeError
 from emulator.native.histogram import Histogram
+from emulator.report.calibration_text import render_check
 from host_model.calibration import check, fit
 from host_model.calibration.area import HUGE, MIB, PAGE, Action, Area, Memory, Server, signals
 from host_model.calibration.benches import BENCHES, Stand, opened, thread_counts
+from host_model.calibration.company import Seen, share
 from host_model.calibration.predict import Predictor
 from host_model.calibration.profile import document_of, parse, to_yaml, write
 from host_model.calibration.samples import Samples, Spread
@@ -58,6 +60,17 @@ def test_only_what_happens_while_all_are_at_work_counts() -> None:
         area.run(Action.WRITE, 8 * MIB, PAGE)
         beside = area.run(area.discard, 8 * MIB, HUGE, company=2)
         assert beside.each.count <= 4
+
+
+def test_one_thread_alone_reaches_the_pieces_of_all() -> None:
+    """It may use the whole mapping, and no more; where others are at work, its piece alone."""
+    with Area(Memory.ANONYMOUS, thp=False, threads=2, size=HUGE) as area:
+        assert area.reach == 2 * HUGE
+        assert area.run(Action.WRITE, 2 * HUGE, PAGE).each.count == 1024
+        assert area.resident_bytes() == 2 * HUGE
+        for size, threads, company in ((3 * HUGE, 1, 0), (2 * HUGE, 2, 0), (2 * HUGE, 1, 1)):
+            with pytest.raises(NativeError):
+                area.run(Action.WRITE, size, PAGE, threads=threads, company=company)
 
 
 def test_orders_that_make_no_sense_are_refused() -> None:
@@ -144,8 +157,9 @@ def known() -> CostProfile:
         "discard_page": (700 + 400 + 1000, 512),
     }  # fmt: skip
     huge = {
-        "fault": (300_000, 64), "refault": (200_000, 64), "discard_2m": (700 + 1000 + 6000, 16),
-        "discard_area": (700 + 1000 + chunks * 6000, 1), "discard_empty": (700, 512),
+        "fault": (300_000, 64), "refault": (200_000, 64), "discard_empty": (700, 512),
+        "discard_1_huge": (700 + 1000 + 6000, 64), "discard_4_huge": (700 + 1000 + 22_000, 32),
+        "discard_16_huge": (700 + 1000 + 82_000, 16),
         "discard_empty_area": (860, 3), "discard_split": (700 + 1000 + 9000, 16),
     }  # fmt: skip
     for window in range(20):
@@ -160,7 +174,7 @@ def known() -> CostProfile:
     names = ("anonymous", "anonymous_thp")
     with opened(["anonymous"], 1, HUGE) as (stands, _):
         area = stands[0].area
-        area.size = chunks * HUGE
+        area.size = area.reach = chunks * HUGE
         benches = [Stand(BENCHES[name], area) for name in names]
         return parse(document_of(survey, benches, [1, 2, 4], {}, "known"))
 
@@ -177,6 +191,8 @@ def test_what_is_fitted_is_what_was_there(known: CostProfile) -> None:
         cost = getattr(host, name)
         assert cost.p50 == pytest.approx(ns, rel=0.06), name
         assert cost.source.startswith("measured"), name
+    in_one_call = {each.huge_pages: each.p50 for each in host.discard_huge_2m_ns.in_one_call}
+    assert in_one_call == {4: pytest.approx(22_000, rel=0.02), 16: pytest.approx(82_000, rel=0.02)}
     assert [each.threads for each in host.refault_4k_ns.at_once] == [2, 4]
     assert host.refault_4k_ns.at_once[1].p50 == pytest.approx(3200, rel=0.03)
     assert host.fault_4k_growth_ppm.value == pytest.approx(200_000, rel=0.05)
@@ -194,7 +210,11 @@ def test_what_is_predicted_is_what_was_there(known: CostProfile) -> None:
     assert small.in_pieces().median == pytest.approx(512 * 2000, rel=0.03)
     size = 24 * MIB
     assert small.discards(size, filled=True).median == pytest.approx(12 * 512 * 400, rel=0.03)
-    assert huge.discards(size, filled=True).median == pytest.approx(1700 + 12 * 6000, rel=0.03)
+    between_4_and_16 = 22_000 + (82_000 - 22_000) * 8 / 12
+    assert huge.discards(size, filled=True).median == pytest.approx(
+        1700 + between_4_and_16, rel=0.03
+    )
+    assert huge.discards(96 * MIB, filled=True).median == pytest.approx(1700 + 3 * 82_000, rel=0.03)
     assert small.discards(size, filled=False).median == pytest.approx(820, rel=0.1)
 
 
@@ -213,7 +233,7 @@ def verdict(
     case = check.Case("anonymous", "refault", 24 * MIB, seen=seen)
     values = RANDOM.normal(1000, 10, 2000)
     measured, predicted = Spread.of(histogram(values)), Spread.of(histogram(values * factor))
-    return check.Verdict(case, measured, predicted, drift, uncertainty)
+    return check.Verdict(case, measured, predicted, drift, uncertainty=uncertainty)
 
 
 def test_a_prediction_beyond_its_tolerance_fails_and_so_does_another_machine() -> None:
@@ -232,6 +252,35 @@ def test_what_was_measured_badly_is_not_judged_and_too_much_of_it_fails() -> Non
     assert check.report([good, good, bad])["failures"] == []
     (failure,) = check.report([good, bad, bad])["failures"]
     assert failure.startswith("only 1 of 3 cases were measured well enough")
+
+
+def test_a_busy_machine_is_told_from_a_profile_that_is_wrong() -> None:
+    """Others' use of the CPUs, and a pace that changes from visit to visit, are said; a quiet
+    machine is called quiet."""
+    before, after = [0] * 8, [400, 0, 100, 450, 0, 0, 0, 50]
+    seen = share(before, after, own_seconds=3.0)
+    assert seen is not None
+    per_second = os.sysconf("SC_CLK_TCK")
+    assert seen.others_pct == pytest.approx(100 * (500 - 3 * per_second) / 1000)
+    assert seen.stolen_pct == 5.0
+    assert share(after, after, 0.0) is None
+    assert share([], [], 1.0) is None
+    usual = check.Verdict(verdict(1.0, seen=True).case, *[verdict(1.0).measured] * 2, 1.0)
+    assert check.report([usual], Seen(1.0, 0.5))["machine"]["quiet"]
+    busy = check.report([usual], seen)
+    assert not busy["machine"]["quiet"]
+    assert "check again on a quiet machine" in render_check(busy)
+    unlike = check.Verdict(usual.case, usual.measured, usual.predicted, 1.0, (0.9, 1.4))
+    assert not check.report([unlike])["machine"]["quiet"]
+
+
+def test_cases_are_those_that_the_memory_is_enough_for() -> None:
+    """A small pool of huge pages leaves out the large ones, and those of several threads first."""
+    with Area(Memory.ANONYMOUS, thp=False, threads=3, size=12 * MIB) as area:
+        stand = Stand(BENCHES["hugetlb"], area)
+        cases = check.cases_of(stand, [3])
+    assert {case.size for case in cases} == {HUGE, 6 * MIB, 24 * MIB, 32 * MIB}
+    assert {case.threads for case in cases} == {1}
 
 
 def test_threads_to_check_are_those_that_were_not_measured() -> None:

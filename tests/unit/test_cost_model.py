@@ -32,6 +32,15 @@ def exactly(ns: int, **at_once: int) -> dict[str, Any]:
     return {**points, "source": "made up", **({"at_once": steps} if steps else {})}
 
 
+def in_calls(ns: int, sums: dict[int, int]) -> dict[str, Any]:
+    """A cost of a huge page, and of several in one call."""
+    points = ("p50", "p90", "p99", "p99_9", "max")
+    in_one_call = [
+        {"huge_pages": pages, **dict.fromkeys(points, total)} for pages, total in sums.items()
+    ]
+    return {**dict.fromkeys(points, ns), "source": "made up", "in_one_call": in_one_call}
+
+
 def profile(**host: Any) -> CostProfile:
     document = copy.deepcopy(DOCUMENT)
     document["host"] |= host
@@ -186,7 +195,16 @@ def test_a_section_says_only_what_differs() -> None:
     ({"refault_4k_ns": {**exactly(9), "mean": 10}}, ("refault_4k_ns",), "mean (10 ns) is not"),
     ({"refault_4k_ns": exactly(9, t4=9, t2=9)}, ("refault_4k_ns",), "at_once goes by threads"),
     ({"refault_4k_ns": {**exactly(9), "at_once": [{"threads": 1, **exactly(3)}]}},
-     ("refault_4k_ns", "at_once", 0, "threads"), "1 is negative"),
+     ("refault_4k_ns", "at_once", 0, "threads"), "1 is too small; write 2 or more"),
+    ({"discard_huge_2m_ns": in_calls(9, {4: 9, 2: 9})}, ("discard_huge_2m_ns",),
+     "in_one_call goes by huge_pages [4, 2]; write each once, ascending"),
+    ({"discard_huge_2m_ns": in_calls(9, {2: 10, 4: 8})}, ("discard_huge_2m_ns",),
+     "min of 4 huge pages in one call (8 ns) is below that of 2 (10 ns); write what all"),
+    ({"discard_huge_2m_ns": in_calls(9, {1: 9})},
+     ("discard_huge_2m_ns", "in_one_call", 0, "huge_pages"), "1 is too small; write 2 or more"),
+    ({"discard_huge_2m_ns": in_calls(9, {1 << 17: 9})},
+     ("discard_huge_2m_ns", "in_one_call", 0, "huge_pages"), "131072 is too large"),
+    ({"discard_4k_ns": in_calls(9, {2: 20})}, ("discard_4k_ns", "in_one_call"), "no such key"),
     ({"pace_ns": {"value": 1, "source": "made up"}}, (), "pace_ppm and pace_ns belong together"),
     ({"cpus": {"value": 1, "source": "made up"}, "slice_ns": {"value": 0, "source": "made up"}},
      (), "slice_ns is 0"),
@@ -200,14 +218,18 @@ def test_what_cannot_be_is_refused(
     document["host"] |= change
     found = problems_of(document)
     assert ("host", *where) in found
-    if "negative" not in what:
-        assert found["host", *where].startswith(what)
+    assert found["host", *where].startswith(what)
 
 
 def test_the_c_core_refuses_steps_it_could_not_draw_from() -> None:
-    """Threads that do not ascend never reach the arithmetic."""
+    """Threads that do not ascend, and sums that fall, never reach the arithmetic."""
     costs = profile(refault_4k_ns=exactly(1, t2=2, t4=3)).host.native()
-    costs.refault_4k_steps.threads[1] = 2
+    costs.refault_4k_steps.number[1] = 2
+    with pytest.raises(NativeError):
+        check(lib.fpr_host_costs_check(costs))
+    costs = profile(discard_huge_2m_ns=in_calls(1, {2: 2, 4: 3})).host.native()
+    check(lib.fpr_host_costs_check(costs))
+    costs.discard_huge_2m_steps.at[1].ns[0] = 1
     with pytest.raises(NativeError):
         check(lib.fpr_host_costs_check(costs))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,17 +13,30 @@ import pytest
 
 from emulator.scenario.load import parse
 from emulator.simulation import results
+from emulator.simulation.outcome import Outcome
+from emulator.simulation.simulate import simulate
 
-SERIES = {"": {"time_ns": np.arange(3)}, "control_": {"time_ns": np.arange(4)}}
+
+def outcome(samples: int) -> Outcome:
+    """Of a run, as far as it is written to files."""
+    latency = np.array([[7, 2], [9, 1]], np.uint64)
+    idle = simulate(parse(b"phases: [{run: [{kind: idle, duration: 1ms}]}]", "a", Path.cwd()))
+    return replace(idle, series={"time_ns": np.arange(samples)}, alloc_latency=latency)
+
+
+RUN, CONTROL = outcome(3), outcome(4)
 
 
 def test_a_folder_is_written_whole(tmp_path: Path) -> None:
     """Missing parents are made; the columns of the control have their prefix."""
     folder = tmp_path / "a" / "b"
-    results.write(folder, {"x": 1}, SERIES, {"y": 2})
+    results.write(folder, {"x": 1}, {"y": 2}, RUN, CONTROL)
     assert json.loads((folder / "summary.json").read_text()) == {"x": 1}
     with np.load(folder / "series.npz") as series:
         assert len(series["control_time_ns"]) == 4
+    with np.load(folder / "latency.npz") as latency:
+        assert latency["alloc_latency_ns"].tolist() == [7, 9]
+        assert latency["control_alloc_latency_count"].tolist() == [2, 1]
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
@@ -40,7 +54,7 @@ def test_a_failure_in_the_middle_leaves_nothing(
 
     monkeypatch.setattr(results.np, "savez_compressed", fail)
     with pytest.raises(results.ResultsError, match="nothing was written") as caught:
-        results.write(tmp_path / "a" / "b" / "out", {}, SERIES, {})
+        results.write(tmp_path / "a" / "b" / "out", {}, {}, RUN, CONTROL)
     assert caught.value.exit_code == code
     assert remedy in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -70,7 +84,7 @@ def test_a_long_name_of_wide_letters_is_cut(
     text = f"name: {wide * 64}\nphases: [{{run: [{{kind: idle, duration: 1s}}]}}]"
     scenario = parse(text.encode(), "test.yaml", Path.cwd())
     folder = results.default_folder(scenario, datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC))
-    results.write(folder, {}, SERIES, {})
+    results.write(folder, {}, {}, RUN, CONTROL)
     assert folder.name == wide * 45 + "-20310203T040506"
 
 
