@@ -158,6 +158,9 @@ class CostProfile(Strict):
 
     schema_: Literal["fpr.costs/1"] = Field(alias="schema")
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    based_on: str | None = Field(
+        default=None, description="one of the project's own, for the parts that are left out"
+    )
     machine: Annotated[str, Field(min_length=1, description="processor, kernel, guest size")]
     facts: dict[str, str | int] = Field(default={}, description="more of the machine")
     host: HostCosts
@@ -173,8 +176,11 @@ class CostProfile(Strict):
     @model_validator(mode="before")
     @classmethod
     def _differs_from_host(cls, document: Any) -> Any:
-        """A section of `backings` says only what differs."""
-        if not isinstance(document, dict) or not isinstance(document.get("backings"), dict):
+        """What is `based_on` another, and a section of `backings`, say only what differs."""
+        if not isinstance(document, dict):
+            return document
+        document = _with_base(document)
+        if not isinstance(document.get("backings"), dict):
             return document
         host = document.get("host")
         sections = {
@@ -216,6 +222,20 @@ class CostProfile(Strict):
         """What using 4 KiB pages costs, in the guest and on the host, times `factor`."""
         guest = ("alloc_4k_ns", "free_4k_ns", "zero_4k_ns", "copy_4k_ns", "fault_4k_ns")
         return self._times(factor, ("fault_4k_ns", "refault_4k_ns"), guest)
+
+
+def _with_base(document: dict[str, Any]) -> dict[str, Any]:
+    """A document with the parts of the profile that it is based on, where it has none."""
+    base = document.get("based_on")
+    if base is None:
+        return document
+    names = [name for name in profile_names() if name != document.get("name")]
+    if base not in names:
+        raise ValueError(f"based_on: no profile is called {base!r}; write one of {names}")
+    parts = yaml.load((PROFILES / f"{base}.yaml").read_bytes(), Loader=yaml.CSafeLoader)
+    if "based_on" in parts:
+        raise ValueError(f"based_on: {base} is based on another itself; write {parts['based_on']}")
+    return {**parts, **document}
 
 
 def _unit_of(path: tuple[str | int, ...]) -> str:

@@ -253,3 +253,17 @@ def test_scaling_keeps_threads_and_means() -> None:
     """A profile made faster is so for any number of threads."""
     cost = FaultCost(**exactly(100, t2=300), mean=100).scaled(0.5)
     assert (cost.p50, cost.mean, cost.at_once[0].p50) == (50, 50, 150)
+
+
+def test_a_profile_based_on_another_says_only_what_differs() -> None:
+    """Whole parts; who has none of its own has the other's. What it is based on has to be there."""
+    disk, default = read_profile("disk-swap"), read_profile("default")
+    assert disk.host == default.host
+    assert disk.guest == default.guest
+    assert disk.swap is not None
+    assert disk.swap != default.swap
+    document = {"schema": "fpr.costs/1", "name": "x", "machine": "y", "based_on": "no-such"}
+    with pytest.raises(CostProfileError, match="no profile is called 'no-such'; write one of"):
+        parse_profile(document)
+    with pytest.raises(CostProfileError, match="disk-swap is based on another itself"):
+        parse_profile({**document, "based_on": "disk-swap"})
