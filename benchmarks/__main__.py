@@ -13,7 +13,7 @@ import platform
 import sys
 from pathlib import Path
 
-APART = ("__main__", "truth_table")
+APART = ("__main__", "gate_trials", "truth_table")
 
 
 def names() -> list[str]:

@@ -13,12 +13,11 @@ import structlog
 
 from emulator.analysis.real_guest import RealRun, run_real
 from emulator.analysis.real_summary import real_outcome, real_summary
-from emulator.analysis.run_record import record_of
 from emulator.cli import options
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
+from emulator.report.keep import keep
 from emulator.report.page import FILE as REPORT
-from emulator.report.run_page import run_page
 from emulator.report.terminal import render
 from emulator.scenario.load import load
 from emulator.scenario.model import Scenario
@@ -88,18 +87,20 @@ def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: 
     results.check_free(folder)
     run = run_with_progress(scenario, kernel)
     summary = real_summary(scenario, run)
-    manifest = results.manifest_of(
-        scenario,
-        started=started,
-        finished=datetime.now().astimezone(),
-        arguments=sys.argv[1:],
-    )
-    manifest["guest_kernel"] = kernel.version
     folder = output or results.default_folder(scenario.name, started)
     try:
-        outcome = real_outcome(run)
-        report = run_page(record_of(summary, manifest, outcome, None))
-        results.write(folder, summary, manifest, outcome, None, {REPORT: report})
+        outcome, more = real_outcome(run), {"guest_kernel": kernel.version}
+        arguments = sys.argv[1:]
+        keep(
+            folder,
+            scenario,
+            summary,
+            outcome,
+            None,
+            started=started,
+            arguments=arguments,
+            more=more,
+        )
     finally:  # what was found is told even where it cannot be kept
         text = results.as_json(summary).decode().rstrip("\n")
         click.echo(text if as_json else render(summary, run.series))

@@ -17,6 +17,8 @@ import click
 
 COMMANDS = {
     "run": "Run a scenario, with reporting and without, and compare.",
+    "examples": "Write a few scenarios to begin with, and what runs them in CI.",
+    "gate": "Say whether new results are worse than those of a baseline.",
     "compare": "Run policies, placements and other values side by side.",
     "report": "Draw the picture of a run again, from its folder.",
     "replay": "Predict what a recorded guest reported, and compare.",

@@ -10,13 +10,12 @@ from pathlib import Path
 import click
 import structlog
 
-from emulator.analysis.run_record import record_of
 from emulator.cli import options
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
+from emulator.report.keep import keep
 from emulator.report.page import FILE as REPORT
-from emulator.report.run_page import run_page
 from emulator.report.sparkline import ASCII, BLOCKS
 from emulator.report.terminal import render
 from emulator.scenario.load import load
@@ -69,17 +68,11 @@ def command(
         run, control = _simulate(scenario, not no_control, stopped)
         interrupted = stopped()
     summary = summarize(scenario, run, control)
-    manifest = results.manifest_of(
-        scenario,
-        started=started,
-        finished=datetime.now().astimezone(),
-        arguments=sys.argv[1:],
-    )
     text = render(summary, run.series, levels=_levels())
     folder = output or results.default_folder(scenario.name, started)
     try:
-        report = run_page(record_of(summary, manifest, run, control))
-        results.write(folder, summary, manifest, run, control, {REPORT: report})
+        arguments = sys.argv[1:]
+        keep(folder, scenario, summary, run, control, started=started, arguments=arguments)
     finally:  # what a long run has found is told even where it cannot be kept
         click.echo(results.as_json(summary).decode().rstrip("\n") if as_json else text)
     click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)

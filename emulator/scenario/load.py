@@ -103,7 +103,7 @@ def _section_mistakes(scenario: Scenario, costs: CostProfile, root: Node) -> lis
 
 def name_by_file(root: Node, source: str) -> None:
     """A scenario without a name is called as its file is."""
-    stem = Path(source).stem
+    stem = Path(source).stem.removesuffix(".scenario")
     if isinstance(root.value, dict) and "name" not in root.value and 0 < len(stem) <= 64:
         root.value["name"] = Node(root.place, stem)
         root.key_places["name"] = root.place

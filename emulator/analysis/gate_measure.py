@@ -1,0 +1,88 @@
+"""Measure two sides in turn, pair by pair, until it is clear which is slower."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from emulator.analysis.gate import Allowed, Row, measured_verdict
+from emulator.analysis.gate_metrics import MEASURED
+from emulator.analysis.gate_results import GateError
+from emulator.analysis.gate_statistics import LOOKS
+
+Side = Callable[[], Mapping[str, float]]
+"""Runs once; the metrics of `MEASURED`."""
+Told = Callable[[int], None]
+"""Called with the number of pairs so far."""
+TIMEOUT_S = 3600
+
+
+def interleaved(
+    before: Side, after: Side, allowed: Allowed, told: Told = lambda _: None, most: int = LOOKS[-1]
+) -> Row:
+    """Verdict and metrics. Each pair begins with the other side than the last one, so that neither
+    always runs on what its predecessor left; the first run of each side is not counted."""
+    one: dict[str, list[float]] = {metric: [] for metric in MEASURED}
+    other: dict[str, list[float]] = {metric: [] for metric in MEASURED}
+    before()
+    after()
+    looks = [look for look in LOOKS if look < most] + [most]
+    found: Row = {}
+    for pair in range(looks[-1]):
+        sides = [(before, one), (after, other)]
+        for run, kept in sides if pair % 2 == 0 else reversed(sides):
+            for metric, value in run().items():
+                kept[metric].append(value)
+        told(pair + 1)
+        if pair + 1 in looks:
+            found = measured_verdict(one, other, allowed)
+            if found["verdict"] != "undecided":
+                break
+    return {**found, "samples": {"baseline": one, "new": other}}
+
+
+class Command:
+    """A side that is `fpr run` in a process of its own."""
+
+    def __init__(self, fpr: str, scenario: Path) -> None:
+        """`fpr` is the executable, of whatever version."""
+        self._fpr, self._scenario = fpr, scenario
+
+    def run(self) -> dict[str, Any]:
+        """summary.json; `GateError` with what the command said where it failed."""
+        with tempfile.TemporaryDirectory(prefix="fpr-gate-") as folder:
+            command = [self._fpr, "run", str(self._scenario), "--json"]
+            command += ["-o", str(Path(folder) / "out")]
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise GateError(f"{self._fpr}: {error}; name an executable of fpr") from error
+        if done.returncode not in (0, 1):  # 1: an expectation, which is not the matter here
+            last = " ".join(done.stderr.strip().splitlines()[-3:])
+            raise GateError(f"{' '.join(command[:3])}: exit code {done.returncode}: {last}")
+        try:
+            found: dict[str, Any] = json.loads(done.stdout)
+        except ValueError as error:
+            raise GateError(f"{' '.join(command[:3])}: printed no JSON: {error}") from error
+        return found
+
+    def __call__(self) -> dict[str, float]:
+        """The metrics that are judged of measured runs."""
+        return metrics_of(self.run())
+
+
+def metrics_of(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that are judged of measured runs."""
+    found = {}
+    for metric in MEASURED:
+        value: Any = summary
+        for part in metric.split("."):
+            value = value[part]
+        found[metric] = float(value)
+    return found
