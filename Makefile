@@ -12,7 +12,7 @@ BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()
   --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format native pages bench debate clean dist browser \
+.PHONY: help setup run test check lint format native pages docs bench debate clean dist browser \
   guest-kernel
 
 help: ## list the targets
@@ -63,8 +63,13 @@ native: $(VENV)/ready ## regenerate the cffi binding, then build it
 
 pages: setup ## renew the pages that are made from the code
 	$(BIN)/python -m tests.conformance.coverage
+	$(BIN)/python -m tests.conformance.reference_pages
 	$(BIN)/fpr schema > configs/scenario.schema.json
 	$(BIN)/fpr schema comparison > configs/comparison.schema.json
+
+docs: setup ## the documentation as a site and as man pages, in build/docs
+	$(BIN)/sphinx-build -q -W --keep-going -E -b html docs build/docs/html
+	$(BIN)/sphinx-build -q -W --keep-going -E -b man docs build/docs/man
 
 bench: setup ## print speed and memory figures
 	$(BIN)/python -m benchmarks

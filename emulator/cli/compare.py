@@ -14,7 +14,7 @@ import click
 
 from emulator.analysis.comparison import Compared, compare
 from emulator.analysis.comparison_document import document_of, label
-from emulator.cli import options
+from emulator.cli import complete, options
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import counted
@@ -32,12 +32,13 @@ MAX_RANGE = 64
 
 
 @click.command("compare")
-@click.argument("path", metavar="FILE")
+@click.argument("path", metavar="FILE", shell_complete=complete.file)
 @click.option(
     "--policy",
     "policies",
     multiple=True,
     metavar="NAME",
+    shell_complete=complete.policy,
     help="A reporting policy to compare; may be repeated.",
 )
 @click.option(

@@ -13,7 +13,7 @@ import structlog
 
 from emulator.analysis.real_guest import RealRun, run_real
 from emulator.analysis.real_summary import real_outcome, real_summary
-from emulator.cli import options
+from emulator.cli import complete, options
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
 from emulator.report.keep import keep
@@ -57,7 +57,7 @@ def load_real(path: str, sets: tuple[str, ...], seed: int | None) -> Scenario:
 
 
 @click.command("linux")
-@click.argument("path", metavar="SCENARIO")
+@click.argument("path", metavar="SCENARIO", shell_complete=complete.file)
 @kernel_options
 @options.as_json("summary.json")
 @options.output()

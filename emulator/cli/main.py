@@ -31,6 +31,7 @@ COMMANDS = {
     "validate": "Check scenario files and name every mistake in them.",
     "schema": "Print the JSON Schema of scenario files, for editors.",
     "calibrate": "Measure what memory costs here; or hold a profile against this machine.",
+    "completion": "Print a script that makes a shell complete all this.",
     "doctor": "Say what this machine can do, and what to install for the rest.",
 }
 """Each command's name and short help; it is `command` in emulator/cli/NAME.py."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from emulator.cli import complete
+
 Decorated = Callable[..., Any]
 
 RESULTS = "The folder of results, which must not exist. Default: results/NAME-TIME."
@@ -16,7 +18,14 @@ RESULTS = "The folder of results, which must not exist. Default: results/NAME-TI
 def replaced(where: str = "") -> Callable[[Decorated], Decorated]:
     """`--set PATH=VALUE`; `where`: in what, if not in the scenario."""
     text = f"Replace a value{where}, e.g. guest.memory=8GiB; may be repeated."
-    return click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help=text)
+    return click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="PATH=VALUE",
+        help=text,
+        shell_complete=complete.key,
+    )
 
 
 def seed() -> Callable[[Decorated], Decorated]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import structlog
 
-from emulator.cli import options
+from emulator.cli import complete, options
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
@@ -28,7 +28,7 @@ from emulator.simulation.summary import summarize
 
 
 @click.command("run")
-@click.argument("path", metavar="SCENARIO")
+@click.argument("path", metavar="SCENARIO", shell_complete=complete.file)
 @options.replaced()
 @options.seed()
 @click.option("--dry-run", is_flag=True, help="Print the resolved scenario, and run nothing.")

@@ -17,7 +17,7 @@ from emulator.analysis.truth import (
     judge,
     run_model,
 )
-from emulator.cli import options
+from emulator.cli import complete, options
 from emulator.cli.linux import kernel_options, load_real, run_with_progress
 from emulator.cli.main import Exit
 from emulator.report.page import FILE as REPORT
@@ -30,7 +30,7 @@ _PERCENT = click.FloatRange(0, 100)
 
 
 @click.command("truth")
-@click.argument("path", metavar="SCENARIO")
+@click.argument("path", metavar="SCENARIO", shell_complete=complete.file)
 @kernel_options
 @options.as_json("fpr.truth/1")
 @options.output()

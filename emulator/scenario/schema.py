@@ -39,6 +39,20 @@ def json_schema_text(kind: str = "scenario") -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
+def paths() -> list[str]:
+    """Keys of a scenario that hold one value, as `--set` names them: guest.memory and so on."""
+    schema = json_schema()
+    found = []
+    for name, part in schema["properties"].items():
+        reference = part.get("$ref", "").rsplit("/", 1)[-1]
+        below = schema["$defs"].get(reference, {}).get("properties")
+        if below:
+            found += [f"{name}.{each}" for each in below]
+        elif part.get("type") != "array":
+            found.append(name)
+    return [*found, "host.backing.kind", "host.backing.thp"]
+
+
 def _quantity(pattern: str, description: str) -> dict[str, Any]:
     return {
         "description": description,
