@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -22,6 +23,7 @@ from emulator.scenario.load import load
 from emulator.scenario.model import Scenario
 from emulator.simulation import results
 from emulator.simulation.control import run_with_control
+from emulator.simulation.events import Events
 from emulator.simulation.outcome import Outcome, Stopped
 from emulator.simulation.simulate import simulate
 from emulator.simulation.summary import summarize
@@ -35,6 +37,7 @@ from emulator.simulation.summary import summarize
 @options.as_json("summary.json")
 @options.output()
 @click.option("--no-control", is_flag=True, help="Leave the run without reporting out.")
+@click.option("--trace", is_flag=True, help="Write trace.pftrace as well, for ui.perfetto.dev.")
 def command(
     path: str,
     sets: tuple[str, ...],
@@ -43,6 +46,7 @@ def command(
     as_json: bool,
     output: Path | None,
     no_control: bool,
+    trace: bool,
 ) -> int:
     """Run a scenario twice, with reporting and without, and say what the difference is.
 
@@ -59,20 +63,30 @@ def command(
         return Exit.OK
     if scenario.guest.kind == "linux":
         return _run_real(scenario, as_json, output)
+    events = _events(trace)
     started = datetime.now().astimezone()
     folder = output or results.default_folder(scenario.name, started)
     results.check_free(folder)
     log = structlog.get_logger()
     with interruptible() as stopped:
         log.info("running", scenario=scenario.name, seed=scenario.seed, results=str(folder))
-        run, control = _simulate(scenario, not no_control, stopped)
+        run, control = _simulate(scenario, not no_control, stopped, events)
         interrupted = stopped()
     summary = summarize(scenario, run, control)
     text = render(summary, run.series, levels=_levels())
     folder = output or results.default_folder(scenario.name, started)
     try:
         arguments = sys.argv[1:]
-        keep(folder, scenario, summary, run, control, started=started, arguments=arguments)
+        keep(
+            folder,
+            scenario,
+            summary,
+            run,
+            control,
+            started=started,
+            arguments=arguments,
+            events=events,
+        )
     finally:  # what a long run has found is told even where it cannot be kept
         click.echo(results.as_json(summary).decode().rstrip("\n") if as_json else text)
     click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
@@ -89,6 +103,21 @@ def _run_real(scenario: Scenario, as_json: bool, output: Path | None) -> int:
     return run_and_write(scenario, find_kernel(), as_json=as_json, output=output)
 
 
+class TraceUnavailableError(Exception):
+    """What writes traces is not installed."""
+
+    exit_code = Exit.LACKING
+
+
+def _events(trace: bool) -> Events | None:
+    """Who hears what happens; before the run, so that a trace that cannot be written costs none."""
+    if not trace:
+        return None
+    if find_spec("perfetto") is None:
+        raise TraceUnavailableError("--trace needs the package perfetto: pip install 'fpr[trace]'")
+    return Events()
+
+
 def _check_expectations(scenario: Scenario, no_control: bool) -> None:
     """What needs the control run cannot be expected without it."""
     for each in scenario.expect:
@@ -100,16 +129,19 @@ def _check_expectations(scenario: Scenario, no_control: bool) -> None:
 
 
 def _simulate(
-    scenario: Scenario, with_control: bool, stopped: Stopped
+    scenario: Scenario, with_control: bool, stopped: Stopped, events: Events | None
 ) -> tuple[Outcome, Outcome | None]:
     with Progress(scenario.expected_ns) as progress:
         run_progress = progress.task("with reporting")
         if not with_control:
-            run = simulate(scenario, maps_pages=True, progress=run_progress, stopped=stopped)
+            run = simulate(
+                scenario, maps_pages=True, events=events, progress=run_progress, stopped=stopped
+            )
             return run, None
         return run_with_control(
             scenario,
             maps_pages=True,
+            events=events,
             progress=run_progress,
             control_progress=progress.task("without"),
             stopped=stopped,

@@ -11,6 +11,7 @@ from emulator.report.page import FILE
 from emulator.report.run_page import run_page
 from emulator.scenario.model import Scenario
 from emulator.simulation import results
+from emulator.simulation.events import Events
 from emulator.simulation.outcome import Outcome
 from emulator.simulation.summary import Summary
 
@@ -25,12 +26,20 @@ def keep(
     started: datetime,
     arguments: list[str],
     more: dict[str, Any] | None = None,
+    events: Events | None = None,
 ) -> None:
-    """Write the folder, whole or not at all; `more` goes into manifest.json as well."""
+    """Write the folder, whole or not at all; `more` goes into manifest.json as well, and `events`
+    make a trace."""
     finished = datetime.now().astimezone()
     manifest = results.manifest_of(
         scenario, started=started, finished=finished, arguments=arguments
     )
     manifest |= more or {}
     report = run_page(record_of(summary, manifest, run, control))
-    results.write(folder, summary, manifest, run, control, {FILE: report})
+    pages = {FILE: report.encode()}
+    if events is not None:
+        from emulator.report import perfetto_trace  # noqa: PLC0415 - an extra
+
+        trace = perfetto_trace.trace(scenario.name, run, control, events)
+        pages[perfetto_trace.FILE] = trace
+    results.write(folder, summary, manifest, run, control, pages)

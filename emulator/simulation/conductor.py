@@ -13,6 +13,7 @@ from emulator.scenario.workloads import Balloon, Workload
 from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.course import Course
+from emulator.simulation.events import Event, Events, Lane
 from emulator.simulation.machine import Machine
 from emulator.simulation.tasks import UNITS, source_of
 from guest_model.vcpus import Stop, TaskView
@@ -31,6 +32,8 @@ class _Running:
     first_owner: int
     workload: int
     stream: Iterator[Ops]
+    cpu: int
+    start_ns: int
     live: bool = True
     exiting: bool = False
     killed: bool = False
@@ -102,9 +105,11 @@ class Conductor:
         balloon: BalloonWorker,
         course: Course | None = None,
         worker_ns: Callable[[], int] = lambda: 0,
+        events: Events | None = None,
     ) -> None:
         """With a `course`, phases, tasks and balloon follow it. `worker_ns` says how long the
-        reporting worker has been busy so far."""
+        reporting worker has been busy so far; `events` hears of tasks."""
+        self._events = events
         self.finished_ns: int | None = None
         """When the last phase ended; None before."""
         self.phases: list[PhaseResult] = []
@@ -181,9 +186,9 @@ class Conductor:
             if task.shares_owners and last:
                 first_owner = last.first_owner
             stream = task.chunks(first_owner, now_ns)
-            self._running.append(_Running(task, first_owner, index, stream))
-            cpu = task.cpu if task.cpu is not None else number
-            self._machine.vcpus.start(number, cpu % self._scenario.guest.vcpus, now_ns)
+            cpu = (task.cpu if task.cpu is not None else number) % self._scenario.guest.vcpus
+            self._running.append(_Running(task, first_owner, index, stream, cpu, now_ns))
+            self._machine.vcpus.start(number, cpu, now_ns)
         if isinstance(workload, Balloon) and not self._balloon_follows:
             self._balloon.hold((phase, index), workload.target_bytes, now_ns)
         duration_ns = getattr(workload, "duration_ns", None)
@@ -221,7 +226,13 @@ class Conductor:
 
     def _add_result(self, index: int, running: _Running, now_ns: int) -> None:
         result = self.phases[-1].workloads[running.workload]
-        result.add(self._machine.vcpus.task(index), killed=running.killed, now_ns=now_ns)
+        view = self._machine.vcpus.task(index)
+        result.add(view, killed=running.killed, now_ns=now_ns)
+        if self._events is not None:
+            facts = {"units": view.units, "busy_ns": view.busy_ns, "fault_ns": view.fault_ns}
+            end_ns = max(running.start_ns, view.end_ns or now_ns)
+            event = Event(Lane.VCPU, result.kind, running.start_ns, end_ns, running.cpu, facts)
+            self._events.add(event)
 
     def _end_if_over(self, now_ns: int) -> None:
         if now_ns < self._held_until_ns or any(running.live for running in self._running):

@@ -40,6 +40,7 @@ class Total:
         self._fault.merge(run.machine.backing.fault_latency())
         self._series.add(outcome.series, None if stays else leave_ns)
         outcome.series = {}
+        outcome.alloc_latency = outcome.fault_latency = None  # added up above
         self._outcomes.append(outcome)
         for index, phase in enumerate(outcome.phases):
             self._add_phase(planned.group, index, phase)

@@ -72,10 +72,10 @@ def write(
     manifest: dict[str, Any],
     run: Outcome,
     control: Outcome | None,
-    pages: Mapping[str, str],
+    pages: Mapping[str, bytes],
 ) -> None:
     """Write all of it or nothing. Arrays of the control have names that begin with control_;
-    `pages` are texts by file name."""
+    `pages` are contents by file name."""
     sides = {"": run} if control is None else {"": run, "control_": control}
     files: dict[str, Callable[[Any], object]] = {
         SUMMARY: lambda file: file.write(as_json(summary)),
@@ -87,12 +87,12 @@ def write(
     }
     if run.page_states is not None:
         files[MEMORY_MAP] = _arrays(run.page_states.arrays())
-    files |= {name: partial(_write_text, text) for name, text in pages.items()}
+    files |= {name: partial(_fill, content) for name, content in pages.items()}
     write_files(folder, files)
 
 
-def _write_text(text: str, file: Any) -> None:
-    file.write(text.encode())
+def _fill(content: bytes, file: Any) -> None:
+    file.write(content)
 
 
 def _latency(outcome: Outcome) -> Iterator[tuple[str, NDArray[np.generic]]]:

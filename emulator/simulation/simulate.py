@@ -5,6 +5,7 @@ from __future__ import annotations
 from emulator.scenario.model import Scenario
 from emulator.simulation.capacity import find_capacity
 from emulator.simulation.course import Course
+from emulator.simulation.events import Events
 from emulator.simulation.fleet import is_fleet, simulate_fleet
 from emulator.simulation.machine import Machine
 from emulator.simulation.outcome import Observer, Outcome, Progress, Stopped
@@ -23,6 +24,7 @@ def simulate(
     profile: CostProfile | None = None,
     observer: Observer | None = None,
     maps_pages: bool = False,
+    events: Events | None = None,
     progress: Progress = lambda _: None,
     stopped: Stopped = lambda: False,
 ) -> Outcome:
@@ -30,7 +32,7 @@ def simulate(
 
     With a `course`, the guest goes on where a real one stood, and does what that did. `profile`
     replaces the scenario's costs; `observer` is handed every batch. `maps_pages`: the outcome
-    of a VM by itself has a map of its memory.
+    of a VM by itself has a map of its memory, and `events` hears what happens in it.
     """
     runs = find(scenario.reporting.policy).runs if reporting else Runs.NEVER
     if scenario.capacity is not None:
@@ -55,6 +57,7 @@ def simulate(
             end_ns=duration_ns,
             until_done=duration_ns is None,
             maps_pages=maps_pages,
+            events=events,
         )
         try:
             run.go(progress, stopped)

@@ -6,6 +6,7 @@ from emulator.simulation.balloon import BalloonWorker
 from emulator.simulation.clock import NEVER_NS, EventQueue
 from emulator.simulation.conductor import Conductor
 from emulator.simulation.course import Course
+from emulator.simulation.events import Events
 from emulator.simulation.explain import explain
 from emulator.simulation.host_control import HostControl
 from emulator.simulation.machine import Machine
@@ -40,13 +41,16 @@ class VmRun:
         end_ns: int | None = None,
         until_done: bool = True,
         maps_pages: bool = False,
+        events: Events | None = None,
     ) -> None:
         """It begins at `start_ns` and is over at `end_ns`, or, `until_done`, with its phases.
-        `maps_pages`: the outcome has a map of the guest's memory."""
+        `maps_pages`: the outcome has a map of the guest's memory. `events` hears what happens."""
         self.machine = machine
         self.queue = EventQueue()
         self.balloon = BalloonWorker(machine, self.queue, self._freed)
-        self.conductor = Conductor(machine, self.queue, self.balloon, course, self._worker_ns)
+        self.conductor = Conductor(
+            machine, self.queue, self.balloon, course, self._worker_ns, events
+        )
         self.page_states = self._page_states() if maps_pages else None
         offered = self.page_states.offer if self.page_states else None
         self.sampler = Sampler(machine, self.queue, offered)
@@ -57,7 +61,7 @@ class VmRun:
         self.worker: ReportingWorker | None = None
         self.host_control: HostControl | None = None
         if runs is Runs.WORKER:
-            self.worker = ReportingWorker(machine, self.queue, course)
+            self.worker = ReportingWorker(machine, self.queue, course, events)
         elif runs is Runs.HOST:
             policy = find(machine.scenario.reporting.policy)(machine.policy_settings())
             self.host_control = HostControl(machine, self.queue, policy, self.balloon, self._freed)

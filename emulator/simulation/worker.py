@@ -14,9 +14,11 @@ import numpy as np
 from emulator.native import NativeError
 from emulator.simulation.clock import EventQueue
 from emulator.simulation.course import Course
+from emulator.simulation.events import Event, Events, Lane
 from emulator.simulation.machine import Machine
 from emulator.simulation.pace import Pace
 from emulator.virtio.features import QueueRole
+from guest_model.allocator.memory_map import PAGE_BYTES
 from guest_model.reporting.policy import Batch, ReportingPolicy
 from guest_model.reporting.registry import find
 from guest_model.reporting.timer_wheel import NS_PER_S, Jiffies, granularity_jiffies
@@ -31,9 +33,18 @@ class BrokenRuleError(Exception):
 class ReportingWorker:
     """Runs a policy on a machine. `start` registers it as the driver's probe does."""
 
-    def __init__(self, machine: Machine, queue: EventQueue, course: Course | None = None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        queue: EventQueue,
+        course: Course | None = None,
+        events: Events | None = None,
+    ) -> None:
         """`course`: where a real guest's ticks lay and how fast its host was; without one, the
-        first tick is at virtual time 0."""
+        first tick is at virtual time 0. `events` hears of runs and batches."""
+        self._events = events
+        self._run_ns = self._batch_ns = 0
+        """When the run and the batch that go on began."""
         scenario = machine.scenario
         self.runs = 0
         """How often the worker ran, also where it found nothing to report."""
@@ -99,6 +110,7 @@ class ReportingWorker:
 
     def _run(self, now_ns: int) -> None:
         self.runs += 1
+        self._run_ns = now_ns
         self._reported = False
         self._pass = self._policy.run_pass()
         self._go_on(now_ns, None)
@@ -115,6 +127,7 @@ class ReportingWorker:
             self._pass = None
             self._check_back(now_ns)
             now_ns += self._charge(now_ns, back * self._put_back_ns + self._searched_ns())
+            self._tell("pass" if self._reported else "nothing to report", self._run_ns, now_ns)
             if end.value:
                 self._set_timer(now_ns)
             return
@@ -124,6 +137,7 @@ class ReportingWorker:
         self.passes += not self._reported
         self._reported = True
         self.in_flight = batch
+        self._batch_ns = now_ns
         self._told.append(batch.copy())
         cost_ns = back * self._put_back_ns + len(batch) * self._isolate_ns + self._kick_exit_ns
         cost_ns += self._searched_ns()
@@ -134,8 +148,12 @@ class ReportingWorker:
     def _serve(self, now_ns: int) -> None:
         """The kick has reached the device."""
         machine = self._machine
+        freed_bytes = machine.device.reporting.freed_bytes
         work = machine.serve(QueueRole.REPORTING, now_ns)
         cost_ns = self._pace.cost_ns(work.cost_ns)
+        freed_bytes = machine.device.reporting.freed_bytes - freed_bytes
+        facts = {"freed_bytes": freed_bytes}
+        self._tell("discard", now_ns, now_ns + cost_ns, Lane.DEVICE, facts)
         self._queue.at(now_ns + cost_ns + machine.draw_interrupt_ns(), self._interrupted)
 
     def _interrupted(self, now_ns: int) -> None:
@@ -144,6 +162,11 @@ class ReportingWorker:
 
     def _complete(self, now_ns: int) -> None:
         taken = self._machine.driver.complete()
+        if self._events is not None and self.in_flight is not None:
+            orders = self.in_flight["order"].astype(np.int64)
+            size_bytes = int((PAGE_BYTES << orders).sum())
+            facts = {"blocks": len(orders), "bytes": size_bytes}
+            self._tell("batch", self._batch_ns, now_ns, Lane.WORKER, facts)
         self._go_on(now_ns + self._charge(now_ns, self._interrupt_exit_ns), taken)
 
     # The three rules of a batch: taken, left alone, put back. What the guest could see of a broken
@@ -164,6 +187,17 @@ class ReportingWorker:
         if type(self._policy).__module__.startswith("guest_model."):
             return AssertionError(text)
         return BrokenRuleError(f"{text}; docs/policies.md has the rules, hand_over keeps them")
+
+    def _tell(
+        self,
+        name: str,
+        start_ns: int,
+        end_ns: int,
+        lane: Lane = Lane.WORKER,
+        facts: dict[str, int] | None = None,
+    ) -> None:
+        if self._events is not None:
+            self._events.add(Event(lane, name, start_ns, end_ns, self._cpu, facts or {}))
 
     def _searched_ns(self) -> int:
         """What the policy's own searching took since this was last asked."""
