@@ -66,10 +66,10 @@ def trials(count: int, mib: int) -> Counter[str]:
 def main() -> None:
     """Command line of the trials."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    slower = trials(count, MIB * 11 // 10)
+    print(f"10 % slower: {slower['regression']} of {count} found; {dict(slower)}", flush=True)
     same = trials(count, MIB)
     print(f"both sides the same: {same['regression']} of {count} said to be worse; {dict(same)}")
-    slower = trials(count, MIB * 11 // 10)
-    print(f"10 % slower: {slower['regression']} of {count} found; {dict(slower)}")
 
 
 if __name__ == "__main__":

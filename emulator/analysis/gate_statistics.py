@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 ALPHA = 0.005
 """False alarms of a comparison: one in two hundred, over all metrics and looks."""
-LOOKS = (16, 28, 48)
+LOOKS = (16, 32, 64, 96)
 """Numbers of pairs after which is judged; most comparisons need the first alone."""
 RELATIVE_FLOOR = 0.04
 """Smaller changes are nobody's business, however certain."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import sys
 import traceback
 from datetime import datetime
 from importlib.metadata import version
@@ -18,6 +16,7 @@ from emulator.cli import complete, options
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import counted
+from emulator.cli.shown import window_columns
 from emulator.report.comparison_page import comparison_page
 from emulator.report.comparison_text import render_comparison
 from emulator.report.page import FILE as REPORT
@@ -102,18 +101,15 @@ def command(
             },
         )
     finally:  # what a long run has found is told even where it cannot be kept
-        click.echo(raw.decode().rstrip("\n") if as_json else render_comparison(document, _width()))
+        click.echo(
+            raw.decode().rstrip("\n") if as_json else render_comparison(document, window_columns())
+        )
     click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
     code = _tell_failures(compared, document["cells"])
     if interrupted:
         click.echo("interrupted: the results are partial, `complete` is false", err=True)
         return Exit.INTERRUPTED
     return code
-
-
-def _width() -> int | None:
-    """Columns of the window; None where standard output is none, and nobody minds."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _tell_failures(compared: Compared, cells: list[dict[str, object]]) -> int:

@@ -13,6 +13,7 @@ import click
 from emulator.cli import options
 from emulator.cli.main import Exit
 from emulator.cli.progress import counted
+from emulator.cli.shown import show
 
 YAML = (".yaml", ".yml")
 
@@ -47,7 +48,7 @@ class _Allowed(click.ParamType[tuple[str, float | None]]):
 @click.option(
     "--pairs",
     type=click.IntRange(8, 1000),
-    default=48,
+    default=96,
     show_default=True,
     help="Measured scenarios: the most pairs of runs.",
 )
@@ -96,7 +97,10 @@ def command(
         if baseline_fpr or new_fpr:
             raise click.UsageError("--baseline-fpr and --new-fpr run scenarios; name .yaml files")
         document = gate.compare(baseline, new, dict(allowed))
-    click.echo(json.dumps(document, indent=2) if as_json else render_gate(document))
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        show(render_gate(document))
     if markdown is not None:
         with markdown.open("a", encoding="utf-8") as file:
             file.write(markdown_section(document))

@@ -16,6 +16,7 @@ from emulator.analysis.real_summary import real_outcome, real_summary
 from emulator.cli import complete, options
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
+from emulator.cli.shown import show, window_columns
 from emulator.report.keep import keep
 from emulator.report.page import FILE as REPORT
 from emulator.report.terminal import render
@@ -102,8 +103,10 @@ def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: 
             more=more,
         )
     finally:  # what was found is told even where it cannot be kept
-        text = results.as_json(summary).decode().rstrip("\n")
-        click.echo(text if as_json else render(summary, run.series))
+        if as_json:
+            click.echo(results.as_json(summary).decode().rstrip("\n"))
+        else:
+            show(render(summary, run.series, columns=window_columns()))
     click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
     return Exit.OK if all(each["ok"] for each in summary["expect"]) else Exit.FAILED
 

@@ -15,6 +15,7 @@ from emulator.cli import complete, options
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
+from emulator.cli.shown import show, window_columns
 from emulator.report.keep import keep
 from emulator.report.page import FILE as REPORT
 from emulator.report.sparkline import ASCII, BLOCKS
@@ -73,7 +74,7 @@ def command(
         run, control = _simulate(scenario, not no_control, stopped, events)
         interrupted = stopped()
     summary = summarize(scenario, run, control)
-    text = render(summary, run.series, levels=_levels())
+    text = render(summary, run.series, levels=_levels(), columns=window_columns())
     folder = output or results.default_folder(scenario.name, started)
     try:
         arguments = sys.argv[1:]
@@ -88,7 +89,10 @@ def command(
             events=events,
         )
     finally:  # what a long run has found is told even where it cannot be kept
-        click.echo(results.as_json(summary).decode().rstrip("\n") if as_json else text)
+        if as_json:
+            click.echo(results.as_json(summary).decode().rstrip("\n"))
+        else:
+            show(text)
     click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
     if interrupted:
         click.echo("interrupted: the results are partial, `complete` is false", err=True)

@@ -27,13 +27,20 @@ PARTS = {
 
 
 def render(
-    summary: Summary, series: Mapping[str, NDArray[np.int64]], *, levels: str = BLOCKS
+    summary: Summary,
+    series: Mapping[str, NDArray[np.int64]],
+    *,
+    levels: str = BLOCKS,
+    columns: int | None = None,
 ) -> str:
-    """The text; `series` is the run's, with `time_ns` and `resident_bytes`."""
+    """The text; `series` is the run's, with `time_ns` and `resident_bytes`. The curve fits into a
+    window of so many columns, if there is one."""
+    room = CURVE_COLUMNS if columns is None else max(10, columns - _LABEL - 1)
+    curve = min(CURVE_COLUMNS, room)
     lines = [_headline(summary)]
     lines += [_row(label, text) for label, text in fleet(summary)]
     lines += _given_back(summary)
-    lines += _curve(summary, series, levels)
+    lines += _curve(summary, series, levels, curve)
     lines += _overhead(summary)
     lines += _work(summary)
     lines += _resident(summary)
@@ -111,9 +118,11 @@ def _order(reporting: Summary) -> Iterator[str]:
         yield _row("disorder", ", ".join(broken))
 
 
-def _curve(summary: Summary, series: Mapping[str, NDArray[np.int64]], levels: str) -> Iterator[str]:
+def _curve(
+    summary: Summary, series: Mapping[str, NDArray[np.int64]], levels: str, columns: int
+) -> Iterator[str]:
     resident = series["resident_bytes"]
-    line = sparkline(series["time_ns"], resident, CURVE_COLUMNS, levels)
+    line = sparkline(series["time_ns"], resident, columns, levels)
     host, control = summary["host"], summary["control"]
     yield _row("resident", f"{line}  0 to {size(int(resident.max()))}")
     text = f"{size(host['rss_bytes_end'])} at the end"
