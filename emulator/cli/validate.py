@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from emulator.cli import options
+from emulator.cli import complete, options
 from emulator.cli.main import Exit
 from emulator.scenario.errors import ScenarioError
 from emulator.scenario.load import load
@@ -17,7 +17,9 @@ from emulator.scenario.units import format_size
 
 
 @click.command("validate")
-@click.argument("scenarios", nargs=-1, required=True, metavar="SCENARIO...")
+@click.argument(
+    "scenarios", nargs=-1, required=True, metavar="SCENARIO...", shell_complete=complete.file
+)
 @options.replaced(" in each file")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with resolved scenarios.")
 def command(scenarios: tuple[str, ...], sets: tuple[str, ...], as_json: bool) -> int:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import get_args
 
+import jsonschema
 import pytest
 from pydantic import ValidationError
 
@@ -14,8 +15,11 @@ from emulator.scenario.load import load, parse
 from emulator.scenario.model import Scenario
 from emulator.scenario.schema import json_schema, json_schema_text
 from emulator.scenario.workloads import Tmpfs, Workload
+from emulator.scenario.yaml_source import read as read_yaml
 from host_model.costs import PROFILES
 from tests.support import CONFIGS, SCENARIOS
+
+EXAMPLES = sorted((CONFIGS.parent / "emulator" / "examples").glob("*.scenario.yaml"))
 
 SMALL = b"phases: [{run: [{kind: tmpfs, size: 1GiB}]}]\n"
 
@@ -318,6 +322,17 @@ def test_every_scenario_of_the_project_is_valid(path: Path) -> None:
     assert load(path).name == path.stem
     first_line = path.read_text().splitlines()[0]
     assert first_line == "# yaml-language-server: $schema=scenario.schema.json"
+
+
+@pytest.mark.parametrize("path", [*SCENARIOS, *EXAMPLES], ids=lambda path: path.stem)
+def test_editors_find_no_mistake_in_it(path: Path) -> None:
+    """The committed schema, which is what they go by, accepts it, and refuses a misspelt key."""
+    text = (CONFIGS / "scenario.schema.json").read_text()
+    schema = jsonschema.Draft202012Validator(json.loads(text))
+    root, _ = read_yaml(path.read_bytes(), path.name)
+    document = root.plain()
+    assert [each.message for each in schema.iter_errors(document)] == []
+    assert list(schema.iter_errors({**document, "memroy": "1GiB"}))
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
