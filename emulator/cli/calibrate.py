@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
 from emulator.report.calibration_text import render_check, render_profile
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.load import read_costs
+from emulator.simulation.outcome import Stopped
 from host_model.calibration import check, outer, profile, survey
 from host_model.calibration.benches import AREA_BYTES, BENCHES, most_threads, opened, thread_counts
 from host_model.calibration.company import Company
@@ -89,15 +92,16 @@ def command(
     counts = thread_counts(threads or most_threads())
     size = QUICK_AREA_BYTES if quick else AREA_BYTES
     with (
+        interruptible() as stopped,
         opened(names, counts[-1], size) as (stands, without),
         Progress(int(seconds * SECOND)) as bars,
     ):
         if not stands:
             raise NothingToMeasureError("; ".join(f"{k}: {v}" for k, v in without.items()))
-        bar = bars.task("calibrating")
+        told = _until(stopped, bars.task("calibrating"))
         huge = any(stand.bench.name == "anonymous_thp" for stand in stands)
         found_outer = outer.look() if huge and not quick else {}
-        taken = survey.take(stands, counts, seconds, lambda s: bar(int(s * SECOND)))
+        taken = survey.take(stands, counts, seconds, told)
         name = re.sub(r"[^a-z0-9._-]+", "-", output.stem.lower()).strip("-._") or "calibrated"
         document = profile.document_of(taken, stands, counts, found_outer, name)
     profile.parse(document)
@@ -108,6 +112,18 @@ def command(
     else:
         click.echo(render_profile(document, without, str(output)))
     return Exit.OK
+
+
+def _until(stopped: Stopped, bar: Callable[[int], None]) -> Callable[[float], None]:
+    """Tells a bar of the seconds so far, and ends the measuring between two visits after Ctrl-C: an
+    exception out of a signal's handler can get lost in the destructor that it happens to hit."""
+
+    def told(seconds: float) -> None:
+        bar(int(seconds * SECOND))
+        if stopped():
+            raise KeyboardInterrupt
+
+    return told
 
 
 def _check(
@@ -129,13 +145,14 @@ def _check(
         raise ScenarioError([Mistake(Place(str(path), 1, 1), (), what, "name other --backing")])
     size = max(check.SIZES)
     with (
+        interruptible() as stopped,
         opened(wanted, max([1, *unseen]), size) as (stands, without),
         Progress(int(seconds * SECOND)) as bars,
     ):
         if not stands:
             raise NothingToMeasureError("; ".join(f"{k}: {v}" for k, v in without.items()))
-        bar, company = bars.task("checking"), Company()
-        verdicts = check.hold(costs, stands, unseen, seconds, lambda s: bar(int(s * SECOND)))
+        told, company = _until(stopped, bars.task("checking")), Company()
+        verdicts = check.hold(costs, stands, unseen, seconds, told)
         seen = company.seen()
     report = check.report(verdicts, seen, without)
     if as_json:
