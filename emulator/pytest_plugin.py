@@ -137,10 +137,12 @@ class ExpectationItem(pytest.Item):
             if each is not None:
                 self.user_properties.append((f"fpr.{name}", each))
         if not found["ok"]:
+            from emulator.report.quantity import bounds
+
             place = f"{_shown(self.path, self.config)}:{self._line}"
             unknown = found["value"] is None
             got = "nothing: it is not known after this run" if unknown else f"{found['value']:,}"
-            raise Missed(f"{place}: {found['metric']}: got {got}, wanted {_bounds(found)}")
+            raise Missed(f"{place}: {found['metric']}: got {got}, wanted {bounds(found)}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: Any) -> Any:
         """A line where an expectation is missed; a sentence of what is lacking; else a trace."""
@@ -194,8 +196,3 @@ def _name(each: Expectation) -> str:
     low = "" if each.min is None else f"{each.min}<="
     high = "" if each.max is None else f"<={each.max}"
     return f"{low}{each.metric}{high}"
-
-
-def _bounds(found: dict[str, Any]) -> str:
-    words = (("min", "at least"), ("max", "at most"))
-    return " and ".join(f"{word} {found[k]:,}" for k, word in words if found[k] is not None)

@@ -14,6 +14,7 @@ from emulator.analysis.gate_metrics import LOWER, MEASURED, NEITHER, direction, 
 from emulator.analysis.gate_results import GateError, Key, Result, read_results
 from emulator.analysis.gate_statistics import RELATIVE_FLOOR, Judged, judge_all
 from emulator.simulation.results import as_json, replace_file
+from emulator.simulation.summary import lookup
 
 SCHEMA = "fpr.gate/1"
 BAD = ("regression", "changed", "missing")
@@ -73,10 +74,8 @@ def compare_one(before: Sequence[Result], after: Sequence[Result], allowed: Allo
 
 
 def _at(result: Result, metric: str) -> float:
-    found: Any = result.summary
-    for part in metric.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    if not isinstance(found, int | float):
+    found = lookup(result.summary, metric)
+    if found is None:
         raise GateError(f"{result.path}: has no number {metric}; run it again with this fpr")
     return float(found)
 

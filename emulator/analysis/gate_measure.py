@@ -13,6 +13,7 @@ from emulator.analysis.gate import Allowed, Row, measured_verdict
 from emulator.analysis.gate_metrics import MEASURED
 from emulator.analysis.gate_results import GateError
 from emulator.analysis.gate_statistics import LOOKS
+from emulator.simulation.summary import Summary, lookup
 
 Side = Callable[[], Mapping[str, float]]
 """Runs once; the metrics of `MEASURED`."""
@@ -77,12 +78,10 @@ class Command:
         return metrics_of(self.run())
 
 
-def metrics_of(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that are judged of measured runs."""
-    found = {}
-    for metric in MEASURED:
-        value: Any = summary
-        for part in metric.split("."):
-            value = value[part]
-        found[metric] = float(value)
-    return found
+def metrics_of(summary: Summary) -> dict[str, float]:
+    """The metrics that are judged of measured runs; `GateError` where one is missing."""
+    found = {metric: lookup(summary, metric) for metric in MEASURED}
+    for metric, value in found.items():
+        if value is None:
+            raise GateError(f"an fpr printed no number {metric}; compare with a newer one")
+    return {metric: float(value) for metric, value in found.items() if value is not None}

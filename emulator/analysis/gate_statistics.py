@@ -11,7 +11,7 @@ look spends an equal part of it (Bonferroni).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 
 import numpy as np
@@ -67,17 +67,13 @@ def judge(
     matters = abs(change) >= relative_floor
     if matters and p_value <= alpha:
         worse = (change > 0) == lower_is_better
-        return _with(found, "regression" if worse else "improvement")
+        return replace(found, verdict="regression" if worse else "improvement")
     edge = log(1 + relative_floor)
     if matters or max(abs(low), abs(high)) > 2 * edge:
         width = (high - low) / 2
         wanted = max(len(a) + 2, round(len(a) * (width / edge) ** 2))
-        return _with(found, "undecided", wanted)
+        return replace(found, verdict="undecided", pairs_wanted=wanted)
     return found
-
-
-def _with(found: Judged, verdict: str, wanted: int | None = None) -> Judged:
-    return Judged(verdict, found.change, found.low, found.high, found.p_value, found.pairs, wanted)
 
 
 def pseudomedian(values: Floats) -> float:

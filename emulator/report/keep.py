@@ -35,11 +35,13 @@ def keep(
         scenario, started=started, finished=finished, arguments=arguments
     )
     manifest |= more or {}
-    report = run_page(record_of(summary, manifest, run, control))
-    pages = {FILE: report.encode()}
-    if events is not None:
-        from emulator.report import perfetto_trace  # noqa: PLC0415 - an extra
+    pages: dict[str, bytes] = {}
+    try:
+        pages[FILE] = run_page(record_of(summary, manifest, run, control)).encode()
+        if events is not None:
+            from emulator.report import perfetto_trace  # noqa: PLC0415 - an extra
 
-        trace = perfetto_trace.trace(scenario.name, run, control, events)
-        pages[perfetto_trace.FILE] = trace
-    results.write(folder, summary, manifest, run, control, pages)
+            trace = perfetto_trace.trace(scenario.name, run, control, events)
+            pages[perfetto_trace.FILE] = trace
+    finally:  # a picture that cannot be drawn is a defect, and no reason to lose a long run
+        results.write(folder, summary, manifest, run, control, pages)

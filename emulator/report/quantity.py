@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from emulator.scenario.units import GIB, MINUTE, MS, SECOND, US
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -47,3 +50,13 @@ def gib_seconds(byte_seconds: int) -> str:
 def plural(count: int, noun: str, several: str = "") -> str:
     """`1 batch`, `2 batches`."""
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
+
+
+def bounds(expected: Mapping[str, Any]) -> str:
+    """`at least 1 and at most 2,000,000`, of an entry of `expect` in summary.json."""
+    given = [(w, expected[k]) for k, w in (("min", "at least"), ("max", "at most"))]
+    return " and ".join(
+        f"{word} {each:g}" if abs(each) < 1e6 else f"{word} {each:,.0f}"
+        for word, each in given
+        if each is not None
+    )

@@ -12,11 +12,11 @@ import yaml
 from emulator.analysis.run_record import RunRecord
 from emulator.report.fleet_text import fleet, guests
 from emulator.report.page import folded, page, table, value
-from emulator.report.quantity import duration, gib_seconds, percent, size
+from emulator.report.quantity import bounds, duration, gib_seconds, percent, size
 from emulator.report.run_charts import Chart, figure, latency_chart, time_charts, tools
 from emulator.report.run_data import curves, packed_map
 from emulator.report.terminal import PARTS
-from emulator.simulation.summary import Summary
+from emulator.simulation.summary import Summary, lookup
 
 SCRIPTS = ("view.js", "charts.js", "memory_map.js")
 _MOST_VMS = 200
@@ -122,18 +122,13 @@ def _expectations(summary: Summary) -> Iterator[str]:
         return
     yield '<ul class="plain">'
     for index, each in enumerate(summary["expect"]):
-        bounds = [
-            f"{word} {each[name]:,}"
-            for name, word in (("min", "at least"), ("max", "at most"))
-            if each[name] is not None
-        ]
         found = "unknown" if each["value"] is None else f"{each['value']:,}"
         shown = value(f"expect.{index}.value", each["value"], found)
         kind, word = ("good", "ok") if each["ok"] else ("bad", "FAILED")
         yield (
             f'<li><span class="{kind}">{word}</span>'
             f" {escape(each['metric'])} is {shown}, expected "
-            f"{escape(' and '.join(bounds))}</li>"
+            f"{escape(bounds(each))}</li>"
         )
     yield "</ul>"
 
@@ -176,9 +171,7 @@ def _cards(summary: Summary) -> str:
 
 
 def _card(key: str, summary: Summary, text: Any, what: str) -> str:
-    found: Any = summary
-    for part in key.split("."):
-        found = found[part]
+    found = lookup(summary, key)
     shown = value(key, found, text(found))
     return (
         f'<div class="card"><span class="big">{shown}</span>'

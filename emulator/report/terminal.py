@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.report.fleet_text import fleet, guests
-from emulator.report.quantity import duration, gib_seconds, percent, plural, size
+from emulator.report.quantity import bounds, duration, gib_seconds, percent, plural, size
 from emulator.report.sparkline import BLOCKS, sparkline
 from emulator.simulation.summary import Summary
 
@@ -204,11 +204,6 @@ def _resident(summary: Summary) -> Iterator[str]:
 
 def _expectations(summary: Summary) -> Iterator[str]:
     for each in summary["expect"]:
-        bounds = [
-            f"{word} {each[name]:g}" if abs(each[name]) < 1e6 else f"{word} {each[name]:,.0f}"
-            for name, word in (("min", "at least"), ("max", "at most"))
-            if each[name] is not None
-        ]
         found = "unknown after this run" if each["value"] is None else f"{each['value']:,}"
         verdict = "ok" if each["ok"] else "FAILED"
-        yield _row(verdict, f"{each['metric']} is {found}, expected {' and '.join(bounds)}")
+        yield _row(verdict, f"{each['metric']} is {found}, expected {bounds(each)}")

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from emulator.analysis.run_record import FolderError
 from emulator.cli.main import cli
+from emulator.report import keep
 from emulator.report.run_data import LEVELS, curves, packed_map, slower_share
 from emulator.report.truth_page import WORDS, truth_page
 
@@ -119,3 +120,21 @@ def test_a_truth_check_has_a_page() -> None:
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
     assert [line["label"] for line in data["charts"][0]["lines"]] == ["Linux", "model"]
     assert "differs" in page
+
+
+def test_a_report_that_cannot_be_drawn_loses_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The defect is told, and the folder has all the rest."""
+
+    def fail(_: object) -> str:
+        raise AssertionError("no picture")
+
+    monkeypatch.setattr(keep, "run_page", fail)
+    (tmp_path / "s.yaml").write_text("phases: [{run: [{kind: idle, duration: 1s}]}]")
+    arguments = ["run", str(tmp_path / "s.yaml"), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert str(done.exception) == "no picture"
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"summary.json", "series.npz", "manifest.json"} <= names
+    assert "report.html" not in names
