@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from guest_model.linux.errors import GuestUnavailableError
+from guest_model.linux.releases import Release, release_of
 
 PACKAGE = "user-mode-linux"
 DRIVER = "virtio_balloon"
@@ -32,6 +33,11 @@ class Kernel:
     def version(self) -> str:
         """As `uname -r` in the guest says."""
         return self.modules.name
+
+    @property
+    def release(self) -> Release | None:
+        """Its row of the table; None where there is none, or the version is not known."""
+        return release_of(self.version)
 
 
 def cache_folder() -> Path:
