@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from emulator.cli import options
+
 COMMANDS = {
     "run": "Run a scenario, with reporting and without, and compare.",
     "examples": "Write a few scenarios to begin with, and what runs them in CI.",
@@ -69,7 +71,7 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"emulator.cli.{cmd_name}")
         command = module.command
         assert isinstance(command, click.Command)
-        return command
+        return _with_loudness(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands from the table alone."""
@@ -94,6 +96,15 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def _with_loudness(command: click.Command) -> click.Command:
+    """The command, and those below it, with -v and -q of their own, if it has not got them yet."""
+    taken = {name for parameter in command.params for name in parameter.opts}
+    command.params += [each for each in options.loudness() if not taken.intersection(each.opts)]
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _with_loudness(below)
+    return command
+
+
 def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from importlib.metadata import version
@@ -111,16 +122,14 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool)
     callback=_print_version,
     help="Print the version and exit.",
 )
-@click.option("-v", "--verbose", count=True, help="Log more.")
-@click.option("-q", "--quiet", count=True, help="Log warnings only; twice: errors only.")
-def cli(verbose: int, quiet: int) -> None:
+def cli() -> None:
     """A laboratory for virtio-balloon free page reporting.
 
     Results go to standard output, everything else to standard error.
     """
-    from emulator.cli.log import configure
 
-    configure(verbose - quiet)
+
+_with_loudness(cli)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,6 +12,8 @@ from emulator.cli import complete
 
 Decorated = Callable[..., Any]
 
+_LOUDER = f"{__name__}.louder"  # in a command line's context: by how many levels
+
 RESULTS = "The folder of results, which must not exist. Default: results/NAME-TIME."
 
 
@@ -44,3 +46,23 @@ def output(text: str = RESULTS) -> Callable[[Decorated], Decorated]:
     """`-o DIR`; None where it is left out."""
     folder = click.Path(path_type=Path)
     return click.option("-o", "--output", type=folder, metavar="DIR", help=text)
+
+
+def loudness() -> list[click.Option]:
+    """`-v` and `-q`, for the program and for each of its commands: wherever they stand, they add
+    up."""
+    return [
+        _louder(("-v", "--verbose"), 1, "Log more."),
+        _louder(("-q", "--quiet"), -1, "Log warnings only; twice: errors only."),
+    ]
+
+
+def _louder(names: tuple[str, str], louder: int, text: str) -> click.Option:
+    def callback(context: click.Context, _parameter: click.Parameter, count: int) -> None:
+        from emulator.cli.log import configure
+
+        if not context.resilient_parsing:
+            context.meta[_LOUDER] = context.meta.get(_LOUDER, 0) + louder * count
+            configure(context.meta[_LOUDER])
+
+    return click.Option(names, count=True, expose_value=False, callback=callback, help=text)

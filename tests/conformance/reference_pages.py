@@ -107,6 +107,8 @@ def _command(command: click.Command, context: click.Context, level: int) -> Iter
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     for parameter in command.get_params(context):
+        if command is not cli and {"--verbose", "--quiet"}.intersection(parameter.opts):
+            continue  # of every command, told once
         record = parameter.get_help_record(context)
         if record is not None and record[1]:
             yield f"`{record[0]}`\n: {' '.join(record[1].split())}\n"

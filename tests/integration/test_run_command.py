@@ -312,6 +312,7 @@ def test_ctrl_c_keeps_partial_results(tmp_path: Path, options: tuple[str, ...]) 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "FPR_LOG": "json"},
     )
     with process:
         assert process.stderr is not None

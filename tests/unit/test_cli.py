@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+import structlog
 
-from emulator.cli import main, probes
+from emulator.cli import log, main, probes
 from emulator.native import NativeError, lib
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -197,3 +199,84 @@ def test_selected_choice_is_the_one_in_brackets() -> None:
     """sysfs marks the choice in force with brackets."""
     assert probes._selected("always [madvise] never") == "madvise"
     assert probes._selected("") == ""
+
+
+def _every_command() -> list[tuple[str, click.Command]]:
+    """Each command and each below a group, by its name."""
+    context = click.Context(main.cli)
+    found = []
+    for name in main.COMMANDS:
+        command = main.cli.get_command(context, name)
+        assert command is not None
+        below = command.commands if isinstance(command, click.Group) else {}
+        found += [(name, command), *((f"{name} {part}", each) for part, each in below.items())]
+    return found
+
+
+def test_every_command_takes_v_and_q_once() -> None:
+    """However often it was looked up."""
+    for name, command in _every_command() + _every_command():
+        spellings = [opt for parameter in command.params for opt in parameter.opts]
+        for option in ("-v", "--verbose", "-q", "--quiet"):
+            assert spellings.count(option) == 1, (name, option)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["schema"], ["info", "warning", "error"]),
+        (["-q", "schema"], ["warning", "error"]),
+        (["schema", "-q"], ["warning", "error"]),
+        (["schema", "--quiet", "--quiet"], ["error"]),
+        (["-q", "schema", "-q"], ["error"]),
+        (["-v", "schema"], ["debug", "info", "warning", "error"]),
+        (["schema", "-v"], ["debug", "info", "warning", "error"]),
+        (["-q", "schema", "-v"], ["info", "warning", "error"]),
+    ],
+)
+def test_v_and_q_stand_before_or_after_the_command(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], told: list[str]
+) -> None:
+    """They add up."""
+    assert main.run(arguments) == 0
+    capsys.readouterr()
+    for level in ("debug", "info", "warning", "error"):
+        structlog.get_logger().log(getattr(logging, level.upper()), "said")
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == told
+    log.configure(0)
+
+
+def test_logs_on_a_pipe_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """The time, the level, what happened, and the facts: times in seconds, text in quotes where it
+    has spaces, nothing for what is not known; an exception follows in lines of its own."""
+    log.configure(0)
+    logger = structlog.get_logger()
+    logger.info("progress", run="with reporting", reached_ns=12_300_000_000, total_ns=None)
+    logger.warning("odd", name="a\nb", count=3, empty="")
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        logger.exception("failed")
+    lines = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines[:2] == [
+        "info progress run='with reporting' reached=12.30s",
+        "warning odd name='a\\nb' count=3 empty=''",
+    ]
+    assert lines[2] == "error failed"
+    assert lines[-1] == "boom"
+
+
+def test_logs_are_json_if_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FPR_LOG=json, for programs: numbers stay numbers."""
+    monkeypatch.setenv("FPR_LOG", "json")
+    log.configure(0)
+    structlog.get_logger().info("progress", reached_ns=12)
+    event = json.loads(capsys.readouterr().err)
+    assert (event["event"], event["level"], event["reached_ns"]) == ("progress", "info", 12)
+    monkeypatch.setenv("FPR_LOG", "xml")
+    assert main.run(["schema"]) == 2
+    assert "FPR_LOG=xml: there is no such form; write json or text" in capsys.readouterr().err
+    monkeypatch.delenv("FPR_LOG")
+    log.configure(0)
