@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -157,7 +158,7 @@ class ExpectationItem(pytest.Item):
 
 def _run(scenario: Scenario, folder: Path | None) -> dict[str, Any]:
     """Run it, with its control; keep its results in `folder`, if there is any."""
-    from emulator.report.keep import keep
+    from emulator.report.keep import keep_run
     from emulator.simulation.control import run_with_control
     from emulator.simulation.summary import summarize
 
@@ -168,8 +169,20 @@ def _run(scenario: Scenario, folder: Path | None) -> dict[str, Any]:
         run, control = run_with_control(scenario, maps_pages=folder is not None)
     summary = summarize(scenario, run, control)
     if folder is not None:
-        keep(folder, scenario, summary, run, control, started=started, arguments=["pytest"])
+        pictures = keep_run(
+            folder, scenario, summary, run, control, started=started, arguments=["pytest"]
+        )
+        for undrawn in pictures.draw():
+            _warn(str(undrawn))
     return summary
+
+
+def _warn(sentence: str) -> None:
+    """Among the warnings of pytest, and no failure even where it is told to take them as errors:
+    what was expected of the scenario holds or does not, whatever can be drawn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn(pytest.PytestWarning(sentence), stacklevel=2)
 
 
 def _run_real(scenario: Scenario) -> Any:

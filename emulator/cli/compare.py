@@ -13,13 +13,14 @@ import click
 from emulator.analysis.comparison import Compared, compare
 from emulator.analysis.comparison_document import document_of, label
 from emulator.cli import complete, options
+from emulator.cli.finish import finish
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import counted
 from emulator.cli.shown import window_columns
 from emulator.report.comparison_page import comparison_page
 from emulator.report.comparison_text import render_comparison
-from emulator.report.page import FILE as REPORT
+from emulator.report.keep import keep_document
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.matrix import load_matrix
 from emulator.scenario.overrides import parse_value, shown_option
@@ -90,21 +91,13 @@ def command(
         interrupted = stopped()
     document = {**document_of(compared), "version": version("fpr")}
     raw = results.as_json(document)
-    text = comparison_page(document).encode()
     folder = output or results.default_folder(matrix.comparison.name, started)
-    try:
-        results.write_files(
-            folder,
-            {
-                "compare.json": lambda file: file.write(raw),
-                REPORT: lambda file: file.write(text),
-            },
-        )
-    finally:  # what a long run has found is told even where it cannot be kept
-        click.echo(
-            raw.decode().rstrip("\n") if as_json else render_comparison(document, window_columns())
-        )
-    click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
+    finish(
+        folder,
+        lambda: keep_document(folder, "compare.json", raw, lambda: comparison_page(document)),
+        text=lambda: render_comparison(document, window_columns()),
+        document=raw if as_json else None,
+    )
     code = _tell_failures(compared, document["cells"])
     if interrupted:
         click.echo("interrupted: the results are partial, `complete` is false", err=True)

@@ -14,11 +14,11 @@ import structlog
 from emulator.analysis.real_guest import RealRun, run_real
 from emulator.analysis.real_summary import real_outcome, real_summary
 from emulator.cli import complete, options
+from emulator.cli.finish import finish
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
-from emulator.cli.shown import show, window_columns
-from emulator.report.keep import keep
-from emulator.report.page import FILE as REPORT
+from emulator.cli.shown import levels, show, window_columns
+from emulator.report.keep import keep_run
 from emulator.report.terminal import render
 from emulator.scenario.load import load
 from emulator.scenario.model import Scenario
@@ -89,25 +89,22 @@ def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: 
     run = run_with_progress(scenario, kernel)
     summary = real_summary(scenario, run)
     folder = output or results.default_folder(scenario.name, started)
-    try:
-        outcome, more = real_outcome(run), {"guest_kernel": kernel.version}
-        arguments = sys.argv[1:]
-        keep(
+    finish(
+        folder,
+        lambda: keep_run(
             folder,
             scenario,
             summary,
-            outcome,
+            real_outcome(run),
             None,
             started=started,
-            arguments=arguments,
-            more=more,
-        )
-    finally:  # what was found is told even where it cannot be kept
-        if as_json:
-            click.echo(results.as_json(summary).decode().rstrip("\n"))
-        else:
-            show(render(summary, run.series, columns=window_columns()))
-    click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
+            arguments=sys.argv[1:],
+            more={"guest_kernel": kernel.version},
+        ),
+        text=lambda: render(summary, run.series, levels=levels(), columns=window_columns()),
+        document=results.as_json(summary) if as_json else None,
+        show=show,
+    )
     return Exit.OK if all(each["ok"] for each in summary["expect"]) else Exit.FAILED
 
 

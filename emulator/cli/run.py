@@ -12,13 +12,12 @@ import click
 import structlog
 
 from emulator.cli import complete, options
+from emulator.cli.finish import finish
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
-from emulator.cli.shown import show, window_columns
-from emulator.report.keep import keep
-from emulator.report.page import FILE as REPORT
-from emulator.report.sparkline import ASCII, BLOCKS
+from emulator.cli.shown import levels, show, window_columns
+from emulator.report.keep import keep_run
 from emulator.report.terminal import render
 from emulator.scenario.load import load
 from emulator.scenario.model import Scenario
@@ -74,26 +73,23 @@ def command(
         run, control = _simulate(scenario, not no_control, stopped, events)
         interrupted = stopped()
     summary = summarize(scenario, run, control)
-    text = render(summary, run.series, levels=_levels(), columns=window_columns())
     folder = output or results.default_folder(scenario.name, started)
-    try:
-        arguments = sys.argv[1:]
-        keep(
+    finish(
+        folder,
+        lambda: keep_run(
             folder,
             scenario,
             summary,
             run,
             control,
             started=started,
-            arguments=arguments,
+            arguments=sys.argv[1:],
             events=events,
-        )
-    finally:  # what a long run has found is told even where it cannot be kept
-        if as_json:
-            click.echo(results.as_json(summary).decode().rstrip("\n"))
-        else:
-            show(text)
-    click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
+        ),
+        text=lambda: render(summary, run.series, levels=levels(), columns=window_columns()),
+        document=results.as_json(summary) if as_json else None,
+        show=show,
+    )
     if interrupted:
         click.echo("interrupted: the results are partial, `complete` is false", err=True)
         return Exit.INTERRUPTED
@@ -150,12 +146,3 @@ def _simulate(
             control_progress=progress.task("without"),
             stopped=stopped,
         )
-
-
-def _levels() -> str:
-    """Characters of the curve that standard output can show."""
-    try:
-        BLOCKS.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return ASCII
-    return BLOCKS

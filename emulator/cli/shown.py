@@ -13,6 +13,8 @@ import textwrap
 
 import click
 
+from emulator.report.sparkline import ASCII, BLOCKS
+
 LABEL = 12
 """Columns of the labels that begin a line of a summary."""
 _LABEL = re.compile(rf"(\S(?: ?\S){{0,{LABEL - 2}}})  ")
@@ -31,6 +33,15 @@ _COLOURS = {
 def window_columns() -> int | None:
     """Columns of the window; None where standard output is none, and nobody minds."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def levels() -> str:
+    """Characters of a curve that standard output can show."""
+    try:
+        BLOCKS.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return ASCII
+    return BLOCKS
 
 
 def show(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 
@@ -18,9 +17,11 @@ from emulator.analysis.truth import (
     run_model,
 )
 from emulator.cli import complete, options
+from emulator.cli.finish import finish
 from emulator.cli.linux import kernel_options, load_real, run_with_progress
 from emulator.cli.main import Exit
-from emulator.report.page import FILE as REPORT
+from emulator.cli.shown import levels
+from emulator.report.keep import keep_document
 from emulator.report.truth_page import truth_page
 from emulator.report.truth_text import render_truth
 from emulator.simulation import results
@@ -76,12 +77,12 @@ def command(
     tolerance = Tolerance(reported_tolerance, resident_tolerance, exact)
     truth = judge(scenario, kernel.version, run, run_model(scenario, run), tolerance)
     found = document(truth)
-    raw, text = results.as_json(found), truth_page(found).encode()
-    files = {"truth.json": lambda file: file.write(raw), REPORT: lambda file: file.write(text)}
+    raw = results.as_json(found)
     folder = output or results.default_folder(f"{scenario.name}-truth", started)
-    try:
-        results.write_files(folder, files)
-    finally:  # what was found is told even where it cannot be kept
-        click.echo(json.dumps(found, indent=1) if as_json else render_truth(truth))
-    click.echo(f"results are in {folder}; a picture: {folder / REPORT}", err=True)
+    finish(
+        folder,
+        lambda: keep_document(folder, "truth.json", raw, lambda: truth_page(found)),
+        text=lambda: render_truth(truth, levels=levels()),
+        document=raw if as_json else None,
+    )
     return Exit.FAILED if truth.failures else Exit.OK

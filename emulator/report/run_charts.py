@@ -90,22 +90,30 @@ def _flows(found: Curves) -> Chart:
 def _by_order(found: Curves, order: int) -> Chart:
     run = found.run
     orders = free_orders(run)
-    below = sum(run[f"free_bytes_order_{each}"] for each in orders if each < order)
-    lines, sums = [], np.asarray(below)
-    lines.append(line(f"blocks below order {order}: not reported", sums, "--free-held", fill=True))
+    sums = np.zeros_like(found.time_ns)
+    for each in (each for each in orders if each < order):
+        sums = sums + run[f"free_bytes_order_{each}"]
+    lines, small = [], size(int(sums[-1]))
+    if order:
+        label = f"blocks below order {order}: not reported"
+        lines.append(line(label, sums, "--free-held", fill=True))
     for number, each in enumerate(each for each in orders if each >= order):
         sums = sums + run[f"free_bytes_order_{each}"]
         label = f"order {each} ({size(4096 << each)})"
         lines.append(line(label, sums, f"--c{(2, 0, 6, 3, 4, 5)[number % 6]}", fill=True))
-    said = (
-        f"at the end {size(int(lines[-1]['values'][-1]))} free in the lists, of that "
-        f"{size(int(np.asarray(below)[-1]))} in blocks below the reporting order {order}"
-    )
+    said = f"at the end {size(int(sums[-1]))} free in the lists"
+    if order:
+        said += f", of that {small} in blocks below the reporting order {order}"
+        caption = (
+            "Stacked. Only blocks of the reporting order and above are reported: a thick lowest "
+            "layer is free memory that the host keeps holding, because it lies in small pieces."
+        )
+    else:
+        caption = "Stacked. The reporting order is 0: blocks of every size can be given back."
     return Chart(
         id="orders",
         title="Free memory by the size of its blocks",
-        caption="Stacked. Only blocks of the reporting order and above are reported: a thick "
-        "lowest layer is free memory that the host keeps holding, because it lies in small pieces.",
+        caption=caption,
         said=said,
         stacked=True,
         lines=lines[::-1],

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
@@ -72,10 +71,8 @@ def write(
     manifest: dict[str, Any],
     run: Outcome,
     control: Outcome | None,
-    pages: Mapping[str, bytes],
 ) -> None:
-    """Write all of it or nothing. Arrays of the control have names that begin with control_;
-    `pages` are contents by file name."""
+    """Write all of it or nothing. Arrays of the control have names that begin with control_."""
     sides = {"": run} if control is None else {"": run, "control_": control}
     files: dict[str, Callable[[Any], object]] = {
         SUMMARY: lambda file: file.write(as_json(summary)),
@@ -87,12 +84,7 @@ def write(
     }
     if run.page_states is not None:
         files[MEMORY_MAP] = _arrays(run.page_states.arrays())
-    files |= {name: partial(_fill, content) for name, content in pages.items()}
     write_files(folder, files)
-
-
-def _fill(content: bytes, file: Any) -> None:
-    file.write(content)
 
 
 def _latency(outcome: Outcome) -> Iterator[tuple[str, NDArray[np.generic]]]:
@@ -128,15 +120,23 @@ def write_files(folder: Path, files: Mapping[str, Callable[[Any], object]]) -> N
         raise
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole, in place of one of that name if there is any."""
+def put_file(path: Path, content: bytes) -> None:
+    """Write a file whole, in place of one of that name if there is any; `OSError` if it fails."""
     building = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         _write_file(building, lambda file: file.write(content))
         building.replace(path)
-    except OSError as error:
+    except BaseException:
         with suppress(OSError):
             building.unlink()
+        raise
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """The same for a file that a user has named: raises `ResultsError`."""
+    try:
+        put_file(path, content)
+    except OSError as error:
         raise _explained(path, error) from error
 
 

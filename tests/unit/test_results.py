@@ -30,7 +30,7 @@ RUN, CONTROL = outcome(3), outcome(4)
 def test_a_folder_is_written_whole(tmp_path: Path) -> None:
     """Missing parents are made; the columns of the control have their prefix."""
     folder = tmp_path / "a" / "b"
-    results.write(folder, {"x": 1}, {"y": 2}, RUN, CONTROL, {"a.html": b"b"})
+    results.write(folder, {"x": 1}, {"y": 2}, RUN, CONTROL)
     assert json.loads((folder / "summary.json").read_text()) == {"x": 1}
     with np.load(folder / "series.npz") as series:
         assert len(series["control_time_ns"]) == 4
@@ -54,7 +54,7 @@ def test_a_failure_in_the_middle_leaves_nothing(
 
     monkeypatch.setattr(results.np, "savez_compressed", fail)
     with pytest.raises(results.ResultsError, match="nothing was written") as caught:
-        results.write(tmp_path / "a" / "b" / "out", {}, {}, RUN, CONTROL, {"a.html": b"b"})
+        results.write(tmp_path / "a" / "b" / "out", {}, {}, RUN, CONTROL)
     assert caught.value.exit_code == code
     assert remedy in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -84,7 +84,7 @@ def test_a_long_name_of_wide_letters_is_cut(
     text = f"name: {wide * 64}\nphases: [{{run: [{{kind: idle, duration: 1s}}]}}]"
     scenario = parse(text.encode(), "test.yaml", Path.cwd())
     folder = results.default_folder(scenario.name, datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC))
-    results.write(folder, {}, {}, RUN, CONTROL, {"a.html": b"b"})
+    results.write(folder, {}, {}, RUN, CONTROL)
     assert folder.name == wide * 45 + "-20310203T040506"
 
 

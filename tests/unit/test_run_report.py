@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from emulator.analysis.run_record import FolderError
 from emulator.cli.main import cli
-from emulator.report import keep
+from emulator.report.quantity import size
+from emulator.report.run_charts import time_charts
 from emulator.report.run_data import LEVELS, curves, packed_map, slower_share
 from emulator.report.truth_page import WORDS, truth_page
 
@@ -122,19 +123,22 @@ def test_a_truth_check_has_a_page() -> None:
     assert "differs" in page
 
 
-def test_a_report_that_cannot_be_drawn_loses_no_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The defect is told, and the folder has all the rest."""
-
-    def fail(_: object) -> str:
-        raise AssertionError("no picture")
-
-    monkeypatch.setattr(keep, "run_page", fail)
-    (tmp_path / "s.yaml").write_text("phases: [{run: [{kind: idle, duration: 1s}]}]")
-    arguments = ["run", str(tmp_path / "s.yaml"), "-o", str(tmp_path / "out")]
-    done = CliRunner().invoke(cli, arguments, standalone_mode=False)
-    assert str(done.exception) == "no picture"
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"summary.json", "series.npz", "manifest.json"} <= names
-    assert "report.html" not in names
+def test_at_order_0_no_layer_is_too_small_to_be_reported() -> None:
+    """Free memory by order has a layer for each order that is reported, and one below."""
+    orders = {f"free_bytes_order_{order}": np.array([4096, 8192]) for order in range(11)}
+    series = {"time_ns": np.array([0, 1]), "resident_bytes": np.array([1, 1]), **orders}
+    found = curves(
+        {**series, "reported_bytes": series["time_ns"], "discarded_bytes": series["time_ns"]}, None
+    )
+    by_order = {order: list(time_charts(found, None, order))[-1] for order in (0, 1, 10)}
+    labels = {
+        order: [each["label"] for each in chart["lines"]] for order, chart in by_order.items()
+    }
+    assert labels[0] == [f"order {order} ({size(4096 << order)})" for order in range(10, -1, -1)]
+    assert labels[1] == [*labels[0][:-1], "blocks below order 1: not reported"]
+    assert labels[10] == [labels[0][0], "blocks below order 10: not reported"]
+    for chart in by_order.values():
+        assert chart["lines"][0]["values"] == [11 * 4096, 11 * 8192]
+        assert "88 KiB free in the lists" in chart["said"]
+    assert "below" not in by_order[0]["said"]
+    assert by_order[1]["said"].endswith("of that 8 KiB in blocks below the reporting order 1")
