@@ -619,7 +619,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 882), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 888), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -627,14 +627,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 908), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 914), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 911), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 917), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -645,7 +645,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 945), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 952), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -653,14 +653,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 1007), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 1014), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 953), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 960), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -668,9 +668,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 1007), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 1014), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 952), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 959), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -679,957 +679,964 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 979), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 986), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 911), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 917), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
+/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_pcp_demand const *)
 /* 72 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 75 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 77 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
-/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 80 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
-/* 81 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 75 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct fpr_pcp_demand const *
+/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
+/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 82 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 83 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 86 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
-/* 87 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 88 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 90 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
-/* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 93 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 95 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 96 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *, uint32_t, uint32_t *)
-/* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 83 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 84 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 85 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *, uint32_t *)
+/* 87 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 88 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 89 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 92 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 93 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 94 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 95 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 96 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 97 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 98 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 101 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 102 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 103 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 104 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 105 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 106 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
-/* 109 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 102 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t *, uint32_t, uint32_t *)
+/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 106 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 107 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 108 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 109 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 110 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 111 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 112 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 113 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint64_t)
-/* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint64_t *)
+/* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 116 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 117 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 119 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t const *, uint32_t, uint32_t, uint32_t)
+/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint64_t)
 /* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 123 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 124 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
-/* 125 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 126 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 127 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 128 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t, uint32_t)
-/* 130 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 124 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 125 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t const *, uint32_t, uint32_t, uint32_t)
+/* 128 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 129 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 130 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
 /* 131 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint64_t *, uint64_t)
-/* 137 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 138 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 143 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t *, uint64_t)
-/* 144 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 145 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 146 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 147 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t)
-/* 149 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 150 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
-/* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 134 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint32_t, uint32_t)
+/* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 137 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 138 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 140 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 141 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint64_t, uint64_t *, uint64_t)
+/* 143 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 144 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 147 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t *, uint64_t)
+/* 150 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 151 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 152 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 154 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t)
+/* 155 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 159 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
+/* 159 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t)
 /* 160 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 162 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint64_t)
-/* 167 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *)
-/* 172 */ _CFFI_OP(_CFFI_OP_POINTER, 908), // struct fpr_allocator const *
-/* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
-/* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 881), // char *
-/* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
-/* 178 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, struct fpr_block const *, uint32_t, uint32_t *)
-/* 180 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 182 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 183 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 164 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint32_t, uint32_t, uint32_t)
+/* 166 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 169 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 170 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 172 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint64_t, uint64_t)
+/* 173 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 174 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 175 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 177 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *)
+/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 914), // struct fpr_allocator const *
+/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
+/* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 887), // char *
+/* 183 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
-/* 186 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 187 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 980), // struct fpr_zone_state *
-/* 189 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
-/* 191 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, struct fpr_block const *, uint32_t, uint32_t *)
+/* 186 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 187 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 189 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 190 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
+/* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 194 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 195 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 196 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 197 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 198 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 199 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 987), // struct fpr_zone_state *
+/* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
+/* 197 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 198 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 199 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 200 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 201 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 202 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 203 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 204 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 205 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 206 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 207 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint64_t *)
-/* 208 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 209 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 210 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 211 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t *, uint64_t *, uint64_t)
-/* 213 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 214 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 215 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 216 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 201 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 202 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 203 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 204 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 205 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 206 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 208 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 209 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 210 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 211 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 212 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 213 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint64_t *)
+/* 214 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 215 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 216 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 217 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
-/* 219 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 220 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 221 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
-/* 222 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 224 */ _CFFI_OP(_CFFI_OP_POINTER, 909), // struct fpr_allocator_config const *
-/* 225 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 226 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
-/* 227 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
-/* 229 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 230 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 231 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 964), // struct fpr_segment *
+/* 218 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t *, uint64_t *, uint64_t)
+/* 219 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 220 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 221 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 222 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 223 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 224 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint64_t, struct fpr_block *)
+/* 225 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 226 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
+/* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 915), // struct fpr_allocator_config const *
+/* 231 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 235 */ _CFFI_OP(_CFFI_OP_POINTER, 922), // struct fpr_guest_memory const *
-/* 236 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // struct fpr_chain const *
-/* 237 */ _CFFI_OP(_CFFI_OP_POINTER, 957), // struct fpr_report_cursor *
-/* 238 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 239 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 240 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_message_account *
-/* 242 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 243 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
-/* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 245 */ _CFFI_OP(_CFFI_OP_NOOP, 236),
-/* 246 */ _CFFI_OP(_CFFI_OP_POINTER, 958), // struct fpr_report_rules const *
-/* 247 */ _CFFI_OP(_CFFI_OP_NOOP, 237),
-/* 248 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_range *
-/* 249 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 956), // struct fpr_report_account *
-/* 253 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 254 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
-/* 255 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 256 */ _CFFI_OP(_CFFI_OP_POINTER, 941), // struct fpr_page_set *
-/* 257 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
-/* 258 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 259 */ _CFFI_OP(_CFFI_OP_POINTER, 910), // struct fpr_balloon_account *
-/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 261 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
-/* 262 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 263 */ _CFFI_OP(_CFFI_OP_NOOP, 256),
-/* 264 */ _CFFI_OP(_CFFI_OP_NOOP, 257),
-/* 265 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 266 */ _CFFI_OP(_CFFI_OP_NOOP, 232),
-/* 267 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 259),
-/* 269 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 270 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
-/* 271 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 273 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 274 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
-/* 275 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 276 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 277 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 234 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_block const *, uint32_t, uint32_t, struct fpr_segment *)
+/* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 236 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 237 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_segment *
+/* 239 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
+/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 928), // struct fpr_guest_memory const *
+/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 918), // struct fpr_chain const *
+/* 243 */ _CFFI_OP(_CFFI_OP_POINTER, 964), // struct fpr_report_cursor *
+/* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 245 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_message_account *
+/* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
+/* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
+/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_report_rules const *
+/* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 243),
+/* 254 */ _CFFI_OP(_CFFI_OP_POINTER, 954), // struct fpr_range *
+/* 255 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 256 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 963), // struct fpr_report_account *
+/* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
+/* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_page_set *
+/* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
+/* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 265 */ _CFFI_OP(_CFFI_OP_POINTER, 916), // struct fpr_balloon_account *
+/* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
+/* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 269 */ _CFFI_OP(_CFFI_OP_NOOP, 262),
+/* 270 */ _CFFI_OP(_CFFI_OP_NOOP, 263),
+/* 271 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 272 */ _CFFI_OP(_CFFI_OP_NOOP, 238),
+/* 273 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 274 */ _CFFI_OP(_CFFI_OP_NOOP, 265),
+/* 275 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 276 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint32_t *)
+/* 277 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 278 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 279 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
-/* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 280 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint32_t *, uint64_t *)
+/* 281 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 282 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 283 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 284 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
-/* 286 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 287 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 283 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 284 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 285 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 286 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t)
+/* 287 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 288 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 289 */ _CFFI_OP(_CFFI_OP_POINTER, 49), // uint8_t * *
-/* 290 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 292 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
-/* 293 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 289 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 290 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 291 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, uint64_t, uint8_t * *, uint64_t *)
+/* 292 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 293 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 294 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 1010), // void *
-/* 296 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 295 */ _CFFI_OP(_CFFI_OP_POINTER, 49), // uint8_t * *
+/* 296 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 297 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
-/* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
+/* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
+/* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 1010), // void const *
+/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 1017), // void *
 /* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 305 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_host_costs const *
-/* 306 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 307 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *)
-/* 308 */ _CFFI_OP(_CFFI_OP_POINTER, 926), // struct fpr_measure *
+/* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
+/* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 1017), // void const *
+/* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, struct fpr_measure_order const *, struct fpr_histogram *, struct fpr_histogram *, struct fpr_histogram *)
-/* 311 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 312 */ _CFFI_OP(_CFFI_OP_POINTER, 928), // struct fpr_measure_order const *
-/* 313 */ _CFFI_OP(_CFFI_OP_POINTER, 923), // struct fpr_histogram *
-/* 314 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 315 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, uint64_t *)
-/* 318 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 319 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 321 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure_config const *, struct fpr_measure * *)
-/* 322 */ _CFFI_OP(_CFFI_OP_POINTER, 927), // struct fpr_measure_config const *
-/* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 308), // struct fpr_measure * *
-/* 324 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 325 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 326 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_oracle *
-/* 327 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 328 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 329 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 330 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 331 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_discard_outcome *
-/* 332 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 333 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
-/* 334 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
+/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 930), // struct fpr_host_costs const *
+/* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *)
+/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 932), // struct fpr_measure *
+/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, struct fpr_measure_order const *, struct fpr_histogram *, struct fpr_histogram *, struct fpr_histogram *)
+/* 317 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 934), // struct fpr_measure_order const *
+/* 319 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_histogram *
+/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, uint64_t *)
+/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure_config const *, struct fpr_measure * *)
+/* 328 */ _CFFI_OP(_CFFI_OP_POINTER, 933), // struct fpr_measure_config const *
+/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 314), // struct fpr_measure * *
+/* 330 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 941), // struct fpr_oracle *
+/* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 334 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 336 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 337 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 337 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_discard_outcome *
 /* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 340 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_oracle const *
-/* 341 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 342 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
+/* 340 */ _CFFI_OP(_CFFI_OP_NOOP, 332),
+/* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 344 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 345 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 346 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 347 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
-/* 349 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 344 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
+/* 346 */ _CFFI_OP(_CFFI_OP_POINTER, 941), // struct fpr_oracle const *
+/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 349 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 351 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 351 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 352 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 355 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_packed_driver *
-/* 356 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
-/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 360 */ _CFFI_OP(_CFFI_OP_POINTER, 962), // struct fpr_ring_layout const *
-/* 361 */ _CFFI_OP(_CFFI_OP_POINTER, 920), // struct fpr_driver_slot *
-/* 362 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 363 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 364 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 365 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 367 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
-/* 368 */ _CFFI_OP(_CFFI_OP_POINTER, 964), // struct fpr_segment const *
+/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
+/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
+/* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
+/* 361 */ _CFFI_OP(_CFFI_OP_POINTER, 943), // struct fpr_packed_driver *
+/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 364 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
+/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 969), // struct fpr_ring_layout const *
+/* 367 */ _CFFI_OP(_CFFI_OP_POINTER, 926), // struct fpr_driver_slot *
+/* 368 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 369 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 370 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 370 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
-/* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
-/* 374 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
-/* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 355),
-/* 378 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 380 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 382 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_packed_ring *
-/* 383 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 384 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
-/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
-/* 386 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 388 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
-/* 390 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 391 */ _CFFI_OP(_CFFI_OP_POINTER, 912), // struct fpr_chain *
-/* 392 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
-/* 394 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
-/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 360),
-/* 397 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
+/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_segment const *
+/* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
+/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
+/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
+/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
+/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
+/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 946), // struct fpr_packed_ring *
+/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
+/* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
+/* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
+/* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 397 */ _CFFI_OP(_CFFI_OP_POINTER, 918), // struct fpr_chain *
 /* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
-/* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
-/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
-/* 404 */ _CFFI_OP(_CFFI_OP_NOOP, 382),
-/* 405 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 406 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 407 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 409 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_packed_ring const *
-/* 410 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 411 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
-/* 412 */ _CFFI_OP(_CFFI_OP_NOOP, 409),
-/* 413 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 415 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
-/* 416 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_pressure const *
-/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
-/* 419 */ _CFFI_OP(_CFFI_OP_POINTER, 943), // struct fpr_pressure_config const *
-/* 420 */ _CFFI_OP(_CFFI_OP_POINTER, 471), // struct fpr_pressure * *
-/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 422 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 423 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct fpr_real_memory *
-/* 424 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 425 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 426 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 427 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 428 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
-/* 429 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 430 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
-/* 431 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
+/* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
+/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 402 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
+/* 403 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
+/* 406 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
+/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
+/* 410 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
+/* 411 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
+/* 415 */ _CFFI_OP(_CFFI_OP_POINTER, 946), // struct fpr_packed_ring const *
+/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
+/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 415),
+/* 419 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
+/* 422 */ _CFFI_OP(_CFFI_OP_POINTER, 949), // struct fpr_pressure const *
+/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
+/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 950), // struct fpr_pressure_config const *
+/* 426 */ _CFFI_OP(_CFFI_OP_POINTER, 477), // struct fpr_pressure * *
+/* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 955), // struct fpr_real_memory *
+/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 431 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 433 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 434 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
-/* 435 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
-/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 437 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 438 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
-/* 440 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
-/* 441 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 434 */ _CFFI_OP(_CFFI_OP_NOOP, 337),
+/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
+/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
+/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
+/* 441 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
 /* 442 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 443 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 446 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
+/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 446 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
 /* 447 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 448 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 449 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 449 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 452 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct fpr_real_memory const *
-/* 453 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 457 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 458 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 459 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 460 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 461 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 462 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 464 */ _CFFI_OP(_CFFI_OP_POINTER, 949), // struct fpr_real_memory_config const *
-/* 465 */ _CFFI_OP(_CFFI_OP_POINTER, 930), // struct fpr_memory_region const *
-/* 466 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 467 */ _CFFI_OP(_CFFI_OP_POINTER, 423), // struct fpr_real_memory * *
+/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
+/* 453 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 454 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 458 */ _CFFI_OP(_CFFI_OP_POINTER, 955), // struct fpr_real_memory const *
+/* 459 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
+/* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
+/* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 463 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 464 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 465 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
-/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 959), // struct fpr_residency *
-/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_pressure *
-/* 472 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 474 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
-/* 475 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 477 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 478 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 479 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
-/* 480 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 481 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
-/* 482 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
+/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 956), // struct fpr_real_memory_config const *
+/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 936), // struct fpr_memory_region const *
+/* 472 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 473 */ _CFFI_OP(_CFFI_OP_POINTER, 429), // struct fpr_real_memory * *
+/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
+/* 476 */ _CFFI_OP(_CFFI_OP_POINTER, 966), // struct fpr_residency *
+/* 477 */ _CFFI_OP(_CFFI_OP_POINTER, 949), // struct fpr_pressure *
+/* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 480 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
+/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 482 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 484 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 337),
 /* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
+/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
+/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
 /* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 490 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 491 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 494 */ _CFFI_OP(_CFFI_OP_POINTER, 959), // struct fpr_residency const *
-/* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 496 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
+/* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
+/* 495 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 496 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 498 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 499 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 500 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 501 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 503 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
+/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
+/* 500 */ _CFFI_OP(_CFFI_OP_POINTER, 966), // struct fpr_residency const *
+/* 501 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 504 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 505 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 506 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 509 */ _CFFI_OP(_CFFI_OP_POINTER, 960), // struct fpr_residency_config const *
-/* 510 */ _CFFI_OP(_CFFI_OP_NOOP, 465),
-/* 511 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 305),
-/* 513 */ _CFFI_OP(_CFFI_OP_POINTER, 326), // struct fpr_oracle * *
-/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 515 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 509),
-/* 517 */ _CFFI_OP(_CFFI_OP_NOOP, 465),
-/* 518 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 519 */ _CFFI_OP(_CFFI_OP_NOOP, 305),
-/* 520 */ _CFFI_OP(_CFFI_OP_POINTER, 470), // struct fpr_residency * *
-/* 521 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 522 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 523 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_shared_map const *
-/* 524 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // struct fpr_signaller *
+/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
+/* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 511 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
+/* 515 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // struct fpr_residency_config const *
+/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
+/* 517 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 518 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
+/* 519 */ _CFFI_OP(_CFFI_OP_POINTER, 332), // struct fpr_oracle * *
+/* 520 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 521 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 515),
+/* 523 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
+/* 524 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
+/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 476), // struct fpr_residency * *
 /* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // struct fpr_signaller const *
-/* 530 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 531 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 532 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 534 */ _CFFI_OP(_CFFI_OP_POINTER, 968), // struct fpr_split_driver *
-/* 535 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 536 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 534),
-/* 538 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 539 */ _CFFI_OP(_CFFI_OP_NOOP, 360),
-/* 540 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
-/* 541 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 542 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 543 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 544 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 545 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 534),
-/* 547 */ _CFFI_OP(_CFFI_OP_NOOP, 368),
+/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
+/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_shared_map const *
+/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
+/* 532 */ _CFFI_OP(_CFFI_OP_POINTER, 974), // struct fpr_signaller *
+/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
+/* 535 */ _CFFI_OP(_CFFI_OP_POINTER, 974), // struct fpr_signaller const *
+/* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 540 */ _CFFI_OP(_CFFI_OP_POINTER, 975), // struct fpr_split_driver *
+/* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 542 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 543 */ _CFFI_OP(_CFFI_OP_NOOP, 540),
+/* 544 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 545 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
+/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
+/* 547 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 548 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 549 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 549 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 551 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 534),
-/* 553 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 556 */ _CFFI_OP(_CFFI_OP_NOOP, 534),
-/* 557 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 558 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 559 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 560 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 561 */ _CFFI_OP(_CFFI_OP_POINTER, 969), // struct fpr_split_ring *
-/* 562 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 563 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 564 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
-/* 565 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 567 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 568 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
-/* 569 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 570 */ _CFFI_OP(_CFFI_OP_NOOP, 391),
-/* 571 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 573 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
-/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 235),
-/* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 360),
-/* 576 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 577 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 578 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 579 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 580 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
-/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 582 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 583 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 584 */ _CFFI_OP(_CFFI_OP_NOOP, 561),
-/* 585 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 586 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 587 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 589 */ _CFFI_OP(_CFFI_OP_POINTER, 969), // struct fpr_split_ring const *
-/* 590 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 591 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
-/* 592 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 593 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 594 */ _CFFI_OP(_CFFI_OP_NOOP, 224),
-/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 596 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 597 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 599 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 603 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 604 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 605 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 606 */ _CFFI_OP(_CFFI_OP_POINTER, 973), // struct fpr_trace_op *
-/* 607 */ _CFFI_OP(_CFFI_OP_POINTER, 974), // struct fpr_trace_pairing *
-/* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 612 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 613 */ _CFFI_OP(_CFFI_OP_NOOP, 224),
-/* 614 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 615 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 616 */ _CFFI_OP(_CFFI_OP_POINTER, 954), // struct fpr_replay_phase const *
-/* 617 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 618 */ _CFFI_OP(_CFFI_OP_POINTER, 955), // struct fpr_replay_unseen *
-/* 619 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 621 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 622 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 623 */ _CFFI_OP(_CFFI_OP_POINTER, 975), // struct fpr_trace_state *
-/* 624 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 551 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 540),
+/* 553 */ _CFFI_OP(_CFFI_OP_NOOP, 374),
+/* 554 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 555 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 556 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 558 */ _CFFI_OP(_CFFI_OP_NOOP, 540),
+/* 559 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 560 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 561 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 562 */ _CFFI_OP(_CFFI_OP_NOOP, 540),
+/* 563 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 564 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 567 */ _CFFI_OP(_CFFI_OP_POINTER, 976), // struct fpr_split_ring *
+/* 568 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 570 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
+/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
+/* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 576 */ _CFFI_OP(_CFFI_OP_NOOP, 397),
+/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 578 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 579 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
+/* 580 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
+/* 582 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 583 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 586 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
+/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 590 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
+/* 591 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 593 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 595 */ _CFFI_OP(_CFFI_OP_POINTER, 976), // struct fpr_split_ring const *
+/* 596 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
+/* 598 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 599 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 230),
+/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 603 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 606 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 607 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 608 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 609 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 612 */ _CFFI_OP(_CFFI_OP_POINTER, 980), // struct fpr_trace_op *
+/* 613 */ _CFFI_OP(_CFFI_OP_POINTER, 981), // struct fpr_trace_pairing *
+/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 616 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 617 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 618 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 619 */ _CFFI_OP(_CFFI_OP_NOOP, 230),
+/* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 621 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 622 */ _CFFI_OP(_CFFI_OP_POINTER, 961), // struct fpr_replay_phase const *
+/* 623 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 624 */ _CFFI_OP(_CFFI_OP_POINTER, 962), // struct fpr_replay_unseen *
 /* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 626 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 627 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_trace_event *
-/* 628 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 629 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_trace_marker *
-/* 630 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 631 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 632 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 633 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 634 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 635 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 636 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_vcpus *
-/* 637 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 638 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 639 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 640 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
-/* 641 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 642 */ _CFFI_OP(_CFFI_OP_POINTER, 934), // struct fpr_op const *
-/* 643 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 626 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 629 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct fpr_trace_state *
+/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 631 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 632 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 633 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_trace_event *
+/* 634 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 635 */ _CFFI_OP(_CFFI_OP_POINTER, 979), // struct fpr_trace_marker *
+/* 636 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 637 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 638 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 639 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
+/* 642 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct fpr_vcpus *
+/* 643 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 646 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
+/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 646 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
 /* 647 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 648 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 648 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_op const *
 /* 649 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 650 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 652 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
+/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 652 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
 /* 653 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 654 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 655 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
-/* 656 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 658 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 659 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
-/* 660 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 661 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 654 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 655 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 656 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 658 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 659 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 660 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 661 */ _CFFI_OP(_CFFI_OP_NOOP, 648),
 /* 662 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
-/* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 667 */ _CFFI_OP(_CFFI_OP_POINTER, 976), // struct fpr_vcpu_stop *
-/* 668 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 670 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_vcpus const *
-/* 671 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 672 */ _CFFI_OP(_CFFI_OP_POINTER, 936), // struct fpr_owner_view *
-/* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 675 */ _CFFI_OP(_CFFI_OP_NOOP, 670),
-/* 676 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 677 */ _CFFI_OP(_CFFI_OP_POINTER, 970), // struct fpr_task_view *
-/* 678 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 680 */ _CFFI_OP(_CFFI_OP_NOOP, 670),
-/* 681 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 682 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 683 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 684 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 687 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_vcpus_config const *
-/* 688 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 689 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_memory_port const *
-/* 690 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 691 */ _CFFI_OP(_CFFI_OP_POINTER, 636), // struct fpr_vcpus * *
-/* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 693 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 694 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 695 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 697 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 667 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 668 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 671 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 672 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 673 */ _CFFI_OP(_CFFI_OP_POINTER, 983), // struct fpr_vcpu_stop *
+/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 676 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct fpr_vcpus const *
+/* 677 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 678 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_owner_view *
+/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 681 */ _CFFI_OP(_CFFI_OP_NOOP, 676),
+/* 682 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 683 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_task_view *
+/* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 686 */ _CFFI_OP(_CFFI_OP_NOOP, 676),
+/* 687 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 688 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 689 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 690 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 693 */ _CFFI_OP(_CFFI_OP_POINTER, 985), // struct fpr_vcpus_config const *
+/* 694 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 695 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_memory_port const *
+/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 697 */ _CFFI_OP(_CFFI_OP_POINTER, 642), // struct fpr_vcpus * *
 /* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 699 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
-/* 700 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 701 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 703 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 705 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 699 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 700 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 701 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 703 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
 /* 706 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 707 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 708 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 709 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 710 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 711 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 712 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
-/* 714 */ _CFFI_OP(_CFFI_OP_NOOP, 295),
+/* 707 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 708 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 709 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 711 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 712 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 713 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 714 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 715 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 716 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 717 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 716 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 717 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION, 917), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 721 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 722 */ _CFFI_OP(_CFFI_OP_FUNCTION, 765), // struct fpr_histogram const *()(struct fpr_oracle const *)
-/* 723 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
+/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 721 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 722 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 723 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 765), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 726 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 923), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 726 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 727 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION, 765), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 729 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
+/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION, 771), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 729 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
 /* 730 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 932), // struct fpr_notify *()(struct fpr_allocator *)
-/* 732 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 771), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 732 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
 /* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 735 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
-/* 736 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 737 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 738 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
-/* 739 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 741 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 742 */ _CFFI_OP(_CFFI_OP_NOOP, 172),
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION, 771), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 735 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
+/* 736 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 737 */ _CFFI_OP(_CFFI_OP_FUNCTION, 938), // struct fpr_notify *()(struct fpr_allocator *)
+/* 738 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 739 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 741 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 742 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 743 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 744 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 745 */ _CFFI_OP(_CFFI_OP_POINTER, 913), // struct fpr_cost const *
+/* 744 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 745 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 747 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
-/* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 745),
-/* 749 */ _CFFI_OP(_CFFI_OP_POINTER, 916), // struct fpr_cost_steps const *
-/* 750 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 751 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 752 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 754 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint64_t, struct fpr_random *)
-/* 755 */ _CFFI_OP(_CFFI_OP_NOOP, 745),
-/* 756 */ _CFFI_OP(_CFFI_OP_NOOP, 749),
-/* 757 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 747 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 749 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 751 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_cost const *
+/* 752 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
+/* 754 */ _CFFI_OP(_CFFI_OP_NOOP, 751),
+/* 755 */ _CFFI_OP(_CFFI_OP_POINTER, 922), // struct fpr_cost_steps const *
+/* 756 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 757 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 758 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 759 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 760 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 761 */ _CFFI_OP(_CFFI_OP_NOOP, 745),
-/* 762 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 763 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 765 */ _CFFI_OP(_CFFI_OP_POINTER, 923), // struct fpr_histogram const *
-/* 766 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 767 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
-/* 770 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 772 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 760 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint64_t, struct fpr_random *)
+/* 761 */ _CFFI_OP(_CFFI_OP_NOOP, 751),
+/* 762 */ _CFFI_OP(_CFFI_OP_NOOP, 755),
+/* 763 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 764 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 765 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 766 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 767 */ _CFFI_OP(_CFFI_OP_NOOP, 751),
+/* 768 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 769 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 770 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 771 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_histogram const *
+/* 772 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 773 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 774 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 775 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 776 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 778 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 779 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 781 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 782 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 783 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 784 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 785 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 786 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
-/* 787 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
-/* 789 */ _CFFI_OP(_CFFI_OP_NOOP, 670),
+/* 774 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 775 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
+/* 776 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 778 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 779 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 781 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 782 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 783 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 784 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 785 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
+/* 786 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 787 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 788 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
+/* 789 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 790 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 791 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 792 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 791 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 792 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
 /* 793 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 794 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
-/* 795 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 796 */ _CFFI_OP(_CFFI_OP_FUNCTION, 295), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 797 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
+/* 794 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
+/* 795 */ _CFFI_OP(_CFFI_OP_NOOP, 676),
+/* 796 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 797 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
 /* 798 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 799 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_allocator *)
-/* 801 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 802 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 803 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_cost *, uint64_t)
-/* 804 */ _CFFI_OP(_CFFI_OP_POINTER, 913), // struct fpr_cost *
-/* 805 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 806 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 807 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 808 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 809 */ _CFFI_OP(_CFFI_OP_NOOP, 765),
-/* 810 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 811 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 812 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 813 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 814 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 815 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 816 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 817 */ _CFFI_OP(_CFFI_OP_NOOP, 313),
-/* 818 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 819 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 820 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 821 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_measure *)
-/* 822 */ _CFFI_OP(_CFFI_OP_NOOP, 308),
-/* 823 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 824 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_oracle *)
-/* 825 */ _CFFI_OP(_CFFI_OP_NOOP, 326),
+/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
+/* 801 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 802 */ _CFFI_OP(_CFFI_OP_FUNCTION, 301), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 803 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
+/* 804 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 805 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 806 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_allocator *)
+/* 807 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 808 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 809 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_cost *, uint64_t)
+/* 810 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_cost *
+/* 811 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 812 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 813 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 814 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 815 */ _CFFI_OP(_CFFI_OP_NOOP, 771),
+/* 816 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 817 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 818 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 819 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 820 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 821 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 822 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 823 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 824 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 825 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 826 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 827 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 828 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
-/* 829 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 830 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 831 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 832 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 833 */ _CFFI_OP(_CFFI_OP_NOOP, 340),
-/* 834 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 835 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_host_counters *
-/* 836 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 837 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_pressure *)
-/* 838 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
-/* 839 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 840 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
-/* 841 */ _CFFI_OP(_CFFI_OP_NOOP, 416),
-/* 842 */ _CFFI_OP(_CFFI_OP_POINTER, 944), // struct fpr_pressure_counters *
-/* 843 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 844 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 845 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 846 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 847 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 848 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 849 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_real_memory *)
-/* 850 */ _CFFI_OP(_CFFI_OP_NOOP, 423),
-/* 851 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 852 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 853 */ _CFFI_OP(_CFFI_OP_NOOP, 452),
-/* 854 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 855 */ _CFFI_OP(_CFFI_OP_NOOP, 835),
-/* 856 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 857 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_residency *)
-/* 858 */ _CFFI_OP(_CFFI_OP_NOOP, 470),
-/* 859 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 860 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 861 */ _CFFI_OP(_CFFI_OP_NOOP, 494),
-/* 862 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 863 */ _CFFI_OP(_CFFI_OP_NOOP, 835),
-/* 864 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 865 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_shared_map *)
-/* 866 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 867 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 868 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 869 */ _CFFI_OP(_CFFI_OP_POINTER, 966), // struct fpr_shared_region *
-/* 870 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 871 */ _CFFI_OP(_CFFI_OP_NOOP, 124),
-/* 872 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 873 */ _CFFI_OP(_CFFI_OP_NOOP, 331),
-/* 874 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 875 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_signaller *)
-/* 876 */ _CFFI_OP(_CFFI_OP_NOOP, 526),
-/* 877 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 878 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1010), // void()(struct fpr_vcpus *)
-/* 879 */ _CFFI_OP(_CFFI_OP_NOOP, 636),
+/* 827 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_measure *)
+/* 828 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 829 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 830 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_oracle *)
+/* 831 */ _CFFI_OP(_CFFI_OP_NOOP, 332),
+/* 832 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 833 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 834 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
+/* 835 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 836 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 837 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 838 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 839 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
+/* 840 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 841 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_host_counters *
+/* 842 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 843 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_pressure *)
+/* 844 */ _CFFI_OP(_CFFI_OP_NOOP, 477),
+/* 845 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 846 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
+/* 847 */ _CFFI_OP(_CFFI_OP_NOOP, 422),
+/* 848 */ _CFFI_OP(_CFFI_OP_POINTER, 951), // struct fpr_pressure_counters *
+/* 849 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 850 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 851 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 852 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 853 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 854 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 855 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_real_memory *)
+/* 856 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
+/* 857 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 858 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 859 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
+/* 860 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 861 */ _CFFI_OP(_CFFI_OP_NOOP, 841),
+/* 862 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 863 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_residency *)
+/* 864 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
+/* 865 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 866 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 867 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
+/* 868 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 869 */ _CFFI_OP(_CFFI_OP_NOOP, 841),
+/* 870 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 871 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_shared_map *)
+/* 872 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 873 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 874 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 875 */ _CFFI_OP(_CFFI_OP_POINTER, 973), // struct fpr_shared_region *
+/* 876 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 877 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 878 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 879 */ _CFFI_OP(_CFFI_OP_NOOP, 337),
 /* 880 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 881 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 882 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 883 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 884 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
-/* 885 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
-/* 886 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
-/* 887 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
-/* 888 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
-/* 889 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_memory_kind
-/* 890 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_migratetype
-/* 891 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_op_kind
-/* 892 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_page_state_of_both
-/* 893 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_pcp_drain
-/* 894 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_pcp_sizing
-/* 895 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_placement
-/* 896 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_relabel
-/* 897 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_replay_action
-/* 898 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_ring_fault
-/* 899 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_status
-/* 900 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_stop_reason
-/* 901 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_take_stop
-/* 902 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_task_state
-/* 903 */ _CFFI_OP(_CFFI_OP_ENUM, 21), // enum fpr_zone_class
-/* 904 */ _CFFI_OP(_CFFI_OP_POINTER, 704), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 905 */ _CFFI_OP(_CFFI_OP_POINTER, 713), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 906 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 907 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 908 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 909 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 910 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 911 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 912 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 913 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 914 */ _CFFI_OP(_CFFI_OP_ARRAY, 913), // struct fpr_cost[7]
-/* 915 */ (_cffi_opcode_t)(7),
-/* 916 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
-/* 917 */ _CFFI_OP(_CFFI_OP_POINTER, 918), // struct fpr_counters const *
-/* 918 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
-/* 919 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
-/* 920 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
-/* 921 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
-/* 922 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
-/* 923 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
-/* 924 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
-/* 925 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
-/* 926 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_measure
-/* 927 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_measure_config
-/* 928 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure_order
-/* 929 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_memory_port
-/* 930 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_memory_region
-/* 931 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_message_account
-/* 932 */ _CFFI_OP(_CFFI_OP_POINTER, 933), // struct fpr_notify *
-/* 933 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_notify
-/* 934 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_op
-/* 935 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_oracle
-/* 936 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_owner_view
-/* 937 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_packed_driver
-/* 938 */ _CFFI_OP(_CFFI_OP_POINTER, 939), // struct fpr_packed_note *
-/* 939 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_packed_note
-/* 940 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_ring
-/* 941 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_page_set
-/* 942 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_pressure
-/* 943 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_pressure_config
-/* 944 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pressure_counters
-/* 945 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_random
-/* 946 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_range const *
-/* 947 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_range
-/* 948 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_real_memory
-/* 949 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_real_memory_config
-/* 950 */ _CFFI_OP(_CFFI_OP_POINTER, 951), // struct fpr_region *
-/* 951 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_region
-/* 952 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_replay_frames_stats
-/* 953 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_replay_model_stats
-/* 954 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_replay_phase
-/* 955 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_unseen
-/* 956 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_report_account
-/* 957 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_report_cursor
-/* 958 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_report_rules
-/* 959 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_residency
-/* 960 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_residency_config
-/* 961 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_ring_counters
-/* 962 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_ring_layout
-/* 963 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_rules
-/* 964 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_segment
-/* 965 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_shared_map
-/* 966 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_shared_region
-/* 967 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_signaller
-/* 968 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_split_driver
-/* 969 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_split_ring
-/* 970 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_task_view
-/* 971 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_trace_event
-/* 972 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_marker
-/* 973 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_trace_op
-/* 974 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_trace_pairing
-/* 975 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_trace_state
-/* 976 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_vcpu_stop
-/* 977 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_vcpus
-/* 978 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_vcpus_config
-/* 979 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_zone_config
-/* 980 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_zone_state
-/* 981 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct packed_desc *
-/* 982 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct packed_desc
-/* 983 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct packed_event *
-/* 984 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct packed_event
-/* 985 */ _CFFI_OP(_CFFI_OP_POINTER, 986), // struct split_avail *
-/* 986 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct split_avail
-/* 987 */ _CFFI_OP(_CFFI_OP_POINTER, 988), // struct split_desc *
-/* 988 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct split_desc
-/* 989 */ _CFFI_OP(_CFFI_OP_POINTER, 990), // struct split_used *
-/* 990 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct split_used
-/* 991 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
-/* 992 */ (_cffi_opcode_t)(7),
-/* 993 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 994 */ (_cffi_opcode_t)(14),
-/* 995 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 996 */ (_cffi_opcode_t)(32),
-/* 997 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 998 */ (_cffi_opcode_t)(4),
-/* 999 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 1000 */ (_cffi_opcode_t)(6),
-/* 1001 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 1002 */ (_cffi_opcode_t)(7424),
-/* 1003 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 1004 */ (_cffi_opcode_t)(7),
-/* 1005 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 1006 */ (_cffi_opcode_t)(9),
-/* 1007 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 1008 */ _CFFI_OP(_CFFI_OP_ARRAY, 1007), // uint8_t[5]
-/* 1009 */ (_cffi_opcode_t)(5),
-/* 1010 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 881 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_signaller *)
+/* 882 */ _CFFI_OP(_CFFI_OP_NOOP, 532),
+/* 883 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 884 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_vcpus *)
+/* 885 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 886 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 887 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 888 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 889 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 890 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 891 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 892 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
+/* 893 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
+/* 894 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
+/* 895 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_memory_kind
+/* 896 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_migratetype
+/* 897 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_op_kind
+/* 898 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_page_state_of_both
+/* 899 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_pcp_drain
+/* 900 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_pcp_sizing
+/* 901 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_placement
+/* 902 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_relabel
+/* 903 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_replay_action
+/* 904 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_ring_fault
+/* 905 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_status
+/* 906 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_stop_reason
+/* 907 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_take_stop
+/* 908 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_task_state
+/* 909 */ _CFFI_OP(_CFFI_OP_ENUM, 21), // enum fpr_zone_class
+/* 910 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 911 */ _CFFI_OP(_CFFI_OP_POINTER, 719), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 912 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 913 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 914 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 915 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 916 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 917 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 918 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 919 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 920 */ _CFFI_OP(_CFFI_OP_ARRAY, 919), // struct fpr_cost[7]
+/* 921 */ (_cffi_opcode_t)(7),
+/* 922 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
+/* 923 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_counters const *
+/* 924 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
+/* 925 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
+/* 926 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
+/* 927 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
+/* 928 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
+/* 929 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
+/* 930 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
+/* 931 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
+/* 932 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_measure
+/* 933 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_measure_config
+/* 934 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure_order
+/* 935 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_memory_port
+/* 936 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_memory_region
+/* 937 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_message_account
+/* 938 */ _CFFI_OP(_CFFI_OP_POINTER, 939), // struct fpr_notify *
+/* 939 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_notify
+/* 940 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_op
+/* 941 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_oracle
+/* 942 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_owner_view
+/* 943 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_packed_driver
+/* 944 */ _CFFI_OP(_CFFI_OP_POINTER, 945), // struct fpr_packed_note *
+/* 945 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_packed_note
+/* 946 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_ring
+/* 947 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_page_set
+/* 948 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_pcp_demand
+/* 949 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_pressure
+/* 950 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pressure_config
+/* 951 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_pressure_counters
+/* 952 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_random
+/* 953 */ _CFFI_OP(_CFFI_OP_POINTER, 954), // struct fpr_range const *
+/* 954 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_range
+/* 955 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_real_memory
+/* 956 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_real_memory_config
+/* 957 */ _CFFI_OP(_CFFI_OP_POINTER, 958), // struct fpr_region *
+/* 958 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_region
+/* 959 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_replay_frames_stats
+/* 960 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_replay_model_stats
+/* 961 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_phase
+/* 962 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_replay_unseen
+/* 963 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_report_account
+/* 964 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_report_cursor
+/* 965 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_report_rules
+/* 966 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_residency
+/* 967 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_residency_config
+/* 968 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_ring_counters
+/* 969 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_ring_layout
+/* 970 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_rules
+/* 971 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_segment
+/* 972 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_shared_map
+/* 973 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_shared_region
+/* 974 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_signaller
+/* 975 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_split_driver
+/* 976 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_split_ring
+/* 977 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_task_view
+/* 978 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_event
+/* 979 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_trace_marker
+/* 980 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_trace_op
+/* 981 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_trace_pairing
+/* 982 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_trace_state
+/* 983 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_vcpu_stop
+/* 984 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_vcpus
+/* 985 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_vcpus_config
+/* 986 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_zone_config
+/* 987 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct fpr_zone_state
+/* 988 */ _CFFI_OP(_CFFI_OP_POINTER, 989), // struct packed_desc *
+/* 989 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct packed_desc
+/* 990 */ _CFFI_OP(_CFFI_OP_POINTER, 991), // struct packed_event *
+/* 991 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct packed_event
+/* 992 */ _CFFI_OP(_CFFI_OP_POINTER, 993), // struct split_avail *
+/* 993 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct split_avail
+/* 994 */ _CFFI_OP(_CFFI_OP_POINTER, 995), // struct split_desc *
+/* 995 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct split_desc
+/* 996 */ _CFFI_OP(_CFFI_OP_POINTER, 997), // struct split_used *
+/* 997 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 71), // struct split_used
+/* 998 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
+/* 999 */ (_cffi_opcode_t)(7),
+/* 1000 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 1001 */ (_cffi_opcode_t)(14),
+/* 1002 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 1003 */ (_cffi_opcode_t)(32),
+/* 1004 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 1005 */ (_cffi_opcode_t)(4),
+/* 1006 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 1007 */ (_cffi_opcode_t)(6),
+/* 1008 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 1009 */ (_cffi_opcode_t)(7424),
+/* 1010 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 1011 */ (_cffi_opcode_t)(7),
+/* 1012 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 1013 */ (_cffi_opcode_t)(9),
+/* 1014 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 1015 */ _CFFI_OP(_CFFI_OP_ARRAY, 1014), // uint8_t[5]
+/* 1016 */ (_cffi_opcode_t)(5),
+/* 1017 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -2770,6 +2777,72 @@ _cffi_f_fpr_allocator_add_block(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_allocator_add_block _cffi_d_fpr_allocator_add_block
 #endif
 
+static int _cffi_d_fpr_allocator_add_pcp(struct fpr_allocator * x0, uint32_t x1, uint64_t x2, uint32_t x3, uint32_t x4)
+{
+  return fpr_allocator_add_pcp(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_add_pcp(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  uint64_t x2;
+  uint32_t x3;
+  uint32_t x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_allocator_add_pcp", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint32_t);
+  if (x4 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_add_pcp(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_add_pcp _cffi_d_fpr_allocator_add_pcp
+#endif
+
 static int _cffi_d_fpr_allocator_add_range(struct fpr_allocator * x0, uint64_t x1, uint64_t x2)
 {
   return fpr_allocator_add_range(x0, x1, x2);
@@ -2839,10 +2912,10 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2854,7 +2927,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(917));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(923));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2885,10 +2958,10 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(224), arg0, (char **)&x0);
+      _cffi_type(230), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(224), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(230), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2903,10 +2976,10 @@ _cffi_f_fpr_allocator_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(226), arg2, (char **)&x2);
+      _cffi_type(232), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(226), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(232), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2983,10 +3056,10 @@ _cffi_f_fpr_allocator_label(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3025,10 +3098,10 @@ _cffi_f_fpr_allocator_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3078,7 +3151,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(932));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(938));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3138,6 +3211,71 @@ _cffi_f_fpr_allocator_set_label(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_allocator_set_label _cffi_d_fpr_allocator_set_label
+#endif
+
+static int _cffi_d_fpr_allocator_set_pcp(struct fpr_allocator * x0, uint32_t x1, uint32_t x2, struct fpr_pcp_demand const * x3)
+{
+  return fpr_allocator_set_pcp(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_allocator_set_pcp(PyObject *self, PyObject *args)
+{
+  struct fpr_allocator * x0;
+  uint32_t x1;
+  uint32_t x2;
+  struct fpr_pcp_demand const * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_allocator_set_pcp", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(75), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct fpr_pcp_demand const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(75), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_allocator_set_pcp(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_allocator_set_pcp _cffi_d_fpr_allocator_set_pcp
 #endif
 
 static int _cffi_d_fpr_allocator_set_zone(struct fpr_allocator * x0, uint32_t x1, struct fpr_zone_config const * x2)
@@ -3260,19 +3398,19 @@ _cffi_f_fpr_allocator_validate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(176), arg1, (char **)&x1);
+      _cffi_type(182), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (char *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(176), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(182), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3319,10 +3457,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3332,10 +3470,10 @@ _cffi_f_fpr_allocator_zone(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(188), arg2, (char **)&x2);
+      _cffi_type(194), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_zone_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(188), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(194), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3382,28 +3520,28 @@ _cffi_f_fpr_balloon_deflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg0, (char **)&x0);
+      _cffi_type(241), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(256), arg1, (char **)&x1);
+      _cffi_type(262), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(256), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(262), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(257), arg2, (char **)&x2);
+      _cffi_type(263), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(257), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(263), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3413,10 +3551,10 @@ _cffi_f_fpr_balloon_deflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(259), arg4, (char **)&x4);
+      _cffi_type(265), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(259), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(265), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3467,28 +3605,28 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg0, (char **)&x0);
+      _cffi_type(241), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(256), arg1, (char **)&x1);
+      _cffi_type(262), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_page_set *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(256), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(262), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(257), arg2, (char **)&x2);
+      _cffi_type(263), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(257), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(263), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3498,10 +3636,10 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(232), arg4, (char **)&x4);
+      _cffi_type(238), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(232), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(238), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3516,10 +3654,10 @@ _cffi_f_fpr_balloon_inflate(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(259), arg6, (char **)&x6);
+      _cffi_type(265), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_balloon_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(259), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(265), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3894,10 +4032,10 @@ _cffi_f_fpr_boundary_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4100,10 +4238,10 @@ _cffi_f_fpr_buddy_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4275,10 +4413,10 @@ _cffi_f_fpr_cost_bend(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(804), arg0, (char **)&x0);
+      _cffi_type(810), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(804), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(810), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4323,10 +4461,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(745), arg0, (char **)&x0);
+      _cffi_type(751), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(745), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(751), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4382,19 +4520,19 @@ _cffi_f_fpr_cost_draw_among(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(745), arg0, (char **)&x0);
+      _cffi_type(751), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(745), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(751), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(749), arg1, (char **)&x1);
+      _cffi_type(755), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(749), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(755), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4456,19 +4594,19 @@ _cffi_f_fpr_cost_draw_sum(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(745), arg0, (char **)&x0);
+      _cffi_type(751), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(745), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(751), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(749), arg1, (char **)&x1);
+      _cffi_type(755), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(749), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(755), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4516,10 +4654,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(745), arg0, (char **)&x0);
+      _cffi_type(751), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(745), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(751), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4564,10 +4702,10 @@ _cffi_f_fpr_count_isolated(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4680,7 +4818,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(882));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(888));
   return pyresult;
 }
 #else
@@ -4843,10 +4981,10 @@ _cffi_f_fpr_free_each(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg2, (char **)&x2);
+      _cffi_type(130), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4903,10 +5041,10 @@ _cffi_f_fpr_free_pages(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5042,10 +5180,10 @@ _cffi_f_fpr_freed_bitmap_count(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5237,10 +5375,10 @@ _cffi_f_fpr_guest_inside(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg0, (char **)&x0);
+      _cffi_type(241), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5289,10 +5427,10 @@ _cffi_f_fpr_guest_memory_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg0, (char **)&x0);
+      _cffi_type(241), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5346,10 +5484,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg0, (char **)&x0);
+      _cffi_type(241), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5359,10 +5497,10 @@ _cffi_f_fpr_guest_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(295), arg2, (char **)&x2);
+      _cffi_type(301), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(295), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(301), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5411,10 +5549,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg0, (char **)&x0);
+      _cffi_type(241), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5424,10 +5562,10 @@ _cffi_f_fpr_guest_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(301), arg2, (char **)&x2);
+      _cffi_type(307), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(301), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(307), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5530,19 +5668,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg0, (char **)&x0);
+      _cffi_type(319), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(765), arg1, (char **)&x1);
+      _cffi_type(771), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(765), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(771), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5583,10 +5721,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(765), arg0, (char **)&x0);
+      _cffi_type(771), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(765), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(771), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5631,10 +5769,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg0, (char **)&x0);
+      _cffi_type(319), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5683,19 +5821,19 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg0, (char **)&x0);
+      _cffi_type(319), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg1, (char **)&x1);
+      _cffi_type(130), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5734,10 +5872,10 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(305), arg0, (char **)&x0);
+      _cffi_type(311), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(305), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(311), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5831,10 +5969,10 @@ _cffi_f_fpr_known_zero_taken(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5950,10 +6088,10 @@ _cffi_f_fpr_list_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6153,19 +6291,19 @@ _cffi_f_fpr_measure_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(322), arg0, (char **)&x0);
+      _cffi_type(328), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(322), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(328), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(323), arg1, (char **)&x1);
+      _cffi_type(329), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_measure * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(323), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(329), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6198,10 +6336,10 @@ _cffi_f_fpr_measure_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6236,10 +6374,10 @@ _cffi_f_fpr_measure_fresh(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6280,10 +6418,10 @@ _cffi_f_fpr_measure_resident(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6339,46 +6477,46 @@ _cffi_f_fpr_measure_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(308), arg0, (char **)&x0);
+      _cffi_type(314), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(308), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(312), arg1, (char **)&x1);
+      _cffi_type(318), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_measure_order const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(312), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(318), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg2, (char **)&x2);
+      _cffi_type(319), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg3, (char **)&x3);
+      _cffi_type(319), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg4, (char **)&x4);
+      _cffi_type(319), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6425,19 +6563,19 @@ _cffi_f_fpr_measure_signals(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg1, (char **)&x1);
+      _cffi_type(319), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg2, (char **)&x2);
+      _cffi_type(319), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6488,28 +6626,28 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg0, (char **)&x0);
+      _cffi_type(241), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(236), arg1, (char **)&x1);
+      _cffi_type(242), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(236), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(242), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(237), arg2, (char **)&x2);
+      _cffi_type(243), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(237), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(243), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6537,10 +6675,10 @@ _cffi_f_fpr_message_read(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(241), arg6, (char **)&x6);
+      _cffi_type(247), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_message_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(241), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(247), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6591,28 +6729,28 @@ _cffi_f_fpr_oracle_count_states(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(346), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg1, (char **)&x1);
+      _cffi_type(130), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg2, (char **)&x2);
+      _cffi_type(130), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6674,10 +6812,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(346), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6687,10 +6825,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(835), arg2, (char **)&x2);
+      _cffi_type(841), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(835), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(841), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6737,19 +6875,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(509), arg0, (char **)&x0);
+      _cffi_type(515), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(509), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(515), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(465), arg1, (char **)&x1);
+      _cffi_type(471), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(465), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(471), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6759,19 +6897,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(305), arg3, (char **)&x3);
+      _cffi_type(311), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(305), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(311), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(513), arg4, (char **)&x4);
+      _cffi_type(519), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_oracle * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(513), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(519), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6804,10 +6942,10 @@ _cffi_f_fpr_oracle_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(332), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(332), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6856,19 +6994,19 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(332), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(332), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg1, (char **)&x1);
+      _cffi_type(130), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6891,10 +7029,10 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg5, (char **)&x5);
+      _cffi_type(337), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(337), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6929,10 +7067,10 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(346), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6944,7 +7082,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(765));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(771));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -6977,10 +7115,10 @@ _cffi_f_fpr_oracle_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(326), arg0, (char **)&x0);
+      _cffi_type(332), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(326), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(332), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7037,10 +7175,10 @@ _cffi_f_fpr_oracle_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(346), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7102,10 +7240,10 @@ _cffi_f_fpr_oracle_release(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(295), arg0, (char **)&x0);
+      _cffi_type(301), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(295), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(301), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7158,10 +7296,10 @@ _cffi_f_fpr_oracle_released(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(346), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7214,10 +7352,10 @@ _cffi_f_fpr_oracle_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(340), arg0, (char **)&x0);
+      _cffi_type(346), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(340), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7268,10 +7406,10 @@ _cffi_f_fpr_oracle_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(295), arg0, (char **)&x0);
+      _cffi_type(301), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(295), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(301), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7345,19 +7483,19 @@ _cffi_f_fpr_packed_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(355), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(368), arg1, (char **)&x1);
+      _cffi_type(374), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(368), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(374), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7400,10 +7538,10 @@ _cffi_f_fpr_packed_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(355), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7444,10 +7582,10 @@ _cffi_f_fpr_packed_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(355), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7499,10 +7637,10 @@ _cffi_f_fpr_packed_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(355), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7561,10 +7699,10 @@ _cffi_f_fpr_packed_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(355), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7624,37 +7762,37 @@ _cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(355), arg0, (char **)&x0);
+      _cffi_type(361), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(355), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg1, (char **)&x1);
+      _cffi_type(241), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(360), arg2, (char **)&x2);
+      _cffi_type(366), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(360), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(366), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg3, (char **)&x3);
+      _cffi_type(367), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(367), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7777,10 +7915,10 @@ _cffi_f_fpr_packed_ring_base(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(409), arg0, (char **)&x0);
+      _cffi_type(415), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(409), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(415), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7824,10 +7962,10 @@ _cffi_f_fpr_packed_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7868,10 +8006,10 @@ _cffi_f_fpr_packed_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7915,10 +8053,10 @@ _cffi_f_fpr_packed_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(409), arg0, (char **)&x0);
+      _cffi_type(415), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(409), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(415), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7961,28 +8099,28 @@ _cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg1, (char **)&x1);
+      _cffi_type(241), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(391), arg2, (char **)&x2);
+      _cffi_type(397), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(391), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(397), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8025,10 +8163,10 @@ _cffi_f_fpr_packed_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8077,19 +8215,19 @@ _cffi_f_fpr_packed_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg1, (char **)&x1);
+      _cffi_type(241), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8130,10 +8268,10 @@ _cffi_f_fpr_packed_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8187,28 +8325,28 @@ _cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg1, (char **)&x1);
+      _cffi_type(241), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(360), arg2, (char **)&x2);
+      _cffi_type(366), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(360), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(366), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8247,10 +8385,10 @@ _cffi_f_fpr_packed_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(382), arg0, (char **)&x0);
+      _cffi_type(388), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(382), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8301,10 +8439,10 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(172), arg0, (char **)&x0);
+      _cffi_type(178), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_allocator const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(172), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(178), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8377,19 +8515,19 @@ _cffi_f_fpr_pressure_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(416), arg0, (char **)&x0);
+      _cffi_type(422), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(416), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(842), arg1, (char **)&x1);
+      _cffi_type(848), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(842), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(848), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8430,19 +8568,19 @@ _cffi_f_fpr_pressure_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(419), arg0, (char **)&x0);
+      _cffi_type(425), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(419), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(420), arg1, (char **)&x1);
+      _cffi_type(426), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(420), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(426), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8475,10 +8613,10 @@ _cffi_f_fpr_pressure_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(471), arg0, (char **)&x0);
+      _cffi_type(477), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(471), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8513,10 +8651,10 @@ _cffi_f_fpr_pressure_is_short(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(416), arg0, (char **)&x0);
+      _cffi_type(422), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(416), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8551,10 +8689,10 @@ _cffi_f_fpr_pressure_validate(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(416), arg0, (char **)&x0);
+      _cffi_type(422), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(416), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8743,28 +8881,28 @@ _cffi_f_fpr_real_memory_count_states(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(458), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg1, (char **)&x1);
+      _cffi_type(130), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg2, (char **)&x2);
+      _cffi_type(130), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8826,10 +8964,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(458), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8839,10 +8977,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(835), arg2, (char **)&x2);
+      _cffi_type(841), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(835), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(841), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8887,19 +9025,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(464), arg0, (char **)&x0);
+      _cffi_type(470), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(464), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(465), arg1, (char **)&x1);
+      _cffi_type(471), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(465), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(471), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8909,10 +9047,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(467), arg3, (char **)&x3);
+      _cffi_type(473), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(467), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(473), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8945,10 +9083,10 @@ _cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(429), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8997,19 +9135,19 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(429), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg1, (char **)&x1);
+      _cffi_type(130), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9032,10 +9170,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg5, (char **)&x5);
+      _cffi_type(337), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(337), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9070,10 +9208,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(458), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9085,7 +9223,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(765));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(771));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -9108,10 +9246,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(458), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9152,10 +9290,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(458), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9200,10 +9338,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(458), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9219,7 +9357,7 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(295));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(301));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -9252,10 +9390,10 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(429), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9310,10 +9448,10 @@ _cffi_f_fpr_real_memory_press(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(429), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9366,10 +9504,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(429), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9421,10 +9559,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(452), arg0, (char **)&x0);
+      _cffi_type(458), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(452), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9465,10 +9603,10 @@ _cffi_f_fpr_real_memory_settle(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(423), arg0, (char **)&x0);
+      _cffi_type(429), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(423), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9523,10 +9661,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(295), arg0, (char **)&x0);
+      _cffi_type(301), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(295), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(301), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9600,10 +9738,10 @@ _cffi_f_fpr_region_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg0, (char **)&x0);
+      _cffi_type(241), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9687,10 +9825,10 @@ _cffi_f_fpr_replay_actions(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(224), arg2, (char **)&x2);
+      _cffi_type(230), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(224), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(230), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10017,10 +10155,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(224), arg3, (char **)&x3);
+      _cffi_type(230), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_allocator_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(224), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(230), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10039,10 +10177,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(616), arg6, (char **)&x6);
+      _cffi_type(622), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(616), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(622), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10052,10 +10190,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(618), arg8, (char **)&x8);
+      _cffi_type(624), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(618), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(624), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10123,46 +10261,46 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg0, (char **)&x0);
+      _cffi_type(241), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(236), arg1, (char **)&x1);
+      _cffi_type(242), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_chain const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(236), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(242), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(246), arg2, (char **)&x2);
+      _cffi_type(252), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_report_rules const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(246), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(252), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(237), arg3, (char **)&x3);
+      _cffi_type(243), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_report_cursor *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(237), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(243), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(248), arg4, (char **)&x4);
+      _cffi_type(254), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_range *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(248), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(254), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10190,10 +10328,10 @@ _cffi_f_fpr_report_judge(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(252), arg8, (char **)&x8);
+      _cffi_type(258), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_report_account *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(252), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(258), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10255,10 +10393,10 @@ _cffi_f_fpr_report_segments(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(232), arg3, (char **)&x3);
+      _cffi_type(238), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_segment *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(232), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(238), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10309,28 +10447,28 @@ _cffi_f_fpr_residency_count_states(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(494), arg0, (char **)&x0);
+      _cffi_type(500), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg1, (char **)&x1);
+      _cffi_type(130), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg2, (char **)&x2);
+      _cffi_type(130), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10392,10 +10530,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(494), arg0, (char **)&x0);
+      _cffi_type(500), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10405,10 +10543,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(835), arg2, (char **)&x2);
+      _cffi_type(841), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(835), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(841), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10455,19 +10593,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(509), arg0, (char **)&x0);
+      _cffi_type(515), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(509), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(515), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(465), arg1, (char **)&x1);
+      _cffi_type(471), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(465), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(471), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10477,19 +10615,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(305), arg3, (char **)&x3);
+      _cffi_type(311), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_host_costs const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(305), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(311), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(520), arg4, (char **)&x4);
+      _cffi_type(526), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(520), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(526), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10522,10 +10660,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(476), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10574,19 +10712,19 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(476), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg1, (char **)&x1);
+      _cffi_type(130), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10609,10 +10747,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg5, (char **)&x5);
+      _cffi_type(337), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(337), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10657,10 +10795,10 @@ _cffi_f_fpr_residency_drop_lazy(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(476), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10712,10 +10850,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(494), arg0, (char **)&x0);
+      _cffi_type(500), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10727,7 +10865,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(765));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(771));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -10756,19 +10894,19 @@ _cffi_f_fpr_residency_join(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(476), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(471), arg1, (char **)&x1);
+      _cffi_type(477), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(471), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10803,10 +10941,10 @@ _cffi_f_fpr_residency_killed_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(494), arg0, (char **)&x0);
+      _cffi_type(500), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10841,10 +10979,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(494), arg0, (char **)&x0);
+      _cffi_type(500), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10889,10 +11027,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(476), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10949,10 +11087,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(494), arg0, (char **)&x0);
+      _cffi_type(500), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11004,10 +11142,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(494), arg0, (char **)&x0);
+      _cffi_type(500), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(494), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11058,10 +11196,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(295), arg0, (char **)&x0);
+      _cffi_type(301), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(295), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(301), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11135,10 +11273,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(869), arg0, (char **)&x0);
+      _cffi_type(875), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(869), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(875), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11148,10 +11286,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(124), arg2, (char **)&x2);
+      _cffi_type(130), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(124), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(130), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11161,10 +11299,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(331), arg4, (char **)&x4);
+      _cffi_type(337), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(331), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(337), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11265,10 +11403,10 @@ _cffi_f_fpr_shared_map_lost(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(523), arg0, (char **)&x0);
+      _cffi_type(529), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(523), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11337,10 +11475,10 @@ _cffi_f_fpr_signaller_close(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(526), arg0, (char **)&x0);
+      _cffi_type(532), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(526), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(532), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11375,10 +11513,10 @@ _cffi_f_fpr_signaller_open(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(526), arg0, (char **)&x0);
+      _cffi_type(532), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(526), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(532), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11421,10 +11559,10 @@ _cffi_f_fpr_signaller_send(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg0, (char **)&x0);
+      _cffi_type(535), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(535), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11482,19 +11620,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(534), arg0, (char **)&x0);
+      _cffi_type(540), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(368), arg1, (char **)&x1);
+      _cffi_type(374), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(368), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(374), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11537,10 +11675,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(534), arg0, (char **)&x0);
+      _cffi_type(540), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11581,10 +11719,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(534), arg0, (char **)&x0);
+      _cffi_type(540), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11636,10 +11774,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(534), arg0, (char **)&x0);
+      _cffi_type(540), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11698,10 +11836,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(534), arg0, (char **)&x0);
+      _cffi_type(540), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11761,37 +11899,37 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(534), arg0, (char **)&x0);
+      _cffi_type(540), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(534), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg1, (char **)&x1);
+      _cffi_type(241), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(360), arg2, (char **)&x2);
+      _cffi_type(366), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(360), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(366), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg3, (char **)&x3);
+      _cffi_type(367), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(367), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11908,10 +12046,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(561), arg0, (char **)&x0);
+      _cffi_type(567), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11952,10 +12090,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(561), arg0, (char **)&x0);
+      _cffi_type(567), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11999,10 +12137,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(589), arg0, (char **)&x0);
+      _cffi_type(595), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(589), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(595), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12045,28 +12183,28 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(561), arg0, (char **)&x0);
+      _cffi_type(567), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg1, (char **)&x1);
+      _cffi_type(241), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(391), arg2, (char **)&x2);
+      _cffi_type(397), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(391), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(397), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12109,10 +12247,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(561), arg0, (char **)&x0);
+      _cffi_type(567), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12161,19 +12299,19 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(561), arg0, (char **)&x0);
+      _cffi_type(567), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg1, (char **)&x1);
+      _cffi_type(241), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12214,10 +12352,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(561), arg0, (char **)&x0);
+      _cffi_type(567), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12273,28 +12411,28 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(561), arg0, (char **)&x0);
+      _cffi_type(567), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg1, (char **)&x1);
+      _cffi_type(241), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(360), arg2, (char **)&x2);
+      _cffi_type(366), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(360), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(366), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12342,10 +12480,10 @@ _cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(561), arg0, (char **)&x0);
+      _cffi_type(567), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(561), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12442,19 +12580,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(606), arg6, (char **)&x6);
+      _cffi_type(612), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(606), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(612), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(607), arg7, (char **)&x7);
+      _cffi_type(613), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(607), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(613), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12513,10 +12651,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(623), arg0, (char **)&x0);
+      _cffi_type(629), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(623), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(629), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12539,10 +12677,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(627), arg4, (char **)&x4);
+      _cffi_type(633), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(627), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(633), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12552,10 +12690,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(629), arg6, (char **)&x6);
+      _cffi_type(635), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(629), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(635), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12633,10 +12771,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(235), arg0, (char **)&x0);
+      _cffi_type(241), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_guest_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(235), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(241), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12650,10 +12788,10 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(289), arg3, (char **)&x3);
+      _cffi_type(295), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(289), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(295), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12707,10 +12845,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(636), arg0, (char **)&x0);
+      _cffi_type(642), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12769,10 +12907,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(687), arg0, (char **)&x0);
+      _cffi_type(693), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(687), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(693), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12787,28 +12925,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(689), arg2, (char **)&x2);
+      _cffi_type(695), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(689), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(695), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(313), arg3, (char **)&x3);
+      _cffi_type(319), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(313), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(319), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(691), arg4, (char **)&x4);
+      _cffi_type(697), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(691), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(697), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12841,10 +12979,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(636), arg0, (char **)&x0);
+      _cffi_type(642), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12891,10 +13029,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(636), arg0, (char **)&x0);
+      _cffi_type(642), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12908,10 +13046,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(642), arg3, (char **)&x3);
+      _cffi_type(648), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(642), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(648), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12950,10 +13088,10 @@ _cffi_f_fpr_vcpus_next_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(670), arg0, (char **)&x0);
+      _cffi_type(676), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(670), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(676), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12996,10 +13134,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(670), arg0, (char **)&x0);
+      _cffi_type(676), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(670), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(676), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13009,10 +13147,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(672), arg2, (char **)&x2);
+      _cffi_type(678), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(672), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(678), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13059,10 +13197,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(670), arg0, (char **)&x0);
+      _cffi_type(676), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(670), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(676), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13133,10 +13271,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(636), arg0, (char **)&x0);
+      _cffi_type(642), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13146,10 +13284,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(642), arg2, (char **)&x2);
+      _cffi_type(648), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(642), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(648), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13194,10 +13332,10 @@ _cffi_f_fpr_vcpus_retry(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(636), arg0, (char **)&x0);
+      _cffi_type(642), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13244,10 +13382,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(636), arg0, (char **)&x0);
+      _cffi_type(642), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13257,10 +13395,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(667), arg2, (char **)&x2);
+      _cffi_type(673), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(667), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(673), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13305,10 +13443,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(636), arg0, (char **)&x0);
+      _cffi_type(642), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(636), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13363,10 +13501,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(670), arg0, (char **)&x0);
+      _cffi_type(676), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(670), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(676), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13376,10 +13514,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(677), arg2, (char **)&x2);
+      _cffi_type(683), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(677), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(683), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -14679,6 +14817,19 @@ static void _cffi_checkfld_struct_fpr_page_set(struct fpr_page_set *p)
 struct _cffi_align_struct_fpr_page_set { char x; struct fpr_page_set y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_pcp_demand(struct fpr_pcp_demand *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->free_factor) | 0);  /* check that 'struct fpr_pcp_demand.free_factor' is an integer */
+  (void)((p->high) | 0);  /* check that 'struct fpr_pcp_demand.high' is an integer */
+  (void)((p->free_count) | 0);  /* check that 'struct fpr_pcp_demand.free_count' is an integer */
+  (void)((p->alloc_factor) | 0);  /* check that 'struct fpr_pcp_demand.alloc_factor' is an integer */
+  (void)((p->freed_several) | 0);  /* check that 'struct fpr_pcp_demand.freed_several' is an integer */
+}
+struct _cffi_align_struct_fpr_pcp_demand { char x; struct fpr_pcp_demand y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_pressure_config(struct fpr_pressure_config *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -15392,187 +15543,189 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_ZONE_DMA32", (void *)_cffi_const_FPR_ZONE_DMA32, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_MOVABLE", (void *)_cffi_const_FPR_ZONE_MOVABLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ZONE_NORMAL", (void *)_cffi_const_FPR_ZONE_NORMAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 90), (void *)_cffi_d_fpr_alloc },
-  { "fpr_alloc_each", (void *)_cffi_f_fpr_alloc_each, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_fpr_alloc_each },
-  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_allocator_add_allocated },
-  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_fpr_allocator_add_block },
-  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 719), (void *)_cffi_d_fpr_allocator_counters },
-  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 223), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 800), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 734), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 741), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 731), (void *)_cffi_d_fpr_allocator_notify },
-  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_allocator_set_label },
+  { "fpr_alloc", (void *)_cffi_f_fpr_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 96), (void *)_cffi_d_fpr_alloc },
+  { "fpr_alloc_each", (void *)_cffi_f_fpr_alloc_each, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 104), (void *)_cffi_d_fpr_alloc_each },
+  { "fpr_allocator_add_allocated", (void *)_cffi_f_fpr_allocator_add_allocated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 159), (void *)_cffi_d_fpr_allocator_add_allocated },
+  { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 159), (void *)_cffi_d_fpr_allocator_add_block },
+  { "fpr_allocator_add_pcp", (void *)_cffi_f_fpr_allocator_add_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 135), (void *)_cffi_d_fpr_allocator_add_pcp },
+  { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 172), (void *)_cffi_d_fpr_allocator_add_range },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 725), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_allocator_create },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 806), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 740), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 747), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 737), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_allocator_set_label },
+  { "fpr_allocator_set_pcp", (void *)_cffi_f_fpr_allocator_set_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_set_pcp },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
   { "fpr_allocator_shuffle", (void *)_cffi_f_fpr_allocator_shuffle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_allocator_shuffle },
-  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 174), (void *)_cffi_d_fpr_allocator_validate },
-  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_allocator_zone },
-  { "fpr_balloon_deflate", (void *)_cffi_f_fpr_balloon_deflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 254), (void *)_cffi_d_fpr_balloon_deflate },
-  { "fpr_balloon_inflate", (void *)_cffi_f_fpr_balloon_inflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 261), (void *)_cffi_d_fpr_balloon_inflate },
+  { "fpr_allocator_validate", (void *)_cffi_f_fpr_allocator_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 180), (void *)_cffi_d_fpr_allocator_validate },
+  { "fpr_allocator_zone", (void *)_cffi_f_fpr_allocator_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 191), (void *)_cffi_d_fpr_allocator_zone },
+  { "fpr_balloon_deflate", (void *)_cffi_f_fpr_balloon_deflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 260), (void *)_cffi_d_fpr_balloon_deflate },
+  { "fpr_balloon_inflate", (void *)_cffi_f_fpr_balloon_inflate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 267), (void *)_cffi_d_fpr_balloon_inflate },
   { "fpr_bench_mixed", (void *)_cffi_f_fpr_bench_mixed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 24), (void *)_cffi_d_fpr_bench_mixed },
-  { "fpr_bench_pairs", (void *)_cffi_f_fpr_bench_pairs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 115), (void *)_cffi_d_fpr_bench_pairs },
+  { "fpr_bench_pairs", (void *)_cffi_f_fpr_bench_pairs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_fpr_bench_pairs },
   { "fpr_boundary_begin", (void *)_cffi_f_fpr_boundary_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_boundary_begin },
   { "fpr_boundary_end", (void *)_cffi_f_fpr_boundary_end, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_boundary_end },
-  { "fpr_boundary_pull", (void *)_cffi_f_fpr_boundary_pull, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_boundary_pull },
-  { "fpr_boundary_read", (void *)_cffi_f_fpr_boundary_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 190), (void *)_cffi_d_fpr_boundary_read },
+  { "fpr_boundary_pull", (void *)_cffi_f_fpr_boundary_pull, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 77), (void *)_cffi_d_fpr_boundary_pull },
+  { "fpr_boundary_read", (void *)_cffi_f_fpr_boundary_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 196), (void *)_cffi_d_fpr_boundary_read },
   { "fpr_boundary_return", (void *)_cffi_f_fpr_boundary_return, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 13), (void *)_cffi_d_fpr_boundary_return },
-  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 108), (void *)_cffi_d_fpr_buddy_alloc },
-  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 218), (void *)_cffi_d_fpr_buddy_find },
-  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 159), (void *)_cffi_d_fpr_buddy_free },
-  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 803), (void *)_cffi_d_fpr_cost_bend },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 760), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 747), (void *)_cffi_d_fpr_cost_draw_among },
-  { "fpr_cost_draw_sum", (void *)_cffi_f_fpr_cost_draw_sum, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 754), (void *)_cffi_d_fpr_cost_draw_sum },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 744), (void *)_cffi_d_fpr_cost_mean },
-  { "fpr_count_isolated", (void *)_cffi_f_fpr_count_isolated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 179), (void *)_cffi_d_fpr_count_isolated },
+  { "fpr_buddy_alloc", (void *)_cffi_f_fpr_buddy_alloc, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 114), (void *)_cffi_d_fpr_buddy_alloc },
+  { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 224), (void *)_cffi_d_fpr_buddy_find },
+  { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 165), (void *)_cffi_d_fpr_buddy_free },
+  { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_buddy_take },
+  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 809), (void *)_cffi_d_fpr_cost_bend },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 766), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 753), (void *)_cffi_d_fpr_cost_draw_among },
+  { "fpr_cost_draw_sum", (void *)_cffi_f_fpr_cost_draw_sum, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 760), (void *)_cffi_d_fpr_cost_draw_sum },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 750), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_count_isolated", (void *)_cffi_f_fpr_count_isolated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_count_isolated },
   { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
   { "fpr_drain_pcp", (void *)_cffi_f_fpr_drain_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_drain_pcp },
-  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 129), (void *)_cffi_d_fpr_free },
-  { "fpr_free_each", (void *)_cffi_f_fpr_free_each, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_fpr_free_each },
-  { "fpr_free_pages", (void *)_cffi_f_fpr_free_pages, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 212), (void *)_cffi_d_fpr_free_pages },
-  { "fpr_freed_bitmap_begin", (void *)_cffi_f_fpr_freed_bitmap_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_fpr_freed_bitmap_begin },
-  { "fpr_freed_bitmap_count", (void *)_cffi_f_fpr_freed_bitmap_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 207), (void *)_cffi_d_fpr_freed_bitmap_count },
+  { "fpr_free", (void *)_cffi_f_fpr_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 135), (void *)_cffi_d_fpr_free },
+  { "fpr_free_each", (void *)_cffi_f_fpr_free_each, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 127), (void *)_cffi_d_fpr_free_each },
+  { "fpr_free_pages", (void *)_cffi_f_fpr_free_pages, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 218), (void *)_cffi_d_fpr_free_pages },
+  { "fpr_freed_bitmap_begin", (void *)_cffi_f_fpr_freed_bitmap_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 142), (void *)_cffi_d_fpr_freed_bitmap_begin },
+  { "fpr_freed_bitmap_count", (void *)_cffi_f_fpr_freed_bitmap_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 213), (void *)_cffi_d_fpr_freed_bitmap_count },
   { "fpr_freed_bitmap_end", (void *)_cffi_f_fpr_freed_bitmap_end, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 10), (void *)_cffi_d_fpr_freed_bitmap_end },
   { "fpr_freed_bitmap_take", (void *)_cffi_f_fpr_freed_bitmap_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 62), (void *)_cffi_d_fpr_freed_bitmap_take },
-  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_guest_inside },
-  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 270), (void *)_cffi_d_fpr_guest_memory_check },
-  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 292), (void *)_cffi_d_fpr_guest_read },
-  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 738), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 807), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 764), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 816), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 811), (void *)_cffi_d_fpr_histogram_record_array },
-  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 304), (void *)_cffi_d_fpr_host_costs_check },
-  { "fpr_known_zero_begin", (void *)_cffi_f_fpr_known_zero_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 143), (void *)_cffi_d_fpr_known_zero_begin },
-  { "fpr_known_zero_taken", (void *)_cffi_f_fpr_known_zero_taken, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 171), (void *)_cffi_d_fpr_known_zero_taken },
+  { "fpr_guest_inside", (void *)_cffi_f_fpr_guest_inside, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 286), (void *)_cffi_d_fpr_guest_inside },
+  { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 276), (void *)_cffi_d_fpr_guest_memory_check },
+  { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_guest_read },
+  { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_guest_write },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 744), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 797), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 813), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 770), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 822), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 817), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 310), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_known_zero_begin", (void *)_cffi_f_fpr_known_zero_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 149), (void *)_cffi_d_fpr_known_zero_begin },
+  { "fpr_known_zero_taken", (void *)_cffi_f_fpr_known_zero_taken, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 177), (void *)_cffi_d_fpr_known_zero_taken },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
-  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_list_read },
-  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_fpr_list_take },
-  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 794), (void *)_cffi_d_fpr_measure_clock_ns },
-  { "fpr_measure_create", (void *)_cffi_f_fpr_measure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 321), (void *)_cffi_d_fpr_measure_create },
-  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 821), (void *)_cffi_d_fpr_measure_destroy },
-  { "fpr_measure_fresh", (void *)_cffi_f_fpr_measure_fresh, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 307), (void *)_cffi_d_fpr_measure_fresh },
-  { "fpr_measure_resident", (void *)_cffi_f_fpr_measure_resident, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 317), (void *)_cffi_d_fpr_measure_resident },
-  { "fpr_measure_run", (void *)_cffi_f_fpr_measure_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 310), (void *)_cffi_d_fpr_measure_run },
-  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 699), (void *)_cffi_d_fpr_measure_signals },
-  { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_message_read },
-  { "fpr_oracle_count_states", (void *)_cffi_f_fpr_oracle_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 339), (void *)_cffi_d_fpr_oracle_count_states },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 832), (void *)_cffi_d_fpr_oracle_counters },
-  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 824), (void *)_cffi_d_fpr_oracle_destroy },
-  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 325), (void *)_cffi_d_fpr_oracle_discard },
-  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 722), (void *)_cffi_d_fpr_oracle_fault_latency },
-  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 333), (void *)_cffi_d_fpr_oracle_populate },
-  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 348), (void *)_cffi_d_fpr_oracle_read },
-  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 713), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 827), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 768), (void *)_cffi_d_fpr_oracle_resident_bytes },
-  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_oracle_touch },
-  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 366), (void *)_cffi_d_fpr_packed_driver_add },
-  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 354), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
-  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
-  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 376), (void *)_cffi_d_fpr_packed_driver_get },
-  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_packed_driver_should_kick },
-  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 357), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 693), (void *)_cffi_d_fpr_packed_part_bytes },
-  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 411), (void *)_cffi_d_fpr_packed_ring_base },
-  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 381), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
-  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 399), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
-  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 408), (void *)_cffi_d_fpr_packed_ring_overlaps },
-  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 388), (void *)_cffi_d_fpr_packed_ring_pop },
-  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 403), (void *)_cffi_d_fpr_packed_ring_push },
-  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 384), (void *)_cffi_d_fpr_packed_ring_remap },
-  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 399), (void *)_cffi_d_fpr_packed_ring_should_notify },
-  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 393), (void *)_cffi_d_fpr_packed_ring_start },
-  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 381), (void *)_cffi_d_fpr_packed_ring_unpop },
-  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 198), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 840), (void *)_cffi_d_fpr_pressure_counters },
-  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 418), (void *)_cffi_d_fpr_pressure_create },
-  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 837), (void *)_cffi_d_fpr_pressure_destroy },
-  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 415), (void *)_cffi_d_fpr_pressure_is_short },
-  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 415), (void *)_cffi_d_fpr_pressure_validate },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 774), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 771), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 844), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_count_states", (void *)_cffi_f_fpr_real_memory_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 454), (void *)_cffi_d_fpr_real_memory_count_states },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 852), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 463), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 849), (void *)_cffi_d_fpr_real_memory_destroy },
-  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 422), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 725), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 451), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 781), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 796), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 439), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 434), (void *)_cffi_d_fpr_real_memory_press },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 445), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 778), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 430), (void *)_cffi_d_fpr_real_memory_settle },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_real_memory_touch },
-  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 274), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 591), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_list_read },
+  { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 86), (void *)_cffi_d_fpr_list_take },
+  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 800), (void *)_cffi_d_fpr_measure_clock_ns },
+  { "fpr_measure_create", (void *)_cffi_f_fpr_measure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_measure_create },
+  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 827), (void *)_cffi_d_fpr_measure_destroy },
+  { "fpr_measure_fresh", (void *)_cffi_f_fpr_measure_fresh, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 313), (void *)_cffi_d_fpr_measure_fresh },
+  { "fpr_measure_resident", (void *)_cffi_f_fpr_measure_resident, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 323), (void *)_cffi_d_fpr_measure_resident },
+  { "fpr_measure_run", (void *)_cffi_f_fpr_measure_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 316), (void *)_cffi_d_fpr_measure_run },
+  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 705), (void *)_cffi_d_fpr_measure_signals },
+  { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 240), (void *)_cffi_d_fpr_message_read },
+  { "fpr_oracle_count_states", (void *)_cffi_f_fpr_oracle_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 345), (void *)_cffi_d_fpr_oracle_count_states },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 838), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 514), (void *)_cffi_d_fpr_oracle_create },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 830), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_oracle_discard },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 728), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 339), (void *)_cffi_d_fpr_oracle_populate },
+  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 354), (void *)_cffi_d_fpr_oracle_read },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 719), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 833), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 774), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 710), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_packed_driver_add },
+  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 360), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
+  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
+  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_packed_driver_get },
+  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_packed_driver_should_kick },
+  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 363), (void *)_cffi_d_fpr_packed_driver_start },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 699), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 417), (void *)_cffi_d_fpr_packed_ring_base },
+  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 387), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
+  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 405), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
+  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 414), (void *)_cffi_d_fpr_packed_ring_overlaps },
+  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 394), (void *)_cffi_d_fpr_packed_ring_pop },
+  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 409), (void *)_cffi_d_fpr_packed_ring_push },
+  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 390), (void *)_cffi_d_fpr_packed_ring_remap },
+  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 405), (void *)_cffi_d_fpr_packed_ring_should_notify },
+  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 399), (void *)_cffi_d_fpr_packed_ring_start },
+  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 387), (void *)_cffi_d_fpr_packed_ring_unpop },
+  { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_pcp_read },
+  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 846), (void *)_cffi_d_fpr_pressure_counters },
+  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_pressure_create },
+  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 843), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 421), (void *)_cffi_d_fpr_pressure_is_short },
+  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 421), (void *)_cffi_d_fpr_pressure_validate },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 780), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 777), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 850), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_count_states", (void *)_cffi_f_fpr_real_memory_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 460), (void *)_cffi_d_fpr_real_memory_count_states },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 858), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 469), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 855), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 428), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 731), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 457), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 787), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 802), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 445), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 440), (void *)_cffi_d_fpr_real_memory_press },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 451), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 784), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_real_memory_settle },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 710), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_region_find },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 597), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 609), (void *)_cffi_d_fpr_replay_unseen },
-  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 243), (void *)_cffi_d_fpr_report_judge },
-  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 228), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_count_states", (void *)_cffi_f_fpr_residency_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 493), (void *)_cffi_d_fpr_residency_count_states },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 860), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 515), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 857), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 473), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 481), (void *)_cffi_d_fpr_residency_drop_lazy },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 728), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 469), (void *)_cffi_d_fpr_residency_join },
-  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_residency_killed_ns },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 487), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 502), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 785), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 704), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 868), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 615), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_report_judge },
+  { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_report_segments },
+  { "fpr_residency_count_states", (void *)_cffi_f_fpr_residency_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 499), (void *)_cffi_d_fpr_residency_count_states },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 866), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 521), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 863), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 479), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 487), (void *)_cffi_d_fpr_residency_drop_lazy },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 734), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 475), (void *)_cffi_d_fpr_residency_join },
+  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_residency_killed_ns },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 493), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 710), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 874), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
-  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 522), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 865), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 875), (void *)_cffi_d_fpr_signaller_close },
-  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 525), (void *)_cffi_d_fpr_signaller_open },
-  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 528), (void *)_cffi_d_fpr_signaller_send },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 545), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 533), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 551), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 555), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 551), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 536), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 693), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 560), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 579), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 588), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 567), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 583), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 563), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 579), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 572), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 560), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 599), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 622), (void *)_cffi_d_fpr_trace_parse },
-  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 285), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 658), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 686), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 878), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 651), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 788), (void *)_cffi_d_fpr_vcpus_next_ns },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 669), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 679), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 639), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 635), (void *)_cffi_d_fpr_vcpus_retry },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 664), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 645), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 674), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 528), (void *)_cffi_d_fpr_shared_map_lost },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 871), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 881), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 531), (void *)_cffi_d_fpr_signaller_open },
+  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 534), (void *)_cffi_d_fpr_signaller_send },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 551), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 539), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 557), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 561), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 557), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 542), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 699), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 566), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 585), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 594), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 573), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 589), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 569), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 585), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 578), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 566), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 605), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 628), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 291), (void *)_cffi_d_fpr_translate },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 664), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 692), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 884), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 657), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 794), (void *)_cffi_d_fpr_vcpus_next_ns },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 675), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 685), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 645), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 641), (void *)_cffi_d_fpr_vcpus_retry },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 670), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 651), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 680), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -15590,22 +15743,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 963) },
+             _CFFI_OP(_CFFI_OP_NOOP, 970) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15626,7 +15779,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "segments", offsetof(struct fpr_chain, segments),
                 sizeof(((struct fpr_chain *)0)->segments),
-                _CFFI_OP(_CFFI_OP_NOOP, 232) },
+                _CFFI_OP(_CFFI_OP_NOOP, 238) },
   { "capacity", offsetof(struct fpr_chain, capacity),
                 sizeof(((struct fpr_chain *)0)->capacity),
                 _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15647,7 +15800,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 999) },
+          _CFFI_OP(_CFFI_OP_NOOP, 1006) },
   { "bend", offsetof(struct fpr_cost, bend),
             sizeof(((struct fpr_cost *)0)->bend),
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15656,10 +15809,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "number", offsetof(struct fpr_cost_steps, number),
               sizeof(((struct fpr_cost_steps *)0)->number),
-              _CFFI_OP(_CFFI_OP_NOOP, 991) },
+              _CFFI_OP(_CFFI_OP_NOOP, 998) },
   { "at", offsetof(struct fpr_cost_steps, at),
           sizeof(((struct fpr_cost_steps *)0)->at),
-          _CFFI_OP(_CFFI_OP_NOOP, 914) },
+          _CFFI_OP(_CFFI_OP_NOOP, 920) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15740,10 +15893,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 576) },
+            _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 576) },
+             _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15779,7 +15932,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 950) },
+               _CFFI_OP(_CFFI_OP_NOOP, 957) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15794,67 +15947,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 1001) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1008) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "discard_table_2m", offsetof(struct fpr_host_costs, discard_table_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_table_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 913) },
+            _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "fault_outer_4k", offsetof(struct fpr_host_costs, fault_outer_4k),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_4k),
-                      _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "fault_outer_2m", offsetof(struct fpr_host_costs, fault_outer_2m),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_2m),
-                      _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "fault_4k_steps", offsetof(struct fpr_host_costs, fault_4k_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_4k_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 916) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 922) },
   { "refault_4k_steps", offsetof(struct fpr_host_costs, refault_4k_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_4k_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 916) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 922) },
   { "fault_2m_steps", offsetof(struct fpr_host_costs, fault_2m_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_2m_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 916) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 922) },
   { "refault_2m_steps", offsetof(struct fpr_host_costs, refault_2m_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_2m_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 916) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 922) },
   { "discard_huge_2m_steps", offsetof(struct fpr_host_costs, discard_huge_2m_steps),
                              sizeof(((struct fpr_host_costs *)0)->discard_huge_2m_steps),
-                             _CFFI_OP(_CFFI_OP_NOOP, 916) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 922) },
   { "cpus", offsetof(struct fpr_host_costs, cpus),
             sizeof(((struct fpr_host_costs *)0)->cpus),
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15863,7 +16016,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pace", offsetof(struct fpr_host_costs, pace),
             sizeof(((struct fpr_host_costs *)0)->pace),
-            _CFFI_OP(_CFFI_OP_NOOP, 913) },
+            _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "pace_ns", offsetof(struct fpr_host_costs, pace_ns),
                sizeof(((struct fpr_host_costs *)0)->pace_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16016,13 +16169,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "host", offsetof(struct fpr_memory_port, host),
             sizeof(((struct fpr_memory_port *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 295) },
+            _CFFI_OP(_CFFI_OP_NOOP, 301) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 904) },
+             _CFFI_OP(_CFFI_OP_NOOP, 910) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 905) },
+               _CFFI_OP(_CFFI_OP_NOOP, 911) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16058,13 +16211,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16079,22 +16232,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 962) },
+              _CFFI_OP(_CFFI_OP_NOOP, 969) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 981) },
+             _CFFI_OP(_CFFI_OP_NOOP, 988) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 983) },
+              _CFFI_OP(_CFFI_OP_NOOP, 990) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 983) },
+              _CFFI_OP(_CFFI_OP_NOOP, 990) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 981) },
+              _CFFI_OP(_CFFI_OP_NOOP, 988) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 361) },
+             _CFFI_OP(_CFFI_OP_NOOP, 367) },
   { "tables_gpa", offsetof(struct fpr_packed_driver, tables_gpa),
                   sizeof(((struct fpr_packed_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16115,67 +16268,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_id", offsetof(struct fpr_packed_driver, free_id),
                sizeof(((struct fpr_packed_driver *)0)->free_id),
-               _CFFI_OP(_CFFI_OP_NOOP, 576) },
+               _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "avail", offsetof(struct fpr_packed_driver, avail),
              sizeof(((struct fpr_packed_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 576) },
+             _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
                   sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "used", offsetof(struct fpr_packed_driver, used),
             sizeof(((struct fpr_packed_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 576) },
+            _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
                  sizeof(((struct fpr_packed_driver *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
-                   _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "used", offsetof(struct fpr_packed_note, used),
             sizeof(((struct fpr_packed_note *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 576) },
+            _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "old_used", offsetof(struct fpr_packed_note, old_used),
                 sizeof(((struct fpr_packed_note *)0)->old_used),
-                _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 962) },
+              _CFFI_OP(_CFFI_OP_NOOP, 969) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 981) },
+             _CFFI_OP(_CFFI_OP_NOOP, 988) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 983) },
+              _CFFI_OP(_CFFI_OP_NOOP, 990) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 983) },
+              _CFFI_OP(_CFFI_OP_NOOP, 990) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 938) },
+            _CFFI_OP(_CFFI_OP_NOOP, 944) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 576) },
+             _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
                   sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "used", offsetof(struct fpr_packed_ring, used),
             sizeof(((struct fpr_packed_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 576) },
+            _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
                   sizeof(((struct fpr_packed_ring *)0)->last_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->last_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "pushed", offsetof(struct fpr_packed_ring, pushed),
               sizeof(((struct fpr_packed_ring *)0)->pushed),
               _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16187,7 +16340,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 961) },
+                _CFFI_OP(_CFFI_OP_NOOP, 968) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -16197,6 +16350,21 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "count", offsetof(struct fpr_page_set, count),
              sizeof(((struct fpr_page_set *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "free_factor", offsetof(struct fpr_pcp_demand, free_factor),
+                   sizeof(((struct fpr_pcp_demand *)0)->free_factor),
+                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "high", offsetof(struct fpr_pcp_demand, high),
+            sizeof(((struct fpr_pcp_demand *)0)->high),
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "free_count", offsetof(struct fpr_pcp_demand, free_count),
+                  sizeof(((struct fpr_pcp_demand *)0)->free_count),
+                  _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "alloc_factor", offsetof(struct fpr_pcp_demand, alloc_factor),
+                    sizeof(((struct fpr_pcp_demand *)0)->alloc_factor),
+                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "freed_several", offsetof(struct fpr_pcp_demand, freed_several),
+                     sizeof(((struct fpr_pcp_demand *)0)->freed_several),
+                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "memory_pages", offsetof(struct fpr_pressure_config, memory_pages),
                     sizeof(((struct fpr_pressure_config *)0)->memory_pages),
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16217,10 +16385,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "swap_in_4k", offsetof(struct fpr_pressure_config, swap_in_4k),
                   sizeof(((struct fpr_pressure_config *)0)->swap_in_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "swap_out_4k", offsetof(struct fpr_pressure_config, swap_out_4k),
                    sizeof(((struct fpr_pressure_config *)0)->swap_out_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "swap_device_4k_ns", offsetof(struct fpr_pressure_config, swap_device_4k_ns),
                          sizeof(((struct fpr_pressure_config *)0)->swap_device_4k_ns),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16277,7 +16445,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 997) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1004) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16400,13 +16568,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1003) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1010) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1003) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1010) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 995) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1002) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16418,7 +16586,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 946) },
+              _CFFI_OP(_CFFI_OP_NOOP, 953) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16499,40 +16667,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16565,10 +16733,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 906) },
+          _CFFI_OP(_CFFI_OP_NOOP, 912) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 906) },
+               _CFFI_OP(_CFFI_OP_NOOP, 912) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16580,25 +16748,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 906) },
+              _CFFI_OP(_CFFI_OP_NOOP, 912) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 962) },
+              _CFFI_OP(_CFFI_OP_NOOP, 969) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 987) },
+             _CFFI_OP(_CFFI_OP_NOOP, 994) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 985) },
+             _CFFI_OP(_CFFI_OP_NOOP, 992) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 989) },
+            _CFFI_OP(_CFFI_OP_NOOP, 996) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 987) },
+              _CFFI_OP(_CFFI_OP_NOOP, 994) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 361) },
+             _CFFI_OP(_CFFI_OP_NOOP, 367) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16616,34 +16784,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 576) },
+              _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 962) },
+              _CFFI_OP(_CFFI_OP_NOOP, 969) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 987) },
+             _CFFI_OP(_CFFI_OP_NOOP, 994) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 985) },
+             _CFFI_OP(_CFFI_OP_NOOP, 992) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 989) },
+            _CFFI_OP(_CFFI_OP_NOOP, 996) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -16652,22 +16820,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 576) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 961) },
+                _CFFI_OP(_CFFI_OP_NOOP, 968) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16709,34 +16877,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 576) },
+           _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 576) },
+           _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 907) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 913) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1007) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 1008) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1015) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -16793,10 +16961,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 1005) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1012) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 1005) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1012) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16841,7 +17009,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 921) },
+             _CFFI_OP(_CFFI_OP_NOOP, 927) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16862,7 +17030,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 997) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1004) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16877,7 +17045,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 979) },
+              _CFFI_OP(_CFFI_OP_NOOP, 986) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16892,211 +17060,213 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 993) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1000) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 908, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 914, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 909, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 915, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 910, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 916, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 911, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 917, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 912, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 918, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_cost", 913, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 919, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 2 },
-  { "fpr_cost_steps", 916, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost_steps", 922, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost_steps), offsetof(struct _cffi_align_struct_fpr_cost_steps, y), 25, 3 },
-  { "fpr_counters", 918, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 924, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 28, 14 },
-  { "fpr_discard_outcome", 919, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 925, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 42, 11 },
-  { "fpr_driver_slot", 920, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 926, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 53, 4 },
-  { "fpr_guest_costs", 921, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 927, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 57, 10 },
-  { "fpr_guest_memory", 922, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 928, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 67, 2 },
-  { "fpr_histogram", 923, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 929, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 69, 4 },
-  { "fpr_host_costs", 924, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 930, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 73, 27 },
-  { "fpr_host_counters", 925, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 931, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 100, 31 },
-  { "fpr_measure", 926, _CFFI_F_OPAQUE,
+  { "fpr_measure", 932, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_measure_config", 927, _CFFI_F_CHECK_FIELDS,
+  { "fpr_measure_config", 933, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_measure_config), offsetof(struct _cffi_align_struct_fpr_measure_config, y), 131, 5 },
-  { "fpr_measure_order", 928, _CFFI_F_CHECK_FIELDS,
+  { "fpr_measure_order", 934, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_measure_order), offsetof(struct _cffi_align_struct_fpr_measure_order, y), 136, 10 },
-  { "fpr_memory_port", 929, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 935, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 146, 3 },
-  { "fpr_memory_region", 930, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 936, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 149, 2 },
-  { "fpr_message_account", 931, _CFFI_F_CHECK_FIELDS,
+  { "fpr_message_account", 937, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 151, 2 },
-  { "fpr_notify", 933, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 939, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 153, 5 },
-  { "fpr_op", 934, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 940, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 158, 6 },
-  { "fpr_oracle", 935, _CFFI_F_OPAQUE,
+  { "fpr_oracle", 941, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 936, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 942, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 164, 3 },
-  { "fpr_packed_driver", 937, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_driver", 943, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 167, 18 },
-  { "fpr_packed_note", 939, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_note", 945, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 185, 4 },
-  { "fpr_packed_ring", 940, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_ring", 946, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 189, 15 },
-  { "fpr_page_set", 941, _CFFI_F_CHECK_FIELDS,
+  { "fpr_page_set", 947, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 204, 3 },
-  { "fpr_pressure", 942, _CFFI_F_OPAQUE,
+  { "fpr_pcp_demand", 948, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pcp_demand), offsetof(struct _cffi_align_struct_fpr_pcp_demand, y), 207, 5 },
+  { "fpr_pressure", 949, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_pressure_config", 943, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 207, 12 },
-  { "fpr_pressure_counters", 944, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 219, 14 },
-  { "fpr_random", 945, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 233, 1 },
-  { "fpr_range", 947, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 234, 2 },
-  { "fpr_real_memory", 948, _CFFI_F_OPAQUE,
+  { "fpr_pressure_config", 950, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 212, 12 },
+  { "fpr_pressure_counters", 951, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 224, 14 },
+  { "fpr_random", 952, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 238, 1 },
+  { "fpr_range", 954, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 239, 2 },
+  { "fpr_real_memory", 955, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 949, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 236, 4 },
-  { "fpr_region", 951, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 240, 5 },
-  { "fpr_replay_frames_stats", 952, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 245, 10 },
-  { "fpr_replay_model_stats", 953, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 255, 10 },
-  { "fpr_replay_phase", 954, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 265, 2 },
-  { "fpr_replay_unseen", 955, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 267, 4 },
-  { "fpr_report_account", 956, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 271, 6 },
-  { "fpr_report_cursor", 957, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 277, 3 },
-  { "fpr_report_rules", 958, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 280, 3 },
-  { "fpr_residency", 959, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 956, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 241, 4 },
+  { "fpr_region", 958, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 245, 5 },
+  { "fpr_replay_frames_stats", 959, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 250, 10 },
+  { "fpr_replay_model_stats", 960, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 260, 10 },
+  { "fpr_replay_phase", 961, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 270, 2 },
+  { "fpr_replay_unseen", 962, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 272, 4 },
+  { "fpr_report_account", 963, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 276, 6 },
+  { "fpr_report_cursor", 964, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 282, 3 },
+  { "fpr_report_rules", 965, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 285, 3 },
+  { "fpr_residency", 966, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 960, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 283, 8 },
-  { "fpr_ring_counters", 961, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 291, 11 },
-  { "fpr_ring_layout", 962, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 302, 5 },
-  { "fpr_rules", 963, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 307, 12 },
-  { "fpr_segment", 964, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 319, 3 },
-  { "fpr_shared_map", 965, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 322, 4 },
-  { "fpr_shared_region", 966, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 326, 7 },
-  { "fpr_signaller", 967, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 333, 2 },
-  { "fpr_split_driver", 968, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 335, 17 },
-  { "fpr_split_ring", 969, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 352, 12 },
-  { "fpr_task_view", 970, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 364, 9 },
-  { "fpr_trace_event", 971, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 373, 14 },
-  { "fpr_trace_marker", 972, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 387, 4 },
-  { "fpr_trace_op", 973, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 391, 3 },
-  { "fpr_trace_pairing", 974, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 394, 10 },
-  { "fpr_trace_state", 975, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 404, 8 },
-  { "fpr_vcpu_stop", 976, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 412, 5 },
-  { "fpr_vcpus", 977, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 967, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 288, 8 },
+  { "fpr_ring_counters", 968, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 296, 11 },
+  { "fpr_ring_layout", 969, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 307, 5 },
+  { "fpr_rules", 970, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 312, 12 },
+  { "fpr_segment", 971, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 324, 3 },
+  { "fpr_shared_map", 972, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 327, 4 },
+  { "fpr_shared_region", 973, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 331, 7 },
+  { "fpr_signaller", 974, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 338, 2 },
+  { "fpr_split_driver", 975, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 340, 17 },
+  { "fpr_split_ring", 976, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 357, 12 },
+  { "fpr_task_view", 977, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 369, 9 },
+  { "fpr_trace_event", 978, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 378, 14 },
+  { "fpr_trace_marker", 979, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 392, 4 },
+  { "fpr_trace_op", 980, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 396, 3 },
+  { "fpr_trace_pairing", 981, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 399, 10 },
+  { "fpr_trace_state", 982, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 409, 8 },
+  { "fpr_vcpu_stop", 983, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 417, 5 },
+  { "fpr_vcpus", 984, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 978, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 417, 5 },
-  { "fpr_zone_config", 979, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 422, 11 },
-  { "fpr_zone_state", 980, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 433, 6 },
-  { "packed_desc", 982, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 985, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 422, 5 },
+  { "fpr_zone_config", 986, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 427, 11 },
+  { "fpr_zone_state", 987, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 438, 6 },
+  { "packed_desc", 989, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 984, _CFFI_F_OPAQUE,
+  { "packed_event", 991, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 986, _CFFI_F_OPAQUE,
+  { "split_avail", 993, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 988, _CFFI_F_OPAQUE,
+  { "split_desc", 995, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 990, _CFFI_F_OPAQUE,
+  { "split_used", 997, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 882, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 888, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 883, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 889, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE,FPR_DISCARD_FREE" },
-  { "fpr_fallback_rule", 884, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_fallback_rule", 890, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 885, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 891, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_measure_action", 886, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
+  { "fpr_measure_action", 892, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
     "FPR_MEASURE_READ,FPR_MEASURE_WRITE,FPR_MEASURE_POPULATE,FPR_MEASURE_DONTNEED,FPR_MEASURE_FREE,FPR_MEASURE_PUNCH_HOLE,"
     "FPR_MEASURE_ACTIONS" },
-  { "fpr_measure_kind", 887, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
+  { "fpr_measure_kind", 893, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
     "FPR_MEASURE_ANONYMOUS,FPR_MEASURE_MEMFD,FPR_MEASURE_HUGETLB" },
-  { "fpr_measure_server", 888, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
+  { "fpr_measure_server", 894, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
     "FPR_MEASURE_KERNEL,FPR_MEASURE_MISSING,FPR_MEASURE_MINOR" },
-  { "fpr_memory_kind", 889, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
+  { "fpr_memory_kind", 895, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
     "FPR_MEMORY_ANONYMOUS,FPR_MEMORY_MEMFD,FPR_MEMORY_HUGETLB,FPR_MEMORY_HUGETLB_PRIVATE" },
-  { "fpr_migratetype", 890, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 896, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 891, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 897, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_page_state_of_both", 892, _cffi_prim_int(sizeof(enum fpr_page_state_of_both), ((enum fpr_page_state_of_both)-1) <= 0),
+  { "fpr_page_state_of_both", 898, _cffi_prim_int(sizeof(enum fpr_page_state_of_both), ((enum fpr_page_state_of_both)-1) <= 0),
     "FPR_STATE_USED,FPR_STATE_USED_ABSENT,FPR_STATE_FREE_HELD,FPR_STATE_REPORTED_HELD,FPR_STATE_FREE_GIVEN_BACK,"
     "FPR_STATE_FREE_UNTOUCHED" },
-  { "fpr_pcp_drain", 893, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_pcp_drain", 899, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 894, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 900, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 895, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 901, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 896, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 902, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 897, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 903, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 898, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 904, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION,FPR_FAULT_STALE_BASE" },
-  { "fpr_status", 899, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 905, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 900, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 906, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 901, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 907, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 902, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 908, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 903, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 909, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 905 },
-  { "fpr_touch_fn", 904 },
+  { "fpr_release_fn", 911 },
+  { "fpr_touch_fn", 910 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -17106,12 +17276,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  398,  /* num_globals */
-  71,  /* num_struct_unions */
+  400,  /* num_globals */
+  72,  /* num_struct_unions */
   22,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  1011,  /* num_types */
+  1018,  /* num_types */
   0,  /* flags */
 };
 

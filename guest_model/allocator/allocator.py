@@ -17,6 +17,7 @@ from guest_model.allocator.config import (
     AllocatorConfig,
     Block,
     Counters,
+    PcpDemand,
     ZoneClass,
     ZoneConfig,
     ZoneState,
@@ -120,6 +121,16 @@ class Allocator:
     def add_allocated(self, pfn: int, order: int, type: int) -> None:
         """Say that this block is in use, allocated as `type`."""
         check(lib.fpr_allocator_add_allocated(self.pointer, pfn, order, type), f"block {pfn:#x}")
+
+    def add_pcp(self, cpu: int, pfn: int, order: int, type: int) -> None:
+        """Put a free block at the tail of a CPU's list, whatever the list's limit."""
+        status = lib.fpr_allocator_add_pcp(self.pointer, cpu, pfn, order, type)
+        check(status, f"block {pfn:#x} for CPU {cpu}")
+
+    def set_pcp(self, zone: int, cpu: int, demand: PcpDemand) -> None:
+        """Say how demand has sized the lists that a CPU has of a zone."""
+        struct = ffi.new("struct fpr_pcp_demand *", asdict(demand))
+        check(lib.fpr_allocator_set_pcp(self.pointer, zone, cpu, struct), f"lists of CPU {cpu}")
 
     def label(self, pfn: int) -> int:
         """Migrate type of the page block of pfn."""

@@ -117,6 +117,22 @@ class ZoneConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PcpDemand:
+    """What a CPU's lists of a zone remember of what was asked for; see `PcpSizing`.
+
+    `free_factor` counts doublings of a drain where drains grow. Where demand sizes the lists:
+    `high` is the limit now, `free_count` the pages freed of late, `alloc_factor` counts doublings
+    of a refill, and `freed_several` tells whether the last free was of several pages.
+    """
+
+    free_factor: int = 0
+    high: int = 0
+    free_count: int = 0
+    alloc_factor: int = 0
+    freed_several: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ZoneState:
     """What a zone looks like now; `nr_free[order]` counts blocks of all types."""
 

@@ -159,8 +159,8 @@ int fpr_allocator_add_range(struct fpr_allocator *a, uint64_t pfn, uint64_t coun
     return FPR_OK;
 }
 
-static struct fpr_zone *empty_place(struct fpr_allocator *a, uint64_t pfn, uint32_t order,
-                                    uint32_t type)
+struct fpr_zone *fpr_empty_place(struct fpr_allocator *a, uint64_t pfn, uint32_t order,
+                                 uint32_t type)
 {
     struct fpr_zone *zone = fpr_zone_of(a, pfn);
 
@@ -173,7 +173,7 @@ static struct fpr_zone *empty_place(struct fpr_allocator *a, uint64_t pfn, uint3
 
 int fpr_allocator_add_block(struct fpr_allocator *a, uint64_t pfn, uint32_t order, uint32_t type)
 {
-    struct fpr_zone *zone = empty_place(a, pfn, order, type);
+    struct fpr_zone *zone = fpr_empty_place(a, pfn, order, type);
 
     if (!zone)
         return FPR_BAD_ARGUMENT;
@@ -186,7 +186,7 @@ int fpr_allocator_add_block(struct fpr_allocator *a, uint64_t pfn, uint32_t orde
 int fpr_allocator_add_allocated(struct fpr_allocator *a, uint64_t pfn, uint32_t order,
                                 uint32_t type)
 {
-    if (!empty_place(a, pfn, order, type))
+    if (!fpr_empty_place(a, pfn, order, type))
         return FPR_BAD_ARGUMENT;
     fpr_mark_allocated(a, pfn, order, type);
     return FPR_OK;

@@ -106,6 +106,15 @@ struct fpr_zone_state {
     uint64_t nr_free[FPR_MAX_ORDERS]; /* blocks of each order, all types */
 };
 
+/* What a CPU's lists of a zone remember of what was asked for; see enum fpr_pcp_sizing. */
+struct fpr_pcp_demand {
+    uint32_t free_factor;   /* doublings of a drain: FPR_PCP_FREE_FACTOR; else FPR_PCP_AUTO: */
+    uint32_t high;          /* the limit now */
+    uint32_t free_count;    /* pages freed of late */
+    uint32_t alloc_factor;  /* doublings of a refill */
+    uint32_t freed_several; /* the last free was of several pages */
+};
+
 struct fpr_counters {
     uint64_t allocs, frees;     /* requests served, blocks freed */
     uint64_t failures;          /* requests that no zone could serve */
@@ -154,6 +163,13 @@ int fpr_allocator_add_block(struct fpr_allocator *allocator, uint64_t pfn, uint3
 /* Put an allocated block where it is known to be. `type` is what it was allocated as. */
 int fpr_allocator_add_allocated(struct fpr_allocator *allocator, uint64_t pfn, uint32_t order,
                                 uint32_t type);
+/* Put a free block at the tail of the CPU's list that takes its order and type; no limit is looked
+ * at. FPR_BAD_ARGUMENT also where no such list takes this order. */
+int fpr_allocator_add_pcp(struct fpr_allocator *allocator, uint32_t cpu, uint64_t pfn,
+                          uint32_t order, uint32_t type);
+/* How demand has sized the lists that a CPU has of a zone. */
+int fpr_allocator_set_pcp(struct fpr_allocator *allocator, uint32_t zone, uint32_t cpu,
+                          const struct fpr_pcp_demand *demand);
 /* Label of the page block of pfn; not a status. */
 uint32_t fpr_allocator_label(const struct fpr_allocator *allocator, uint64_t pfn);
 int fpr_allocator_set_label(struct fpr_allocator *allocator, uint64_t pfn, uint32_t type);

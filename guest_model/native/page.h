@@ -352,6 +352,10 @@ static inline void fpr_mark_allocated(struct fpr_allocator *a, uint64_t pfn, uin
     page->reported = 0;
 }
 
+/* allocator.c: the zone of a block that is neither free nor in use yet; NULL for anything else. */
+struct fpr_zone *fpr_empty_place(struct fpr_allocator *a, uint64_t pfn, uint32_t order,
+                                 uint32_t type);
+
 /* buddy.c */
 void fpr_free_one(struct fpr_allocator *a, struct fpr_zone *zone, uint64_t pfn, uint32_t order,
                   uint32_t type, uint32_t flags);

@@ -276,6 +276,42 @@ void fpr_pcp_free(struct fpr_allocator *a, struct fpr_zone *zone, uint32_t cpu, 
               index);
 }
 
+int fpr_allocator_add_pcp(struct fpr_allocator *a, uint32_t cpu, uint64_t pfn, uint32_t order,
+                          uint32_t type)
+{
+    struct fpr_zone *zone = fpr_empty_place(a, pfn, order, type);
+    struct fpr_page *page;
+    struct fpr_pcp *pcp;
+
+    if (!zone || cpu >= a->config.cpus || !fpr_pcp_order(a, order) || type == FPR_ISOLATE)
+        return FPR_BAD_ARGUMENT;
+    pcp = &zone->pcps[cpu];
+    page = fpr_page(a, pfn);
+    page->order = (uint8_t)order;
+    page->state = FPR_PAGE_PCP;
+    page->type = (uint8_t)type;
+    fpr_list_add_tail(a, &pcp->lists[list_index(a, order, type)], pfn, page);
+    pcp->count += 1u << order;
+    return FPR_OK;
+}
+
+int fpr_allocator_set_pcp(struct fpr_allocator *a, uint32_t zone, uint32_t cpu,
+                          const struct fpr_pcp_demand *demand)
+{
+    struct fpr_pcp *pcp;
+
+    if (zone >= a->config.zones || cpu >= a->config.cpus || demand->free_factor > FREE_FACTOR_MAX ||
+        demand->alloc_factor > FREE_FACTOR_MAX)
+        return FPR_BAD_ARGUMENT;
+    pcp = &a->zones[zone].pcps[cpu];
+    pcp->free_factor = demand->free_factor;
+    pcp->high = demand->high;
+    pcp->free_count = demand->free_count;
+    pcp->alloc_factor = demand->alloc_factor;
+    pcp->freed_several = demand->freed_several;
+    return FPR_OK;
+}
+
 int fpr_drain_pcp(struct fpr_allocator *a, uint32_t cpu)
 {
     if (cpu != UINT32_MAX && cpu >= a->config.cpus)

@@ -21,6 +21,7 @@ from guest_model.allocator.config import (
     AllocFlags,
     FreeFlags,
     MigrateType,
+    PcpDemand,
     Placement,
     ZoneClass,
     ZoneConfig,
@@ -215,6 +216,12 @@ def set_zone(pair: Pair, a: int, b: int, c: int) -> None:
     pair.call("set_zone", index, change)
 
 
+def set_pcp(pair: Pair, a: int, b: int, c: int) -> None:
+    """What a CPU's lists remember, some of it more than they can: both refuse that."""
+    demand = PcpDemand(b % 7, c % 80, b, c // 8 % 7, bool(a & 1))
+    pair.call("set_pcp", a % len(pair.zones), a // 8 % pair.config.cpus, demand)
+
+
 def set_label(pair: Pair, a: int, b: int, _: int) -> None:
     pfn = a % pair.config.frames
     if pair.reference.label(pfn) != MigrateType.HIGHATOMIC:
@@ -241,8 +248,8 @@ def arm(pair: Pair, a: int, _: int, __: int) -> None:
 OPERATIONS = (
     alloc, alloc, alloc_pages, alloc_pages, alloc_pages, free, free, free_many, free_many,
     alloc_each, free_each, free_what_is_not_held, buddy_alloc, buddy_free, buddy_take, buddy_find,
-    list_take, list_take, list_put_back, report_all, drain_pcp, decay_pcp, set_zone, set_label,
-    relabel_and_free, arm,
+    list_take, list_take, list_put_back, report_all, drain_pcp, decay_pcp, set_zone, set_pcp,
+    set_label, relabel_and_free, arm,
 )  # fmt: skip
 
 
@@ -307,6 +314,8 @@ def fill(pair: Pair, pfn: int, end: int, choices: int) -> None:
         elif choice // 16 % 8 < 7:
             pair.set_up("add_allocated", *block)
             pair.held.append(block[:2])
+        elif choice // 128 % 2:
+            pair.set_up("add_pcp", choice // 256 % pair.config.cpus, *block)
         pfn += 1 << order
 
 

@@ -15,13 +15,14 @@ from guest_model.allocator.config import (
     Counters,
     FreeFlags,
     MigrateType,
+    PcpDemand,
     Placement,
     ZoneConfig,
     ZoneState,
 )
 from guest_model.allocator.reference import fallback, isolation, validation
 from guest_model.allocator.reference.pages import Held, Pages, fail
-from guest_model.allocator.reference.per_cpu import Entry, list_index
+from guest_model.allocator.reference.per_cpu import FREE_FACTOR_MAX, Entry, list_index
 from guest_model.allocator.reference.watermark import (
     Attempt,
     Request,
@@ -82,6 +83,23 @@ class ReferenceAllocator:
         self._zone_of(pfn, order)
         self._pages.hand_over(pfn, 1 << order)
         self._pages.allocated[pfn] = Held(order, type_)
+
+    def add_pcp(self, cpu: int, pfn: int, order: int, type_: int) -> None:
+        """A free block at the tail of a CPU's list."""
+        zone, index = self._zone_of(pfn, order), list_index(self.config, order, type_)
+        if not 0 <= cpu < self.config.cpus or index is None or type_ == MigrateType.ISOLATE:
+            fail(lib.FPR_BAD_ARGUMENT, f"CPU {cpu}, order {order}, type {type_}")
+        self._pages.hand_over(pfn, 1 << order)
+        zone.per_cpu[cpu].lists[index].append(Entry(pfn, type_))
+
+    def set_pcp(self, zone: int, cpu: int, demand: PcpDemand) -> None:
+        """How demand has sized the lists that a CPU has of a zone."""
+        highest = max(demand.free_factor, demand.alloc_factor)
+        if not (0 <= zone < self.zones and 0 <= cpu < self.config.cpus):
+            fail(lib.FPR_BAD_ARGUMENT, f"zone {zone}, CPU {cpu}")
+        if highest > FREE_FACTOR_MAX:
+            fail(lib.FPR_BAD_ARGUMENT, f"{highest} doublings")
+        self._zones[zone].per_cpu[cpu].set_demand(demand)
 
     def label(self, pfn: int) -> int:
         return self._pages.label(pfn)

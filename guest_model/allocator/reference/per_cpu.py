@@ -6,7 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from guest_model.allocator.config import PCP_LISTS, AllocatorConfig, MigrateType, ZoneClass
+from guest_model.allocator.config import (
+    PCP_LISTS,
+    AllocatorConfig,
+    MigrateType,
+    PcpDemand,
+    ZoneClass,
+)
 from guest_model.allocator.rules import PcpDrain, PcpSizing
 
 if TYPE_CHECKING:
@@ -15,7 +21,7 @@ if TYPE_CHECKING:
 _COSTLY_ORDER = 3
 _TYPES = 3
 _THP_OTHERS, _THP_MOVABLE = 12, 13
-_FREE_FACTOR_MAX = 5
+FREE_FACTOR_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,12 @@ class PerCpu:
         # Where demand sizes the lists: the limit, pages freed of late, doublings of a refill.
         self.limit = self.freed = self.doublings = 0
         self.freed_several = False
+
+    def set_demand(self, demand: PcpDemand) -> None:
+        """What was asked for of late."""
+        self.free_factor, self.doublings = demand.free_factor, demand.alloc_factor
+        self.limit, self.freed = demand.high, demand.free_count
+        self.freed_several = demand.freed_several
 
     def order_of(self, index: int) -> int:
         if index >= _THP_OTHERS:
@@ -102,7 +114,7 @@ class PerCpu:
         if order:
             return pages
         room = max(high - self.count - batch, batch)
-        if pages <= room and self.doublings < _FREE_FACTOR_MAX:
+        if pages <= room and self.doublings < FREE_FACTOR_MAX:
             self.doublings += 1
         return min(pages, room)
 
@@ -123,13 +135,13 @@ class PerCpu:
         if high < batch:
             return 1
         pages, limit = batch << self.free_factor, high - batch
-        if pages < limit and self.free_factor < _FREE_FACTOR_MAX:
+        if pages < limit and self.free_factor < FREE_FACTOR_MAX:
             self.free_factor += 1
         return min(max(pages, batch), limit)
 
     def _freed_by_demand(self, index: int, several: bool) -> None:
         batch, (least, most) = self.zone.config.pcp_batch, self._bounds
-        bulk = batch << _FREE_FACTOR_MAX
+        bulk = batch << FREE_FACTOR_MAX
         self.doublings >>= 1
         everything = several and self.freed >= batch and self.freed_several and self.count >= batch
         self.freed_several = several
@@ -168,7 +180,7 @@ class PerCpu:
             return
         least, batch = self.zone.config.pcp_high, self.zone.config.pcp_batch
         if self.limit > least:
-            kept = self.count - (batch << _FREE_FACTOR_MAX)
+            kept = self.count - (batch << FREE_FACTOR_MAX)
             self.limit = max(kept, self.limit - (self.limit >> 3), least)
         self.drain(max(0, self.count - self.limit), 0)
 
