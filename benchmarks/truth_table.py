@@ -39,7 +39,7 @@ def real(kernel: Kernel, name: str, order: int, seed: int) -> tuple[Scenario, Re
 
 def compare(kernel: Kernel, scenario: Scenario, run: RealRun) -> dict[str, Any]:
     """Its comparison, by `fpr.truth/1`."""
-    return judge(scenario, kernel.version, run, run_model(scenario, run), Tolerance()).comparison
+    return judge(scenario, run, run_model(scenario, run), Tolerance()).comparison
 
 
 def row(name: str, order: int, found: Sequence[dict[str, Any]]) -> str:
@@ -65,6 +65,7 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.truth_table", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(NAMES)}")
+    parser.add_argument("--kernel", type=Path, metavar="PATH", help="a linux.uml")
     parser.add_argument("--orders", default=",".join(map(str, ORDERS)), help="of reporting")
     parser.add_argument("--runs", type=int, default=RUNS, help="of each; seeds count from 1")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="guests that run at once")
@@ -76,7 +77,7 @@ def main() -> int:
     document = []
     if not arguments.json:
         print(_HEAD, "|---" * 7 + "|", sep="\n", flush=True)
-    kernel = find_kernel()
+    kernel = find_kernel(arguments.kernel)
     cells = [(name, order) for name in names for order in map(int, arguments.orders.split(","))]
     seeds = range(1, arguments.runs + 1)
     with ThreadPoolExecutor(arguments.at_once) as pool:

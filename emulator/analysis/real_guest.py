@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from emulator.analysis.balloon_wishes import BalloonWishes
 from emulator.inputs.guest_state import guest_state
-from emulator.inputs.photograph import FreeLists, photograph
+from emulator.inputs.photograph import FreeLists, layout_of, photograph
 from emulator.scenario.model import Scenario
 from emulator.scenario.phase import Phase
 from emulator.scenario.workloads import Recording
@@ -50,6 +50,8 @@ class RealRun:
     """What a run on a real kernel found; times in ns since its driver registered."""
 
     complete: bool
+    kernel: str
+    """What `uname -r` says in the guest."""
     end_ns: int
     batches: list[Batch]
     phases: list[PhaseResult]
@@ -209,7 +211,13 @@ class _Run:
         if self._with_state:
             pfns = [int(word) for word in facts["pfns"].split(",")]
             frames = self._scenario.guest.memory_bytes // PAGE_BYTES
-            taken = photograph(self._memory[0], frames=frames, index=int(facts["index"]), pfns=pfns)
+            taken = photograph(
+                self._memory[0],
+                frames=frames,
+                index=int(facts["index"]),
+                pfns=pfns,
+                layout=layout_of(facts["release"]),
+            )
             if server.call(lambda: len(self._batches)):
                 raise GuestFailedError(
                     "the guest began to report before its state was read: this machine is too "
@@ -238,27 +246,34 @@ class _Run:
         timed = [(each.time_ns, each.cost_ns) for each in batches]
         return RealRun(
             complete=complete,
+            kernel=start["release"],
             end_ns=end_ns - start_ns,
             batches=batches,
             phases=phases,
             series=self._series(begin_ns, end_ns - start_ns, batches),
             device=server.call(server.device.counters),
-            course=self._course(start_ns, begin_ns, phases, timed) if self._with_state else None,
+            course=self._course(start, begin_ns, phases, timed) if self._with_state else None,
             complaints=machine.complaints,
         )
 
     def _course(
         self,
-        start_ns: int,
+        start: Mapping[str, str],
         begin_ns: int,
         phases: Sequence[PhaseResult],
         batches: Sequence[tuple[int, int]],
     ) -> Course:
         assert self._lists is not None
         assert self._memory is not None
+        start_ns, loading_ns = int(start["mono_ns"]), int(start["loading_ns"])
         texts = {name: (self._folder / "root" / "plan" / name).read_text() for name in SAVED}
-        state = guest_state(self._lists, **texts, start_ns=start_ns, first_frame=self._memory[1])
-        loading_ns = next(int(f["loading_ns"]) for word, f in self._facts if word == "start")
+        state = guest_state(
+            self._lists,
+            kernel=start["release"],
+            **texts,
+            start_ns=start_ns,
+            first_frame=self._memory[1],
+        )
         return Course(
             state,
             timelines=self._timelines(start_ns),

@@ -24,12 +24,11 @@ from emulator.simulation.simulate import simulate
 from emulator.virtio.reporting_queue import Batch
 from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import Kernel
+from guest_model.linux.releases import RELEASES, series_of
 from guest_model.reporting.timer_wheel import Jiffies
 from host_model.costs import read_profile
 
 SCHEMA = "fpr.truth/1"
-MODELLED = ("6", "1")
-"""The Linux whose allocator is modelled, and whose memory can be read."""
 SLOT_TICKS = 8
 """At 100 Hz, a timer of two seconds fires on a grid of eight ticks."""
 FASTER = 0.25
@@ -92,13 +91,12 @@ def check_comparable(kernel: Kernel) -> None:
 
     A version that its folder of modules does not tell is found out when its memory is read.
     """
-    version = re.match(r"(\d+)\.(\d+)\.", kernel.version)
-    if version is not None and version.groups() != MODELLED:
+    if re.match(r"\d+\.\d+", kernel.version) is not None and kernel.release is None:
+        known = ", ".join(each.series for each in RELEASES)
         raise GuestUnavailableError(
-            f"{kernel.executable}: is Linux {kernel.version}, and the model can only go on in the "
-            "place of a Linux 6.1: newer ones mark free pages in another way, size their CPUs' "
-            "lists while they run, and fall back to other types by other rules. Use a kernel 6.1, "
-            "or run this one by `fpr linux`, which compares nothing"
+            f"{kernel.executable}: is Linux {kernel.version}, and where it keeps the state of its "
+            f"page allocator is known of {known} alone. Use one of these, or run this one by "
+            "`fpr linux`, which compares nothing"
         )
 
 
@@ -107,7 +105,8 @@ def run_model(scenario: Scenario, run: RealRun) -> tuple[Outcome, list[Batch]]:
     assert run.course is not None, "the run was asked for it"
     backing = SimulatedBacking(kind="simulated", thp=False)
     host = scenario.host.model_copy(update={"backing": backing})
-    scenario = scenario.model_copy(update={"host": host})
+    guest = scenario.guest.model_copy(update={"kernel": series_of(run.kernel)})
+    scenario = scenario.model_copy(update={"host": host, "guest": guest})
     batches: list[Batch] = []
     outcome = simulate(
         scenario,
@@ -120,7 +119,6 @@ def run_model(scenario: Scenario, run: RealRun) -> tuple[Outcome, list[Batch]]:
 
 def judge(
     scenario: Scenario,
-    kernel_version: str,
     run: RealRun,
     model: tuple[Outcome, list[Batch]],
     tolerance: Tolerance,
@@ -143,9 +141,7 @@ def judge(
         )
     if tolerance.exact and not found["exact"]:
         failures.append("passes, or the sizes of their batches, differ")
-    return Truth(
-        scenario, kernel_version, model_side, kernel_side, tolerance, found, tuple(failures)
-    )
+    return Truth(scenario, run.kernel, model_side, kernel_side, tolerance, found, tuple(failures))
 
 
 def _compare(scenario: Scenario, kernel: Side, model: Side, jiffies: Jiffies) -> dict[str, Any]:

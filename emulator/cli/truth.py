@@ -75,7 +75,7 @@ def command(
     results.check_free(folder)
     run = run_with_progress(scenario, kernel, with_state=True)
     tolerance = Tolerance(reported_tolerance, resident_tolerance, exact)
-    truth = judge(scenario, kernel.version, run, run_model(scenario, run), tolerance)
+    truth = judge(scenario, run, run_model(scenario, run), tolerance)
     found = document(truth)
     raw = results.as_json(found)
     folder = output or results.default_folder(f"{scenario.name}-truth", started)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emulator.inputs.errors import Note
 from emulator.inputs.photograph import FreeLists, PhotographError
-from emulator.inputs.procfs import parse_pagetypeinfo, parse_zoneinfo
+from emulator.inputs.procfs import Pageset, parse_pagetypeinfo, parse_zoneinfo
 from guest_model.allocator.config import MigrateType, ZoneConfig
 from guest_model.reporting.timer_wheel import NS_PER_S, Jiffies
 
@@ -21,10 +21,12 @@ HZ_OF_UML = 100
 class GuestState:
     """Taken from the kernel: the zone's settings, its lists, what the host holds, its ticks.
 
-    Virtual time 0 is when the guest's driver registered for reporting. `labels` has the type of
-    each page block. Frames below `first_frame` are not memory that the guest's allocator ever had.
+    `kernel` is what its `uname -r` says. Virtual time 0 is when the guest's driver registered for
+    reporting. `labels` has the type of each page block. Frames below `first_frame` are not memory
+    that the guest's allocator ever had.
     """
 
+    kernel: str
     zone: ZoneConfig
     pageblock_order: int
     lists: FreeLists
@@ -41,6 +43,7 @@ class GuestState:
 def guest_state(
     lists: FreeLists,
     *,
+    kernel: str,
     zoneinfo: str,
     pagetypeinfo: str,
     timer_list: str,
@@ -57,6 +60,7 @@ def guest_state(
     if len(zones) != 1 or types is None or not zones[0].pagesets:
         raise PhotographError("it has other zones than one, or /proc shows none")
     zone, pageset = zones[0], zones[0].pagesets[0]
+    least, most = _pcp_bounds(pageset, lists)
     config = ZoneConfig(
         start_pfn=zone.start_pfn,
         end_pfn=zone.start_pfn + zone.spanned,
@@ -65,9 +69,11 @@ def guest_state(
         low_pages=zone.low,
         high_pages=zone.high,
         pcp_batch=pageset.batch,
-        pcp_high=pageset.high,
+        pcp_high=least,
+        pcp_high_max=most,
     )
     return GuestState(
+        kernel=kernel,
         zone=config,
         pageblock_order=types.pageblock_order,
         lists=lists,
@@ -75,6 +81,19 @@ def guest_state(
         jiffies=_jiffies(timer_list, start_ns),
         first_frame=first_frame,
     )
+
+
+def _pcp_bounds(pageset: Pageset, lists: FreeLists) -> tuple[int, int]:
+    """The least and the most that the CPU's lists are limited to.
+
+    A kernel that is built for one CPU takes and frees past them from about 7.0 on: their limit is
+    still 0 then, below its bounds.
+    """
+    if lists.cpu is not None:
+        return lists.cpu.high, lists.cpu.high_max
+    if pageset.count or pageset.high:
+        raise PhotographError("no place looks like the lists of its CPU")
+    return 0, 0
 
 
 def _labels(lists: FreeLists, frames: int, pageblock_order: int) -> NDArray[np.uint8]:

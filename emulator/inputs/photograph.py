@@ -1,30 +1,31 @@
 """The page allocator of a running guest, read out of the guest's memory.
 
-Linux 6.1 without SPARSEMEM keeps a struct page of 64 bytes for each frame in one array. A free
-block's first page is typed as buddy and holds its order; its list pointers lead through the list
-to the head, which lies outside of the array. Heads of one zone are `order` times the size of a
-free_area, and 16 bytes a type, apart. So do the lists of the CPU lie, which hold single blocks.
+Linux without SPARSEMEM keeps a struct page of 64 bytes for each frame in one array. A free block's
+first page is typed as buddy and holds its order; its list pointers lead through the list to the
+head, which lies outside of the array. Heads of one zone are `order` times the size of a free_area,
+and 16 bytes a type, apart. So do the lists of the CPU lie, which hold single blocks; before them
+stands what the CPU remembers of the demand. What differs between releases is their `MemoryLayout`.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from guest_model.allocator.config import BLOCK_DTYPE, MigrateType
+from guest_model.allocator.config import BLOCK_DTYPE, MigrateType, PcpDemand
+from guest_model.linux.releases import RELEASES, MemoryLayout, release_of
 
 PAGE_BYTES = 4096
 STRUCT_PAGE_BYTES = 64
 NODE_OFFSET = 8
 """Of the list pointers in a struct page."""
-_BUDDY = np.uint64(0x0000_0000_FFFF_FF7F)
 _UNUSED = np.uint64(0x0000_0000_FFFF_FFFF)
-"""Type and reference count of a free block's first page; of a page on a CPU's list."""
+"""Type and reference count of a page that has no type and no user, as on a CPU's list."""
 _FLAGS, _NEXT, _PREV, _INDEX, _PRIVATE, _TYPE = 0, 1, 2, 4, 5, 6
 """Words of a struct page."""
 FREE_AREA_BYTES = (72, 88, 104)
@@ -32,20 +33,49 @@ FREE_AREA_BYTES = (72, 88, 104)
 PCP_TYPES = 3
 PCP_ORDERS = 4
 """Of blocks that a CPU keeps, from single pages on."""
+PCP_LISTS = PCP_TYPES * PCP_ORDERS
+HEAD_BYTES = 16
+LAST_FREE_WAS_OF_SEVERAL = 1
+"""A flag of struct per_cpu_pages."""
 MAX_ORDER = 10
 MAX_FRAMES = 1 << 24
 
 
+_Lists = dict[tuple[int, int], list[int]]
+"""Frames of each list, head first, by (order, type)."""
+
+
 class PhotographError(Exception):
-    """The guest's memory does not show what Linux 6.1 has there."""
+    """The guest's memory does not show what its release of Linux has there."""
 
     exit_code = 3
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"the free lists of the guest cannot be read from its memory: {what}; use a kernel 6.1 "
-            "of Debian's user-mode-linux"
+            f"the free lists of the guest cannot be read from its memory: {what}; use a kernel "
+            f"{', '.join(each.series for each in RELEASES)} of Debian's user-mode-linux"
         )
+
+
+def layout_of(kernel: str) -> MemoryLayout:
+    """Of what `uname -r` says. Raises `PhotographError` where it is not known."""
+    release = release_of(kernel)
+    if release is None:
+        raise PhotographError(f"it is Linux {kernel}, whose layout is not known")
+    return release.memory
+
+
+@dataclass(frozen=True)
+class CpuLists:
+    """What the CPU keeps: frames of each list, head first, by (order, type), and why so many.
+
+    `high`, `high_max`: the bounds of its limit, one where demand does not size the lists.
+    """
+
+    lists: _Lists
+    demand: PcpDemand
+    high: int
+    high_max: int
 
 
 @dataclass(frozen=True)
@@ -53,32 +83,38 @@ class FreeLists:
     """`blocks`: BLOCK_DTYPE, each list's in its order, head first; so too what the CPU keeps.
 
     `resident`: shape (n, 2), runs of frames that the host holds: first frame, count.
+    `cpu`: None where the CPU keeps nothing.
     """
 
     blocks: NDArray[np.void]
     cpu_blocks: NDArray[np.void]
     resident: NDArray[np.uint64]
+    cpu: CpuLists | None
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """The array of struct page, and where it lies in the file; `resident`: as in `FreeLists`."""
+    """The array of struct page, and what lies around heads of lists that are outside of it, by
+    their addresses; `resident`: as in `FreeLists`."""
 
-    rows: NDArray[np.uint64]
-    base: int
+    pages: PageStructs
+    around: Mapping[int, bytes]
     resident: NDArray[np.uint64]
 
     def lists(self) -> FreeLists:
         """What it shows. Raises `PhotographError`."""
-        pages = PageStructs(self.rows, self.base)
+        cpu = self.pages.cpu_lists(self.around)
         return FreeLists(
-            blocks=_blocks(pages.free_lists()),
-            cpu_blocks=_blocks(pages.cpu_lists()),
+            blocks=_blocks(self.pages.free_lists()),
+            cpu_blocks=_blocks(cpu.lists if cpu else {}),
             resident=self.resident,
+            cpu=cpu,
         )
 
 
-def photograph(fd: int, *, frames: int, index: int, pfns: Sequence[int]) -> Photograph:
+def photograph(
+    fd: int, *, frames: int, index: int, pfns: Sequence[int], layout: MemoryLayout
+) -> Photograph:
     """Read it out of the file that is the guest's memory, while the guest stands still.
 
     Frame n lies at n * 4096. `frames` frames are the guest's; two pages of a process of it, which
@@ -92,16 +128,27 @@ def photograph(fd: int, *, frames: int, index: int, pfns: Sequence[int]) -> Phot
         extents = list(_extents(file))
         base = _find_array(file, extents, frames, index, pfns)
         raw = os.pread(file, frames * STRUCT_PAGE_BYTES, base)
+        if len(raw) < frames * STRUCT_PAGE_BYTES:
+            raise PhotographError("the array of struct page ends behind it")
+        pages = PageStructs(np.frombuffer(raw, "<u8").reshape(-1, 8), base, layout)
+        before, size = around_bytes(layout)
+        around = {
+            head: os.pread(file, size, place - before)
+            for head, place in pages.cpu_heads()
+            if before <= place < frames * PAGE_BYTES
+        }
     finally:
         os.close(file)
-    if len(raw) < frames * STRUCT_PAGE_BYTES:
-        raise PhotographError("the array of struct page ends behind it")
     resident = [(begin // PAGE_BYTES, (end - begin) // PAGE_BYTES) for begin, end in extents]
-    return Photograph(
-        rows=np.frombuffer(raw, "<u8").reshape(-1, 8),
-        base=base,
-        resident=np.array(resident, np.uint64).reshape(-1, 2),
-    )
+    return Photograph(pages, around, np.array(resident, np.uint64).reshape(-1, 2))
+
+
+def around_bytes(layout: MemoryLayout) -> tuple[int, int]:
+    """Bytes before the head of a CPU's list, and in all, which have the structure that it is in,
+    whichever of its lists it is."""
+    lists = PCP_LISTS * HEAD_BYTES
+    before = layout.pcp.itemsize + lists - HEAD_BYTES
+    return before, before + lists
 
 
 def _extents(file: int) -> Iterator[tuple[int, int]]:
@@ -137,18 +184,16 @@ def _find_array(
     raise PhotographError("no place looks like its array of struct page")
 
 
-_Lists = dict[tuple[int, int], list[int]]
-"""Frames of each list, head first, by (order, type)."""
-
-
 class PageStructs:
     """The array of struct page, and the lists that lead through it."""
 
-    def __init__(self, rows: NDArray[np.uint64], base: int) -> None:
+    def __init__(self, rows: NDArray[np.uint64], base: int, layout: MemoryLayout) -> None:
         self._rows = rows
         self._base = base
+        self._layout = layout
         kinds = rows[:, _TYPE]
-        self._buddies = np.flatnonzero((kinds == _BUDDY) & (rows[:, _PRIVATE] <= MAX_ORDER))
+        free = kinds == np.uint64(layout.free_type)
+        self._buddies = np.flatnonzero(free & (rows[:, _PRIVATE] <= MAX_ORDER))
         odd = rows[:, _NEXT] & np.uint64(1)  # in the tail of a compound page
         self._loose = np.flatnonzero((kinds == _UNUSED) & (odd == 0) & (rows[:, _NEXT] != 0))
         self._first = self._address_of_first()
@@ -204,35 +249,67 @@ class PageStructs:
                 return {(orders[h], types[h] // 16): frames for h, frames in heads.items()}
         raise PhotographError("the heads of its lists do not lie as those of one zone")
 
-    def cpu_lists(self) -> _Lists:
-        """The lists of its CPU: a page there holds the type of its list where others their index.
+    def cpu_heads(self) -> list[tuple[int, int]]:
+        """What can be a head of the CPU's lists: its address, and its place in the file.
 
-        Lists that are no such lists lead through the array as well; their pages are in use, or
-        their head is far away. Where the first list's head lies is what most pages agree on:
-        blocks are aligned to their order.
+        The guest has all of its memory at one distance from its place there.
         """
-        heads = self._walk(self._loose)
-        kinds = {head: {int(self._rows[at, _INDEX]) for at in each} for head, each in heads.items()}
-        own = {head: types.pop() for head, types in kinds.items() if len(types) == 1}
-        own = {head: type for head, type in own.items() if type < PCP_TYPES}
-        best: _Lists = {}
-        for head, type in own.items():
-            for order in range(PCP_ORDERS):
-                first = head - 16 * (PCP_TYPES * order + type)
-                lists = _cpu_lists_from(first, own, heads)
-                if _pages(lists) > _pages(best):
-                    best = lists
-        return best
+        heads = np.unique(self._rows[self._loose, _PREV]).tolist()
+        shift = self._base - self._first
+        return [(head, head + shift) for head in heads if self._frame(head) is None]
+
+    def cpu_lists(self, around: Mapping[int, bytes]) -> CpuLists | None:
+        """The lists of its CPU; None where it keeps nothing. `around`: as `around_bytes` says.
+
+        Lists that are no such lists lead through the array as well. Those of the CPU lie side by
+        side, empty ones too, behind the number of their pages.
+        """
+        walked = self._walk(self._loose)
+        for head in around.keys() & walked.keys():
+            for number in range(PCP_LISTS):
+                skipped = (PCP_LISTS - 1 - number) * HEAD_BYTES
+                found = self._cpu_lists_from(
+                    head - number * HEAD_BYTES, around[head][skipped:], walked
+                )
+                if found is not None:
+                    return found
+        return None
+
+    def _cpu_lists_from(
+        self, first: int, content: bytes, walked: Mapping[int, list[int]]
+    ) -> CpuLists | None:
+        """Where the first list's head has this address: the structure, if it is one."""
+        record = self._layout.pcp
+        heads = content[record.itemsize : record.itemsize + PCP_LISTS * HEAD_BYTES]
+        if len(heads) < PCP_LISTS * HEAD_BYTES:
+            return None
+        lists: _Lists = {}
+        for number, ends in enumerate(np.frombuffer(heads, "<u8").reshape(-1, 2).tolist()):
+            address, (order, type) = first + number * HEAD_BYTES, divmod(number, PCP_TYPES)
+            frames = walked.get(address)
+            if frames is None:
+                if ends != [address, address]:
+                    return None
+                continue
+            in_place = [self._frame(each) for each in ends] == [frames[0], frames[-1]]
+            if not in_place or any(frame % (1 << order) for frame in frames):
+                return None
+            lists[order, type] = frames
+        front = np.frombuffer(content, record, 1)[0]
+        fields = {name: int(front[name]) for name in record.fields or ()}
+        return _cpu_lists(lists, fields) if _pages(lists) == fields["count"] else None
 
 
-def _cpu_lists_from(first: int, own: dict[int, int], heads: dict[int, list[int]]) -> _Lists:
-    lists: _Lists = {}
-    for head, type in own.items():
-        order, rest = divmod((head - first) // 16, PCP_TYPES)
-        in_place = (head - first) % 16 == 0 and 0 <= order < PCP_ORDERS and rest == type
-        if in_place and not any(frame % (1 << order) for frame in heads[head]):
-            lists[order, type] = heads[head]
-    return lists
+def _cpu_lists(lists: _Lists, fields: Mapping[str, int]) -> CpuLists:
+    high = fields["high"]
+    demand = PcpDemand(
+        free_factor=fields.get("free_factor", 0),
+        high=high,
+        free_count=fields.get("free_count", 0),
+        alloc_factor=fields.get("alloc_factor", 0),
+        freed_several=bool(fields.get("flags", 0) & LAST_FREE_WAS_OF_SEVERAL),
+    )
+    return CpuLists(lists, demand, fields.get("high_min", high), fields.get("high_max", high))
 
 
 def _pages(lists: _Lists) -> int:

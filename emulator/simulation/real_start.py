@@ -7,6 +7,7 @@ from emulator.scenario.model import Scenario
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.config import AllocatorConfig
 from guest_model.allocator.memory_map import MemoryMap
+from guest_model.allocator.rules import parse_version, rules_of
 from host_model.backing.interface import Backing
 
 RING_PFN = 16
@@ -34,15 +35,17 @@ def allocator_of(state: GuestState, scenario: Scenario) -> Allocator:
         pageblock_order=state.pageblock_order,
         thp_order=0,
         boost_factor=scenario.guest.watermark_boost_factor,
+        rules=rules_of(parse_version(state.kernel)),
     )
     allocator = Allocator(config, [state.zone])
     for index, label in enumerate(state.labels.tolist()):
         allocator.set_label(index << state.pageblock_order, label)
     for pfn, order, migratetype in state.lists.blocks.tolist():
         allocator.add_block(pfn, order, migratetype)
-    for pfn, order, migratetype in state.lists.cpu_blocks[::-1].tolist():
-        allocator.add_allocated(pfn, order, migratetype)
-        allocator.free(0, pfn, order)  # to the head of the CPU's list: the last one comes first
+    for pfn, order, migratetype in state.lists.cpu_blocks.tolist():
+        allocator.add_pcp(0, pfn, order, migratetype)
+    if state.lists.cpu is not None:
+        allocator.set_pcp(0, 0, state.lists.cpu.demand)
     return allocator
 
 

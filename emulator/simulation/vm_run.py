@@ -88,7 +88,9 @@ class VmRun:
         self.queue.run_until(now_ns)
         self.sampler.start(now_ns)
         self._run_kswapd(now_ns)
-        if self.machine.allocator.config.rules.pcp_sizing == PcpSizing.AUTO:
+        guest, rules = self.machine.scenario.guest, self.machine.allocator.config.rules
+        # A real guest's kernel is built for one CPU, and such a one has no vmstat worker.
+        if rules.pcp_sizing == PcpSizing.AUTO and guest.kind == "model":
             self.queue.at(now_ns + VMSTAT_INTERVAL_NS, self._run_vmstat)
 
     @property

@@ -21,6 +21,7 @@
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -268,9 +269,11 @@ static void be_photographed(uint64_t loading_ns, uint64_t start_ns)
     close(fd);
     if (got != (ssize_t)sizeof entries)
         fail("cannot read", "/proc/self/pagemap");
-    say("start loading_ns=%" PRIu64 " mono_ns=%" PRIu64 " index=%" PRIu64 " pfns=%" PRIu64
-        ",%" PRIu64,
-        loading_ns, start_ns, first, entries[0] & PFN_MASK, entries[1] & PFN_MASK);
+    struct utsname kernel;
+    uname(&kernel);
+    say("start release=%s loading_ns=%" PRIu64 " mono_ns=%" PRIu64 " index=%" PRIu64
+        " pfns=%" PRIu64 ",%" PRIu64,
+        kernel.release, loading_ns, start_ns, first, entries[0] & PFN_MASK, entries[1] & PFN_MASK);
     char go;
     if (read(STDIN_FILENO, &go, 1) != 1)
         fail("nobody says", "go");

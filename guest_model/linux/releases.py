@@ -8,7 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from guest_model.allocator.rules import parse_version
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLayout:
+    """Where a kernel's page allocator keeps its state (include/linux/mmzone.h, page-flags.h)."""
+
+    free_type: int
+    """The 32 bits in struct page that say that a free block begins there."""
+    pcp: np.dtype[np.void]
+    """What stands before the lists in struct per_cpu_pages."""
+
+
+_PCP_6_1 = np.dtype([("count", "<u4"), ("high", "<u4"), ("batch", "<u4"), ("free_factor", "<u4")])
+_PCP_6_7 = np.dtype(
+    [
+        *((name, "<u4") for name in ("count", "high", "high_min", "high_max", "batch")),
+        ("flags", "u1"),
+        ("alloc_factor", "u1"),
+        ("free_count", "<u2"),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +44,16 @@ class Release:
     """Of Debian, whose newest package is of this series."""
     libc: tuple[int, int]
     """The oldest version of glibc that has every symbol of the package's kernel."""
+    memory: MemoryLayout
 
+
+_MEMORY_6_1 = MemoryLayout(0xFFFF_FF7F, _PCP_6_1)
+_MEMORY_6_12 = MemoryLayout(0xF000_0000, _PCP_6_7)
 
 RELEASES = (
-    Release("6.1", "bookworm", libc=(2, 34)),
-    Release("6.12", "trixie", libc=(2, 38)),
-    Release("7.2", "sid", libc=(2, 38)),
+    Release("6.1", "bookworm", libc=(2, 34), memory=_MEMORY_6_1),
+    Release("6.12", "trixie", libc=(2, 38), memory=_MEMORY_6_12),
+    Release("7.2", "sid", libc=(2, 38), memory=_MEMORY_6_12),
 )
 DEFAULT = RELEASES[0]
 """What a real guest is where nothing else is asked for."""
@@ -39,3 +66,9 @@ def release_of(version: str) -> Release | None:
     except ValueError:
         return None
     return next((each for each in RELEASES if parse_version(each.series)[:2] == wanted), None)
+
+
+def series_of(version: str) -> str:
+    """The stable series of what `uname -r` prints, such as "6.12". Raises `ValueError`."""
+    major, minor, _ = parse_version(version)
+    return f"{major}.{minor}"
