@@ -15,6 +15,7 @@ from emulator.cli import complete, options
 from emulator.cli.finish import finish
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
+from emulator.cli.placed import placed
 from emulator.cli.progress import Progress
 from emulator.cli.shown import levels, show, window_columns
 from emulator.report.keep import keep_run
@@ -68,7 +69,7 @@ def command(
     folder = output or results.default_folder(scenario.name, started)
     results.check_free(folder)
     log = structlog.get_logger()
-    with interruptible() as stopped:
+    with interruptible() as stopped, placed(path, sets):
         log.info("running", scenario=scenario.name, seed=scenario.seed, results=str(folder))
         run, control = _simulate(scenario, not no_control, stopped, events)
         interrupted = stopped()

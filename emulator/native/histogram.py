@@ -53,6 +53,15 @@ class Histogram:
         twin.merge(self)
         return twin
 
+    def since(self, earlier: Histogram) -> Histogram:
+        """What was counted after `earlier`, which was a copy then. Percentiles are those of the
+        values; the maximum and the sum are those of the buckets, at most 1/128 too large."""
+        counts = self.buckets() - earlier.buckets()
+        later = Histogram()
+        for bucket in np.flatnonzero(counts).tolist():
+            later.record(lib.fpr_histogram_bucket_top(bucket), int(counts[bucket]))
+        return later
+
     @property
     def count(self) -> int:
         """How many values were counted."""

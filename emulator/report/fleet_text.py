@@ -36,22 +36,60 @@ def fleet(summary: Summary) -> Iterator[tuple[str, str]]:
         yield from _vms(summary)
 
 
+def answer(summary: Summary) -> str | None:
+    """How many VMs fit, in a line; None where that was not asked for."""
+    found = summary.get("capacity")
+    if found is None:
+        return None
+    verb = "fits" if found["vms"] <= 1 else "fit"
+    text = f"{how_many(found['vms'], found['bounded'])} {verb}"
+    if found["control_vms"] is not None:
+        less = "at least " if found["control_bounded"] else ""
+        text += f"; {less}{found['control_vms']:,} without reporting"
+    return text
+
+
+def how_many(vms: int, bounded: bool) -> str:
+    """`9 VMs`, `at least 500 VMs`, `not even 1 VM`."""
+    if not vms and not bounded:
+        return "not even 1 VM"
+    return f"{'at least ' if bounded else ''}{plural(vms, 'VM')}"
+
+
+def without(summary: Summary) -> str:
+    """What the control is called: where its VMs are others, how many."""
+    found = summary.get("capacity")
+    if found is None or found["control_vms"] is None:
+        return "without reporting"
+    return f"without reporting, {plural(max(found['control_vms'], 1), 'VM')}"
+
+
 def _fits(summary: Summary) -> Iterator[tuple[str, str]]:
     found = summary.get("capacity")
     if found is None:
         return
-    more = " or more" if found["bounded"] else ""
-    text = f"{plural(found['vms'], 'VM')}{more} with reporting"
-    if found["control_vms"] is not None:
-        more = " or more" if found["control_bounded"] else ""
-        text += f", {found['control_vms']}{more} without; what follows is of so many each"
-    yield "fit", text
-    for side, name in (("tried", "with reporting"), ("control_tried", "without")):
-        failed = [probe for probe in found[side] if not probe["fits"]]
-        if failed:
+    label = "fit"
+    for side, name in (("", "with reporting"), ("control_", "without")):
+        vms, bounded_by = found[f"{side}vms"], found[f"{side}bounded_by"]
+        if vms is None:
+            continue
+        text = f"{name}: {how_many(vms, bool(bounded_by))}"
+        if len(found["groups"]) > 1:
+            parts = (f"{each[f'{side}vms']:,} {each['name']}" for each in found["groups"])
+            text += f" ({', '.join(parts)})"
+        if bounded_by:
+            text += f"; no more were tried: {bounded_by}"
+        yield label, text
+        label = ""
+        failed = [p for p in found[f"{side}tried"] if not p["fits"] and p["vms"] > vms]
+        if failed and not bounded_by:
             least = min(failed, key=lambda probe: probe["vms"])
             verb = "does" if least["vms"] == 1 else "do"
-            yield "", f"{name}, {plural(least['vms'], 'VM')} {verb} not fit: {least['broken']}"
+            yield "", f"{plural(least['vms'], 'VM')} {verb} not fit: {least['broken']}"
+    runs = f"{plural(max(found['vms'], 1), 'VM')}"
+    if found["control_vms"] is not None:
+        runs += f", and {plural(max(found['control_vms'], 1), 'VM')} without reporting"
+    yield "", f"what follows is of {runs}"
 
 
 def _host(summary: Summary, limit: Summary) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.report.fleet_text import fleet, guests
+from emulator.report.fleet_text import answer, fleet, guests, without
 from emulator.report.quantity import bounds, duration, gib_seconds, percent, plural, size
 from emulator.report.sparkline import BLOCKS, sparkline
 from emulator.simulation.summary import Summary
@@ -57,9 +57,10 @@ WAYS = ("reported", "hinted", "ballooned", "released")
 
 
 def _headline(summary: Summary) -> str:
-    text = (
-        f"{summary['scenario']}: {duration(summary['cost']['elapsed_ns'])} of {guests(summary)}, "
-        f"seed {summary['seed']}"
+    found = answer(summary)
+    text = f"{summary['scenario']}: {found}\n" if found else f"{summary['scenario']}: "
+    text += (
+        f"{duration(summary['cost']['elapsed_ns'])} of {guests(summary)}, seed {summary['seed']}"
     )
     if summary["measured"]:
         text += "; host costs measured on this machine"
@@ -127,7 +128,7 @@ def _curve(
     yield _row("resident", f"{line}  0 to {size(int(resident.max()))}")
     text = f"{size(host['rss_bytes_end'])} at the end"
     if control is not None:
-        text += f", {size(control['host']['rss_bytes_end'])} without reporting"
+        text += f", {size(control['host']['rss_bytes_end'])} {without(summary)}"
     yield _row("", text)
 
 
@@ -178,7 +179,7 @@ def _work(summary: Summary) -> Iterator[str]:
             text += f", {work['units_per_second']:,} a second"
             if control is not None and number < len(control["guest"]["phases"]):
                 other = control["guest"]["phases"][number]["workloads"][index]
-                text += f" ({other['units_per_second']:,} without reporting)"
+                text += f" ({other['units_per_second']:,} {without(summary)})"
             if work["oom_kills"]:
                 text += f", {plural(work['oom_kills'], 'process', 'processes')} killed: no memory"
             elif work["failures"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from emulator.scenario import overrides
 from emulator.scenario.diagnose import mistakes_of
 from emulator.scenario.errors import Mistake, Place, ScenarioError
+from emulator.scenario.errors import Path as Steps
 from emulator.scenario.model import Scenario
 from emulator.scenario.yaml_source import MAX_BYTES, Node, SourceError, read
 from host_model.costs import CostProfile, CostProfileError, parse_profile
@@ -49,6 +51,19 @@ def parse(raw: bytes, source: str, directory: Path, sets: Sequence[str] = ()) ->
     root, more = overrides.apply(root, tuple(sets))
     name_by_file(root, source)
     return resolve(root, directory, [*mistakes, *more])
+
+
+def mistake_at(
+    path: str | Path, sets: Sequence[str], where: Steps, what: str, instead: str
+) -> ScenarioError:
+    """The error of a mistake that a run has found in a scenario: at the place of `where` in the
+    file or in an override, or of what is above it."""
+    place = Place(str(path), 1, 1)
+    with suppress(SourceError, ScenarioError):  # a pipe is read once
+        root, _ = read(read_file(Path(path)), str(path))
+        root, _ = overrides.apply(root, tuple(sets))
+        place = root.find(where).place
+    return ScenarioError([Mistake(place, where, what, instead)])
 
 
 def resolve(root: Node, directory: Path, mistakes: Sequence[Mistake] = ()) -> Scenario:

@@ -24,7 +24,7 @@ from pydantic import (
 from emulator.scenario.backing import Backing
 from emulator.scenario.errors import did_you_mean
 from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
-from emulator.scenario.fleet import MAX_GROUPS, MAX_VMS, Capacity, VmGroup
+from emulator.scenario.fleet import MAX_GROUPS, MAX_VMS, Capacity, VmGroup, check_capacity
 from emulator.scenario.guest import Guest
 from emulator.scenario.limits import MAX_DURATION_NS
 from emulator.scenario.metrics import known_metric
@@ -165,7 +165,7 @@ def _check_fleet_metric(path: list[str], scenario: dict[str, Any], here: tuple[i
     if path[0] == "capacity" and scenario.get("capacity") is None:
         raise mistake("nobody asks how many fit", "write `capacity:`", here)
     if path[0] == "overhead" and scenario.get("capacity") is not None:
-        what = "as many VMs as fit are not as many in the control"
+        what = "with `capacity`, the run and its control have different numbers of VMs"
         raise mistake(what, "expect something of `capacity`", here)
 
 
@@ -181,7 +181,8 @@ class Scenario(Part):
     duration_ns: Duration | None = Field(
         default=None, alias="duration", gt=0, le=MAX_DURATION_NS, examples=["60s"]
     )
-    """The exact length of the run: phases are cut off, or the guest idles after them.
+    """The exact length of the run: phases are cut off, or the guest idles after them. With
+    `capacity`, from the moment on at which the last VM has come.
     Default: until the last phase ends."""
     sample_interval_ns: Duration = Field(
         default=written("100ms"),
@@ -208,7 +209,7 @@ class Scenario(Part):
     )
     """Several such VMs on the host, group by group. Default: one."""
     capacity: Capacity | None = Field(default=None, examples=[{"alloc_latency_p99": "100us"}])
-    """How many of them fit is searched for, beginning with one."""
+    """How many of them fit is searched for."""
     expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = Field(
         default=(), max_length=MAX_PHASES, examples=[[{"metric": "reporting.bytes", "min": 1}]]
     )
@@ -256,7 +257,7 @@ class Scenario(Part):
 
     @field_validator("capacity")
     @classmethod
-    def _one_group(cls, capacity: Capacity | None, info: ValidationInfo) -> Capacity | None:
+    def _can_be_searched(cls, capacity: Capacity | None, info: ValidationInfo) -> Capacity | None:
         host = info.data.get("host")
         if capacity is None or host is None:
             return capacity
@@ -264,11 +265,7 @@ class Scenario(Part):
             raise mistake(
                 "any number of VMs fits into a host without limit", "write `host.memory:`"
             )
-        groups = info.data.get("vms", ())
-        if len(groups) > 1:
-            raise mistake("the number of which of the groups?", "let there be one, or none")
-        if groups and groups[0].arrive.at:
-            raise mistake("its VMs arrive at instants, which are as many as they", "write `every:`")
+        check_capacity(capacity, info.data.get("vms", ()))
         return capacity
 
     @field_validator("name")
@@ -310,6 +307,14 @@ class Scenario(Part):
         if isinstance(reporting, dict) and guest is not None:
             return with_order(reporting, guest.pageblock_order)
         return reporting
+
+    @model_validator(mode="after")
+    def _shares_are_searched(self) -> Scenario:
+        for index, group in enumerate(self.vms):
+            if group.share is not None and self.capacity is None:
+                what = "a share is of use only where the number of VMs is searched for"
+                raise mistake(what, "write `count:`, or `capacity:`", ("vms", index, "share"))
+        return self
 
     @model_validator(mode="after")
     def _policy_can_be(self) -> Scenario:

@@ -18,6 +18,7 @@ from emulator.simulation.fleet_total import Total
 from emulator.simulation.machine import Machine
 from emulator.simulation.outcome import Outcome, Progress, Stopped
 from emulator.simulation.tasks import processes_of, room_for
+from emulator.simulation.together import Moment, Watch
 from emulator.simulation.vm_run import VmRun
 from guest_model.reporting.policy import Runs
 from host_model.backing.simulated import SimulatedBacking
@@ -50,13 +51,14 @@ def simulate_fleet(
     runs: Runs,
     progress: Progress,
     stopped: Stopped,
-    until_kill: bool = False,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Run all VMs of a scenario; the outcome is of the whole host, its `vms` are of each.
 
-    `until_kill`: it is over, and complete, when the host kills the first one.
+    With a `watch`, the run is over, and complete, when the host kills a VM, and as soon as VMs
+    cannot be there together any more.
     """
-    fleet = _Fleet(scenario, runs, until_kill)
+    fleet = _Fleet(scenario, runs, watch)
     try:
         fleet.go(progress, stopped)
         return fleet.outcome()
@@ -67,9 +69,9 @@ def simulate_fleet(
 class _Fleet:
     """The VMs that are there, and those to come."""
 
-    def __init__(self, scenario: Scenario, runs: Runs, until_kill: bool) -> None:
+    def __init__(self, scenario: Scenario, runs: Runs, watch: Watch | None) -> None:
         self.now_ns = 0
-        self._until_kill = until_kill
+        self._watch = watch
         self.complete = False
         self._scenario = scenario
         self._runs = runs
@@ -108,19 +110,23 @@ class _Fleet:
             self.now_ns = until_ns
             self._reap(advanced)
             progress(self.now_ns)
-            killed = self._until_kill and self._kills > 0
-            self.complete = killed or self.now_ns >= self._end_ns or self._all_done()
+            self.complete = (
+                self._has_seen_enough() or self.now_ns >= self._end_ns or self._all_done()
+            )
 
     def outcome(self) -> Outcome:
         """Collect what is still there; then all of it."""
+        together = None if self._watch is None else self._watch.found(self._moment)
         for number, living in sorted(self._living.items()):
             living.run.advance(self.now_ns)  # it had nothing to do since
             self._leave(number, "at_end")
         if self._host is not None:
             self._host.validate()
-        return self._total.outcome(
+        outcome = self._total.outcome(
             self.now_ns, complete=self.complete, host=self._host, coming=len(self._coming)
         )
+        outcome.together = together
+        return outcome
 
     def _admit(self) -> None:
         """Start those whose time has come."""
@@ -147,6 +153,8 @@ class _Fleet:
             self._living[number] = _Living(vm, run)
             run.begin()
             heapq.heappush(self._due, (run.next_ns, number))
+        if self._watch is not None:
+            self._watch.admitted(self._coming, self._moment)
 
     def _slice_end(self) -> int:
         """The end of the next slice: nobody comes before it."""
@@ -166,11 +174,27 @@ class _Fleet:
             living = self._living[number]
             if kills != self._kills and _killed(living.run.machine) is not None:
                 self._leave(number, "killed")
-            elif living.run.complete:
+                continue
+            finished_ns = living.run.conductor.finished_ns
+            if self._watch is not None and finished_ns is not None:
+                self._watch.done(living.planned, finished_ns, self._coming)
+            if living.run.complete:
                 end_ns = living.planned.lifetime_ns
                 over = end_ns is not None and living.run.now_ns >= living.run.start_ns + end_ns
                 self._leave(number, "lifetime" if over else "when_done")
         self._kills = kills
+
+    def _has_seen_enough(self) -> bool:
+        """What is watched for cannot come any more: a VM was killed, or was over too early."""
+        return self._watch is not None and (self._kills > 0 or self._watch.apart is not None)
+
+    def _moment(self) -> Moment:
+        swapped = 0
+        if self._host is not None:
+            counters = self._host.counters()
+            swapped = counters.swap_in_pages + counters.swap_out_pages
+        runs = (living.run for living in self._living.values())
+        return Moment(self.now_ns, self._total.alloc_latency(runs), swapped)
 
     def _all_done(self) -> bool:
         """Nobody comes any more, whoever is there has done its work, and no end was said."""
@@ -184,8 +208,10 @@ class _Fleet:
 
     def _leave(self, number: int, why: str) -> None:
         living = self._living[number]
-        living.run.finish()
         leave_ns = living.run.now_ns
+        if self._watch is not None and why in ("when_done", "lifetime"):
+            self._watch.left(living.planned, leave_ns, self._coming, self._moment)
+        living.run.finish()
         if why == "killed":
             leave_ns = _killed(living.run.machine) or leave_ns
         self._total.add(living.planned, living.run, why, leave_ns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 
@@ -34,13 +34,21 @@ class PlannedVm:
     lifetime_ns: int | None
     until_done: bool
     """Leaves when its phases are over, unless its lifetime ends before."""
+    searched: bool
+    """Whether the number of VMs of its group is searched for."""
+
+
+def group_name(groups: Sequence[VmGroup], index: int) -> str:
+    """What results call a group."""
+    return groups[index].name or (str(index + 1) if len(groups) > 1 else "vm")
 
 
 def plan(scenario: Scenario) -> list[PlannedVm]:
     """All VMs, in the order in which they arrive; the first described has the scenario's seed."""
     planned: list[PlannedVm] = []
-    for index, group in enumerate(scenario.vms or (VmGroup(),)):
-        name = group.name or (str(index + 1) if len(scenario.vms) > 1 else "vm")
+    groups = scenario.vms or (VmGroup(),)
+    for index, group in enumerate(groups):
+        name = group_name(groups, index)
         own = scenario.model_copy(
             update={
                 "guest": group.guest or scenario.guest,
@@ -63,6 +71,7 @@ def plan(scenario: Scenario) -> list[PlannedVm]:
                     arrive_ns=stay.arrive_ns,
                     lifetime_ns=stay.lifetime_ns,
                     until_done=group.leave == "when_done",
+                    searched=group.share is not None,
                 )
             )
     return sorted(planned, key=lambda vm: (vm.arrive_ns, vm.number))

@@ -13,12 +13,19 @@ from host_model.pressure import PressureCounters
 
 
 def capacity(found: CapacityFound, other: CapacityFound | None) -> dict[str, Any]:
-    """How many VMs fit, with reporting and (`other`, if anybody looked) without."""
+    """How many VMs fit, with reporting and (`other`, where a control was run) without."""
+    groups = [
+        {"name": name, "vms": vms, "control_vms": None if other is None else other.groups[at][1]}
+        for at, (name, vms) in enumerate(found.groups)
+    ]
     return {
         "vms": found.vms,
         "control_vms": None if other is None else other.vms,
-        "bounded": found.bounded,
-        "control_bounded": None if other is None else other.bounded,
+        "groups": groups,
+        "bounded": bool(found.bounded_by),
+        "bounded_by": found.bounded_by,
+        "control_bounded": None if other is None else bool(other.bounded_by),
+        "control_bounded_by": None if other is None else other.bounded_by,
         "tried": [asdict(probe) for probe in found.probes],
         "control_tried": [] if other is None else [asdict(probe) for probe in other.probes],
     }

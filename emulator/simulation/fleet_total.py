@@ -48,6 +48,13 @@ class Total:
             VmOutcome(planned.name, planned.group, planned.arrive_ns, leave_ns, why, outcome)
         )
 
+    def alloc_latency(self, living: Iterable[VmRun]) -> Histogram:
+        """Of all allocations until now: those of VMs that have left, and those of the `living`."""
+        latency = self._alloc.copy()
+        for run in living:
+            latency.merge(run.machine.latency)
+        return latency
+
     def outcome(
         self, end_ns: int, *, complete: bool, host: HostMemory | None, coming: int
     ) -> Outcome:

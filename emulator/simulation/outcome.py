@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from emulator.native.histogram import Points
 from emulator.simulation.conductor import PhaseResult
@@ -55,27 +55,62 @@ class Outcome:
     """VMs that would have arrived after the end."""
     pressure: PressureCounters | None = None
     """Of a host whose memory is limited."""
+    together: Together | Apart | None = None
+    """Of VMs whose number is searched for: whether all of them were there at once."""
     capacity: CapacityFound | None = None
     """Where it was searched for: all else is then of the largest number of VMs that fits."""
 
 
 @dataclass(frozen=True)
+class Together:
+    """The time in which all VMs were there at once: from the moment at which the last one had come
+    to the first that left, or to the end. What allocations took then, and what went through swap in
+    both directions."""
+
+    since_ns: int
+    until_ns: int
+    alloc_latency_p99_ns: int
+    swap_bytes: int
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Why all VMs never were there at once: at `over_ns` the VM `early` had `left`, or had `done`
+    its phases, before the VM `late` came at `arrive_ns`."""
+
+    early: str
+    why: Literal["left", "done"]
+    over_ns: int
+    late: str
+    arrive_ns: int
+
+
+@dataclass(frozen=True)
 class Probe:
-    """A number of VMs that was tried: whether it fits, and if not, what is broken."""
+    """A number of VMs that was tried: whether it fits, and if not, what is broken.
+
+    `together_ns`: so long all were there at once. 0: they never were, which proves nothing unless
+    the host killed one; `broken` says what was in the way. Latency and swap traffic are the worse
+    of the whole run's and of this time's."""
 
     vms: int
     fits: bool
     broken: str
+    together_ns: int
     alloc_latency_p99_ns: int
     swap_per_second_bytes: int
+    rss_bytes_peak: int
+    swapped_bytes_peak: int
 
 
 @dataclass(frozen=True)
 class CapacityFound:
-    """How many VMs fit; 0: not even one. `bounded`: no more were tried, and more may fit."""
+    """How many VMs fit; 0: not even one. `bounded_by` says why no more were tried where more may
+    fit. `groups` are the names of those whose number was searched for, with their VMs."""
 
     vms: int
-    bounded: bool
+    bounded_by: str
+    groups: list[tuple[str, int]]
     probes: list[Probe]
 
 

@@ -13,14 +13,12 @@ import pytest
 from emulator.inputs.errors import RecordingError
 from emulator.scenario.errors import ScenarioError
 from emulator.scenario.load import parse
-from emulator.scenario.metrics import METRICS
 from emulator.scenario.model import Scenario
 from emulator.simulation.control import run_with_control
 from emulator.simulation.fleet_plan import plan
 from emulator.simulation.outcome import Outcome
 from emulator.simulation.simulate import simulate
 from emulator.simulation.summary import summarize
-from tests.integration.test_run_command import numbers_of
 
 SECOND = 1_000_000_000
 MIB = 1 << 20
@@ -78,6 +76,7 @@ def test_a_host_has_what_its_vms_have_together() -> None:
     assert [phase.name for phase in fleet.phases] == ["1: 1", "late: 1"]
 
 
+ASKED = "host: {memory: 1GiB}\ncapacity: {swap_per_second: 0}"
 TIGHT = "host: {memory: 384MiB, swap: 512MiB}\nvms: [{count: 3, arrive: {every: 400ms}}]\n"
 
 
@@ -175,35 +174,6 @@ def test_a_wrong_file_of_arrivals_is_told_by_its_line(tmp_path: Path, text: str,
     assert str(error.value) == str(tmp_path / "stays.csv") + said
 
 
-def test_the_largest_number_of_vms_that_fits_is_found() -> None:
-    """It fits, one more does not, for a reason that is said; more fit where memory is reported."""
-    limits = "{swap_per_second: 64KiB, alloc_latency_p99: 10ms, max_vms: 12}"
-    asked = scenario(
-        "host: {memory: 640MiB, swap: 256MiB}\nduration: 6s\nreporting: {delay: 250ms}\n"
-        f"vms: [{{arrive: {{every: 700ms}}}}]\ncapacity: {limits}\n"
-    )
-    run, control = run_with_control(asked)
-    assert run.capacity is not None
-    assert control is not None
-    assert control.capacity is not None
-    for found in (run.capacity, control.capacity):
-        tried = {probe.vms: probe for probe in found.probes}
-        assert tried[found.vms].fits
-        assert not tried[found.vms + 1].fits
-        assert tried[found.vms + 1].broken
-    assert run.capacity.vms > control.capacity.vms > 0
-    assert len(run.vms) == run.capacity.vms
-    summary = summarize(asked, run, control)
-    assert summary["capacity"]["vms"] == run.capacity.vms
-    assert summary["overhead"] is None
-    found_numbers = {each for each in numbers_of(summary) if "tried" not in each}
-    assert found_numbers - {"seed"} <= METRICS
-    several = ("vms.", "host.limit.", "capacity.")
-    assert {
-        each for each in METRICS if each.removeprefix("control.").startswith(several)
-    } <= found_numbers
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -213,7 +183,14 @@ def test_the_largest_number_of_vms_that_fits_is_found() -> None:
             "host.memory: memory of this machine (anonymous) has its own limit",
         ),
         ("capacity: {swap_per_second: 1MiB}", "capacity: any number of VMs fits"),
-        ("host: {memory: 1GiB}\ncapacity: {max_vms: 3}", "nothing says when VMs do not fit"),
+        ("vms: [{share: 3}]", "vms.0.share: a share is of use only where the number of VMs is"),
+        ("vms: [{count: 2, share: 3}]", "vms.0.share: `count: 2` says already how many there are"),
+        ("vms: [{}, {}]\n" + ASKED, "capacity: this does not say of which groups the number"),
+        ("vms: [{arrive: {at: [1s]}}]\n" + ASKED, "so they cannot have fixed arrival times"),
+        (
+            "vms: [{share: 1}, {count: 9500}]\n" + ASKED,
+            "capacity.max_vms: with the 9,500 VMs of other groups these are more than 10,000",
+        ),
         ("vms: [{count: 2, arrive: {at: [1s]}}]", "vms.0.arrive.at: 1 instants for 2 VMs"),
         ("vms: [{arrive: {every: 1s, mean_gap: 1s}}]", "every and mean_gap contradict each other"),
         ("vms: [{guest: {memory: 1}}]", "vms.0.guest.memory: 1 has no unit"),
