@@ -49,9 +49,11 @@ def interleaved(
 class Command:
     """A side that is `fpr run` in a process of its own."""
 
-    def __init__(self, fpr: str, scenario: Path) -> None:
-        """`fpr` is the executable, of whatever version."""
-        self._fpr, self._scenario = fpr, scenario
+    def __init__(self, fpr: str, scenario: Path, text: bytes | None = None) -> None:
+        """`fpr` is the executable, of whatever version. `text` is the scenario where `scenario` is
+        a pipe, which cannot be read again: each run gets it at its standard input."""
+        self._fpr, self._text = fpr, text
+        self._scenario = scenario if text is None else Path("/dev/stdin")
 
     def run(self) -> dict[str, Any]:
         """summary.json; `GateError` with what the command said where it failed."""
@@ -60,12 +62,16 @@ class Command:
             command += ["-o", str(Path(folder) / "out")]
             try:
                 done = subprocess.run(
-                    command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+                    command,
+                    input=self._text,
+                    capture_output=True,
+                    check=False,
+                    timeout=TIMEOUT_S,
                 )
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise GateError(f"{self._fpr}: {error}; name an executable of fpr") from error
         if done.returncode not in (0, 1):  # 1: an expectation, which is not the matter here
-            last = " ".join(done.stderr.strip().splitlines()[-3:])
+            last = " ".join(done.stderr.decode(errors="replace").strip().splitlines()[-3:])
             raise GateError(f"{' '.join(command[:3])}: exit code {done.returncode}: {last}")
         try:
             found: dict[str, Any] = json.loads(done.stdout)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
+import structlog
 
 from emulator.analysis.comparison import Compared, compare
 from emulator.analysis.comparison_document import document_of, label
@@ -83,6 +84,9 @@ def command(
     """
     given = _options(policies, placements, axes, seeds, phase)
     matrix = load_matrix(path, options=given, sets=sets)
+    if not given and len(matrix.cells) == len(matrix.comparison.seeds) == 1:
+        said = "there is one cell: --policy, --vary or --seeds add others"
+        structlog.get_logger().warning(said, instead=f"fpr run {path}")
     started = datetime.now().astimezone()
     folder = output or results.default_folder(matrix.comparison.name, started)
     results.check_free(folder)

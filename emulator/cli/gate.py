@@ -91,7 +91,7 @@ def command(
         for path in gate.update(baseline, new):
             click.echo(path)
         return Exit.OK
-    if baseline.suffix in YAML or new.suffix in YAML:
+    if _is_scenario(baseline) or _is_scenario(new):
         document = _run_both((baseline, baseline_fpr), (new, new_fpr), dict(allowed), pairs)
     else:
         if baseline_fpr or new_fpr:
@@ -111,6 +111,13 @@ def command(
     return Exit.OK if document["passed"] else Exit.FAILED
 
 
+def _is_scenario(path: Path) -> bool:
+    """By its name; what a pipe brings is one, too."""
+    from emulator.scenario.source import is_stream
+
+    return path.suffix in YAML or is_stream(path)
+
+
 def _run_both(
     baseline: tuple[Path, str | None],
     new: tuple[Path, str | None],
@@ -120,17 +127,22 @@ def _run_both(
     """Run two scenarios and compare; both are read first, so that a mistake costs nothing."""
     from emulator.analysis import gate, gate_measure
     from emulator.analysis.gate_results import GateError, Result
-    from emulator.scenario.load import load
+    from emulator.scenario.load import scenario_of
+    from emulator.scenario.source import is_stream, read_source
 
     for path, _ in (baseline, new):
-        if path.suffix not in YAML:
+        if not _is_scenario(path):
             raise GateError(f"{path}: is no scenario, and the other one is; name two of a kind")
-    scenarios = [load(path) for path, _ in (baseline, new)]
+    sources = [read_source(path) for path, _ in (baseline, new)]
+    scenarios = [scenario_of(source) for source in sources]
     kinds = {each.host.backing.kind == "simulated" for each in scenarios}
     if len(kinds) > 1:
         raise GateError("one of them has a simulated host, the other a real one; compare alike")
     own = str(Path(sys.argv[0]).absolute())
-    before, after = (gate_measure.Command(fpr or own, path) for path, fpr in (baseline, new))
+    before, after = (
+        gate_measure.Command(fpr or own, path, source.raw if is_stream(path) else None)
+        for (path, fpr), source in zip((baseline, new), sources, strict=True)
+    )
     names = {"scenario": scenarios[1].name, "seed": scenarios[1].seed}
     if kinds == {True}:
         results = [

@@ -20,8 +20,9 @@ from emulator.cli.progress import Progress
 from emulator.cli.shown import levels, show, window_columns
 from emulator.report.keep import keep_run
 from emulator.report.terminal import render
-from emulator.scenario.load import load
+from emulator.scenario.load import scenario_of
 from emulator.scenario.model import Scenario
+from emulator.scenario.source import read_source
 from emulator.simulation import results
 from emulator.simulation.control import run_with_control
 from emulator.simulation.events import Events
@@ -56,7 +57,8 @@ def command(
     """
     if seed is not None:
         sets = (*sets, f"seed={seed}")
-    scenario = load(path, sets)
+    source = read_source(Path(path))
+    scenario = scenario_of(source, sets)
     _check_expectations(scenario, no_control)
     if dry_run:
         resolved = scenario.model_dump(mode="json", by_alias=True)
@@ -69,7 +71,7 @@ def command(
     folder = output or results.default_folder(scenario.name, started)
     results.check_free(folder)
     log = structlog.get_logger()
-    with interruptible() as stopped, placed(path, sets):
+    with interruptible() as stopped, placed(source, sets):
         log.info("running", scenario=scenario.name, seed=scenario.seed, results=str(folder))
         run, control = _simulate(scenario, not no_control, stopped, events)
         interrupted = stopped()

@@ -10,8 +10,7 @@ import click
 from emulator.cli import complete, options
 from emulator.cli.main import Exit
 from emulator.scenario.errors import ScenarioError
-from emulator.scenario.load import load
-from emulator.scenario.matrix import Matrix, is_comparison, load_matrix
+from emulator.scenario.matrix import Matrix, load_either
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import format_size
 
@@ -43,7 +42,7 @@ def command(scenarios: tuple[str, ...], sets: tuple[str, ...], as_json: bool) ->
 
 def _check(path: str, sets: tuple[str, ...]) -> tuple[str, Scenario | Matrix | ScenarioError]:
     try:
-        return path, load_matrix(path, sets=sets) if is_comparison(path) else load(path, sets)
+        return path, load_either(path, sets)
     except ScenarioError as error:
         return path, error
 

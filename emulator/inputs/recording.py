@@ -137,7 +137,10 @@ def load_recording(path: Path) -> Recording:
         raise unusable(str(path), "recording", what, "make it readable") from None
     if not is_folder:
         what = "not a folder" if exists else "no such folder"
-        raise unusable(str(path), "recording", what, "name a folder with meta.yaml and a trace")
+        instead = "name a folder with meta.yaml and a trace"
+        if exists and path.suffix in (".yaml", ".yml"):
+            instead += f"; a scenario runs with `fpr run {path}`"
+        raise unusable(str(path), "recording", what, instead)
     folder = _Folder(path)
     meta = load_meta(path / "meta.yaml", folder.notes)
     folder.read.append(f"meta.yaml: {meta.kernel}, CPUs: {meta.cpus}")

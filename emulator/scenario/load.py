@@ -12,31 +12,20 @@ from emulator.scenario import overrides
 from emulator.scenario.diagnose import mistakes_of
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.errors import Path as Steps
+from emulator.scenario.kind import Kind, misplaced
 from emulator.scenario.model import Scenario
-from emulator.scenario.yaml_source import MAX_BYTES, Node, SourceError, read
+from emulator.scenario.source import Source, name_by_source, read_source
+from emulator.scenario.yaml_source import Node, SourceError, read
 from host_model.costs import CostProfile, CostProfileError, parse_profile
 
 
 def load(path: str | Path, sets: Sequence[str] = ()) -> Scenario:
-    """The scenario in a file, with each of `sets` (`path=value`) in place of what it says.
+    """The scenario at a path (`-`: standard input), with each of `sets` (`path=value`) in place of
+    what it says.
 
-    Raises `ScenarioError` with every mistake in the file and in the overrides.
+    Raises `ScenarioError` with every mistake in the text and in the overrides.
     """
-    path = Path(path)
-    return parse(read_file(path), str(path), path.parent, sets)
-
-
-def read_file(path: Path, place: Place | None = None) -> bytes:
-    """The bytes of a scenario file, not many more than can be one. A file that cannot be read is
-    a mistake at `place`, or of the file itself: `ScenarioError`."""
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        what = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        place = place or Place(str(path), 1, 1)
-        mistake = Mistake(place, (), what, "write the path of a scenario file")
-        raise ScenarioError([mistake]) from error
+    return scenario_of(read_source(Path(path)), sets)
 
 
 def parse(raw: bytes, source: str, directory: Path, sets: Sequence[str] = ()) -> Scenario:
@@ -44,23 +33,44 @@ def parse(raw: bytes, source: str, directory: Path, sets: Sequence[str] = ()) ->
 
     Raises `ScenarioError` with every mistake.
     """
+    return scenario_of(Source(raw, source, directory, Path(source).stem), sets)
+
+
+def scenario_of(source: Source, sets: Sequence[str] = ()) -> Scenario:
+    """The scenario in a text that was read; raises `ScenarioError` with every mistake."""
+    root, mistakes = tree_of(source)
+    return scenario_in(root, mistakes, source, sets)
+
+
+def tree_of(source: Source) -> tuple[Node, list[Mistake]]:
+    """The tree of a text, and the mistakes that do not prevent reading on; any other is a
+    `ScenarioError`."""
     try:
-        root, mistakes = read(raw, source)
+        return read(source.raw, source.name)
     except SourceError as error:
         raise ScenarioError([error.mistake]) from error
+
+
+def scenario_in(
+    root: Node, mistakes: Sequence[Mistake], source: Source, sets: Sequence[str]
+) -> Scenario:
+    """The scenario in the tree of a text, in which `mistakes` were found; see `scenario_of`."""
+    other = misplaced(root, source, Kind.SCENARIO)
+    if other:
+        raise ScenarioError(other)
     root, more = overrides.apply(root, tuple(sets))
-    name_by_file(root, source)
-    return resolve(root, directory, [*mistakes, *more])
+    name_by_source(root, source)
+    return resolve(root, source.directory, [*mistakes, *more])
 
 
 def mistake_at(
-    path: str | Path, sets: Sequence[str], where: Steps, what: str, instead: str
+    source: Source, sets: Sequence[str], where: Steps, what: str, instead: str
 ) -> ScenarioError:
     """The error of a mistake that a run has found in a scenario: at the place of `where` in the
-    file or in an override, or of what is above it."""
-    place = Place(str(path), 1, 1)
-    with suppress(SourceError, ScenarioError):  # a pipe is read once
-        root, _ = read(read_file(Path(path)), str(path))
+    text or in an override, or of what is above it."""
+    place = Place(source.name, 1, 1)
+    with suppress(ScenarioError):
+        root, _ = tree_of(source)
         root, _ = overrides.apply(root, tuple(sets))
         place = root.find(where).place
     return ScenarioError([Mistake(place, where, what, instead)])
@@ -86,16 +96,16 @@ def resolve(root: Node, directory: Path, mistakes: Sequence[Mistake] = ()) -> Sc
 
 def read_costs(path: Path) -> tuple[CostProfile | None, list[Mistake]]:
     """The cost profile in a file, or what is wrong with it, at its places."""
-    mistakes: list[Mistake] = []
     try:
-        with path.open("rb") as file:
-            root, mistakes = read(file.read(MAX_BYTES + 1), str(path))
-        return (None if mistakes else parse_profile(root.plain())), mistakes
-    except SourceError as error:
-        return None, [error.mistake]
-    except OSError as error:
-        what = f"cannot be read: {error.strerror}"
-        return None, [Mistake(Place(str(path), 1, 1), (), what, "name another cost profile")]
+        source = read_source(path, noun="a cost profile")
+        root, mistakes = tree_of(source)
+    except ScenarioError as error:
+        return None, list(error.mistakes)
+    mistakes += misplaced(root, source, Kind.COSTS)
+    if mistakes:
+        return None, mistakes
+    try:
+        return parse_profile(root.plain()), []
     except CostProfileError as error:
         for where, sentence in error.problems:
             what, _, instead = sentence.partition("; ")
@@ -114,11 +124,3 @@ def _section_mistakes(scenario: Scenario, costs: CostProfile, root: Node) -> lis
     where = ("host", "backing", "like")
     what = f"the profile {host.costs.name} says nothing of {like}"
     return [Mistake(root.find(where).place, where, what, f"write {' or '.join(sections)}")]
-
-
-def name_by_file(root: Node, source: str) -> None:
-    """A scenario without a name is called as its file is."""
-    stem = Path(source).stem.removesuffix(".scenario")
-    if isinstance(root.value, dict) and "name" not in root.value and 0 < len(stem) <= 64:
-        root.value["name"] = Node(root.place, stem)
-        root.key_places["name"] = root.place

@@ -16,7 +16,9 @@ from emulator.scenario.comparison import MAX_RUNS, Comparison, as_text, policy_n
 from emulator.scenario.diagnose import mistakes_of
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.errors import Path as Steps
+from emulator.scenario.kind import Kind, kind_of, misplaced
 from emulator.scenario.model import Scenario
+from emulator.scenario.source import Source, name_by_source, read_source
 from emulator.scenario.units import shown
 from emulator.scenario.yaml_source import Node, SourceError, read
 
@@ -90,40 +92,51 @@ class _Workload:
 def load_matrix(
     path: str | Path, *, options: dict[str, Node] | None = None, sets: Sequence[str] = ()
 ) -> Matrix:
-    """The matrix in a file: a comparison, or a scenario as the base of one.
+    """The matrix at a path (`-`: standard input): a comparison, or a scenario as the base of one.
 
     `options` replace keys of the comparison, `sets` (`path=value`) values of every scenario.
     Raises `ScenarioError` with every mistake.
     """
-    path = Path(path)
-    try:
-        root, mistakes = read(load.read_file(path), str(path))
-    except SourceError as error:
-        raise ScenarioError([error.mistake]) from error
+    source = read_source(Path(path))
+    root, mistakes = load.tree_of(source)
+    return _matrix_in(root, mistakes, source, options or {}, sets)
+
+
+def load_either(path: str | Path, sets: Sequence[str] = ()) -> Scenario | Matrix:
+    """The scenario at a path, or the matrix of the comparison there; see `load` and
+    `load_matrix`."""
+    source = read_source(Path(path))
+    root, mistakes = load.tree_of(source)
+    if kind_of(root) is Kind.COMPARISON:
+        return _matrix_in(root, mistakes, source, {}, sets)
+    return load.scenario_in(root, mistakes, source, sets)
+
+
+def _matrix_in(
+    root: Node,
+    mistakes: Sequence[Mistake],
+    source: Source,
+    options: dict[str, Node],
+    sets: Sequence[str],
+) -> Matrix:
+    other = misplaced(root, source, Kind.COMPARISON, Kind.SCENARIO)
+    if other:
+        raise ScenarioError(other)
     if isinstance(root.value, dict):
-        if "phases" in root.value:
-            load.name_by_file(root, str(path))
-            name = root.value.get("name") or Node(root.place, path.stem)
-            root = Node(root.place, {"base": root, "name": name})
-        load.name_by_file(root, str(path))
+        name_by_source(root, source)
+        if kind_of(root) is Kind.SCENARIO:
+            keys = {"base": root}
+            if "name" in root.value:
+                keys["name"] = root.value["name"]
+            root = Node(root.place, keys, dict.fromkeys(keys, root.place))
         assert isinstance(root.value, dict)
-        root.value.update(options or {})
-        root.key_places.update({key: node.place for key, node in (options or {}).items()})
+        root.value.update(options)
+        root.key_places.update({key: node.place for key, node in options.items()})
     try:
         comparison = Comparison.model_validate(root.plain())
     except ValidationError as error:
         raise ScenarioError([*mistakes, *mistakes_of(error, root, Comparison)]) from error
-    return _Builder(comparison, root, path.parent, sets).build(mistakes)
-
-
-def is_comparison(path: str | Path) -> bool:
-    """Whether a file describes a comparison; what cannot be read is taken for a scenario."""
-    try:
-        root, _ = read(load.read_file(Path(path)), str(path))
-    except (ScenarioError, SourceError):
-        return False
-    own = Comparison.model_fields.keys() - Scenario.model_fields.keys()
-    return isinstance(root.value, dict) and bool(own & root.value.keys() - {"phases"})
+    return _Builder(comparison, root, source.directory, sets).build(mistakes)
 
 
 class _Builder:
@@ -209,11 +222,12 @@ class _Builder:
         directory, root = self.directory, node
         try:
             if isinstance(node.value, str):
-                path = self.directory / node.value
-                root, mistakes = read(load.read_file(path, node.place), str(path))
+                source = read_source(self.directory / node.value, node.place)
+                root, mistakes = read(source.raw, source.name)
+                mistakes += misplaced(root, source, Kind.SCENARIO)
                 self.mistakes.update(dict.fromkeys(mistakes))
-                directory = path.parent
-                load.name_by_file(root, str(path))
+                directory = source.directory
+                name_by_source(root, source)
         except SourceError as error:
             self._add(error.mistake)
             return None
