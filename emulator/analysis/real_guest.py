@@ -170,15 +170,10 @@ class _Run:
                 due_s = max(due_s + interval_s, time.monotonic())
                 self._sample()
                 if self._memory is None and time.monotonic() > boot_deadline_s:
-                    raise GuestFailedError(
-                        f"the guest did not boot in {BOOT_LIMIT_S} s; its console ends with:\n"
-                        f"{machine.last_lines()}"
-                    ) from None
+                    raise machine.failure(f"the guest did not boot in {BOOT_LIMIT_S} s") from None
                 continue
             if said is None:
-                raise GuestFailedError(
-                    f"the guest ended too early; its console ends with:\n{machine.last_lines()}"
-                )
+                raise machine.failure("the guest ended too early")
             if said.text == "done":
                 return True
             self._note(said, server)

@@ -7,14 +7,15 @@ import queue
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from guest_model.linux.compiled import keeper
+from guest_model.linux.console import Console
 from guest_model.linux.errors import GuestFailedError
 from guest_model.linux.kernel import Kernel
 
@@ -22,8 +23,6 @@ MAX_LOG_BYTES = 4 << 20
 """Of a console; a guest whose device died can print without end."""
 GRACE_S = 3
 """That a kernel has to end by itself when it is told to."""
-LAST_LINES = 12
-"""That an error quotes."""
 COMPLAINTS = ("is not a head", "out of range", "scheduling from the idle thread")
 """What the kernel prints when a device breaks its rings."""
 _PREFIX = "fpr: "
@@ -66,7 +65,7 @@ class UmlMachine:
         self.folder = folder
         self.complaints: list[str] = []
         self._lines: queue.SimpleQueue[Said | None] = queue.SimpleQueue()
-        self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self._console = Console()
         self._log_bytes = 0
         command = [str(keeper()), str(os.getpid()), str(timeout_s), str(GRACE_S)]
         command += [
@@ -119,18 +118,19 @@ class UmlMachine:
         return line
 
     def go_on(self) -> None:
-        """Let the agent go on that waits."""
+        """Let the agent go on that waits; where the guest has died, `say` tells."""
         assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):
+            os.write(self._process.stdin.fileno(), b"\n")
 
-    def last_lines(self) -> str:
-        """The end of the console, for an error."""
-        return "\n".join(self._last)
+    def failure(self, what: str) -> GuestFailedError:
+        """The error for what happened, with what the console shows of its cause and a remedy."""
+        return GuestFailedError(self._console.why(what))
 
-    def wait(self, timeout_s: float) -> int:
-        """Let it end by itself; its exit code."""
-        return self._process.wait(timeout_s)
+    def wait(self, timeout_s: float) -> None:
+        """Let it end by itself; one that does not is ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
 
     def stop(self) -> None:
         """Kill all of its processes, if it still runs. May be called twice."""
@@ -150,7 +150,7 @@ class UmlMachine:
             if self._log_bytes > MAX_LOG_BYTES:
                 continue
             line = raw.decode("utf-8", "replace").rstrip()
-            self._last.append(line)
+            self._console.add(line)
             self.complaints += [line] if any(each in line for each in COMPLAINTS) else []
             _, found, said = line.partition(_PREFIX)
             if found:

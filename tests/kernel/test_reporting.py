@@ -84,7 +84,7 @@ class Guest:
                 break
             if said.text.startswith(start):
                 return last
-        raise AssertionError(self.machine.last_lines())
+        raise self.machine.failure("the guest ended")
 
 
 def until(condition: Callable[[], bool], limit_s: float = TIMEOUT_S) -> bool:

@@ -53,7 +53,8 @@ def guest(kernel: Kernel, path: Path) -> Iterator[UmlMachine]:
             said = machine.say(LIMIT_S)
             while said is not None and not said.text.startswith("start "):
                 said = machine.say(LIMIT_S)
-            assert said is not None, machine.last_lines()
+            if said is None:
+                raise machine.failure("the guest ended")
             machine.go_on()
             yield machine
             assert machine.complaints == []
