@@ -7,7 +7,7 @@ export CC
 
 NATIVE_SOURCES := $(wildcard */native/*.[ch])
 C_SOURCES := $(filter-out %/_core.c,$(NATIVE_SOURCES)) \
-  $(wildcard guest_model/linux/*.[ch] tests/fuzz/*.[ch])
+  $(wildcard guest_model/linux/*.[ch] tests/fuzz/*.[ch] tests/kernel/*.[ch])
 BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()' \
   --quiet build_ext --inplace --force
 

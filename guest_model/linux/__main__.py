@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from guest_model.linux.compiled import agent, keeper
+from guest_model.linux.compiled import agent, keeper, whole_xstate
 from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import find_kernel
 
@@ -13,6 +13,7 @@ if __name__ == "__main__":
         print(find_kernel().executable)
         print(agent())
         print(keeper())
+        print(whole_xstate())
     except GuestUnavailableError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -13,7 +13,9 @@ from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import cache_folder
 
 COMPILE_TIMEOUT_S = 120
-_FLAGS = ("-std=gnu11", "-O2", "-static")
+_PROGRAM = ("-std=gnu11", "-O2", "-static")
+_PRELOADED = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-nostdlib")
+"""With no library of its own: it takes that of the program into which it is loaded."""
 _HERE = Path(__file__).parent
 
 
@@ -27,8 +29,13 @@ def keeper() -> Path:
     return _compiled("keeper", ("keeper.c",))
 
 
-def _compiled(program: str, names: tuple[str, ...]) -> Path:
-    """An executable, built once for each version of its sources.
+def whole_xstate() -> Path:
+    """What is preloaded into a kernel, for processors that have more state than it knows."""
+    return _compiled("whole_xstate", ("whole_xstate.c",), _PRELOADED)
+
+
+def _compiled(program: str, names: tuple[str, ...], flags: tuple[str, ...] = _PROGRAM) -> Path:
+    """An executable or a library, built once for each version of its sources.
 
     Raises `GuestUnavailableError` where it cannot be built.
     """
@@ -40,7 +47,7 @@ def _compiled(program: str, names: tuple[str, ...]) -> Path:
             "gcc and libc6-dev"
         )
     content = b"".join(path.read_bytes() for path in sources)
-    digest = hashlib.sha256(content + " ".join((compiler, *_FLAGS)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(content + " ".join((compiler, *flags)).encode()).hexdigest()[:16]
     folder = cache_folder().parent
     target = folder / f"{program}-{digest}"
     if target.is_file():
@@ -50,7 +57,7 @@ def _compiled(program: str, names: tuple[str, ...]) -> Path:
         built = Path(name) / program
         c_files = [str(path) for path in sources if path.suffix == ".c"]
         done = subprocess.run(
-            [compiler, *_FLAGS, "-o", str(built), *c_files],
+            [compiler, *flags, "-o", str(built), *c_files],
             capture_output=True,
             text=True,
             timeout=COMPILE_TIMEOUT_S,

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from guest_model.linux.compiled import keeper
+from guest_model.linux.compiled import keeper, whole_xstate
 from guest_model.linux.console import Console
 from guest_model.linux.errors import GuestFailedError
 from guest_model.linux.kernel import Kernel
@@ -88,7 +88,7 @@ class UmlMachine:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={"TMPDIR": str(folder), "HOME": str(folder), "PATH": os.defpath},
+            env=_environment(folder),
         )
         self._reader = threading.Thread(target=self._read, daemon=True, name="guest console")
         self._reader.start()
@@ -156,3 +156,24 @@ class UmlMachine:
             if found:
                 self._lines.put(Said(time.monotonic_ns(), said))
         self._lines.put(_END)
+
+
+def preloaded() -> list[Path]:
+    """Libraries whose functions come before those of a kernel's C library."""
+    return [whole_xstate()]
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """The keeper is linked statically: what is said of libraries concerns the kernel alone."""
+    return {
+        "TMPDIR": str(folder),
+        "HOME": str(folder),
+        "PATH": os.defpath,
+        "LD_PRELOAD": ":".join(_linked(each, folder) for each in preloaded()),
+    }
+
+
+def _linked(library: Path, folder: Path) -> str:
+    """A name in the guest's folder, which has no space and no colon: these end a name there."""
+    (folder / library.name).symlink_to(library)
+    return str(folder / library.name)

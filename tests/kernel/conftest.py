@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from guest_model.linux.compiled import agent, keeper
+from guest_model.linux.compiled import agent, keeper, whole_xstate
 from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import Kernel, find_kernel
 from guest_model.linux.work_folder import SHARED_MEMORY
@@ -21,7 +21,7 @@ def _kernel(executable: Path | None = None) -> Kernel:
     if not os.access(SHARED_MEMORY, os.W_OK):
         pytest.skip(f"{SHARED_MEMORY} cannot be written to, and a guest's memory lies there")
     try:
-        agent(), keeper()
+        agent(), keeper(), whole_xstate()
         return find_kernel(executable)
     except GuestUnavailableError as error:
         pytest.skip(str(error))
