@@ -84,8 +84,8 @@ browser: ## install the browser that reports are tested in, if there is none; wa
 	@command -v chromium >/dev/null || \
 	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }
 
-guest-kernel: setup ## fetch the kernel of real guests, build their agent
-	$(BIN)/python -m guest_model.linux
+guest-kernel: setup ## fetch the kernels of real guests (RELEASES="6.1 7.2"), build their agent
+	$(BIN)/python -m guest_model.linux $(RELEASES)
 
 dist: ## build what is released into dist/, and try it
 	.ci/dist

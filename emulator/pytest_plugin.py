@@ -193,7 +193,7 @@ def _run_real(scenario: Scenario) -> Any:
     from guest_model.linux.kernel import find_kernel
 
     try:
-        kernel = find_kernel()
+        kernel = find_kernel(version=scenario.guest.kernel)
     except GuestUnavailableError as error:
         pytest.skip(str(error))
     return real_outcome(run_real(scenario, kernel, limit_ns=scenario.expected_ns))

@@ -42,7 +42,7 @@ def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "executable",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="A linux.uml. Default: the installed one, else Debian's is fetched by apt-get.",
+            help="A linux.uml. Default: the one of guest.kernel, installed or fetched by apt-get.",
         ),
         options.seed(),
         options.replaced(),
@@ -77,7 +77,7 @@ def command(
     those of `fpr run`, measured and without a control.
     """
     scenario = load_real(path, sets, seed)
-    kernel = find_kernel(executable, modules)
+    kernel = find_kernel(executable, modules, scenario.guest.kernel)
     return run_and_write(scenario, kernel, as_json=as_json, output=output)
 
 

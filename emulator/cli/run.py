@@ -103,7 +103,8 @@ def _run_real(scenario: Scenario, as_json: bool, output: Path | None) -> int:
     from emulator.cli.linux import run_and_write
     from guest_model.linux.kernel import find_kernel
 
-    return run_and_write(scenario, find_kernel(), as_json=as_json, output=output)
+    kernel = find_kernel(version=scenario.guest.kernel)
+    return run_and_write(scenario, kernel, as_json=as_json, output=output)
 
 
 class TraceUnavailableError(Exception):

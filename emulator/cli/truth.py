@@ -68,7 +68,7 @@ def command(
     two differ by more than the tolerances.
     """
     scenario = load_real(path, sets, seed)
-    kernel = find_kernel(executable, modules)
+    kernel = find_kernel(executable, modules, scenario.guest.kernel)
     check_comparable(kernel)
     started = datetime.now().astimezone()
     folder = output or results.default_folder(f"{scenario.name}-truth", started)

@@ -88,7 +88,8 @@ class UmlMachine:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_environment(folder),
+            cwd=kernel.library,
+            env=_environment(kernel, folder),
         )
         self._reader = threading.Thread(target=self._read, daemon=True, name="guest console")
         self._reader.start()
@@ -163,13 +164,15 @@ def preloaded() -> list[Path]:
     return [whole_xstate()]
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(kernel: Kernel, folder: Path) -> dict[str, str]:
     """The keeper is linked statically: what is said of libraries concerns the kernel alone."""
+    own = {} if kernel.library is None else {"LD_LIBRARY_PATH": "."}  # where it is started
     return {
         "TMPDIR": str(folder),
         "HOME": str(folder),
         "PATH": os.defpath,
         "LD_PRELOAD": ":".join(_linked(each, folder) for each in preloaded()),
+        **own,
     }
 
 

@@ -10,19 +10,19 @@ import pytest
 from guest_model.linux.compiled import agent, keeper, whole_xstate
 from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import Kernel, find_kernel
+from guest_model.linux.releases import DEFAULT, RELEASES
 from guest_model.linux.work_folder import SHARED_MEMORY
 
 OTHERS = "FPR_GUEST_KERNELS"
 """In the environment: further kernels to test with, paths of linux.uml and colons between them."""
-DEFAULT = "default"
 
 
-def _kernel(executable: Path | None = None) -> Kernel:
+def _kernel(executable: Path | None = None, version: str = DEFAULT.series) -> Kernel:
     if not os.access(SHARED_MEMORY, os.W_OK):
         pytest.skip(f"{SHARED_MEMORY} cannot be written to, and a guest's memory lies there")
     try:
         agent(), keeper(), whole_xstate()
-        return find_kernel(executable)
+        return find_kernel(executable, version=version)
     except GuestUnavailableError as error:
         pytest.skip(str(error))
 
@@ -33,12 +33,18 @@ def kernel() -> Kernel:
     return _kernel()
 
 
-@pytest.fixture(scope="session", params=[DEFAULT, *os.environ.get(OTHERS, "").split(":")])
+@pytest.fixture(
+    scope="session",
+    params=[
+        *(each.series for each in RELEASES),
+        *filter(None, os.environ.get(OTHERS, "").split(":")),
+    ],
+)
 def each_kernel(request: pytest.FixtureRequest) -> Kernel:
-    """That kernel, and each one that the environment names."""
-    if not request.param:
-        pytest.skip(f"no further kernels: name them by {OTHERS}=PATH:PATH")
-    return _kernel(None if request.param == DEFAULT else Path(request.param))
+    """A kernel of each release that a guest can be, and each one that the environment names."""
+    if "/" in request.param:
+        return _kernel(Path(request.param))
+    return _kernel(version=request.param)
 
 
 @pytest.fixture
