@@ -172,6 +172,10 @@ def _add_axis(vary: Node, text: str, mistakes: list[Mistake]) -> None:
         mistakes.append(error.mistake)
         return
     assert isinstance(vary.value, dict)
+    if name.strip() in vary.value:
+        what, instead = "this axis is there already", f"write --vary {name.strip()}=V1,V2,..."
+        mistakes.append(Mistake(place, ("vary", name.strip()), what, instead))
+        return
     vary.value[name.strip()] = node
     vary.key_places[name.strip()] = place
 

@@ -22,12 +22,14 @@ class _Allowed(click.ParamType[tuple[str, float | None]]):
     name = "METRIC[=PCT]"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, float | None]:
+        from emulator.scenario.metrics import with_dots
+
         metric, equals, percent = str(value).partition("=")
         try:
             most = float(percent.removesuffix("%")) if equals else None
         except ValueError:
             self.fail(f"{percent!r} is no number; write for example {metric}=2", param, ctx)
-        return metric, most
+        return with_dots(metric), most
 
 
 @click.command("gate")

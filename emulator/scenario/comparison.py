@@ -7,9 +7,17 @@ scenario like any other, so that whatever a scenario may say can be compared.
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from emulator.scenario.fields import Part, mistake
 from emulator.scenario.model import Scenario
@@ -64,6 +72,15 @@ PolicyText = Annotated[
     BeforeValidator(_policy),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "required": ["policy"]}]}),
 ]
+_INDEX = re.compile(r"\.([0-9]+)(?=[.\[]|$)")
+
+
+def axis_name(name: str) -> str:
+    """The name of an axis as results have it: `phases[0].duration` for `phases.0.duration`."""
+    return _INDEX.sub(r"[\1]", name)
+
+
+AxisName = Annotated[str, AfterValidator(axis_name)]
 AxisValue = Annotated[str, BeforeValidator(as_text)]
 """YAML: a value as it stands on its axis; attribute: as results show it."""
 
@@ -77,11 +94,11 @@ class Claim(Part):
     """Who says so, and where."""
     figure: str = Field(max_length=64, examples=["runtime_pct"])
     """The name of the figure in compare.json."""
-    at: dict[str, AxisValue] = Field(
+    at: dict[AxisName, AxisValue] = Field(
         min_length=1, max_length=16, examples=[{"workload": "file", "policy": "mainline"}]
     )
     """The cell: by axis the value, as results show it. Axes with one value can be left out."""
-    against: dict[str, AxisValue] | None = Field(
+    against: dict[AxisName, AxisValue] | None = Field(
         default=None, max_length=16, examples=[{"placement": "linux"}]
     )
     """The cell to compare with: what differs from `at`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     ValidationInfo,
     WithJsonSchema,
@@ -49,13 +51,31 @@ def _quantity(parse: Callable[[object], int]) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-Size = Annotated[
-    int,
-    _quantity(units.parse_size),
-    PlainSerializer(units.format_size, return_type=str, when_used="json"),
-    WithJsonSchema({"type": ["string", "integer"], "pattern": units.SIZE_PATTERN, "maximum": 0}),
-]
+_size_as_text = PlainSerializer(units.format_size, return_type=str, when_used="json")
+_size_schema = WithJsonSchema(
+    {"type": ["string", "integer"], "pattern": units.SIZE_PATTERN, "maximum": 0}
+)
+Size = Annotated[int, _quantity(units.parse_size), _size_as_text, _size_schema]
 """YAML: `64KiB`, `512MiB`, `1.5GiB`; attribute: bytes."""
+
+
+PagesSize = Annotated[
+    int,
+    Field(multiple_of=units.PAGE),
+    _quantity(partial(units.parse_size, multiple=units.PAGE)),
+    _size_as_text,
+    _size_schema,
+]
+"""A size of whole pages: `62.4GiB` is rounded to one, `62500B` is a mistake."""
+
+BlocksSize = Annotated[
+    int,
+    Field(multiple_of=2 * units.MIB),
+    _quantity(partial(units.parse_size, multiple=2 * units.MIB)),
+    _size_as_text,
+    _size_schema,
+]
+"""A size of whole blocks of 2 MiB, likewise."""
 
 Duration = Annotated[
     int,

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from emulator.scenario.fields import Part, Size, mistake, written
+from emulator.scenario.fields import BlocksSize, Part, Size, mistake, written
 from emulator.scenario.reporting import TOP_ORDER
 from emulator.scenario.units import GIB, KIB, MIB, TIB, format_size
 
@@ -67,15 +67,13 @@ def _auto_none(value: Any) -> Any:
     return None if value == "auto" else value
 
 
-OptionalSize = Annotated[
-    Size | None,
-    BeforeValidator(_auto_none),
-    PlainSerializer(
-        lambda size_bytes: "auto" if size_bytes is None else format_size(size_bytes),
-        return_type=str,
-        when_used="json",
-    ),
-]
+_as_text = PlainSerializer(
+    lambda size_bytes: "auto" if size_bytes is None else format_size(size_bytes),
+    return_type=str,
+    when_used="json",
+)
+OptionalSize = Annotated[Size | None, BeforeValidator(_auto_none), _as_text]
+OptionalBlocks = Annotated[BlocksSize | None, BeforeValidator(_auto_none), _as_text]
 AutoSize = Annotated[Size, BeforeValidator(_auto_size)]
 
 
@@ -85,12 +83,11 @@ class Guest(Part):
     kind: Literal["model", "linux"] = Field(default="model", examples=["model"])
     """What plays the guest: `model` is this project's own model of a kernel, `linux` a real one.
     A real one decides `vcpus`, `hz`, `pageblock_order` and `thp` itself: leave them out."""
-    memory_bytes: Size = Field(
+    memory_bytes: BlocksSize = Field(
         default=written("4GiB"),
         alias="memory",
         ge=64 * MIB,
         le=MAX_MEMORY_BYTES,
-        multiple_of=2 * MIB,
         examples=["4GiB"],
     )
     """Memory of the VM."""
@@ -145,12 +142,11 @@ class Guest(Part):
         default=written("auto"), alias="boot_used", ge=0, le=TIB, examples=["auto", "100MiB"]
     )
     """Memory in use before the workload starts. `auto`: a small server's, by memory."""
-    low_memory_bytes: OptionalSize = Field(
+    low_memory_bytes: OptionalBlocks = Field(
         default=written("auto"),
         alias="low_memory",
         ge=64 * MIB,
         le=4 * GIB - 256 * MIB,
-        multiple_of=2 * MIB,
         examples=["auto", "3GiB"],
     )
     """How much memory lies below 4 GiB, in zone DMA32; what is more lies above, in zone Normal.

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from emulator.scenario import load, overrides
 from emulator.scenario.comparison import MAX_RUNS, Comparison, as_text, policy_name
 from emulator.scenario.diagnose import mistakes_of
-from emulator.scenario.errors import Mistake, Place, ScenarioError
+from emulator.scenario.errors import Mistake, Place, ScenarioError, path_text
 from emulator.scenario.errors import Path as Steps
 from emulator.scenario.kind import Kind, kind_of, misplaced
 from emulator.scenario.model import Scenario
@@ -261,13 +261,19 @@ class _Builder:
     def _further(self) -> Iterator[tuple[str, list[_Choice]]]:
         node = self.root.child("vary")
         axes = node.value if node is not None and isinstance(node.value, dict) else {}
-        for name, values in axes.items():
-            place = node.key_places[name] if node is not None else self.root.place
+        seen: set[Steps] = set()
+        for written, values in axes.items():
+            place = node.key_places[written] if node is not None else self.root.place
             try:
-                path = overrides.parse_path(name, place)
+                path = overrides.parse_path(written, place)
             except SourceError as error:
                 self._add(error.mistake)
                 continue
+            name = path_text(path)
+            if path in seen:
+                what = f"the axis `{name}` is there twice"
+                self._add(Mistake(place, ("vary", written), what, "remove one of the two"))
+            seen.add(path)
             entries = values.value if isinstance(values.value, list) else []
             yield name, [_Choice(as_text(each.plain()), ((path, each),)) for each in entries]
 

@@ -78,6 +78,7 @@ _COMPARISON = {
     " free_below_order_bytes free_waiting_bytes free_held_by_watermark_bytes free_reported_bytes"
     " free_with_device_bytes",
 }
+_INDEX = re.compile(r"\[([0-9]+)\]")
 _SPARSE = re.compile(
     r"(control\.)?(reporting\.blocks_by_size_bytes|device\.(queues(\.\w+)?|violations"
     r"|tolerated|queue_failures|skipped_bytes|skipped_pieces))\.\w+"
@@ -106,8 +107,14 @@ def pattern_of(metric: str) -> str:
     return ".".join("N" if step.isdecimal() else step for step in metric.split("."))
 
 
+def with_dots(metric: str) -> str:
+    """`guest.phases.0.end_ns` for `guest.phases[0].end_ns`, as a scenario's paths are written."""
+    return _INDEX.sub(r".\1", metric)
+
+
 def known_metric(metric: str) -> str:
-    """The metric itself; the mistake of a validator where no summary has such a number."""
+    """The metric, with dots; the mistake of a validator where no summary has such a number."""
+    metric = with_dots(metric)
     if pattern_of(metric) in METRICS:
         return metric
     what = f"summary.json has no number {shown(metric)}"

@@ -23,7 +23,7 @@ from pydantic import (
 
 from emulator.scenario.backing import Backing
 from emulator.scenario.errors import did_you_mean
-from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
+from emulator.scenario.fields import Duration, File, PagesSize, Part, mistake, written
 from emulator.scenario.fleet import MAX_GROUPS, MAX_VMS, Capacity, VmGroup, check_capacity
 from emulator.scenario.guest import Guest
 from emulator.scenario.limits import MAX_DURATION_NS
@@ -93,18 +93,13 @@ class Host(Part):
     numa_distance: int = Field(default=LOCAL_DISTANCE, ge=LOCAL_DISTANCE, le=254, examples=[10, 21])
     """How far the memory is from the vCPUs, as `numactl --hardware` shows it: 10 is the own node.
     Faults, clearing and copying take so much longer."""
-    memory_bytes: Size | None = Field(
-        default=None,
-        alias="memory",
-        ge=64 * MIB,
-        le=256 * TIB,
-        multiple_of=4096,
-        examples=["256GiB"],
+    memory_bytes: PagesSize | None = Field(
+        default=None, alias="memory", ge=64 * MIB, le=256 * TIB, examples=["256GiB"]
     )
     """Memory for guests: beyond it the host swaps, and kills a VM where it cannot. Default: as much
     as they take."""
-    swap_bytes: Size = Field(
-        default=written("0"), alias="swap", ge=0, le=256 * TIB, multiple_of=4096, examples=["64GiB"]
+    swap_bytes: PagesSize = Field(
+        default=written("0"), alias="swap", ge=0, le=256 * TIB, examples=["64GiB"]
     )
     """Swap of the host, whose costs are the profile's."""
     scattered_pct: int = Field(default=0, ge=0, le=100, examples=[30])

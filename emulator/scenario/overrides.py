@@ -9,7 +9,7 @@ from emulator.scenario.errors import Mistake, Path, Place, path_text
 from emulator.scenario.units import shown
 from emulator.scenario.yaml_source import Node, SourceError, read
 
-_STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)((?:\[[0-9]{1,6}\])*)")
+_STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*|[0-9]{1,6})((?:\[[0-9]{1,6}\])*)")
 
 
 def apply(root: Node, overrides: tuple[str, ...]) -> tuple[Node, list[Mistake]]:
@@ -47,14 +47,15 @@ def _parse(text: str, place: Place) -> tuple[Path, Node]:
 
 
 def parse_path(text: str, place: Place) -> Path:
-    """The steps of `phases[0].run[1].size`; raises `SourceError`, placed at `place`."""
+    """The steps of `phases[0].run[1].size`, or, as results have it, of `phases.0.run.1.size`;
+    raises `SourceError`, placed at `place`."""
     path: list[str | int] = []
     for step in text.strip().split("."):
         match = _STEP.fullmatch(step)
         if match is None:
             what = f"{shown(step)} is no step of a path"
             raise _error(place, (), what, "write a path such as phases[0].run[1].size")
-        path.append(match[1])
+        path.append(int(match[1]) if match[1].isdecimal() else match[1])
         path.extend(int(index) for index in re.findall("[0-9]+", match[2]))
     return tuple(path)
 

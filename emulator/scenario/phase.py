@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from emulator.scenario.fields import Duration, Part, mistake
 from emulator.scenario.limits import MAX_DURATION_NS
@@ -17,6 +17,10 @@ MAX_PARALLEL = 256
 class Phase(Part):
     """A part of the run. All its workloads start together; the next phase starts when it ends."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["run"]}, {"required": ["duration"]}]}
+    )
+
     name: str | None = Field(default=None, min_length=1, max_length=64, examples=["build"])
     """What results call it. Default: its number."""
     duration_ns: Duration | None = Field(
@@ -26,7 +30,15 @@ class Phase(Part):
     run: Annotated[tuple[Workload, ...], Field(strict=False)] = Field(
         min_length=1, max_length=MAX_PARALLEL, examples=[[{"kind": "tmpfs", "size": "1GiB"}]]
     )
-    """The workloads that run at once, at least one."""
+    """The workloads that run at once, at least one. With a `duration` it can be left out: the guest
+    idles."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _idles(cls, phase: Any) -> Any:
+        if isinstance(phase, dict) and phase.get("duration") is not None and "run" not in phase:
+            return {**phase, "run": [{"kind": "idle"}]}
+        return phase
 
     @field_validator("run")
     @classmethod

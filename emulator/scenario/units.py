@@ -1,11 +1,13 @@
 """Quantities as people write them: `4GiB`, `250ms`. Parsed to integer bytes and nanoseconds.
 
-The parsers are strict: a unit is always required (only `0` goes without), decimal prefixes such as
-`GB` are refused because readers disagree about them, and the result must be a whole number.
+The parsers are strict: a unit is always required (only `0` goes without), and decimal prefixes such
+as `GB` are refused because readers disagree about them. A duration must be a whole number of
+nanoseconds; a size that has a decimal point is rounded to what its place takes, pages or blocks.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -13,6 +15,8 @@ KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 TIB = 1 << 40
+
+PAGE = 4 * KIB
 
 US = 1_000
 MS = 1_000_000
@@ -51,12 +55,13 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def _parse(value: object, units: dict[str, int], noun: str, example: str) -> int:
+def _parse(value: object, units: dict[str, int], noun: str, example: str) -> Fraction:
+    """The exact value in the smallest unit."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise QuantityError(f"{shown(value)} is not a {noun}", f"write for example {example}")
     text = str(value) if not isinstance(value, int) or abs(value) < 10**_SHOWN else "?"
     if text == "0":
-        return 0
+        return Fraction(0)
     match = _QUANTITY.fullmatch(text.replace(" ", ""))
     if match is None:
         what = f"{shown(value)} is not a {noun}"
@@ -71,12 +76,7 @@ def _parse(value: object, units: dict[str, int], noun: str, example: str) -> int
         raise QuantityError(f"{unit!r} is no unit of a {noun}", _remedy(number, unit, units))
     if text != text.replace(" ", ""):
         raise QuantityError(f"{shown(value)} has a space in it", f"write {number}{unit}")
-    exact = Fraction(number) * units[unit]
-    if exact.denominator != 1:
-        smallest = next(iter(units))
-        what = f"{shown(value)} is not a whole number of {smallest}"
-        raise QuantityError(what, f"write {round(exact)}{smallest}")
-    return int(exact)
+    return Fraction(number) * units[unit]
 
 
 def _remedy(number: str, unit: str, units: dict[str, int]) -> str:
@@ -95,14 +95,33 @@ def _remedy(number: str, unit: str, units: dict[str, int]) -> str:
     return f"write one of {', '.join(number + known for known in units)}"
 
 
-def parse_size(value: object) -> int:
-    """Bytes of a size such as `64KiB` or `1.5GiB`; `QuantityError` if it is none."""
-    return _parse(value, _SIZES, "size", "4GiB")
+def parse_size(value: object, multiple: int = 1) -> int:
+    """Bytes of a size such as `64KiB` or `1.5GiB`; `QuantityError` if it is none.
+
+    What is written with a decimal point is a round figure: if it is no multiple of `multiple`, it
+    is rounded to the nearest one, at least one; where any number of bytes will do, to whole pages
+    if it is none of bytes: `62.4GiB` is 16,357,786 pages. Below a page it has to be exact.
+    """
+    exact = _parse(value, _SIZES, "size", "4GiB")
+    if exact.denominator != 1 and exact < PAGE:
+        raise _not_whole(value, exact, "B")
+    if not isinstance(value, str) or "." not in value or exact == 0:
+        return int(exact)
+    step = PAGE if multiple == 1 and exact.denominator != 1 else multiple
+    return max(math.floor(exact / step + Fraction(1, 2)), 1) * step
 
 
 def parse_duration(value: object) -> int:
     """Nanoseconds of a duration such as `250ms` or `2s`; `QuantityError` if it is none."""
-    return _parse(value, _DURATIONS, "duration", "250ms")
+    exact = _parse(value, _DURATIONS, "duration", "250ms")
+    if exact.denominator != 1:
+        raise _not_whole(value, exact, "ns")
+    return int(exact)
+
+
+def _not_whole(value: object, exact: Fraction, unit: str) -> QuantityError:
+    what = f"{shown(value)} is not a whole number of {unit}"
+    return QuantityError(what, f"write {round(exact)}{unit}")
 
 
 def _format(value: int, units: dict[str, int]) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from emulator.scenario.fields import Duration, File, Part, Size, mistake, written
+from emulator.scenario.fields import Duration, File, PagesSize, Part, Size, mistake, written
 from emulator.scenario.file_workloads import Build, Delete, DropCaches, Functions, Log
 from emulator.scenario.limits import MAX_DURATION_NS, MAX_FILE_BYTES, MAX_PROCESSES, MAX_REPEAT
 from emulator.scenario.units import KIB, format_size, shown
@@ -250,8 +250,8 @@ class Balloon(Part):
     """
 
     kind: Literal["balloon"]
-    target_bytes: Size = Field(
-        alias="target", ge=4 * KIB, le=MAX_FILE_BYTES, multiple_of=4 * KIB, examples=["512MiB"]
+    target_bytes: PagesSize = Field(
+        alias="target", ge=4 * KIB, le=MAX_FILE_BYTES, examples=["512MiB"]
     )
     """What the balloon shall hold."""
     duration_ns: Duration | None = Field(

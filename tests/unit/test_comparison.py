@@ -179,3 +179,38 @@ def test_validate_takes_comparisons_as_well(
     assert "policies[1]: 'none' is there twice; give one of them another `name`" in (
         capsys.readouterr().err
     )
+
+
+def test_axes_have_one_name_however_their_path_is_written(tmp_path: Path) -> None:
+    """With brackets, as in a scenario's path; claims find them either way."""
+    found = matrix(
+        tmp_path,
+        BASE + "vary: {phases.0.run.0.size: [64MiB, 32MiB], guest.vcpus: [1]}\nclaims:\n"
+        "- {claim: a, figure: faults, at: {'phases[0].run.0.size': 32MiB},"
+        " against: {phases.0.run.0.size: 64MiB}}\n",
+    )
+    assert found.paths == ("phases[0].run[0].size", "guest.vcpus")
+    (claim,) = found.comparison.claims
+    assert found.select(claim.at) == [1]
+    assert found.select(claim.against or {}) == [0]
+
+
+def test_an_axis_that_is_there_twice_is_a_mistake(tmp_path: Path) -> None:
+    """Under another spelling, or as a second option: the last one would count."""
+    text = BASE + "vary:\n  phases[0].name: [x]\n  phases.0.name: [y]\n"
+    (said,) = mistakes(tmp_path, text)
+    assert said.startswith("a.yaml:6:3: vary.")
+    assert said.endswith("the axis `phases[0].name` is there twice; remove one of the two")
+
+
+def test_an_option_for_an_axis_that_is_there_is_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The values of an axis stand in one option."""
+    (tmp_path / "a.yaml").write_text(BASE)
+    axes = ["--vary", "guest.vcpus=1", "--vary", "guest.vcpus=2"]
+    assert run(["compare", str(tmp_path / "a.yaml"), *axes]) == 2
+    assert capsys.readouterr().err == (
+        "--vary guest.vcpus=2: vary.'guest.vcpus': this axis is there already; "
+        "write --vary guest.vcpus=V1,V2,...\n"
+    )

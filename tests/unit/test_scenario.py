@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -373,3 +373,89 @@ def test_documented_scenario_is_valid() -> None:
     for kind in kinds:
         name = get_args(kind.model_fields["kind"].annotation)[0]
         assert f"`{name}`" in documented.partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "size_bytes"),
+    [
+        ("guest.memory=62.4GiB", 31_949 * (2 << 20)),
+        ("guest.low_memory=1.1GiB", 563 * (2 << 20)),
+        ("guest.boot_used=68.3MiB", 17_485 * 4096),
+        ("host.memory=62.4GiB", 16_357_786 * 4096),
+        ("phases[0].run[0].size=0.7GiB", 183_501 * 4096),
+    ],
+)
+def test_a_size_with_a_decimal_point_is_rounded(option: str, size_bytes: int) -> None:
+    """To pages; the memory of a guest to blocks of 2 MiB. What is exact has to be right."""
+    path, _, _ = option.partition("=")
+    found: Any = read(SMALL, "host.memory=1TiB", option)
+    for step in path.replace("[0]", ".0").split("."):
+        if step.isdecimal():
+            found = found[int(step)]
+        else:
+            found = getattr(found, step if hasattr(found, step) else f"{step}_bytes")
+    assert found == size_bytes
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("guest.memory=1025MiB", "'1025MiB' is not a multiple; write a multiple of 2MiB"),
+        ("host.memory=67001489818B", "'67001489818B' is not a multiple; write a multiple of 4KiB"),
+        ("phases[0].run[0].size=0.3KiB", "'0.3KiB' is not a whole number of B; write 307B"),
+    ],
+)
+def test_an_exact_size_is_not_rounded(option: str, said: str) -> None:
+    """Whoever writes bytes means them."""
+    assert mistakes(SMALL, option) == [f"--set {option}: {option.partition('=')[0]}: {said}"]
+
+
+def test_indexes_stand_in_brackets_or_behind_a_dot() -> None:
+    """`phases[0]` and `phases.0` are the same, in options and in expectations."""
+    for path in ("phases[0].run[0].size", "phases.0.run.0.size", "phases.0.run[0].size"):
+        scenario = read(SMALL, f"{path}=2GiB", "phases.1={duration: 1s}")
+        first = scenario.phases[0].run[0]
+        assert isinstance(first, Tmpfs)
+        assert (first.size_bytes, len(scenario.phases)) == (2 << 30, 2)
+    metrics = [
+        "guest.phases.0.workloads.0.units",
+        "guest.phases[0].workloads[0].units",
+        "control.guest.phases[0].workloads.0.units",
+    ]
+    text = "".join(f"- {{metric: '{each}', min: 1}}\n" for each in metrics)
+    found = [each.metric for each in read(f"expect:\n{text}".encode() + SMALL).expect]
+    assert found == [each.replace("[0]", ".0") for each in metrics]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("phases.3.name=x", "`phases` has 1 entries; write an index from 0 to 1; 1 appends"),
+        ("guest.0=1", "`guest` is no list; write a path without [0]"),
+        ("0=1", "`document` is no list; write a path without [0]"),
+        ("phases.-1.name=x", "'-1' is no step of a path; write a path such as"),
+        (
+            "expect=[{metric: 'guest.phases[7].end_ns', min: 1}]",
+            "there is no phase 7: they are counted from 0; write 0 to 0",
+        ),
+        ("expect=[{metric: 'guest.phases[x].end_ns', min: 1}]", "did you mean `guest.phases.0.end"),
+    ],
+)
+def test_a_wrong_index_is_named_however_it_is_written(option: str, said: str) -> None:
+    """With the range that there is."""
+    (found,) = mistakes(SMALL, option)
+    assert said in found
+
+
+def test_a_phase_with_a_duration_and_nothing_to_run_idles() -> None:
+    """The same as `run: [{kind: idle}]`; without a duration, something has to say when it ends."""
+    text = b"phases: [{run: [{kind: tmpfs, size: 1GiB}]}, {duration: 5s}]\n"
+    long = text.replace(b"5s}", b"5s, run: [{kind: idle}]}")
+    assert read(text) == read(long)
+    assert mistakes(b"phases: [{name: rest}]\n") == [
+        "a.yaml:1:10: phases[0].run: is missing; write for example "
+        "`run: [{kind: tmpfs, size: 1GiB}]`"
+    ]
+    assert mistakes(b"phases: [{duration: 5s, run: []}]\n") == [
+        "a.yaml:1:30: phases[0].run: too few entries; write at least 1 entry"
+    ]

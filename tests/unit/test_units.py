@@ -31,6 +31,28 @@ def test_size_is_a_number_of_binary_units(text: object, size_bytes: int) -> None
 
 
 @pytest.mark.parametrize(
+    ("text", "multiple", "size_bytes"),
+    [
+        ("62.4GiB", 1, 16_357_786 * 4096),  # 16357785.6 pages
+        ("62.4GiB", 4096, 16_357_786 * 4096),
+        ("62.4GiB", 2 << 20, 31_949 * (2 << 20)),  # 31948.8 blocks
+        ("0.1MiB", 1, 26 * 4096),  # 25.6 pages
+        ("1.5GiB", 4096, 3 << 29),
+        ("1.5KiB", 1, 1536),
+        ("1.5KiB", 4096, 4096),
+        ("0.0GiB", 4096, 0),
+        ("5000B", 4096, 5000),  # as it stands: its place will refuse it
+        ("1025MiB", 2 << 20, 1025 << 20),
+    ],
+)
+def test_a_size_with_a_decimal_point_is_a_round_figure(
+    text: str, multiple: int, size_bytes: int
+) -> None:
+    """It is rounded to what its place takes; anything else is exact."""
+    assert parse_size(text, multiple) == size_bytes
+
+
+@pytest.mark.parametrize(
     ("text", "duration_ns"),
     [
         ("0", 0),
