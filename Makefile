@@ -12,8 +12,8 @@ BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()
   --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format native pages docs bench debate clean dist browser \
-  guest-kernel
+.PHONY: help setup run test test-all check lint format native pages docs bench debate clean dist \
+  browser guest-kernel
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ test: setup ## run the tests; those that compare with a real kernel have the mac
 	$(BIN)/python -m pytest -n auto --ignore tests/kernel
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/kernel/test_truth.py tests/kernel
 	$(BIN)/python -m pytest tests/kernel/test_truth.py
+
+test-all: export FPR_TEST_ALL := 1
+test-all: test ## the tests, with every combination of settings where `make test` takes every pair
 
 check: lint test ## what CI runs
 

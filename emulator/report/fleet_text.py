@@ -32,7 +32,8 @@ def fleet(summary: Summary) -> Iterator[tuple[str, str]]:
     limit = summary["host"]["limit"]
     if limit is not None:
         yield from _host(summary, limit)
-    if summary.get("vms") is not None and summary["vms"]["count"] > 1:
+    vms = summary.get("vms")
+    if vms is not None and (vms["count"] > 1 or vms["never_came"]):
         yield from _vms(summary)
 
 

@@ -16,7 +16,7 @@ from emulator.report.quantity import bounds, duration, gib_seconds, percent, siz
 from emulator.report.run_charts import Chart, figure, latency_chart, time_charts, tools
 from emulator.report.run_data import curves, packed_map
 from emulator.report.terminal import PARTS
-from emulator.simulation.summary import Summary, lookup
+from emulator.simulation.summary import Summary, lookup, other_work
 
 SCRIPTS = ("view.js", "charts.js", "memory_map.js")
 _MOST_VMS = 200
@@ -236,7 +236,6 @@ def _resident(summary: Summary) -> str:
 
 def _work(summary: Summary) -> str:
     rows = []
-    control = summary["control"]
     for number, phase in enumerate(summary["guest"]["phases"]):
         for index, work in enumerate(phase["workloads"]):
             if not work["tasks"]:
@@ -252,9 +251,9 @@ def _work(summary: Summary) -> str:
                 "",
                 value(f"{path}.fault_ns", work["fault_ns"], duration(work["fault_ns"])),
             ]
-            if control is not None and number < len(control["guest"]["phases"]):
-                other = control["guest"]["phases"][number]["workloads"][index]
-                row[5] = value(f"control.{path}.{rate}", other[rate], f"{other[rate]:,}")
+            other = other_work(summary, number, index)
+            if other is not None:
+                row[5] = value(f"{other[0]}.{rate}", other[1][rate], f"{other[1][rate]:,}")
             rows.append(row)
     if not rows:
         return ""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from emulator.report.fleet_text import answer, fleet, guests, without
 from emulator.report.quantity import bounds, duration, gib_seconds, percent, plural, size
 from emulator.report.sparkline import BLOCKS, sparkline
-from emulator.simulation.summary import Summary
+from emulator.simulation.summary import Summary, other_work
 
 CURVE_COLUMNS = 60
 _LABEL = 12
@@ -170,16 +170,15 @@ def _share(value_ns: int, summary: Summary) -> str:
 
 def _work(summary: Summary) -> Iterator[str]:
     label = "work"
-    control = summary["control"]
     for number, phase in enumerate(summary["guest"]["phases"]):
         for index, work in enumerate(phase["workloads"]):
             if not work["tasks"]:
                 continue
             text = f"{phase['name']}: {work['kind']}, {work['units']:,} {work['unit']}"
             text += f", {work['units_per_second']:,} a second"
-            if control is not None and number < len(control["guest"]["phases"]):
-                other = control["guest"]["phases"][number]["workloads"][index]
-                text += f" ({other['units_per_second']:,} {without(summary)})"
+            other = other_work(summary, number, index)
+            if other is not None:
+                text += f" ({other[1]['units_per_second']:,} {without(summary)})"
             if work["oom_kills"]:
                 text += f", {plural(work['oom_kills'], 'process', 'processes')} killed: no memory"
             elif work["failures"]:

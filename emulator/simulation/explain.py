@@ -40,6 +40,8 @@ _KEYS = {
     Why.REPORTED: "free_reported_bytes",
     Why.WITH_DEVICE: "free_with_device_bytes",
 }
+NOTHING = dict.fromkeys(("resident_bytes", "used_bytes", "reserved_bytes", *_KEYS.values()), 0)
+"""What `explain` says of no guest at all."""
 
 
 def explain(machine: Machine, in_flight: Batch | None) -> dict[str, int]:

@@ -120,6 +120,8 @@ class _Fleet:
         for number, living in sorted(self._living.items()):
             living.run.advance(self.now_ns)  # it had nothing to do since
             self._leave(number, "at_end")
+        if not self._total.vms:
+            self._none_came()
         if self._host is not None:
             self._host.validate()
         outcome = self._total.outcome(
@@ -132,29 +134,38 @@ class _Fleet:
         """Start those whose time has come."""
         while self._coming and self._coming[-1].arrive_ns <= self.now_ns:
             vm = self._coming.pop()
-            number = vm.number
-            if vm.group not in self._room:
-                self._room[vm.group] = room_for(vm.scenario, processes_of)
-            tasks, owners = self._room[vm.group]
-            machine = Machine(
-                vm.scenario,
-                tasks=tasks,
-                owners=owners,
-                at_free=self._runs is Runs.AT_FREE,
-                host=self._host,
-            )
-            run = VmRun(
-                machine,
-                runs=self._runs,
-                start_ns=vm.arrive_ns,
-                end_ns=None if vm.lifetime_ns is None else vm.arrive_ns + vm.lifetime_ns,
-                until_done=vm.until_done,
-            )
-            self._living[number] = _Living(vm, run)
+            run = self._boot(vm, self._host)
+            self._living[vm.number] = _Living(vm, run)
             run.begin()
-            heapq.heappush(self._due, (run.next_ns, number))
+            heapq.heappush(self._due, (run.next_ns, vm.number))
         if self._watch is not None:
             self._watch.admitted(self._coming, self._moment)
+
+    def _boot(self, vm: PlannedVm, host: HostMemory | None) -> VmRun:
+        if vm.group not in self._room:
+            self._room[vm.group] = room_for(vm.scenario, processes_of)
+        tasks, owners = self._room[vm.group]
+        machine = Machine(
+            vm.scenario,
+            tasks=tasks,
+            owners=owners,
+            at_free=self._runs is Runs.AT_FREE,
+            host=host,
+        )
+        return VmRun(
+            machine,
+            runs=self._runs,
+            start_ns=vm.arrive_ns,
+            end_ns=None if vm.lifetime_ns is None else vm.arrive_ns + vm.lifetime_ns,
+            until_done=vm.until_done,
+        )
+
+    def _none_came(self) -> None:
+        """The run was over, or stopped, before the first VM: a spare one says what is counted."""
+        spare = self._boot(self._coming[-1], None)
+        self._total.add_nothing(spare)
+        spare.stop()
+        spare.machine.close()
 
     def _slice_end(self) -> int:
         """The end of the next slice: nobody comes before it."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from emulator.native.histogram import Histogram
 from emulator.scenario.model import Scenario
 from emulator.simulation.conductor import Account, PhaseResult, WorkloadResult
+from emulator.simulation.explain import NOTHING
 from emulator.simulation.fleet_plan import PlannedVm
 from emulator.simulation.outcome import Outcome, VmOutcome
 from emulator.simulation.series import COLUMNS, LEVELS, Series
@@ -55,6 +56,14 @@ class Total:
             latency.merge(run.machine.latency)
         return latency
 
+    def add_nothing(self, unused: VmRun) -> None:
+        """No VM came at all: everything that one would have counted is 0."""
+        outcome = unused.outcome(explained=False)
+        for name in ("device", "allocator", "balloon"):
+            setattr(outcome, name, _zeros(getattr(outcome, name)))
+        outcome.host = HostCounters(**_sum_counters([]))
+        self._outcomes.append(outcome)
+
     def outcome(
         self, end_ns: int, *, complete: bool, host: HostMemory | None, coming: int
     ) -> Outcome:
@@ -90,7 +99,7 @@ class Total:
                 sum(each.released[0] for each in self._outcomes),
                 sum(each.released[1] for each in self._outcomes),
             ),
-            explain=_sum(each.explain for each in self._outcomes),
+            explain=_sum([NOTHING, *(each.explain for each in self._outcomes)]),
             series=series,
             vms=self.vms,
             never_came=coming,
@@ -151,6 +160,14 @@ def _sum(trees: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             else:
                 total[key] = total.get(key, 0) + value
     return total
+
+
+def _zeros(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The same keys, and 0 for each number; what is true of all VMs is true of none."""
+    return {
+        key: _zeros(value) if isinstance(value, Mapping) else value if value is True else 0
+        for key, value in tree.items()
+    }
 
 
 @dataclass

@@ -5,6 +5,7 @@ Nothing in it depends on the machine, the time or a path, unless costs were meas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
             "balloon_ns": outcome.balloon_ns,
             "alloc_latency_ns": outcome.alloc_latency_ns,
         },
-        **({"vms": vms(outcome, runtime_ns)} if outcome.vms else {}),
+        **({"vms": vms(outcome, runtime_ns)} if outcome.vms or outcome.never_came else {}),
     }
 
 
@@ -224,13 +225,42 @@ def comparable_runtime_ns(run: Outcome, control: Outcome) -> int:
     same work. Each workload's time in the control is scaled by the ratio of the units done.
     """
     total = control.balloon_ns
-    pairs = zip(run.phases, control.phases, strict=False)
+    names, others = ([phase.name for phase in side.phases] for side in (run, control))
+    pairs = [
+        (phase, control.phases[at])
+        for phase, at in zip(run.phases, counterparts(names, others), strict=True)
+        if at is not None
+    ]
     for mine, other in ((a, b) for x, y in pairs for a, b in zip(x.workloads, y.workloads)):  # noqa: B905
         if other.units:
             total += other.busy_ns * mine.units // other.units
         else:
             total += other.busy_ns
     return total
+
+
+def counterparts(names: Sequence[str], others: Sequence[str]) -> list[int | None]:
+    """For each phase the place of the same one in the other run; None where that has none.
+
+    Of several VMs, those of a group may get further in one run than in the other: then later
+    groups' phases stand at other places.
+    """
+    places: dict[str, list[int]] = {}
+    for at, name in enumerate(others):
+        places.setdefault(name, []).append(at)
+    return [places[name].pop(0) if places.get(name) else None for name in names]
+
+
+def other_work(summary: Summary, number: int, index: int) -> tuple[str, Summary] | None:
+    """The same workload in the control: its path in the summary, and what it did there."""
+    if summary["control"] is None:
+        return None
+    phases, others = summary["guest"]["phases"], summary["control"]["guest"]["phases"]
+    at = counterparts([each["name"] for each in phases], [each["name"] for each in others])[number]
+    if at is None or index >= len(others[at]["workloads"]):
+        return None
+    path = f"control.guest.phases.{at}.workloads.{index}"
+    return path, others[at]["workloads"][index]
 
 
 def overhead(run: Outcome, control: Outcome) -> Summary:

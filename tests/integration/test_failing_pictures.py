@@ -166,13 +166,22 @@ def real_run(scenario: Scenario) -> RealRun:
     names = ("time_ns", "resident_bytes", "reported_bytes", "discarded_bytes")
     series = {name: outcome.series[name] for name in names}
     course: Any = SimpleNamespace(state=SimpleNamespace(jiffies=Jiffies(10**7, 0)))
-    return RealRun(True, outcome.end_ns, batches, outcome.phases, series, outcome.device, course)
+    return RealRun(
+        complete=True,
+        kernel="6.1.1",
+        end_ns=outcome.end_ns,
+        batches=batches,
+        phases=outcome.phases,
+        series=series,
+        device=outcome.device,
+        course=course,
+    )
 
 
 @pytest.fixture
 def guestless(monkeypatch: pytest.MonkeyPatch) -> None:
     """`fpr linux` and `fpr truth` without a kernel: the model answers for it."""
-    kernel: Any = SimpleNamespace(version="6.1.1", executable=Path("linux.uml"))
+    kernel: Any = SimpleNamespace(version="6.1.1", executable=Path("linux.uml"), release="6.1")
 
     def model(scenario: Scenario, *_: object) -> tuple[Any, list[Batch]]:
         batches: list[Batch] = []

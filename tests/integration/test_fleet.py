@@ -174,6 +174,34 @@ def test_a_wrong_file_of_arrivals_is_told_by_its_line(tmp_path: Path, text: str,
     assert str(error.value) == str(tmp_path / "stays.csv") + said
 
 
+@pytest.mark.parametrize("host", ["", "host: {memory: 1GiB, swap: 1GiB}"])
+def test_where_no_vm_came_every_number_is_there_and_0(host: str) -> None:
+    """The keys are those of a run in which all came; the run was over, or stopped, before that."""
+    text = f"{host}\nduration: 4s\nvms: [{{count: 2, arrive: {{at: [%s]}}}}]"
+    some, none = (scenario(text % at) for at in ("0, 1s", "8s, 9s"))
+    stopped = simulate(some, stopped=lambda: True)
+    outcomes = [simulate(some), simulate(none), stopped]
+    came, late, early = (summarize(some, each, each) for each in outcomes)
+    assert [each["vms"]["never_came"] for each in (came, late, early)] == [0, 2, 2]
+    assert [each["complete"] for each in (came, late, early)] == [True, True, False]
+    for each in (late, early):
+        assert each["vms"]["count"] == 0
+        assert each["host"]["rss_bytes_peak"] == each["reporting"]["bytes"] == 0
+        for part in ("reporting", "device", "host", "cost", "explain"):
+            assert each[part].keys() == came[part].keys()
+        assert set(each["guest"]["allocator"].values()) == {0}
+        assert each["guest"]["allocator"].keys() == came["guest"]["allocator"].keys()
+        assert set(each["explain"].values()) == {0}
+
+
+def test_where_all_vms_are_gone_nothing_is_resident() -> None:
+    """Every part of it is told, as 0."""
+    gone = scenario("duration: 9s\nvms: [{count: 2, lifetime: 2s}]")
+    explained = summarize(gone, simulate(gone), None)["explain"]
+    assert set(explained.values()) == {0}
+    assert {"resident_bytes", "used_bytes", "free_below_order_bytes"} <= explained.keys()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from emulator.simulation.series import mean_over_time
 from emulator.simulation.summary import (
     check_expectations,
     comparable_runtime_ns,
+    counterparts,
     free_by_order,
     lookup,
+    other_work,
     overhead,
     runtime_ns,
 )
@@ -82,6 +84,26 @@ def test_each_workload_is_scaled_by_its_own_units() -> None:
     control = outcome((100, 1000), (1000, 70), (0, 2))
     assert comparable_runtime_ns(run, control) == 500 + 70 + 2
     assert overhead(run, control)["runtime_ns"] == 11
+
+
+def test_a_phase_is_compared_with_its_own_in_the_control() -> None:
+    """Group b's only phase comes third in the run, whose group a got further than the control's."""
+    run, control = outcome((10, 500)), outcome((10, 400))
+    run.phases = [replace(run.phases[0], name=name) for name in ("a: 1", "a: 2", "b: 1")]
+    control.phases = [replace(control.phases[0], name="a: 1"), outcome((20, 30)).phases[0]]
+    control.phases[1].name = "b: 1"
+    assert comparable_runtime_ns(run, control) == 400 + 15
+    sides = [
+        {"phases": [{"name": p.name, "workloads": [p.name]} for p in s.phases]}
+        for s in (run, control)
+    ]
+    summary = {"guest": sides[0], "control": {"guest": sides[1]}}
+    assert [other_work(summary, number, 0) for number in range(3)] == [
+        ("control.guest.phases.0.workloads.0", "a: 1"),
+        None,
+        ("control.guest.phases.1.workloads.0", "b: 1"),
+    ]
+    assert counterparts(["x", "x", "y"], ["x", "y", "x"]) == [0, 2, 1]
 
 
 def test_a_guest_that_does_nothing_has_no_percentage() -> None:
