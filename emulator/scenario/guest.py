@@ -97,7 +97,7 @@ class Guest(Part):
         default="6.1", examples=["6.1", "6.12"]
     )
     """The version of Linux whose allocator and reporting are modelled, the newest of its stable
-    series; quote it in YAML."""
+    series; quote it in YAML. A real guest is of that series: 6.1, 6.12 or 7.2, or `--kernel PATH`."""
     hz: Literal[100, 250, 300, 1000] = Field(default=250, examples=[250])
     """Timer ticks a second (CONFIG_HZ): they round the reporting delay."""
     page_size_bytes: Size = Field(
@@ -190,7 +190,7 @@ class Guest(Part):
         return placement
 
     @field_validator(
-        *REAL_GUEST, "kernel", "shuffle", "placement", "zeroing",
+        *REAL_GUEST, "shuffle", "placement", "zeroing",
         "memory_bytes", "min_free_bytes", "watermark_scale_factor", "low_memory_bytes",
         "page_table_isolation",
     )  # fmt: skip

@@ -17,7 +17,8 @@ OTHERS = "FPR_GUEST_KERNELS"
 """In the environment: further kernels to test with, paths of linux.uml and colons between them."""
 
 
-def _kernel(executable: Path | None = None, version: str = DEFAULT.series) -> Kernel:
+def kernel_of(executable: Path | None = None, version: str = DEFAULT.series) -> Kernel:
+    """The kernel; the test is skipped, with the reason, where it or its tools cannot be had."""
     if not os.access(SHARED_MEMORY, os.W_OK):
         pytest.skip(f"{SHARED_MEMORY} cannot be written to, and a guest's memory lies there")
     try:
@@ -30,7 +31,7 @@ def _kernel(executable: Path | None = None, version: str = DEFAULT.series) -> Ke
 @pytest.fixture(scope="session")
 def kernel() -> Kernel:
     """The User-mode Linux kernel that `fpr linux` takes; the agent is built beside it."""
-    return _kernel()
+    return kernel_of()
 
 
 @pytest.fixture(
@@ -43,8 +44,8 @@ def kernel() -> Kernel:
 def each_kernel(request: pytest.FixtureRequest) -> Kernel:
     """A kernel of each release that a guest can be, and each one that the environment names."""
     if "/" in request.param:
-        return _kernel(Path(request.param))
-    return _kernel(version=request.param)
+        return kernel_of(Path(request.param))
+    return kernel_of(version=request.param)
 
 
 @pytest.fixture
