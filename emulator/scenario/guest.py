@@ -97,7 +97,7 @@ class Guest(Part):
         default="6.1", examples=["6.1", "6.12"]
     )
     """The version of Linux whose allocator and reporting are modelled, the newest of its stable
-    series; quote it in YAML. A real guest is of that series: 6.1, 6.12 or 7.2, or `--kernel PATH`."""
+    series; quote it in YAML. A real guest is of that series: 6.1, 6.12 or 7.2."""
     hz: Literal[100, 250, 300, 1000] = Field(default=250, examples=[250])
     """Timer ticks a second (CONFIG_HZ): they round the reporting delay."""
     page_size_bytes: Size = Field(
