@@ -66,7 +66,7 @@ def bill() -> Bom:
     )
     parts = [
         vendored(facts.parent)
-        for package in ("emulator", "guest_model", "host_model")
+        for package in ("fpr", "emulator", "guest_model", "host_model")
         for facts in sorted((ROOT / package).glob("**/vendor/*/package.json"))
     ]
     commit_s = int(os.environ["SOURCE_DATE_EPOCH"])

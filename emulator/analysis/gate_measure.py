@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,17 @@ def interleaved(
 class Command:
     """A side that is `fpr run` in a process of its own."""
 
-    def __init__(self, fpr: str, scenario: Path, text: bytes | None = None) -> None:
-        """`fpr` is the executable, of whatever version. `text` is the scenario where `scenario` is
-        a pipe, which cannot be read again: each run gets it at its standard input."""
+    def __init__(self, fpr: Sequence[str], scenario: Path, text: bytes | None = None) -> None:
+        """`fpr` is the command without arguments, of whatever version. `text` is the scenario where
+        `scenario` is a pipe, which cannot be read again: each run gets it at its standard input."""
         self._fpr, self._text = fpr, text
         self._scenario = scenario if text is None else Path("/dev/stdin")
 
     def run(self) -> dict[str, Any]:
         """summary.json; `GateError` with what the command said where it failed."""
         with tempfile.TemporaryDirectory(prefix="fpr-gate-") as folder:
-            command = [self._fpr, "run", str(self._scenario), "--json"]
+            command = [*self._fpr, "run", str(self._scenario), "--json"]
+            shown = " ".join(command[:-1])
             command += ["-o", str(Path(folder) / "out")]
             try:
                 done = subprocess.run(
@@ -69,14 +70,16 @@ class Command:
                     timeout=TIMEOUT_S,
                 )
             except (OSError, subprocess.TimeoutExpired) as error:
-                raise GateError(f"{self._fpr}: {error}; name an executable of fpr") from error
+                raise GateError(
+                    f"{' '.join(self._fpr)}: {error}; name an executable of fpr"
+                ) from error
         if done.returncode not in (0, 1):  # 1: an expectation, which is not the matter here
             last = " ".join(done.stderr.decode(errors="replace").strip().splitlines()[-3:])
-            raise GateError(f"{' '.join(command[:3])}: exit code {done.returncode}: {last}")
+            raise GateError(f"{shown}: exit code {done.returncode}: {last}")
         try:
             found: dict[str, Any] = json.loads(done.stdout)
         except ValueError as error:
-            raise GateError(f"{' '.join(command[:3])}: printed no JSON: {error}") from error
+            raise GateError(f"{shown}: printed no JSON: {error}") from error
         return found
 
     def __call__(self) -> dict[str, float]:

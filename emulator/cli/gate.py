@@ -140,9 +140,9 @@ def _run_both(
     kinds = {each.host.backing.kind == "simulated" for each in scenarios}
     if len(kinds) > 1:
         raise GateError("one of them has a simulated host, the other a real one; compare alike")
-    own = str(Path(sys.argv[0]).absolute())
+    own = (sys.executable, "-P", "-m", "fpr")
     before, after = (
-        gate_measure.Command(fpr or own, path, source.raw if is_stream(path) else None)
+        gate_measure.Command((fpr,) if fpr else own, path, source.raw if is_stream(path) else None)
         for (path, fpr), source in zip((baseline, new), sources, strict=True)
     )
     names = {"scenario": scenarios[1].name, "seed": scenarios[1].seed}

@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import structlog
@@ -27,6 +28,16 @@ from emulator.simulation.outcome import Outcome, Progress, Stopped
 from emulator.simulation.simulate import simulate
 
 PROGRESS_INTERVAL_S = 0.1
+_HOME = str(Path(__file__).absolute().parents[2])
+_START = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import emulator, guest_model, host_model
+del sys.path[0]
+from emulator.simulation.child import main
+main()
+"""
+"""The packages of the parent, whatever `sys.path` finds first by their names."""
 
 
 class ChildError(Exception):
@@ -42,7 +53,7 @@ class Child:
         self._result: tuple[str, Any] | None = None
         self._reader: threading.Thread | None = None
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "emulator.simulation.child"],  # not from this folder
+            [sys.executable, "-P", "-c", _START, _HOME],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is the parent's matter
@@ -171,7 +182,3 @@ def main() -> None:
         except Exception as error:
             error.add_note("".join(traceback.format_exception(error)))
             send("error", error)
-
-
-if __name__ == "__main__":
-    main()

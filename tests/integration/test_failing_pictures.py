@@ -241,6 +241,7 @@ def test_fpr_truth(
 
 BREAK = """
 import emulator.report.run_page as page
+from guest_model.reporting.mainline import MainlinePolicy as Policy
 
 def fail(*_):
     raise IndexError("no such order")
@@ -253,8 +254,9 @@ def test_the_plugin_of_pytest(tmp_path: Path) -> None:
     """A warning beside tests that pass and fail by their expectations, as they do otherwise; also
     where warnings are errors."""
     expect = "expect: [{metric: reporting.bytes, min: 1}, {metric: reporting.bytes, max: 1}]\n"
-    (tmp_path / "tiny.scenario.yaml").write_text(TEXT + expect)
-    (tmp_path / "conftest.py").write_text(BREAK)
+    (tmp_path / "breaks.py").write_text(BREAK)  # what the process that draws imports
+    text = f"{TEXT}reporting: {{policy: 'breaks:Policy'}}\n{expect}"
+    (tmp_path / "tiny.scenario.yaml").write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     done = run_pytest(tmp_path, "-W", "error", "--fpr-results", "kept")
     assert "1 failed, 1 passed, 1 warning" in done.stdout, done.stdout + done.stderr

@@ -9,12 +9,9 @@ import sys
 import tarfile
 from pathlib import Path
 
-import pytest
+from tests.integration.conftest import ROOT, setuptools
 
-from emulator.native import _core
-
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("emulator", "guest_model", "host_model")
+PACKAGES = ("fpr", "emulator", "guest_model", "host_model")
 SCENARIO = """
 guest: {memory: 256MiB, vcpus: 1}
 host: {costs: haswell-2630v3}
@@ -22,39 +19,12 @@ phases: [{run: [{kind: idle}], duration: 3s}]
 """
 
 
-def setuptools(*arguments: object) -> None:
-    """One of setuptools' commands, run on this checkout."""
-    subprocess.run(
-        [
-            *(sys.executable, "-W", "ignore", "-c", "import setuptools; setuptools.setup()"),
-            *("--quiet", *map(str, arguments)),
-        ],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages as a wheel holds them, with the C core of this checkout in its place."""
-    place = tmp_path_factory.mktemp("installed")
-    setuptools(
-        *("egg_info", "--egg-base", place),
-        *("build_py", "--build-lib", place),
-    )
-    core = Path(_core.__file__)
-    (place / core.relative_to(ROOT)).write_bytes(core.read_bytes())
-    return place
-
-
 def test_an_installed_fpr_finds_its_cost_profiles(installed: Path, tmp_path: Path) -> None:
     """`costs: haswell-2630v3` means the same in any folder, without the checkout."""
     (tmp_path / "s.yaml").write_text(SCENARIO)
     done = subprocess.run(
         [
-            *(sys.executable, "-P", "-c", "from emulator.cli.main import main; main()"),
+            *(sys.executable, "-P", "-m", "fpr"),
             *("run", "s.yaml", "--no-control", "--json"),
         ],
         cwd=tmp_path,

@@ -94,10 +94,33 @@ def test_nothing_is_expected_and_nothing_is_a_test(folder: Path) -> None:
 
 
 def test_pytest_starts_without_this_project() -> None:
-    """Whoever has no scenario pays for none: the plugin imports nothing of ours, nor numpy."""
+    """Whoever has no scenario pays for none: the plugin imports the front alone, and no numpy."""
+    ours = ("emulator", "fpr.", "guest_model", "host_model", "numpy")
     code = (
-        "import sys, emulator.pytest_plugin\n"
-        "print(sorted(n for n in sys.modules if n.startswith(('emulator.', 'numpy'))))"
+        "import sys, fpr.pytest_plugin\n"
+        f"print(sorted(name for name in sys.modules if name.startswith({ours})))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['emulator.pytest_plugin']"
+    assert done.stdout.strip() == "['fpr.pytest_plugin', 'fpr.pytest_worker']"
+
+
+def test_a_process_that_dies_is_told_and_the_next_file_has_another(folder: Path) -> None:
+    """How it ended; the other file's tests run."""
+    (folder / "fatal.py").write_text("import os\nos._exit(9)\n")
+    text = SCENARIO + "reporting: {policy: 'fatal:Policy'}\n"
+    (folder / "a.scenario.yaml").write_text(text)
+    done = run_pytest(folder, "--continue-on-collection-errors")
+    assert "the process of fpr ended with status 9" in done.stdout
+    assert "1 failed, 2 passed, 1 error" in done.stdout
+
+
+def test_a_policy_of_the_user_is_found_where_pytest_finds_modules(folder: Path) -> None:
+    """`python -m pytest` looks in this folder: so does the run, after its own packages."""
+    (folder / "mine.py").write_text(
+        "from guest_model.reporting.mainline import MainlinePolicy\n"
+        "class Mine(MainlinePolicy):\n"
+        "    description = 'As mainline.'\n"
+    )
+    (folder / "file.scenario.yaml").write_text(SCENARIO + "reporting: {policy: 'mine:Mine'}\n")
+    done = run_pytest(folder, "-k", "reporting.bytes")
+    assert "2 passed" in done.stdout, done.stdout

@@ -14,7 +14,7 @@ import pytest
 from emulator.native import generate
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("emulator", "guest_model", "host_model", "configs", "tests", "benchmarks", "docs")
+FOLDERS = ("fpr", "emulator", "guest_model", "host_model", "configs", "tests", "benchmarks", "docs")
 FOLDERS += (".ci", ".github")
 GENERATED = (
     "emulator/native/_core.c",

@@ -1,8 +1,9 @@
 """pytest collects `*.scenario.yaml`: each expectation of such a file is a test.
 
 A file is run once, whatever processes its tests are spread over (pytest-xdist), and a test that
-fails says `file:line: metric: got, wanted`. A file without `expect:` is no test. Nothing of this
-project is imported before the first such file.
+fails says `file:line: metric: got, wanted`. A file without `expect:` is no test. This process is
+that of the user's tests, which may have packages of the same names as ours: it imports none of
+them, and asks a process of fpr (`pytest_worker.py`), which starts with the first such file.
 """
 
 from __future__ import annotations
@@ -14,22 +15,17 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from emulator.scenario.model import Expectation, Scenario
+from fpr.pytest_worker import Skipped, Told, Worker
 
 SUFFIXES = (".scenario.yaml", ".scenario.yml")
 _SHARED = "fpr_folder"
 _FOLDER = pytest.StashKey[Path]()
-
-
-class Missed(Exception):
-    """An expectation does not hold; the sentence is all that there is to say."""
+_WORKER = pytest.StashKey[Worker]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(scratch.cleanup)
         given = scratch.name
     config.stash[_FOLDER] = Path(given)
+    config.stash[_WORKER] = Worker()
+    config.add_cleanup(config.stash[_WORKER].close)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -68,28 +66,20 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFi
 class ScenarioFile(pytest.File):
     """A scenario with what is expected of it."""
 
-    scenario: Scenario
-
     def collect(self) -> Iterator[ExpectationItem]:
         """An item for each expectation; every mistake of the file is told at once."""
-        from emulator.scenario.errors import ScenarioError
-        from emulator.scenario.load import load
-        from emulator.scenario.yaml_source import read
-
         shown = _shown(self.path, self.config)
         try:
-            self.scenario = load(self.path)
-        except ScenarioError as error:
-            raise self.CollectError(str(error).replace(str(self.path), shown)) from None
-        root, _ = read(self.path.read_bytes(), shown)
+            found = self._worker.ask("expectations", path=str(self.path), shown=shown)
+        except Told as told:
+            raise self.CollectError(str(told)) from None
         seen: set[str] = set()
-        for index, each in enumerate(self.scenario.expect):
-            name = _name(each)
+        for index, each in enumerate(found):
+            name = each["name"]
             while name in seen:
                 name += " again"
             seen.add(name)
-            line = root.find(("expect", index, "metric")).place.line
-            yield ExpectationItem.from_parent(self, name=name, index=index, line=line)
+            yield ExpectationItem.from_parent(self, name=name, index=index, line=each["line"])
 
     def summary(self) -> dict[str, Any]:
         """What the run found. Whichever process comes first runs it, and the others wait."""
@@ -101,11 +91,21 @@ class ScenarioFile(pytest.File):
             if kept.exists():
                 found: dict[str, Any] = json.loads(kept.read_bytes())
                 return found
-            found = _run(self.scenario, self._results())
+            results = self._results()
+            done = self._worker.ask(
+                "run", path=str(self.path), folder=str(results) if results else None
+            )
+            for sentence in done["undrawn"]:
+                _warn(sentence)
+            found = done["summary"]
             building = kept.with_suffix(f".{os.getpid()}")
             building.write_text(json.dumps(found))
             building.replace(kept)
             return found
+
+    @property
+    def _worker(self) -> Worker:
+        return self.config.stash[_WORKER]
 
     def _results(self) -> Path | None:
         """Where the results are kept, if anybody wants them."""
@@ -129,52 +129,32 @@ class ExpectationItem(pytest.Item):
         self._index, self._line = index, line
 
     def runtest(self) -> None:
-        """Look at what the run found; `Missed` where it is not what was expected."""
+        """Look at what the run found; `Told` where it is not what was expected."""
         assert isinstance(self.parent, ScenarioFile)
-        summary = self.parent.summary()
+        try:
+            summary = self.parent.summary()
+        except Skipped as skipped:
+            pytest.skip(str(skipped))
         found = summary["expect"][self._index]
         told = {name: found[name] for name in ("metric", "value", "min", "max")}
         for name, each in {"seed": summary["seed"], **told}.items():
             if each is not None:
                 self.user_properties.append((f"fpr.{name}", each))
         if not found["ok"]:
-            from emulator.report.quantity import bounds
-
             place = f"{_shown(self.path, self.config)}:{self._line}"
             unknown = found["value"] is None
             got = "nothing: it is not known after this run" if unknown else f"{found['value']:,}"
-            raise Missed(f"{place}: {found['metric']}: got {got}, wanted {bounds(found)}")
+            raise Told(f"{place}: {found['metric']}: got {got}, wanted {found['wanted']}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: Any) -> Any:
-        """A line where an expectation is missed; a sentence of what is lacking; else a trace."""
-        if isinstance(excinfo.value, Missed) or hasattr(excinfo.value, "exit_code"):
+        """What there is to tell, without a trace of this file; else a trace."""
+        if isinstance(excinfo.value, Told):
             return str(excinfo.value)
         return super().repr_failure(excinfo)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """The place in the file, lines from 0."""
         return self.path, self._line - 1, f"{self.path.name}: {self.name}"
-
-
-def _run(scenario: Scenario, folder: Path | None) -> dict[str, Any]:
-    """Run it, with its control; keep its results in `folder`, if there is any."""
-    from emulator.report.keep import keep_run
-    from emulator.simulation.control import run_with_control
-    from emulator.simulation.summary import summarize
-
-    started = datetime.now().astimezone()
-    if scenario.guest.kind == "linux":
-        run, control = _run_real(scenario), None
-    else:
-        run, control = run_with_control(scenario, maps_pages=folder is not None)
-    summary = summarize(scenario, run, control)
-    if folder is not None:
-        pictures = keep_run(
-            folder, scenario, summary, run, control, started=started, arguments=["pytest"]
-        )
-        for undrawn in pictures.draw():
-            _warn(str(undrawn))
-    return summary
 
 
 def _warn(sentence: str) -> None:
@@ -185,27 +165,7 @@ def _warn(sentence: str) -> None:
         warnings.warn(pytest.PytestWarning(sentence), stacklevel=2)
 
 
-def _run_real(scenario: Scenario) -> Any:
-    """On a real kernel; the test is skipped where there is none."""
-    from emulator.analysis.real_guest import run_real
-    from emulator.analysis.real_summary import real_outcome
-    from guest_model.linux.errors import GuestUnavailableError
-    from guest_model.linux.kernel import find_kernel
-
-    try:
-        kernel = find_kernel(version=scenario.guest.kernel)
-    except GuestUnavailableError as error:
-        pytest.skip(str(error))
-    return real_outcome(run_real(scenario, kernel, limit_ns=scenario.expected_ns))
-
-
 def _shown(path: Path, config: pytest.Config) -> str:
     """A path as pytest shows it: from where it was called."""
     here = config.invocation_params.dir
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
-
-
-def _name(each: Expectation) -> str:
-    low = "" if each.min is None else f"{each.min}<="
-    high = "" if each.max is None else f"<={each.max}"
-    return f"{low}{each.metric}{high}"
