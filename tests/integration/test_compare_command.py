@@ -206,7 +206,7 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stderr is not None
-    while '"done": 2' not in process.stderr.readline():
+    while "done=2" not in process.stderr.readline():
         assert process.poll() is None
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
