@@ -15,7 +15,7 @@ from emulator.analysis.figures import Figures, Found, digest, figures
 from emulator.scenario.matrix import Cell, Matrix, without_reporting
 from emulator.scenario.model import Scenario
 from emulator.simulation.outcome import Outcome, Stopped
-from emulator.simulation.pool import simulate_all
+from emulator.simulation.pool import Job, simulate_all
 
 Progress = Callable[[int, int], None]
 """Called with the runs that are done and those of the whole matrix."""
@@ -74,7 +74,8 @@ def compare(
         work.done(index, result)
         progress(count, total)
 
-    simulate_all(work.scenarios, processes=1 if measured else processes, done=done, stopped=stopped)
+    jobs = [Job(scenario) for scenario in work.scenarios]
+    simulate_all(jobs, processes=1 if measured else processes, done=done, stopped=stopped)
     return Compared(matrix, work.results)
 
 

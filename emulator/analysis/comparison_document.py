@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from emulator.analysis.comparison import CellResult, Compared
+from emulator.analysis.spread import spread
 from emulator.scenario.comparison import Claim
 from emulator.simulation.summary import percent
 
@@ -84,28 +85,15 @@ def _cell(result: CellResult, paths: Sequence[str], seeds: Sequence[int]) -> Doc
         "placement": cell.placement,
         "values": dict(zip(paths, cell.values, strict=True)),
         "status": status,
-        "error": None if error is None else _sentence(error),
+        "error": None if error is None else sentence(error),
         "seeds": done,
         "figures": spreads,
         "free_by_order": free,
     }
 
 
-def spread(values: Sequence[int | float | None]) -> Document | None:
-    """Least, median and largest of what there is (of an even number the lower of the two in the
-    middle, which is one of the values), and each; None where there is nothing."""
-    known = sorted(value for value in values if value is not None)
-    if not known:
-        return None
-    return {
-        "min": known[0],
-        "median": known[(len(known) - 1) // 2],
-        "max": known[-1],
-        "values": list(values),
-    }
-
-
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """Why a run failed."""
     text = str(error) or type(error).__name__
     code = getattr(error, "exit_code", None)
     return text if isinstance(code, int) else f"a defect of fpr: {type(error).__name__}: {text}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from datetime import datetime
 from importlib.metadata import version
@@ -14,6 +13,7 @@ import structlog
 from emulator.analysis.comparison import Compared, compare
 from emulator.analysis.comparison_document import document_of, label
 from emulator.cli import complete, options
+from emulator.cli import seeds as seeds_option
 from emulator.cli.finish import finish
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
@@ -28,8 +28,6 @@ from emulator.scenario.overrides import parse_value, shown_option
 from emulator.scenario.yaml_source import Node, SourceError
 from emulator.simulation import results
 from emulator.simulation.pool import cores
-
-MAX_RANGE = 64
 
 
 @click.command("compare")
@@ -56,12 +54,10 @@ MAX_RANGE = 64
     metavar="PATH=V1,V2",
     help="Values of anything else, e.g. reporting.delay=2s,250ms; may be repeated.",
 )
-@click.option("--seeds", metavar="1..5", help="Seeds to run each cell with: 1..5 or 1,2,3.")
+@options.seeds("Seeds to run each cell with: 1..5 or 1,2,3.")
 @options.replaced(" in every cell")
 @click.option("--phase", metavar="NAME", help="Judge one phase instead of the whole run.")
-@click.option(
-    "-j", "--jobs", type=click.IntRange(1, 1024), help="Runs at a time. Default: one a core."
-)
+@options.jobs("Runs at a time. Default: one a core.")
 @options.as_json("fpr.compare/1")
 @options.output()
 def command(
@@ -145,8 +141,12 @@ def _options(
         if entries:
             nodes[key] = Node(entries[0].place, list(entries))
     if seeds is not None:
-        place = Place(f"--seeds {shown_option(seeds)}")
-        nodes["seeds"] = Node(place, [Node(place, seed) for seed in _seeds(seeds, mistakes, place)])
+        place = seeds_option.place(seeds)
+        try:
+            found = seeds_option.read(seeds)
+            nodes["seeds"] = Node(place, [Node(place, seed) for seed in found])
+        except ScenarioError as error:
+            mistakes += error.mistakes
     if phase is not None:
         nodes["phase"] = Node(Place(f"--phase {shown_option(phase)}"), phase)
     vary = Node(Place("--vary"), dict[str, Node]())
@@ -178,17 +178,3 @@ def _add_axis(vary: Node, text: str, mistakes: list[Mistake]) -> None:
         return
     vary.value[name.strip()] = node
     vary.key_places[name.strip()] = place
-
-
-def _seeds(text: str, mistakes: list[Mistake], place: Place) -> list[int]:
-    """`1..5`, `1,2,3`, or both."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,19})(?:\.\.([0-9]{1,19}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not first <= last < first + MAX_RANGE:
-            instead = f"write 1..5 or 1,2,3, at most {MAX_RANGE} of them"
-            mistakes.append(Mistake(place, ("seeds",), "these are no seeds", instead))
-            return [1]
-        seeds += range(first, last + 1)
-    return seeds

@@ -36,6 +36,16 @@ def seed() -> Callable[[Decorated], Decorated]:
     return click.option("--seed", type=click.IntRange(0, 2**63 - 1), help=text)
 
 
+def seeds(text: str) -> Callable[[Decorated], Decorated]:
+    """`--seeds 1..5`, of which `cli.seeds` makes numbers; None where it is left out."""
+    return click.option("--seeds", metavar="1..5", help=text)
+
+
+def jobs(text: str) -> Callable[[Decorated], Decorated]:
+    """`-j NUMBER`; None where it is left out."""
+    return click.option("-j", "--jobs", type=click.IntRange(1, 1024), help=text)
+
+
 def as_json(document: str) -> Callable[[Decorated], Decorated]:
     """`--json`; `document`: what is printed then."""
     text = f"Print {document} instead of text."

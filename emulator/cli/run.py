@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import click
 import structlog
 
-from emulator.cli import complete, options
+from emulator.cli import complete, options, run_seeds
 from emulator.cli.finish import finish
 from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
@@ -22,7 +23,7 @@ from emulator.report.keep import keep_run
 from emulator.report.terminal import render
 from emulator.scenario.load import scenario_of
 from emulator.scenario.model import Scenario
-from emulator.scenario.source import read_source
+from emulator.scenario.source import Source, read_source
 from emulator.simulation import results
 from emulator.simulation.control import run_with_control
 from emulator.simulation.events import Events
@@ -35,6 +36,8 @@ from emulator.simulation.summary import summarize
 @click.argument("path", metavar="SCENARIO", shell_complete=complete.file)
 @options.replaced()
 @options.seed()
+@options.seeds("Run it with each of these seeds, 1..5 or 1,2,7: medians with their spread.")
+@options.jobs("With --seeds: runs at a time. Default: one a core.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved scenario, and run nothing.")
 @options.as_json("summary.json")
 @options.output()
@@ -44,6 +47,8 @@ def command(
     path: str,
     sets: tuple[str, ...],
     seed: int | None,
+    seeds: str | None,
+    jobs: int | None,
     dry_run: bool,
     as_json: bool,
     output: Path | None,
@@ -55,6 +60,7 @@ def command(
     Exits with 1 if an expectation of the scenario fails. Ctrl-C ends both runs and keeps what they
     found, marked as incomplete.
     """
+    _check_together(seeds, {"--seed": seed is not None, "--dry-run": dry_run, "--trace": trace})
     if seed is not None:
         sets = (*sets, f"seed={seed}")
     source = read_source(Path(path))
@@ -64,16 +70,31 @@ def command(
         resolved = scenario.model_dump(mode="json", by_alias=True)
         click.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
         return Exit.OK
+    with_control = not no_control
+    if seeds is not None:
+        given = run_seeds.Given(source, sets, scenario, with_control, as_json, output)
+        return run_seeds.run(given, seeds, jobs)
     if scenario.guest.kind == "linux":
         return _run_real(scenario, as_json, output)
-    events = _events(trace)
+    return _run_model(source, sets, scenario, with_control, _events(trace), as_json, output)
+
+
+def _run_model(
+    source: Source,
+    sets: Sequence[str],
+    scenario: Scenario,
+    with_control: bool,
+    events: Events | None,
+    as_json: bool,
+    output: Path | None,
+) -> int:
     started = datetime.now().astimezone()
     folder = output or results.default_folder(scenario.name, started)
     results.check_free(folder)
     log = structlog.get_logger()
     with interruptible() as stopped, placed(source, sets):
         log.info("running", scenario=scenario.name, seed=scenario.seed, results=str(folder))
-        run, control = _simulate(scenario, not no_control, stopped, events)
+        run, control = _simulate(scenario, with_control, stopped, events)
         interrupted = stopped()
     summary = summarize(scenario, run, control)
     folder = output or results.default_folder(scenario.name, started)
@@ -120,6 +141,13 @@ def _events(trace: bool) -> Events | None:
     if find_spec("perfetto") is None:
         raise TraceUnavailableError("--trace needs the package perfetto: pip install 'fpr[trace]'")
     return Events()
+
+
+def _check_together(seeds: str | None, others: dict[str, bool]) -> None:
+    """Options that are of one run do not go with several seeds."""
+    for name, given in others.items():
+        if seeds is not None and given:
+            raise click.UsageError(f"--seeds and {name}: {name} is of a single run; leave one out")
 
 
 def _check_expectations(scenario: Scenario, no_control: bool) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emulator.analysis.run_record import record_of
+from emulator.analysis.run_record import RunRecord, record_of
+from emulator.analysis.seeds import SeedsResult
 from emulator.report.page import FILE
 from emulator.report.pictures import Pictures
 from emulator.report.run_page import run_page
+from emulator.report.seeds_page import folder_of, seeds_page
 from emulator.scenario.model import Scenario
 from emulator.simulation import results
 from emulator.simulation.events import Events
 from emulator.simulation.outcome import Outcome
 from emulator.simulation.summary import Summary
+
+SEEDS = "seeds.json"
 
 
 def keep_run(
@@ -48,6 +53,42 @@ def keep_run(
             scenario.name, run, control, events
         )
     return Pictures(folder, files)
+
+
+def keep_seeds(
+    folder: Path,
+    found: SeedsResult,
+    document: dict[str, Any],
+    *,
+    started: datetime,
+    arguments: list[str],
+) -> Pictures:
+    """The same for a scenario with several seeds: `seeds.json`, and below it the numbers of each
+    seed as `keep_run` writes them."""
+    finished = datetime.now().astimezone()
+    files: dict[str, results.Fill] = {SEEDS: partial(_fill, results.as_json(document))}
+    pages: dict[str, Callable[[], bytes]] = {FILE: lambda: seeds_page(document).encode()}
+    for each in found.done:
+        assert each.run is not None
+        assert each.summary is not None
+        manifest = results.manifest_of(
+            each.scenario, started=started, finished=finished, arguments=arguments
+        )
+        below = folder_of(each.scenario.seed)
+        own = results.files_of(each.summary, manifest, each.run, each.control)
+        files |= {f"{below}/{name}": fill for name, fill in own.items()}
+        record = partial(record_of, each.summary, manifest, each.run, each.control)
+        pages[f"{below}/{FILE}"] = partial(_page, record)
+    results.write_files(folder, files)
+    return Pictures(folder, pages)
+
+
+def _fill(content: bytes, file: Any) -> None:
+    file.write(content)
+
+
+def _page(record: Callable[[], RunRecord]) -> bytes:
+    return run_page(record()).encode()
 
 
 def keep_document(folder: Path, name: str, document: bytes, draw: Callable[[], str]) -> Pictures:

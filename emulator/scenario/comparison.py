@@ -21,11 +21,11 @@ from pydantic import (
 
 from emulator.scenario.fields import Part, mistake
 from emulator.scenario.model import Scenario
+from emulator.scenario.seeds import MAX_SEEDS, check_seeds
 from emulator.scenario.units import shown
 
 MAX_VALUES = 64
 """Values of one axis; a page shows no more."""
-MAX_SEEDS = 64
 MAX_RUNS = 5000
 """Cells times seeds: an hour or more on a small machine."""
 
@@ -165,7 +165,7 @@ class Comparison(Part):
             raise mistake(f"{shown(name)} cannot be printed", "write letters, digits, - and _")
         return name
 
-    @field_validator("seeds", "placements", "policies")
+    @field_validator("placements", "policies")
     @classmethod
     def _different(cls, values: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
         names = [policy_name(value) for value in values]
@@ -181,9 +181,10 @@ class Comparison(Part):
     @field_validator("seeds")
     @classmethod
     def _are_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        for index, seed in enumerate(seeds):
-            if not 0 <= seed < 1 << 63:
-                raise mistake(f"{shown(seed)} is no seed", "write 0 to 2^63 - 1", (index,))
+        wrong = check_seeds(seeds)
+        if wrong is not None:
+            index, error = wrong
+            raise mistake(error.what, error.instead, (index,))
         return seeds
 
 

@@ -1,9 +1,10 @@
 """A process that simulates: one scenario after the other, beside whoever asks for them.
 
 It reads from its standard input, pickled, where to look for modules (a policy may be anybody's) and
-then requests (scenario, reporting or not). It answers each on its standard output: ("progress", ns)
-now and then, and at last ("outcome", Outcome) or ("error", exception). It ends when its standard
-input is closed, a run under way early, so that it never outlives its parent.
+then requests (scenario, reporting or not, with a map of memory or not). It answers each on its
+standard output: ("progress", ns) now and then, and at last ("outcome", Outcome) or ("error",
+exception). It ends when its standard input is closed, a run under way early, so that it never
+outlives its parent.
 """
 
 from __future__ import annotations
@@ -79,11 +80,16 @@ class Child:
         self._process.stdin = self._process.stdout = None
 
     def start(
-        self, scenario: Scenario, *, reporting: bool = True, progress: Progress = lambda _: None
+        self,
+        scenario: Scenario,
+        *,
+        reporting: bool = True,
+        maps_pages: bool = False,
+        progress: Progress = lambda _: None,
     ) -> None:
-        """Begin a run; `wait` gives its outcome."""
+        """Begin a run as `simulate` describes it; `wait` gives its outcome."""
         self._result = None
-        self._send((scenario, reporting))
+        self._send((scenario, reporting, maps_pages))
         self._reader = threading.Thread(target=self._read, args=(progress,), daemon=True)
         self._reader.start()
 
@@ -166,13 +172,14 @@ def main() -> None:
 
     while True:
         try:
-            scenario, reporting = pickle.load(sys.stdin.buffer)
+            scenario, reporting, maps_pages = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         try:
             outcome = simulate(
                 scenario,
                 reporting=reporting,
+                maps_pages=maps_pages,
                 progress=_throttled(lambda now_ns: send("progress", now_ns)),
                 stopped=_parent_closed,
             )

@@ -1,4 +1,4 @@
-"""Many runs on all cores: some processes, each of which simulates one scenario after the other."""
+"""Many runs on all cores: some processes, each of which does one run after the other."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from emulator.scenario.model import Scenario
 from emulator.simulation.child import Child, ChildError
 from emulator.simulation.outcome import Outcome, Stopped
 
 POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run: with reporting or, as a control, without; see `simulate`."""
+
+    scenario: Scenario
+    reporting: bool = True
+    maps_pages: bool = False
+
 
 Done = Callable[[int, Outcome | Exception], None]
 """Called with the index of a run and its outcome, or what it failed with."""
@@ -23,7 +34,7 @@ def cores() -> int:
 
 
 def simulate_all(
-    scenarios: Sequence[Scenario],
+    jobs: Sequence[Job],
     *,
     processes: int,
     done: Done,
@@ -33,8 +44,8 @@ def simulate_all(
     of completion and in this thread. A run that fails stops no other one. Once `stopped`, runs
     under way are dropped and no other one begins.
     """
-    pool = _Pool(enumerate(scenarios), stopped)
-    count = min(processes, len(scenarios))
+    pool = _Pool(enumerate(jobs), stopped)
+    count = min(processes, len(jobs))
     threads = [threading.Thread(target=pool.work, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
@@ -54,7 +65,7 @@ def simulate_all(
 class _Pool:
     """What the threads share; each has a child at a time."""
 
-    def __init__(self, jobs: Iterator[tuple[int, Scenario]], stopped: Stopped) -> None:
+    def __init__(self, jobs: Iterator[tuple[int, Job]], stopped: Stopped) -> None:
         self.results: queue.Queue[tuple[int, Outcome | Exception]] = queue.Queue()
         self.over = threading.Event()
         self._stopped = stopped
@@ -66,10 +77,14 @@ class _Pool:
         child: Child | None = None
         try:
             while (job := self._next()) is not None:
-                index, scenario = job
+                index, wanted = job
                 try:
                     child = child or Child()
-                    child.start(scenario)
+                    child.start(
+                        wanted.scenario,
+                        reporting=wanted.reporting,
+                        maps_pages=wanted.maps_pages,
+                    )
                     outcome = child.wait(self._ended)
                 except ChildError as error:
                     if child is not None:
@@ -88,6 +103,6 @@ class _Pool:
     def _ended(self) -> bool:
         return self.over.is_set() or self._stopped()
 
-    def _next(self) -> tuple[int, Scenario] | None:
+    def _next(self) -> tuple[int, Job] | None:
         with self._lock:
             return None if self._ended() else next(self._jobs, None)

@@ -28,6 +28,8 @@ SERIES = "series.npz"
 MANIFEST = "manifest.json"
 LATENCY = "latency.npz"
 MEMORY_MAP = "memory_map.npz"
+Fill = Callable[[Any], object]
+"""Writes a file's content into what is open for writing."""
 _NAME_BYTES = 180  # of the 255 that a file system takes; the time and a number follow
 
 
@@ -72,9 +74,16 @@ def write(
     run: Outcome,
     control: Outcome | None,
 ) -> None:
-    """Write all of it or nothing. Arrays of the control have names that begin with control_."""
+    """Write the numbers of a run: all of it or nothing."""
+    write_files(folder, files_of(summary, manifest, run, control))
+
+
+def files_of(
+    summary: Summary, manifest: dict[str, Any], run: Outcome, control: Outcome | None
+) -> dict[str, Fill]:
+    """The files of a run, by name. Arrays of the control have names that begin with control_."""
     sides = {"": run} if control is None else {"": run, "control_": control}
-    files: dict[str, Callable[[Any], object]] = {
+    files: dict[str, Fill] = {
         SUMMARY: lambda file: file.write(as_json(summary)),
         MANIFEST: lambda file: file.write(as_json(manifest)),
         SERIES: _arrays(
@@ -84,7 +93,7 @@ def write(
     }
     if run.page_states is not None:
         files[MEMORY_MAP] = _arrays(run.page_states.arrays())
-    write_files(folder, files)
+    return files
 
 
 def _latency(outcome: Outcome) -> Iterator[tuple[str, NDArray[np.generic]]]:
@@ -95,18 +104,19 @@ def _latency(outcome: Outcome) -> Iterator[tuple[str, NDArray[np.generic]]]:
             yield f"{name}_count", points[:, 1]
 
 
-def _arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Callable[[Any], None]:
+def _arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Fill:
     return lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def write_files(folder: Path, files: Mapping[str, Callable[[Any], object]]) -> None:
-    """Write a folder with these files, each by a function that fills it, or nothing."""
+def write_files(folder: Path, files: Mapping[str, Fill]) -> None:
+    """Write a folder with these files, or nothing; a name may lead through folders below it."""
     check_free(folder)
     building = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     parents = [each for each in building.absolute().parents if not each.exists()]
     try:
         building.mkdir(parents=True)
         for name, fill in files.items():
+            (building / name).parent.mkdir(parents=True, exist_ok=True)
             _write_file(building / name, fill)
         building.rename(folder)
     except OSError as error:
@@ -167,7 +177,7 @@ def manifest_of(
     }
 
 
-def _write_file(path: Path, fill: Callable[[Any], object]) -> None:
+def _write_file(path: Path, fill: Fill) -> None:
     with path.open("xb") as file:
         fill(file)
         file.flush()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from emulator.analysis.comparison import CellResult, Compared
-from emulator.analysis.comparison_document import document_of, spread
+from emulator.analysis.comparison_document import document_of
+from emulator.analysis.spread import spread
 from emulator.report.chart import MARKS, Point, Scale, mark, scatter
 from emulator.report.comparison_page import comparison_page
 from emulator.report.comparison_text import COLUMNS, render_comparison
