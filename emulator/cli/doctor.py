@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from emulator.cli import probes
+from emulator.cli import guest_probes, probes
 from emulator.cli.main import Exit
 
 
@@ -19,14 +19,15 @@ from emulator.cli.main import Exit
 def command(backings: bool, as_json: bool) -> int:
     """Say what this machine can do, and what to install for the rest.
 
-    Probes are short and change nothing. Exits with 3 if something is missing that everything needs.
+    Guests of each kind that is here are booted, each for seconds at most. Nothing is changed. Exits
+    with 3 if something is missing that everything needs.
     """
     if backings:
         from emulator.cli.doctor_backings import show
 
         show(as_json)
         return Exit.OK
-    findings = [probe() for probe in probes.ALL]
+    findings = [*(probe() for probe in probes.ALL), *guest_probes.probe_guests()]
     if as_json:
         document = {"schema": "fpr.doctor/1", "checks": [asdict(each) for each in findings]}
         click.echo(json.dumps(document, indent=2))
@@ -41,7 +42,8 @@ def _print(findings: list[probes.Finding]) -> None:
     for finding in findings:
         mark = click.style("ok     ", fg="green")
         if not finding.ok:
-            mark = click.style("missing", fg="red" if finding.required else "yellow")
+            word = "fails  " if finding.fails else "missing"
+            mark = click.style(word, fg="red" if finding.required else "yellow")
         click.echo(f"{mark} {finding.name:{width}}  {finding.found}")
         if not finding.ok:
             click.echo(f"{'':{width + 8}}  {finding.why}: {finding.remedy}")

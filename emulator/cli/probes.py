@@ -28,7 +28,10 @@ _THP = Path("/sys/kernel/mm/transparent_hugepage")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a probe found. `required` is what every command needs; the rest is for some of them."""
+    """What a probe found. `required` is what every command needs; the rest is for some of them.
+
+    `fails`: it is there, and does not do what it is for.
+    """
 
     name: str
     ok: bool
@@ -36,6 +39,7 @@ class Finding:
     why: str
     remedy: str
     required: bool = False
+    fails: bool = False
 
 
 def _read(path: str | Path) -> str:
@@ -248,17 +252,6 @@ def overcommit() -> Finding:
     )
 
 
-def _program(name: str, why: str, package: str, *commands: str) -> Finding:
-    path = next(filter(None, map(shutil.which, commands)), None)
-    return Finding(name, path is not None, path or "not found", why, f"apt-get install {package}")
-
-
-def user_mode_linux() -> Finding:
-    """Debian's user-mode kernel."""
-    why = "a real kernel as the guest, without virtualization hardware"
-    return _program("user-mode-linux", why, "user-mode-linux", "linux.uml")
-
-
 def busybox() -> Finding:
     """A statically linked busybox: one that names no dynamic loader."""
     path = shutil.which("busybox")
@@ -269,24 +262,6 @@ def busybox() -> Finding:
     found = "not found" if path is None else f"{path}{', not static' if linked else ''}"
     why = "it is all that a real kernel needs as its user space"
     return Finding("busybox-static", not linked, found, why, "apt-get install busybox-static")
-
-
-def qemu() -> Finding:
-    """QEMU for this machine's architecture."""
-    why = "a real kernel on another product's device, to compare with"
-    return _program("qemu", why, "qemu-system-x86", f"qemu-system-{platform.machine()}")
-
-
-def kvm() -> Finding:
-    """Access to /dev/kvm."""
-    ok = os.access("/dev/kvm", os.R_OK | os.W_OK)
-    return Finding(
-        "kvm",
-        ok,
-        "/dev/kvm" if ok else "no access to /dev/kvm",
-        "QEMU runs at full speed with it",
-        "switch virtualization on in the firmware, and join the group kvm",
-    )
 
 
 ALL: tuple[Callable[[], Finding], ...] = (
@@ -300,9 +275,6 @@ ALL: tuple[Callable[[], Finding], ...] = (
     userfaultfd,
     hugetlb,
     overcommit,
-    user_mode_linux,
     busybox,
-    qemu,
-    kvm,
 )
-"""Every probe, in the order in which the doctor shows them."""
+"""Every probe that boots nothing, in the order in which the doctor shows them."""

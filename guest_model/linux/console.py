@@ -6,6 +6,8 @@ import re
 from collections import deque
 from typing import NamedTuple
 
+from guest_model.linux.errors import GuestFailedError
+
 FIRST_LINES = 40
 """From the first line of trouble on, that an error quotes."""
 LAST_LINES = 12
@@ -85,11 +87,10 @@ class Console:
         between = [f"... {self._left_out} lines left out ..."] if self._left_out else []
         return "\n".join([*self._first, *between, *self._last])
 
-    def why(self, what: str) -> str:
-        """The whole error of a guest: `what` happened, what its console shows, what to do."""
+    def error(self, what: str) -> GuestFailedError:
+        """The error for `what` happened to the guest."""
         shown = self.excerpt()
         cause = next((each.sentence for each in _CAUSES if each.shown.search(shown)), _OTHERWISE)
-        if not shown:
-            return f"{what}, and its console said nothing; {cause}"
-        which = "says" if self._first else "ends with"
-        return f"{what}; its console {which}:\n{shown}\n{cause}"
+        return GuestFailedError(
+            what if shown else f"{what}, and its console is empty", shown, cause
+        )

@@ -126,7 +126,7 @@ class UmlMachine:
 
     def failure(self, what: str) -> GuestFailedError:
         """The error for what happened, with what the console shows of its cause and a remedy."""
-        return GuestFailedError(self._console.why(what))
+        return self._console.error(what)
 
     def wait(self, timeout_s: float) -> None:
         """Let it end by itself; one that does not is ended."""

@@ -12,7 +12,7 @@ import click
 import pytest
 import structlog
 
-from emulator.cli import log, main, probes
+from emulator.cli import guest_probes, log, main, probes
 from emulator.native import NativeError, lib
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -162,12 +162,15 @@ def test_validate_tells_programs_the_same(
     }
 
 
-def test_doctor_names_a_remedy_for_all_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_names_a_remedy_for_all_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every finding says why it matters and what to do; what all commands need is there."""
+    monkeypatch.setattr(guest_probes, "_guests", lambda: [guest_probes.no_user_mode_linux])
     assert main.run(["doctor", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "fpr.doctor/1"
-    assert len(document["checks"]) == len(probes.ALL)
+    assert len(document["checks"]) == len(probes.ALL) + 1
     for check in document["checks"]:
         assert check["found"]
         assert check["why"]
@@ -181,6 +184,7 @@ def test_doctor_fails_without_the_core(
     """A machine on which nothing of fpr can run makes the doctor exit with 3."""
     broken = probes.Finding("c-core", False, "not built", "it holds the models", "make", True)
     monkeypatch.setattr(probes, "ALL", (lambda: broken,))
+    monkeypatch.setattr(guest_probes, "_guests", list)
     assert main.run(["doctor"]) == 3
     out = capsys.readouterr().out
     assert "missing c-core  not built" in out

@@ -82,14 +82,14 @@ def test_what_every_guest_prints_is_no_panic(line: str) -> None:
 )
 def test_cause_and_remedy_follow(line: str, remedy: str) -> None:
     """A known cause has its own sentence, any other what may help."""
-    error = console_of(["boot", line]).why("the guest ended too early")
-    first, *_, last = error.splitlines()
-    assert first == "the guest ended too early; its console " + (
-        "ends with:" if "GLIBC" in line or "noexec" in line else "says:"
-    )
+    error = console_of(["boot", line]).error("the guest ended too early")
+    first, *_, last = str(error).splitlines()
+    assert first == "the guest ended too early; its console says:"
     assert remedy in last
+    assert error.exit_code == 3
 
 
 def test_a_silent_guest_is_told_as_one() -> None:
     """An empty quotation would say nothing."""
-    assert "its console said nothing; " in Console().why("the guest ended too early")
+    text = str(Console().error("the guest ended too early"))
+    assert text.startswith("the guest ended too early, and its console is empty; `fpr doctor`")
