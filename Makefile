@@ -21,14 +21,13 @@ help: ## list the targets
 $(VENV)/ready: pyproject.toml emulator/native/toolchain.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 3; }
-	@$(PYTHON) -I emulator/native/toolchain.py $(VENV)
 	@rm -f emulator/native/_core*.so
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PYTHON) -I emulator/native/toolchain.py $(VENV) dev
 	@touch $@ $(VENV)/built
 
 # What made the environment anew has built the C core as well.
 $(VENV)/built: $(VENV)/ready $(NATIVE_SOURCES)
-	$(if $(filter $(VENV)/ready,$?),,$(BUILD_NATIVE))
+	@$(if $(filter $(VENV)/ready,$?),,echo "building the C core" >&2; $(BUILD_NATIVE))
 	@touch $@
 
 setup: $(VENV)/built ## prepare everything, run nothing

@@ -3,7 +3,9 @@
 Run as `python3 -I emulator/native/toolchain.py FOLDER`, before anything is installed: it takes the
 standard library alone. Debian and Ubuntu keep pip for virtual environments and Python's C headers
 in packages of their own, which a fresh machine lacks. Both are unpacked from there into FOLDER,
-without root. Exit code 3 if the machine lacks something, with the command that installs it.
+without root. With the name of an extra as well (`FOLDER dev`), the project in the current folder is
+installed with it, editable, and the steps are told on standard error. What pip says is shown where
+it fails. Exit code 3 if the machine lacks something, with the command that installs it.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 LACKING = 3
+INTERRUPTED = 130
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -102,17 +107,68 @@ def provide_headers(folder: Path, compiler: Sequence[str]) -> None:
         raise Lacking("Python.h cannot be used: apt-get install python3-dev")
 
 
+def install(folder: Path, project: Path, extra: str) -> None:
+    """Install what the project asks for with `extra`, then the project itself, editable.
+
+    In two steps, so that one that fails tells whether packages cannot be had, or C not be built.
+    The project comes without build isolation: `extra` names what builds it.
+    """
+    described = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    packages = [*described["dependencies"], *described["optional-dependencies"][extra]]
+    _tell(f"  installing {len(packages)} packages and what they need")
+    _pip(
+        folder,
+        packages,
+        "packages could not be installed: check the network, and which index pip asks "
+        f"({folder.name}/bin/python -m pip config list); then run this again",
+    )
+    _tell("  building the C core")
+    _pip(
+        folder,
+        ["--no-build-isolation", "--no-deps", "--editable", str(project)],
+        "the project could not be built: mend what the compiler names; then run this again",
+    )
+
+
+def _pip(folder: Path, arguments: Sequence[str], remedy: str) -> None:
+    """Install quietly; `Lacking` with all that pip said where it fails."""
+    pip = (str(folder / "bin" / "python"), "-m", "pip", "install")
+    command = [*pip, "--quiet", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise Lacking(f"{done.stdout.rstrip()}\n{remedy}")
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def prepare(folder: Path, compiler: Sequence[str], extra: str | None) -> None:
+    """All of it; `Lacking` where something is missing."""
+    started_s = time.monotonic()
+    need_compiler(compiler)
+    if extra:
+        _tell(f"setting up {folder.name} with Python {VERSION} and the C compiler {compiler[0]}")
+    make_environment(folder)
+    provide_headers(folder, compiler)
+    if extra:
+        install(folder, Path.cwd(), extra)
+        _tell(f"set up in {time.monotonic() - started_s:.0f} s")
+
+
 def main() -> int:
     """Command line of this script."""
-    folder = Path(sys.argv[1]).absolute()
-    compiler = os.environ.get("CC", "cc").split()
+    folder, extra = Path(sys.argv[1]).absolute(), sys.argv[2:]
     try:
-        need_compiler(compiler)
-        make_environment(folder)
-        provide_headers(folder, compiler)
+        prepare(folder, os.environ.get("CC", "cc").split(), extra[0] if extra else None)
     except Lacking as error:
         print(error, file=sys.stderr)
         return LACKING
+    except KeyboardInterrupt:
+        print("interrupted; the next try goes on from here", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

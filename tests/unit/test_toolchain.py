@@ -113,3 +113,70 @@ def test_an_environment_without_pip_is_named_with_its_remedy(
     monkeypatch.setattr(toolchain.shutil, "which", lambda _name: None)
     with pytest.raises(toolchain.Lacking, match=r"pip is missing.*apt-get install python3-venv"):
         toolchain.make_environment(tmp_path / "venv")
+
+
+PROJECT = """
+[project]
+dependencies = ["fpr-no-such-package"]
+[project.optional-dependencies]
+dev = ["fpr-no-such-tool"]
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    """An environment whose Python is a script, `PYTHON`; beside it a project."""
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    return tmp_path / ".venv"
+
+
+def make_python(environment: Path, script: str) -> None:
+    """What stands for the environment's Python."""
+    python = environment / "bin" / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+
+
+def test_packages_come_first_and_then_the_project(
+    environment: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each step, and nothing of what pip warns of."""
+    make_python(environment, 'echo "WARNING: ignored" >&2; echo "$@" >> "$(dirname "$0")/calls"')
+    toolchain.install(environment, environment.parent, "dev")
+    pip = "-m pip install --quiet --disable-pip-version-check"
+    assert (environment / "bin" / "calls").read_text().splitlines() == [
+        f"{pip} fpr-no-such-package fpr-no-such-tool",
+        f"{pip} --no-build-isolation --no-deps --editable {environment.parent}",
+    ]
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert told.err == "  installing 2 packages and what they need\n  building the C core\n"
+
+
+def test_an_index_out_of_reach_is_told_in_the_words_of_pip(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, and then what to do."""
+    make_python(environment, f'exec "{sys.executable}" "$@"')
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # refuses at once
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(toolchain.Lacking) as caught:
+        toolchain.install(environment, environment.parent, "dev")
+    *words, remedy = str(caught.value).splitlines()
+    assert any("Retrying" in line and "refused" in line for line in words)
+    assert any("No matching distribution found for fpr-no-such-package" in line for line in words)
+    assert remedy.startswith("packages could not be installed: check the network, and which index")
+
+
+def test_a_core_that_cannot_be_built_shows_what_the_compiler_says(environment: Path) -> None:
+    """It is not taken for a network that fails."""
+    script = 'case "$*" in *editable*) echo "alloc.c:7: error: no such type"; exit 1 ;; esac'
+    make_python(environment, script)
+    with pytest.raises(toolchain.Lacking) as caught:
+        toolchain.install(environment, environment.parent, "dev")
+    assert str(caught.value).splitlines() == [
+        "alloc.c:7: error: no such type",
+        "the project could not be built: mend what the compiler names; then run this again",
+    ]
