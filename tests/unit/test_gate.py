@@ -196,6 +196,22 @@ def test_the_pseudomedian_and_the_signs() -> None:
     assert pseudomedian(np.array([1.0, 2.0, 6.0])) == 2.75
     assert sign_flip_p(np.array([1.0, 2.0, 6.0])) == 2 / 8
     assert sign_flip_p(np.array([1.0, -1.5, 2.0])) == 6 / 8
+    assert sign_flip_p(np.zeros(4)) == 1
+
+
+@pytest.mark.parametrize(
+    ("pairs", "negative", "choices"),
+    [(10, [8], 50), (16, [13, 16], 2904), (25, [17, 23, 24, 25], 1_619_418)],
+)
+def test_the_chance_of_a_sum_of_ranks_is_exact(
+    pairs: int, negative: list[int], choices: int
+) -> None:
+    """Sums of 8, 29 and 89 are the critical values of 5 %, two-sided, in tables of the signed-rank
+    test; the choices of signs that go as far are counted."""
+    values = np.arange(1.0, pairs + 1)
+    values[[rank - 1 for rank in negative]] *= -1
+    assert sign_flip_p(values) == pytest.approx(choices / 2**pairs, rel=1e-12)
+    assert sign_flip_p(values * 0.01) == sign_flip_p(values)
 
 
 def test_false_alarms_are_few_and_slow_downs_are_found() -> None:
