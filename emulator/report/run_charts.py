@@ -25,10 +25,12 @@ def line(label: str, values: NDArray[np.int64], colour: str, **more: Any) -> dic
     return {"label": label, "values": numbers(values), "colour": colour, **more}
 
 
-def time_charts(found: Curves, memory_bytes: int | None, order: int) -> Iterator[Chart]:
-    """Curves over the run's virtual time."""
+def time_charts(
+    found: Curves, memory_bytes: int | None, order: int, *, reported: bool = True
+) -> Iterator[Chart]:
+    """Curves over the run's virtual time; `reported`: not given back in another way."""
     yield _resident(found, memory_bytes)
-    yield _flows(found)
+    yield _flows(found, reported)
     if free_orders(found.run):
         yield _by_order(found, order)
 
@@ -71,17 +73,22 @@ _FLOWS = (
 )
 
 
-def _flows(found: Curves) -> Chart:
-    lines = [line(label, found.run[k], colour) for k, label, colour in _FLOWS if k in found.run]
-    last = {k: size(int(found.run[k][-1])) for k, _, _ in _FLOWS if k in found.run}
-    said = f"{last['reported_bytes']} reported, {last['discarded_bytes']} given back"
+def _flows(found: Curves, reported: bool) -> Chart:
+    names = found.run.keys() if reported else found.run.keys() - {"reported_bytes"}
+    flows = [each for each in _FLOWS if each[0] in names]
+    lines = [line(label, found.run[key], colour) for key, label, colour in flows]
+    last = {key: size(int(found.run[key][-1])) for key, _, _ in flows}
+    said = f"{last['discarded_bytes']} given back"
+    if reported:
+        said = f"{last['reported_bytes']} reported, {said}"
     if "refault_bytes" in last:
         said += f", {last['refault_bytes']} of that came back by faults"
+    step = "A step up of the reported curve is a pass of the guest's worker. " if reported else ""
     return Chart(
         id="flows",
-        title="Reported, given back, and back again",
-        caption="Sums since the start. A step up of the reported curve is a pass of the guest's "
-        "worker. Where the lowest curve rises, the guest pays for memory that had been given back.",
+        title=f"{'Reported, g' if reported else 'G'}iven back, and back again",
+        caption=f"Sums since the start. {step}Where the lowest curve rises, the guest pays for "
+        "memory that had been given back.",
         said=said,
         lines=lines,
     )

@@ -12,10 +12,10 @@ import yaml
 from emulator.analysis.run_record import RunRecord
 from emulator.report.fleet_text import fleet, guests
 from emulator.report.page import folded, page, table, value
-from emulator.report.quantity import bounds, duration, gib_seconds, percent, size
+from emulator.report.quantity import bounds, duration, gib_seconds, percent, plural, size
 from emulator.report.run_charts import Chart, figure, latency_chart, time_charts, tools
 from emulator.report.run_data import curves, packed_map
-from emulator.report.terminal import PARTS
+from emulator.report.terminal import PARTS, way_of
 from emulator.simulation.summary import Summary, lookup, other_work
 
 SCRIPTS = ("view.js", "charts.js", "memory_map.js")
@@ -39,7 +39,7 @@ def run_page(record: RunRecord) -> str:
     alone = "vms" not in summary
     memory = summary["guest"]["memory_bytes"] if alone and "free_bytes" in found.run else None
     order = record.manifest["scenario"]["reporting"]["order"]
-    charts = list(time_charts(found, memory, order))
+    charts = list(time_charts(found, memory, order, reported=way_of(summary) == "reported"))
     latency = latency_chart(
         record.run.latencies, record.control.latencies if record.control else {}
     )
@@ -138,7 +138,12 @@ def _cards(summary: Summary) -> str:
     control = summary["control"]
     cards = [
         _card("host.discarded_bytes", summary, size, "given back to the host"),
-        _card("reporting.bytes", summary, size, f"reported, in {reporting['passes']:,} passes"),
+        _card(
+            "reporting.bytes",
+            summary,
+            size,
+            f"{way_of(summary)}, in {plural(reporting['passes'], 'pass', 'passes')}",
+        ),
         _card(
             "host.rss_bytes_end",
             summary,

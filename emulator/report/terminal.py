@@ -56,6 +56,13 @@ WAYS = ("reported", "hinted", "ballooned", "released")
 """How memory is given back, as `reporting.*_bytes` has it."""
 
 
+def way_of(summary: Summary) -> str:
+    """The word for how memory was given back; `told` where it was in several ways."""
+    reporting = summary["reporting"]
+    ways = [way for way in WAYS if reporting.get(f"{way}_bytes") == reporting["bytes"]]
+    return ways[0] if ways else "told"
+
+
 def _headline(summary: Summary) -> str:
     found = answer(summary)
     text = f"{summary['scenario']}: {found}\n" if found else f"{summary['scenario']}: "
@@ -71,8 +78,7 @@ def _headline(summary: Summary) -> str:
 
 def _given_back(summary: Summary) -> Iterator[str]:
     reporting, host = summary["reporting"], summary["host"]
-    ways = [way for way in WAYS if reporting.get(f"{way}_bytes") == reporting["bytes"]]
-    way = ways[0] if ways else "told"
+    way = way_of(summary)
     yield _row(
         way,
         f"{size(reporting['bytes'])} in {plural(reporting['blocks'], 'block')}, "

@@ -46,6 +46,18 @@ vms: [{count: 3, arrive: {every: 1s}}]
 phases: [{run: [{kind: tmpfs, size: 128MiB, keep: 2s}]}]
 duration: 8s
 """
+EDGES = {
+    "order-0": "reporting: {order: 0}",
+    "balloon": "reporting: {policy: balloon}",
+    "oracle": "reporting: {policy: oracle}",
+    "two-balloon": "reporting: {policy: balloon}\nvms: [{count: 2}]\nduration: 6s",
+    "all-gone": "reporting: {order: 0}\nvms: [{count: 2, lifetime: 2s}]\nduration: 6s",
+    "none-came": "vms: [{arrive: {at: [9s]}}]\nduration: 6s",
+}
+"""Runs that have less to show than others."""
+TINY = (
+    "guest: {memory: 256MiB, vcpus: 1}\nphases: [{run: [{kind: tmpfs, size: 64MiB, keep: 3s}]}]\n"
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,6 +89,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "compare": results(
             folder, "compare", RUN, "compare", "--vary", "reporting.order=9,10", "--seeds", "1..2"
         ),
+        **{name: results(folder, name, TINY + text, "run") for name, text in EDGES.items()},
     }
 
 

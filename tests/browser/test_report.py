@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Opened
+from tests.browser.conftest import EDGES, Opened
 
 KINDS = ("run", "fleet", "compare")
 Open = Callable[..., Opened]
-DOCUMENTS = {"run": "summary.json", "fleet": "summary.json", "compare": "compare.json"}
+DOCUMENTS = {"compare": "compare.json"}
+"""Where the numbers are, if not in summary.json."""
 
 
 def at(document: Any, path: str) -> Any:
@@ -24,7 +25,7 @@ def at(document: Any, path: str) -> Any:
     return document
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *EDGES])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_asked_for_and_nothing_goes_wrong(
     folders: dict[str, Path], opened: Open, kind: str, scheme: str
@@ -48,20 +49,37 @@ def test_a_script_that_is_not_the_reports_own_does_not_run(
     assert any("Content Security Policy" in each for each in report.complaints)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *EDGES])
 def test_the_numbers_are_those_of_the_results(
     folders: dict[str, Path], opened: Open, kind: str
 ) -> None:
     """Every figure that names its place has the value that stands there."""
-    document = json.loads((folders[kind] / DOCUMENTS[kind]).read_text())
+    document = json.loads((folders[kind] / DOCUMENTS.get(kind, "summary.json")).read_text())
     page = opened(folders[kind]).page
     figures = page.eval_on_selector_all(
         "data[data-key]", "all => all.map(e => [e.dataset.key, e.value, e.textContent])"
     )
-    assert len(figures) >= 10
+    assert len(figures) >= 7
     for path, value, text in figures:
         assert json.loads(value) == at(document, path), path
         assert text.strip()
+
+
+@pytest.mark.parametrize("kind", EDGES)
+def test_every_chart_is_drawn_where_there_is_little_to_show(
+    folders: dict[str, Path], opened: Open, kind: str
+) -> None:
+    """Each chart has its axes and, with the mouse over its middle, a value for every line."""
+    page = opened(folders[kind]).page
+    charts = page.evaluate("data.charts.map((chart) => [chart.id, chart.lines.length])")
+    assert {name for name, _ in charts} >= {"resident", "flows", "orders"}
+    for name, lines in charts:
+        plot = page.locator(f"#{name}")
+        assert plot.locator("canvas").bounding_box()["height"] > 150
+        plot.locator(".u-over").hover()
+        values = plot.locator(".u-series .u-value").all_inner_texts()
+        assert len(values) == lines + 1
+        assert all(re.fullmatch(r"[0-9.]+ (s|B|[KMGT]iB)", each) for each in values), values
 
 
 def test_curves_end_where_the_summary_does(folders: dict[str, Path], opened: Open) -> None:

@@ -243,7 +243,7 @@ BREAK = """
 import emulator.report.run_page as page
 from guest_model.reporting.mainline import MainlinePolicy as Policy
 
-def fail(*_):
+def fail(*_, **__):
     raise IndexError("no such order")
 
 page.time_charts = fail

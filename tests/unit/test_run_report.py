@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from emulator.analysis.run_record import FolderError
-from emulator.cli.main import cli
+from emulator.cli.main import cli, run
 from emulator.report.quantity import size
 from emulator.report.run_charts import time_charts
 from emulator.report.run_data import LEVELS, curves, packed_map, slower_share
@@ -142,3 +143,26 @@ def test_at_order_0_no_layer_is_too_small_to_be_reported() -> None:
         assert "88 KiB free in the lists" in chart["said"]
     assert "below" not in by_order[0]["said"]
     assert by_order[1]["said"].endswith("of that 8 KiB in blocks below the reporting order 1")
+
+
+@pytest.mark.parametrize(("policy", "way"), [("mainline", "reported"), ("oracle", "released")])
+def test_a_page_says_how_memory_was_given_back(tmp_path: Path, policy: str, way: str) -> None:
+    """No curve of reports lies at 0 beside memory that came back in another way."""
+    (tmp_path / "s.yaml").write_text(
+        f"reporting: {{policy: {policy}, order: 0, delay: 1s}}\nguest: {{memory: 256MiB}}\n"
+        "duration: 6s\nphases: [{run: [{kind: tmpfs, size: 32MiB, keep: 1s}]}]\n"
+    )
+    out = tmp_path / "out"
+    assert run(["-q", "run", str(tmp_path / "s.yaml"), "--no-control", "-o", str(out)]) == 0
+    page = (out / "report.html").read_text()
+    assert re.search(
+        rf'key="reporting.bytes".*?<span class="what">{way}, in [0-9]+ pass(es)?<', page
+    )
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    labels = [line["label"] for line in data["charts"][1]["lines"]]
+    assert ("reported" in labels) == (way == "reported")
+    assert labels[-3:] == [
+        "given back: it was resident",
+        "came in by faults",
+        "of it, had been given back",
+    ]
