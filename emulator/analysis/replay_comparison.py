@@ -88,14 +88,18 @@ class ReplayComparison:
     real_after_end: int
 
     @property
-    def recall(self) -> float:
-        """Share of the really reported blocks that were predicted."""
-        return self.blocks_in_both / max(1, self.blocks_in_both + self.blocks_only_real)
+    def recall(self) -> float | None:
+        """Share of the really reported blocks that were predicted; None where none were."""
+        return _share(self.blocks_in_both, self.blocks_in_both + self.blocks_only_real)
 
     @property
-    def precision(self) -> float:
-        """Share of the predicted blocks that were really reported."""
-        return self.blocks_in_both / max(1, self.blocks_in_both + self.blocks_only_predicted)
+    def precision(self) -> float | None:
+        """Share of the predicted blocks that were really reported; None where none were."""
+        return _share(self.blocks_in_both, self.blocks_in_both + self.blocks_only_predicted)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def real_passes(reports: NDArray[np.void]) -> tuple[RealPass, ...]:

@@ -67,7 +67,7 @@ def _side(outcome: Outcome) -> Side:
 
 def read_folder(folder: Path) -> RunRecord:
     """Of a run that ended some time ago; `FolderError` where the folder does not hold one."""
-    documents = {name: _json(folder / name) for name in (results.SUMMARY, results.MANIFEST)}
+    documents = {name: read_document(folder / name) for name in (results.SUMMARY, results.MANIFEST)}
     series = _arrays(folder / results.SERIES)
     latency = _arrays(folder / results.LATENCY, may_lack=True)
     names = {name.removeprefix(CONTROL) for name in series if name.startswith(CONTROL)}
@@ -93,7 +93,8 @@ def _latencies(arrays: Arrays, prefix: str) -> Arrays:
     return found
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> dict[str, Any]:
+    """A JSON document of a folder of results; `FolderError` where it cannot be read."""
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -21,7 +21,7 @@ from emulator.cli.progress import counted
 from emulator.cli.shown import window_columns
 from emulator.report.comparison_page import comparison_page
 from emulator.report.comparison_text import render_comparison
-from emulator.report.keep import keep_document
+from emulator.report.keep import COMPARISON, keep_document
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.matrix import load_matrix
 from emulator.scenario.overrides import parse_value, shown_option
@@ -94,7 +94,7 @@ def command(
     folder = output or results.default_folder(matrix.comparison.name, started)
     finish(
         folder,
-        lambda: keep_document(folder, "compare.json", raw, lambda: comparison_page(document)),
+        lambda: keep_document(folder, COMPARISON, raw, lambda: comparison_page(document)),
         text=lambda: render_comparison(document, window_columns()),
         document=raw if as_json else None,
     )

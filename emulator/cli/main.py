@@ -22,7 +22,7 @@ COMMANDS = {
     "examples": "Write a few scenarios to begin with, and what runs them in CI.",
     "gate": "Say whether new results are worse than those of a baseline.",
     "compare": "Run policies, placements and other values side by side.",
-    "report": "Draw the picture of a run again, from its folder.",
+    "report": "Draw the picture of results again, from their folder.",
     "replay": "Predict what a recorded guest reported, and compare.",
     "record": "Make a recording of a real guest: script, serve, import.",
     "ctl": "Talk to a running device: balloon, stats, hint, status.",

@@ -1,4 +1,4 @@
-"""`fpr report`: the picture of a run, drawn again from its folder."""
+"""`fpr report`: the picture of results, drawn again from their folder."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from emulator.cli.main import Exit
 )
 @options.as_json("the path as JSON")
 def command(folder: Path, output: Path | None, as_json: bool) -> int:
-    """Draw report.html of a run again, from the folder that `fpr run` has written.
+    """Draw report.html again, from a folder that `fpr run`, `linux`, `compare` or `truth` has
+    written.
 
     For results of an older version, or that came without their picture.
     """
-    from emulator.analysis.run_record import read_folder
     from emulator.report.page import FILE
-    from emulator.report.run_page import run_page
+    from emulator.report.redraw import page_of
     from emulator.simulation.results import replace_file
 
     target = output or folder / FILE
-    replace_file(target, run_page(read_folder(folder)).encode())
+    replace_file(target, page_of(folder).encode())
     click.echo(json.dumps({"report": str(target)}) if as_json else target)
     return Exit.OK

@@ -21,7 +21,7 @@ from emulator.cli.finish import finish
 from emulator.cli.linux import kernel_options, load_real, run_with_progress
 from emulator.cli.main import Exit
 from emulator.cli.shown import levels
-from emulator.report.keep import keep_document
+from emulator.report.keep import TRUTH, keep_document
 from emulator.report.truth_page import truth_page
 from emulator.report.truth_text import render_truth
 from emulator.simulation import results
@@ -81,7 +81,7 @@ def command(
     folder = output or results.default_folder(f"{scenario.name}-truth", started)
     finish(
         folder,
-        lambda: keep_document(folder, "truth.json", raw, lambda: truth_page(found)),
+        lambda: keep_document(folder, TRUTH, raw, lambda: truth_page(found)),
         text=lambda: render_truth(truth, levels=levels()),
         document=raw if as_json else None,
     )

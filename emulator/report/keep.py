@@ -20,7 +20,8 @@ from emulator.simulation.events import Events
 from emulator.simulation.outcome import Outcome
 from emulator.simulation.summary import Summary
 
-SEEDS = "seeds.json"
+COMPARISON, TRUTH, SEEDS = "compare.json", "truth.json", "seeds.json"
+"""The documents of comparisons, of truth checks, and of a scenario with several seeds."""
 
 
 def keep_run(

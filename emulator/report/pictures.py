@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from emulator.report.page import FILE
 from emulator.simulation.results import put_file
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,8 @@ class Undrawn:
     def __str__(self) -> str:
         if isinstance(self.error, OSError | MemoryError):
             cause = getattr(self.error, "strerror", None) or str(self.error) or "not enough memory"
-            return f"{self.what} was not drawn: {cause}; the numbers are in {self.folder}"
+            again = f"; `fpr report {self.folder}` draws it again" if self.what == FILE else ""
+            return f"{self.what} was not drawn: {cause}; the numbers are in {self.folder}{again}"
         return (
             f"{self.what} was not drawn: {type(self.error).__name__}: {self.error} "
             f"({place(self.error)}); this is a defect of fpr: the numbers are in {self.folder}; "

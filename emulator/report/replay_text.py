@@ -104,15 +104,19 @@ def _totals(comparison: ReplayComparison) -> Iterator[str]:
     yield (
         f"blocks    {comparison.blocks_in_both:,} in both, "
         f"{comparison.blocks_only_predicted:,} only predicted, "
-        f"{comparison.blocks_only_real:,} only real: recall {100 * comparison.recall:.1f} %, "
-        f"precision {100 * comparison.precision:.1f} %"
+        f"{comparison.blocks_only_real:,} only real: recall {_percent(comparison.recall)}, "
+        f"precision {_percent(comparison.precision)}"
     )
     predicted, real_bytes = comparison.predicted_bytes, comparison.real_bytes
+    apart = f" ({100 * (predicted - real_bytes) / real_bytes:+.2f} %)" if real_bytes else ""
     yield (
-        f"bytes     {size(predicted)} predicted, {size(real_bytes)} real "
-        f"({100 * (predicted - real_bytes) / max(1, real_bytes):+.2f} %); "
+        f"bytes     {size(predicted)} predicted, {size(real_bytes)} real{apart}; "
         f"at no time further apart than {size(comparison.curve_error_bytes)}"
     )
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.1f} %"
 
 
 def _allocations(report: ReplayReport) -> Iterator[str]:
@@ -123,10 +127,10 @@ def _allocations(report: ReplayReport) -> Iterator[str]:
             "free lists were where the model says"
         )
         return
-    share = 100 * stats["allocs_equal"] / max(1, stats["allocs"])
+    share = f" ({100 * stats['allocs_equal'] / stats['allocs']:.1f} %)" if stats["allocs"] else ""
     yield (
         f"frames    {stats['allocs_equal']:,} of {stats['allocs']:,} allocations got the frame "
-        f"that the kernel gave ({share:.1f} %)"
+        f"that the kernel gave{share}"
     )
     if report.miss is not None:
         miss = report.miss

@@ -159,6 +159,20 @@ def test_fpr_compare(
     assert json.loads(told.out) == json.loads((out / "compare.json").read_bytes())
 
 
+@pytest.mark.parametrize("command", [["compare"], ["truth"], ["run", "--seeds", "1,2"]])
+@pytest.mark.usefixtures("guestless")
+def test_fpr_report_draws_pages_of_documents_again(
+    path: Path, tmp_path: Path, command: list[str]
+) -> None:
+    """The same bytes, from the document alone."""
+    out = tmp_path / "out"
+    assert run(["-q", *command, str(path), "-o", str(out)]) == Exit.OK
+    first = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    assert run(["report", str(out)]) == Exit.OK
+    assert (out / "report.html").read_bytes() == first
+
+
 def real_run(scenario: Scenario) -> RealRun:
     """What a real guest would have done, had it been the model."""
     batches: list[Batch] = []

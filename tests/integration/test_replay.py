@@ -64,6 +64,21 @@ def test_linux_6_12_from_boot_is_predicted_by_its_own_rules():
     assert own["allocs_equal"] >= 0.95 * own["allocs"]
 
 
+@pytest.mark.parametrize("placement", ["recorded", "model"])
+def test_of_nothing_there_is_no_share(tmp_path, placement):
+    """A trace that ends before the first pass: neither recall nor precision, in text and JSON."""
+    folder = shutil.copytree(BOOT_TMPFS, tmp_path / "short")
+    lines = gzip.decompress((BOOT_TMPFS / "trace.txt.gz").read_bytes()).splitlines(keepends=True)
+    (folder / "trace.txt.gz").write_bytes(gzip.compress(b"".join(lines[:40])))
+    report = run(folder, placement)
+    assert report.comparison.passes == ()
+    text = render_replay(report)
+    assert "recall unknown, precision unknown" in text
+    assert "0 B predicted, 0 B real; at no time" in text
+    compared = document(report)["comparison"]
+    assert compared["recall"] is compared["precision"] is None
+
+
 def test_the_first_other_frame_is_named_with_its_cause():
     """Where the start is not known, the first allocation that differs says where its frame was."""
     report = run(shared("data", "recordings", "tmpfs2g"), "model")

@@ -59,8 +59,10 @@ def test_a_full_machine_is_no_defect(
         raise error
 
     monkeypatch.setattr(results.os, "fsync", fail)
-    (undrawn,) = Pictures(tmp_path, {"a": lambda: b"too much"}).draw()
-    assert str(undrawn) == f"a was not drawn: {cause}; the numbers are in {tmp_path}"
+    page, other = Pictures(tmp_path, dict.fromkeys(("report.html", "a"), lambda: b"much")).draw()
+    assert str(other) == f"a was not drawn: {cause}; the numbers are in {tmp_path}"
+    again = str(other).replace("a was", "report.html was", 1)
+    assert str(page) == f"{again}; `fpr report {tmp_path}` draws it again"
     assert list(tmp_path.iterdir()) == []
 
 
