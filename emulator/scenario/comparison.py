@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
 )
 
-from emulator.scenario.fields import Part, mistake
+from emulator.scenario.fields import Part, mistake, not_text
 from emulator.scenario.model import Scenario
 from emulator.scenario.seeds import MAX_SEEDS, check_seeds
 from emulator.scenario.units import shown
@@ -34,24 +34,32 @@ def _text_or_mapping(value: Any) -> Any:
     if isinstance(value, str | dict):
         return value
     what = f"{shown(value)} is neither a path nor a mapping"
-    raise mistake(what, "write the path of a scenario, or a scenario itself")
+    raise not_text(what, "write the path of a scenario, or a scenario itself")
 
 
 def _policy(value: Any) -> Any:
     if isinstance(value, str):
         return value
     if not isinstance(value, dict):
-        raise mistake(f"{shown(value)} is no policy", "write for example mainline")
-    if not isinstance(value.get("policy"), str):
+        raise not_text(f"{shown(value)} is no policy", "write for example mainline")
+    if not isinstance(value.get("policy", ""), str):
+        what = f"{shown(value['policy'])} is no policy"
+        raise not_text(what, "write for example mainline", ("policy",))
+    if "policy" not in value:
         raise mistake("its `policy` is missing", "write `policy: mainline` and what it is given")
     if not isinstance(value.get("name", ""), str):
-        raise mistake(f"{shown(value['name'])} is no name", "put it in quotes", ("name",))
+        raise not_text(f"{shown(value['name'])} is no name", "write text", ("name",))
     return value
 
 
-def as_text(value: Any) -> str:
-    """A value of an axis as results show it."""
+def shown_value(value: Any) -> str:
+    """A value of an axis, whose scalars are the text that was written, as results show it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _as_written(value: Any) -> Any:
+    """Scalars are left to be taken as they stand."""
+    return shown_value(value) if isinstance(value, list | dict) or value is None else value
 
 
 _PART = {
@@ -81,7 +89,7 @@ def axis_name(name: str) -> str:
 
 
 AxisName = Annotated[str, AfterValidator(axis_name)]
-AxisValue = Annotated[str, BeforeValidator(as_text)]
+AxisValue = Annotated[str, BeforeValidator(_as_written)]
 """YAML: a value as it stands on its axis; attribute: as results show it."""
 
 

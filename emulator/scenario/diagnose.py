@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from emulator.scenario.errors import Mistake, Path, Place, did_you_mean
 from emulator.scenario.units import format_duration, format_size, shown
-from emulator.scenario.yaml_source import Node
+from emulator.scenario.yaml_source import MAX_DIGITS, Node, is_endless
 
 _BOOL_WORDS = {
     "yes": "true",
@@ -48,6 +48,24 @@ def mistakes_of(error: ValidationError, root: Node, model: type[BaseModel]) -> I
         what, instead = _explain(details, spot)
         place = spot.key_place if kind == "extra_forbidden" else spot.node.place
         yield Mistake(place, spot.path, what, instead)
+
+
+def texts_wanted(error: ValidationError, root: Node, model: type[BaseModel]) -> list[Path]:
+    """Where a number or a truth value stands in the place of text: as it was written, it is one."""
+    found: dict[Path, None] = {}
+    for details in error.errors(include_url=False):
+        spot = _find(root, (*details["loc"], *details.get("ctx", {}).get("path", ())), model)
+        node = root.find(spot.path)
+        if node.text is not None and node.value is not None and _wants_text(details["type"], spot):
+            found[spot.path] = None
+    return list(found)
+
+
+def _wants_text(kind: str, spot: _Spot) -> bool:
+    choices = get_args(spot.field.annotation) if spot.field and kind == "literal_error" else ()
+    return kind in ("string_type", "not_text") or (
+        bool(choices) and all(isinstance(choice, str) for choice in choices)
+    )
 
 
 def _find(root: Node, location: Path, model: type[BaseModel]) -> _Spot:
@@ -115,7 +133,7 @@ def _explain(details: ErrorDetails, spot: _Spot) -> tuple[str, str]:
     """What is wrong, and what to write instead."""
     value, context = details["input"], details.get("ctx", {})
     match details["type"]:
-        case "mistake":
+        case "mistake" | "not_text":
             found = context["what"], context["instead"]
         case "missing":
             found = "is missing", f"write for example {_example(spot)}"
@@ -158,8 +176,6 @@ def _tags(context: dict[str, Any]) -> str:
 def _literal(value: Any, spot: _Spot) -> tuple[str, str]:
     choices = get_args(spot.field.annotation) if spot.field else ()
     what = f"{shown(value)} is not possible here"
-    if not isinstance(value, str) and str(value) in choices:
-        return f"{shown(value)} without quotes is a number", f"write '{value}'"
     if all(isinstance(choice, str) for choice in choices):
         return what, did_you_mean(value, choices)
     return what, f"write {_either(list(map(str, choices)))}"
@@ -219,8 +235,8 @@ def _type(kind: str, value: Any, spot: _Spot) -> tuple[str, str]:
         return what, f"write {_BOOL_WORDS[value.lower()]}"
     if kind == "int_type" and isinstance(value, float) and value.is_integer():
         return what, f"write {int(value)}"
-    if kind == "string_type" and isinstance(value, int | float):
-        return what, f"put it in quotes: '{shown(value)}'"
+    if kind in ("int_type", "float_type") and isinstance(value, str) and is_endless(value):
+        return "this number is too large", f"write at most {MAX_DIGITS} digits"
     if not spot.path:
         return what, "write `phases:` and what else there is, each as `key: value`"
     return what, f"write for example {_example(spot)}"

@@ -59,10 +59,10 @@ class ScenarioError(Exception):
 
     exit_code = 2
 
-    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+    def __init__(self, mistakes: Iterable[Mistake], more: int = 0) -> None:
         found = sorted(mistakes, key=lambda m: (m.place.line == 0, m.place.line, m.place.column))
         self.mistakes: Sequence[Mistake] = found[:MAX_MISTAKES]
-        self.more = len(found) - len(self.mistakes)
+        self.more = more + len(found) - len(self.mistakes)
         lines = [str(mistake) for mistake in self.mistakes]
         super().__init__("\n".join([*lines, f"and {self.more} more"] if self.more else lines))
 

@@ -41,6 +41,14 @@ def mistake(what: str, instead: str, path: tuple[str | int, ...] = ()) -> Pydant
     )
 
 
+def not_text(what: str, instead: str, path: tuple[str | int, ...] = ()) -> PydanticCustomError:
+    """The error of a validator that found something else where text belongs. It is the user's if
+    that was not written as a number or a word that can be taken as it stands."""
+    return PydanticCustomError(
+        "not_text", "{what}; {instead}", {"what": what, "instead": instead, "path": path}
+    )
+
+
 def _quantity(parse: Callable[[object], int]) -> BeforeValidator:
     def validate(value: Any) -> int:
         try:
@@ -92,7 +100,7 @@ def absolute(value: Any, info: ValidationInfo) -> Path:
     """The path of what is there, taken from the scenario's folder; a mistake if nothing is."""
     directory = (info.context or {}).get("directory", Path())
     if not isinstance(value, str | Path) or not str(value):
-        raise mistake(f"{units.shown(value)} is no path", "write a path in quotes")
+        raise not_text(f"{units.shown(value)} is no path", "write a path")
     path = Path(os.path.abspath(os.path.join(directory, value)))
     try:
         path.stat()

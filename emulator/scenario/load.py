@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from emulator.scenario import overrides
-from emulator.scenario.diagnose import mistakes_of
+from emulator.scenario.diagnose import mistakes_of, texts_wanted
 from emulator.scenario.errors import Mistake, Place, ScenarioError
 from emulator.scenario.errors import Path as Steps
+from emulator.scenario.fields import Part
 from emulator.scenario.kind import Kind, misplaced
 from emulator.scenario.model import Scenario
 from emulator.scenario.source import Source, name_by_source, read_source
 from emulator.scenario.yaml_source import Node, SourceError, read
 from host_model.costs import CostProfile, CostProfileError, parse_profile
+
+AnyPart = TypeVar("AnyPart", bound=Part)
 
 
 def load(path: str | Path, sets: Sequence[str] = ()) -> Scenario:
@@ -82,9 +86,9 @@ def resolve(root: Node, directory: Path, mistakes: Sequence[Mistake] = ()) -> Sc
     Raises `ScenarioError` with `mistakes`, which were found before, and every one in the tree.
     """
     try:
-        scenario = Scenario.model_validate(root.plain(), context={"directory": directory})
-    except ValidationError as error:
-        raise ScenarioError([*mistakes, *mistakes_of(error, root, Scenario)]) from error
+        scenario, root = validated(Scenario, root, directory)
+    except ScenarioError as error:
+        raise ScenarioError([*mistakes, *error.mistakes], error.more) from error
     costs, more = read_costs(scenario.host.costs)
     found = [*mistakes, *more]
     if costs is not None:
@@ -92,6 +96,27 @@ def resolve(root: Node, directory: Path, mistakes: Sequence[Mistake] = ()) -> Sc
     if found:
         raise ScenarioError(found)
     return scenario
+
+
+def validated(
+    model: type[AnyPart], root: Node, directory: Path | None = None
+) -> tuple[AnyPart, Node]:
+    """The part that a tree describes, and the tree, in which what stands in the place of text is
+    the text that was written: `kernel: 5.10` and `name: 7` are no numbers.
+
+    Raises `ScenarioError` with every mistake.
+    """
+    context = {} if directory is None else {"directory": directory}
+    while True:
+        try:
+            return model.model_validate(root.plain(), context=context), root
+        except ValidationError as error:
+            wanted = texts_wanted(error, root, model)
+            for path in wanted:
+                node = root.find(path)
+                root = overrides.put(root, path, Node(node.place, node.text))
+            if not wanted:
+                raise ScenarioError(mistakes_of(error, root, model)) from error
 
 
 def read_costs(path: Path) -> tuple[CostProfile | None, list[Mistake]]:

@@ -9,11 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from emulator.scenario import load, overrides
-from emulator.scenario.comparison import MAX_RUNS, Comparison, as_text, policy_name
-from emulator.scenario.diagnose import mistakes_of
+from emulator.scenario.comparison import MAX_RUNS, Comparison, policy_name, shown_value
 from emulator.scenario.errors import Mistake, Place, ScenarioError, path_text
 from emulator.scenario.errors import Path as Steps
 from emulator.scenario.kind import Kind, kind_of, misplaced
@@ -133,9 +130,9 @@ def _matrix_in(
         root.value.update(options)
         root.key_places.update({key: node.place for key, node in options.items()})
     try:
-        comparison = Comparison.model_validate(root.plain())
-    except ValidationError as error:
-        raise ScenarioError([*mistakes, *mistakes_of(error, root, Comparison)]) from error
+        comparison, root = load.validated(Comparison, root)
+    except ScenarioError as error:
+        raise ScenarioError([*mistakes, *error.mistakes], error.more) from error
     return _Builder(comparison, root, source.directory, sets).build(mistakes)
 
 
@@ -240,7 +237,7 @@ class _Builder:
         node = self.root.child("policies")
         entries = node.value if node is not None and isinstance(node.value, list) else []
         for entry in entries:
-            name = str(policy_name(entry.plain()))
+            name = str(policy_name(entry.as_text()))
             if isinstance(entry.value, dict):
                 parts = {key: each for key, each in entry.value.items() if key != "name"}
                 sets = tuple((("reporting", key), each) for key, each in parts.items())
@@ -275,7 +272,7 @@ class _Builder:
                 self._add(Mistake(place, ("vary", written), what, "remove one of the two"))
             seen.add(path)
             entries = values.value if isinstance(values.value, list) else []
-            yield name, [_Choice(as_text(each.plain()), ((path, each),)) for each in entries]
+            yield name, [_Choice(shown_value(each.as_text()), ((path, each),)) for each in entries]
 
     def _cell(
         self, workload: _Workload, choices: tuple[_Choice, ...], first: tuple[_Choice, ...]

@@ -15,7 +15,8 @@ _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*|[0-9]{1,6})((?:\[[0-9]{1,6}\])*)")
 def apply(root: Node, overrides: tuple[str, ...]) -> tuple[Node, list[Mistake]]:
     """The tree with each `path=value` set, in turn, and what is wrong with the options.
 
-    A value is read as YAML, so `false`, `9` and `{kind: memfd}` mean what they mean in a file.
+    A value is read as YAML, so `false`, `9` and `{kind: memfd}` mean what they mean in a file. A
+    number is text, as it stands, where text belongs.
     Missing mappings on the way are made; a list's index has to exist, or be its length to append.
     """
     mistakes: list[Mistake] = []
@@ -62,7 +63,7 @@ def parse_path(text: str, place: Place) -> Path:
 
 def parse_value(text: str, place: Place, path: Path = ()) -> Node:
     """An option's value, read as YAML; raises `SourceError`, placed at `place`."""
-    if not text.strip():
+    if text.strip() in ("", "null", "~"):
         return Node(place, None)
     try:
         node, mistakes = read(text.encode("utf-8", "surrogateescape"), place.source)
@@ -84,7 +85,7 @@ def _placed(node: Node, place: Place) -> Node:
         value = {key: _placed(child, place) for key, child in value.items()}
     elif isinstance(value, list):
         value = [_placed(child, place) for child in value]
-    return Node(place, value, dict.fromkeys(node.key_places, place), node.size)
+    return Node(place, value, dict.fromkeys(node.key_places, place), node.size, node.text)
 
 
 def put(root: Node, path: Path, value: Node) -> Node:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from emulator.scenario.errors import did_you_mean
-from emulator.scenario.fields import Duration, Part, mistake, written
+from emulator.scenario.fields import Duration, Part, mistake, not_text, written
 from emulator.scenario.limits import MAX_DURATION_NS
 from emulator.scenario.units import (
     QuantityError,
@@ -82,11 +82,11 @@ def _option(key: str, name: str, option: Option, value: Any) -> OptionValue:
             raise mistake(error.what, error.instead, (key,)) from error
     elif type(value) is not kind or (option.choices and value not in option.choices):
         what = f"{shown(value)} is not possible here"
+        instead = f"write for example {shown(option.default)}"
         if option.choices:
-            quoted = isinstance(value, int | float) and str(value) in option.choices
-            instead = f"write '{value}'" if quoted else did_you_mean(value, option.choices)
-            raise mistake(what, instead, (key,))
-        raise mistake(what, f"write for example {shown(option.default)}", (key,))
+            instead = did_you_mean(value, option.choices)
+        wrong = not_text if kind is str and not isinstance(value, str) else mistake
+        raise wrong(what, instead, (key,))
     if option.minimum is not None and value < option.minimum:
         what = f"{text(value)} is too small"
         raise mistake(what, f"write {text(option.minimum)} or more", (key,))

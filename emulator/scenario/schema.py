@@ -12,6 +12,8 @@ from emulator.scenario.units import DURATION_PATTERN, SIZE_PATTERN
 _QUANTITIES = {SIZE_PATTERN: "Size", DURATION_PATTERN: "Duration"}
 FILE = "x-file"
 """A part with this key stands for the schema in another file: pydantic knows none of those."""
+TEXT = ["string", "number", "boolean"]
+"""What may stand in the place of text, which takes it as it was written."""
 _KEPT = ("description", "default", "examples")
 
 
@@ -73,6 +75,8 @@ def _tidy(part: Any, inside_properties: bool = False) -> Any:
         return kept | {"anyOf": [{"const": "auto"}, {"$ref": "#/$defs/Size"}]}
     if not inside_properties and part.get("pattern") in _QUANTITIES:
         return kept | {"$ref": f"#/$defs/{_QUANTITIES[part['pattern']]}"}
+    if not inside_properties and part.get("type") == "string" and not {"const", "enum"} & set(part):
+        part = {**part, "type": TEXT}
     return {
         key: _tidy(value, inside_properties=key in ("properties", "$defs"))
         for key, value in part.items()

@@ -40,12 +40,14 @@ Scalar = str | int | float | bool | None
 
 @dataclass(slots=True)
 class Node:
-    """A value and where it was written. `size` counts the values in it, aliases expanded."""
+    """A value and where it was written. `size` counts the values in it, aliases expanded; `text` is
+    how a number, a truth value or nothing was written, None for everything else."""
 
     place: Place
     value: Scalar | list[Node] | dict[str, Node]
     key_places: dict[str, Place] = field(default_factory=dict)
     size: int = 1
+    text: str | None = None
 
     def plain(self) -> Any:
         """The value as plain data."""
@@ -54,6 +56,14 @@ class Node:
         if isinstance(self.value, list):
             return [node.plain() for node in self.value]
         return self.value
+
+    def as_text(self) -> Any:
+        """The value as plain data in which each scalar is the text that was written."""
+        if isinstance(self.value, dict):
+            return {key: node.as_text() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.as_text() for node in self.value]
+        return self.value if self.text is None else self.text
 
     def find(self, path: Path) -> Node:
         """The node at a path, or the deepest one on the way to where nothing is."""
@@ -147,6 +157,22 @@ def _remedy(problem: str, rest: str) -> str:
     return "look for a missing colon, quote or bracket, here or just before"
 
 
+def _resolve(text: str) -> Scalar:
+    """The value of an unquoted scalar. A number that is too large for any field stays text."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _FLOAT.fullmatch(text) is None or is_endless(text):
+        return text
+    return int(text) if _INTEGER.fullmatch(text) else float(text)
+
+
+def is_endless(text: str) -> bool:
+    """Whether a text is a number, and larger than any that a field takes."""
+    if _FLOAT.fullmatch(text) is None:
+        return False
+    return len(text) > MAX_DIGITS or abs(float(text)) == float("inf")
+
+
 class _Builder:
     """Events in, nodes out; a stack of its own instead of recursion."""
 
@@ -210,20 +236,9 @@ class _Builder:
             self._key(event.value, node.place)
             return
         if event.tag is None and event.implicit[0]:
-            node.value = self._resolve(event.value, node.place)
+            node.value = _resolve(event.value)
+            node.text = None if isinstance(node.value, str) else event.value
         self._attach(node)
-
-    def _resolve(self, text: str, place: Place) -> Scalar:
-        """The value of an unquoted scalar."""
-        if text in _WORDS:
-            return _WORDS[text]
-        number = _FLOAT.fullmatch(text)
-        if number is None:
-            return text
-        if len(text) > MAX_DIGITS or abs(float(text)) == float("inf"):
-            self._mistake(place, "this number is too large", f"write at most {MAX_DIGITS} digits")
-            return 0
-        return int(text) if _INTEGER.fullmatch(text) else float(text)
 
     def _key(self, key: str, place: Place) -> None:
         top = self.stack[-1]

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from emulator.cli.main import COMMANDS, Exit, cli
-from emulator.scenario.schema import json_schema
+from emulator.scenario.schema import TEXT, json_schema
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
 _EXITS = {
@@ -174,6 +174,8 @@ def _type(key: dict[str, Any]) -> str:
         return f"list of {_type(key['items'])}"
     kinds = key.get("type", [])
     several = [kinds] if isinstance(kinds, str) else kinds
+    if several == TEXT:
+        return _WORDS["string"]
     return " or ".join(_WORDS.get(kind, kind) for kind in several)
 
 
