@@ -135,8 +135,8 @@ def _differences(before: Row, after: Row, allowed: Allowed) -> list[Row]:
         if metric.split(".")[0] in (*_IDENTITY, "expect"):
             continue
         was, now = old.get(metric), new.get(metric)
-        if was == now:
-            continue
+        if was == now or (metric not in old and isinstance(now, str)):
+            continue  # an older fpr did not say it, and the numbers tell whether it matters
         pct = _change_pct(was, now)
         better = direction(metric)
         verdict = "changed"

@@ -13,6 +13,7 @@ from emulator.scenario.errors import ScenarioError
 from emulator.scenario.matrix import Matrix, load_either
 from emulator.scenario.model import Scenario
 from emulator.scenario.units import format_size
+from guest_model.release import followed
 
 
 @click.command("validate")
@@ -64,9 +65,11 @@ def _describe(scenario: Scenario | Matrix) -> str:
         return f"a comparison of {len(scenario.cells)} cells: {', '.join(axes)}; seeds {seeds}"
     guest, reporting = scenario.guest, scenario.reporting
     kinds = dict.fromkeys(workload.kind for phase in scenario.phases for workload in phase.run)
+    last = followed(guest.kernel).rules
+    rules = "" if last == guest.kernel or guest.kind == "linux" else f" (rules of {last})"
     how = "none" if reporting.policy == "none" else f"{reporting.policy}, order {reporting.order}"
     return (
-        f"{format_size(guest.memory_bytes)}, {guest.vcpus} vCPUs, Linux {guest.kernel}; "
+        f"{format_size(guest.memory_bytes)}, {guest.vcpus} vCPUs, Linux {guest.kernel}{rules}; "
         f"reporting {how}; phases {len(scenario.phases)} ({', '.join(kinds)}); "
         f"host {scenario.host.backing.kind}"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from emulator.report.quantity import duration, plural, size
 from emulator.simulation.summary import Summary
+from guest_model.release import followed
 
 MOST_ROWS = 8
 """VMs that are listed one by one: those that waited longest."""
@@ -24,6 +25,22 @@ def guests(summary: Summary) -> str:
     if vms is None:
         return f"a guest with {one}"
     return f"{plural(vms['count'], 'VM')} with {one}"
+
+
+def kernels(summary: Summary) -> str:
+    """Which Linux the guests are, and which release's rules the model follows for it."""
+    guest = summary["guest"]
+    names = (summary.get("vms") or {}).get("kernels") or {guest["kernel"]: guest["kernel_rules"]}
+    return "; ".join(_kernel(name, rules) for name, rules in names.items())
+
+
+def _kernel(name: str, rules: str | None) -> str:
+    if rules is None:
+        return f"Linux {name}, a real one"
+    found = followed(name)
+    assumed = f", taken as the newest {found.assumed}.y" if found.assumed else ""
+    beyond = ", the newest that are known" if found.is_beyond else ""
+    return f"Linux {name}{assumed}, by the rules of {rules}{beyond}"
 
 
 def fleet(summary: Summary) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from emulator.analysis.run_record import RunRecord
-from emulator.report.fleet_text import fleet, guests
+from emulator.report.fleet_text import fleet, guests, kernels
 from emulator.report.page import folded, page, table, value
 from emulator.report.quantity import bounds, duration, gib_seconds, percent, plural, size
 from emulator.report.run_charts import Chart, figure, latency_chart, time_charts, tools
@@ -108,6 +108,8 @@ def _head(summary: Summary, manifest: Mapping[str, Any]) -> Iterator[str]:
     text += f" of {escape(guests(summary))}, seed {seed}"
     if summary["measured"]:
         text += "; host costs measured on a real machine"
+    if "kernel" in summary["guest"]:  # of 0.1.0 there is none
+        text += f"; {escape(kernels(summary))}"
     yield f'<p class="dim">{text}.</p>'
     if not summary["complete"]:
         yield '<p class="warn">The run was interrupted: these are partial results.</p>'

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.report.fleet_text import answer, fleet, guests, without
+from emulator.report.fleet_text import answer, fleet, guests, kernels, without
 from emulator.report.quantity import bounds, duration, gib_seconds, percent, plural, size
 from emulator.report.sparkline import BLOCKS, sparkline
 from emulator.simulation.summary import Summary, other_work
@@ -43,6 +43,7 @@ def render(
     lines += _curve(summary, series, levels, curve)
     lines += _overhead(summary)
     lines += _work(summary)
+    lines.append(_row("kernel", kernels(summary)))
     lines += _resident(summary)
     lines += _expectations(summary)
     return "\n".join(lines)

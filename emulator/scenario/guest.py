@@ -16,6 +16,7 @@ from pydantic import (
 from emulator.scenario.fields import BlocksSize, Part, Size, mistake, written
 from emulator.scenario.reporting import TOP_ORDER
 from emulator.scenario.units import GIB, KIB, MIB, TIB, format_size
+from guest_model.release import ReleaseError, parse_release
 
 MAX_VCPUS = 1024
 """Far above any product's limit; each vCPU costs per-CPU lists in every zone."""
@@ -93,11 +94,10 @@ class Guest(Part):
     """Memory of the VM."""
     vcpus: int = Field(default=2, ge=1, le=MAX_VCPUS, examples=[2])
     """Virtual CPUs, all on one NUMA node."""
-    kernel: Literal["5.7", "5.10", "5.15", "6.1", "6.6", "6.12", "6.18", "7.2"] = Field(
-        default="6.1", examples=["6.1", "6.12"]
-    )
-    """The version of Linux whose allocator and reporting are modelled, the newest of its stable
-    series; quote it in YAML. A real guest is of that series: 6.1, 6.12 or 7.2."""
+    kernel: str = Field(default="6.1", examples=["6.1", "6.8", "6.12.65"])
+    """The release of Linux whose allocator and reporting are modelled, from 5.7 on: `6.8`, `6.6.87`
+    or what `uname -r` prints. Without a point release it is the newest of its series. A real guest
+    is of the series 6.1, 6.12 or 7.2."""
     hz: Literal[100, 250, 300, 1000] = Field(default=250, examples=[250])
     """Timer ticks a second (CONFIG_HZ): they round the reporting delay."""
     page_size_bytes: Size = Field(
@@ -209,6 +209,15 @@ class Guest(Part):
             text = "its own" if only is None else str(only).lower()
             raise mistake(f"a real guest has {text}", "leave it out")
         return value
+
+    @field_validator("kernel")
+    @classmethod
+    def _is_a_release(cls, kernel: str) -> str:
+        try:
+            parse_release(kernel)
+        except ReleaseError as error:
+            raise mistake(error.what, error.instead) from error
+        return kernel
 
     @field_validator("pcp_high_fraction")
     @classmethod

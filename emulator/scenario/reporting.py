@@ -26,6 +26,7 @@ from emulator.scenario.units import (
     parse_size,
     shown,
 )
+from guest_model.release import ReleaseError, parse_release
 from guest_model.reporting.policy import Option, OptionValue, PolicySettings, Runs
 from guest_model.reporting.registry import BUILT_IN, PolicyError, UnknownPolicyError, find
 
@@ -198,6 +199,13 @@ def check_policy(
 ) -> None:
     """A mistake where this guest, this host or these settings cannot have the policy."""
     name, policy = reporting.policy, find(reporting.policy)
+    release = reporting.options.get("version", "guest")
+    try:
+        if release != "guest":
+            parse_release(str(release))
+    except ReleaseError as error:
+        what, instead = error.what, f"{error.instead}, or guest"
+        raise mistake(what, instead, ("reporting", "options", "version")) from error
     if policy.runs is Runs.AT_FREE and (real_guest or real_host):
         what = f"{name} is no policy that a real guest or host could have"
         raise mistake(what, "use a simulated backing and guest", ("reporting", "policy"))

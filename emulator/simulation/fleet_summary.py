@@ -9,6 +9,7 @@ from typing import Any
 from emulator.scenario.model import Scenario
 from emulator.simulation.outcome import CapacityFound, Outcome, VmOutcome
 from guest_model.allocator.memory_map import PAGE_BYTES
+from guest_model.release import followed
 from host_model.pressure import PressureCounters
 
 
@@ -47,11 +48,16 @@ def limit(scenario: Scenario, pressure: PressureCounters) -> dict[str, Any]:
     }
 
 
-def vms(outcome: Outcome, runtime_ns: Callable[[Outcome], int]) -> dict[str, Any]:
-    """Several VMs: how many, and each in the order in which they left."""
+def vms(
+    scenario: Scenario, outcome: Outcome, runtime_ns: Callable[[Outcome], int]
+) -> dict[str, Any]:
+    """Several VMs: how many, what their kernels are, with the release whose rules each follows, and
+    each VM in the order in which they left."""
     ended = [vm.ended for vm in outcome.vms]
+    guests = [group.guest or scenario.guest for group in scenario.vms] or [scenario.guest]
     return {
         "count": len(ended),
+        "kernels": {guest.kernel: followed(guest.kernel).rules for guest in guests},
         "never_came": outcome.never_came,
         **{why: ended.count(why) for why in ("at_end", "when_done", "lifetime", "killed")},
         "each": [_vm(vm, runtime_ns(vm.outcome)) for vm in outcome.vms],

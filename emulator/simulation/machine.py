@@ -24,12 +24,13 @@ from emulator.virtio.virtqueue import RingFault
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.config import AllocatorConfig, MigrateType, Placement
 from guest_model.allocator.memory_map import PAGE_BYTES, MemoryMap, split_by_zone, x86_64
-from guest_model.allocator.rules import parse_version, rules_of
+from guest_model.allocator.rules import rules_of
 from guest_model.allocator.watermarks import Tunables, with_watermarks
 from guest_model.driver import BalloonDriver, DriverProfile
+from guest_model.release import parse_release
 from guest_model.reporting.policy import PolicySettings
 from guest_model.reporting.registry import find
-from guest_model.reporting.versions import version_of
+from guest_model.reporting.versions import release_in_force, version_of
 from guest_model.vcpus import StopReason, Vcpus
 from guest_model.workload.op import Op, alloc, chunk
 from host_model.backing.interface import Backing
@@ -187,8 +188,10 @@ class Machine:
     def _plug_in(self, scenario: Scenario) -> None:
         capacity, options = scenario.reporting.capacity, scenario.reporting.options
         features = find(scenario.reporting.policy).features
-        kernel = str(options.get("version", "guest"))
-        version = version_of(scenario.guest.kernel if kernel == "guest" else kernel)
+        settings = scenario.reporting.settings(
+            scenario.guest.pageblock_order, scenario.guest.kernel
+        )
+        version = version_of(release_in_force(settings))
         self.device = BalloonDevice(
             self.memory,
             self.backing,
@@ -246,7 +249,7 @@ class Machine:
 
 
 def _allocator(guest: Guest, memory_map: MemoryMap, seed: int) -> Allocator:
-    rules = rules_of(parse_version(guest.kernel))
+    rules = rules_of(parse_release(guest.kernel))
     tunables = Tunables(
         huge_pages=guest.thp,
         pageblock_order=guest.pageblock_order,

@@ -19,6 +19,7 @@ from emulator.simulation.outcome import Outcome
 from emulator.simulation.series import FREE_BY_ORDER, Series, mean_over_time
 from emulator.virtio.features import PFN_BYTES
 from guest_model.allocator.memory_map import PAGE_BYTES
+from guest_model.release import followed
 from guest_model.reporting.policy import Runs
 from guest_model.reporting.registry import find
 
@@ -106,7 +107,9 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
             "balloon_ns": outcome.balloon_ns,
             "alloc_latency_ns": outcome.alloc_latency_ns,
         },
-        **({"vms": vms(outcome, runtime_ns)} if outcome.vms or outcome.never_came else {}),
+        **(
+            {"vms": vms(scenario, outcome, runtime_ns)} if outcome.vms or outcome.never_came else {}
+        ),
     }
 
 
@@ -154,10 +157,12 @@ def _reporting(scenario: Scenario, outcome: Outcome) -> Summary:
 
 
 def _guest(scenario: Scenario, outcome: Outcome) -> Summary:
-    work = [each for phase in outcome.phases for each in phase.workloads]
+    work, guest = [each for phase in outcome.phases for each in phase.workloads], scenario.guest
     return {
-        "memory_bytes": scenario.guest.memory_bytes,
-        "vcpus": scenario.guest.vcpus,
+        "memory_bytes": guest.memory_bytes,
+        "vcpus": guest.vcpus,
+        "kernel": guest.kernel,
+        "kernel_rules": None if guest.kind == "linux" else followed(guest.kernel).rules,
         "allocation_failures": sum(each.failures for each in work),
         "oom_kills": sum(each.killed for each in work),
         "huge_faults": sum(each.huge_faults for each in work),

@@ -53,7 +53,7 @@ class Fallback(IntEnum):
     """Nothing but the block itself is used unless enough is alike (6.10)."""
     CLAIM_OR_STEAL = 2
     """Page blocks are claimed from large to small; failing that, the smallest block is used and
-    its other halves stay with their type (6.15, 6.12.29)."""
+    its other halves stay with their type (6.15, 6.14.7, 6.12.29)."""
 
 
 class Relabel(IntEnum):
@@ -119,6 +119,7 @@ _BACKPORTS: tuple[tuple[Version, str, object], ...] = (
     (Version(6, 6, 37), "pcp_huge_lists", 2),
     (Version(6, 12, 29), "fallback", Fallback.CLAIM_OR_STEAL),
     (Version(6, 12, 65), "relabel", Relabel.ALL),
+    (Version(6, 14, 7), "fallback", Fallback.CLAIM_OR_STEAL),
     (Version(6, 18, 5), "relabel", Relabel.ALL),
 )
 """What changed in a stable series alone, from which patch level on."""
@@ -133,20 +134,24 @@ _FIRST = Rules(
 )
 """Linux 5.7, the first that reports."""
 
-_RELEASE = re.compile(r"(\d{1,3})\.(\d{1,3})(?:\.(\d{1,5}))?(-\d)?")
+_RELEASE = re.compile(r"(\d{1,3})\.(\d{1,3})(?:\.(\d{1,5}))?(-\d|-rc)?")
 
 
 def parse_version(release: str) -> Version:
     """The version in what `uname -r` prints.
 
     Distributions whose releases all end in .0, such as "6.1.0-56-cloud-amd64", do not tell the
-    patch level: the newest is taken. Raises `ValueError`.
+    patch level: the newest is taken, as it is for a series, "6.1". "6.12-rc3" comes before all
+    patches. Raises `ValueError`.
     """
     match = _RELEASE.match(release)
     if match is None:
         raise ValueError(f"{release!r} does not begin with a version such as 6.1.176")
     major, minor = int(match[1]), int(match[2])
-    if match[3] is None or (int(match[3]) == 0 and match[4]):
+    candidate = match[4] == "-rc"
+    if match[3] is None:
+        return Version(major, minor, 0) if candidate else Version(major, minor)
+    if int(match[3]) == 0 and match[4] and not candidate:
         return Version(major, minor)
     return Version(major, minor, int(match[3]))
 
@@ -154,13 +159,19 @@ def parse_version(release: str) -> Version:
 def rules_of(version: Version) -> Rules:
     """The rules of a version; versions before 5.7 have those of 5.7."""
     values = {name: getattr(_FIRST, name) for name in Rules.__dataclass_fields__}
-    values |= {name: value for since, name, value in _CHANGES if version >= since}
-    values |= {
-        name: value
-        for since, name, value in _BACKPORTS
-        if version[:2] == since[:2] and version >= since
-    }
+    values |= {name: value for _, name, value in _changes_up_to(version)}
     return Rules(**values)
+
+
+def rule_changes(version: Version) -> list[Version]:
+    """The releases up to a version, of its series or of mainline, that changed a rule."""
+    return [since for since, _, _ in _changes_up_to(version)]
+
+
+def _changes_up_to(version: Version) -> list[tuple[Version, str, object]]:
+    mainline = [change for change in _CHANGES if version >= change[0]]
+    own = [change for change in _BACKPORTS if version[:2] == change[0][:2]]
+    return [*mainline, *(change for change in own if version >= change[0])]
 
 
 LINUX_6_1 = rules_of(Version(6, 1))

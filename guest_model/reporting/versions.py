@@ -1,7 +1,7 @@
 """What Linux releases changed about free page reporting itself.
 
-Facts: mm/page_reporting.c and drivers/virtio/virtio_balloon.c of Linux 5.10, 6.1, 6.12 and 7.2; the
-releases between them behave as the nearest earlier one that is known.
+Facts: mm/page_reporting.c and drivers/virtio/virtio_balloon.c of Linux 5.10, 6.1, 6.12 and 7.2, and
+the patches of 5.14 and 6.2 that changed the order.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+from guest_model.allocator.rules import Version, parse_version
 from guest_model.reporting.policy import Option, PolicySettings, Refusal
 
 __all__ = [
-    "NEWEST",
     "OPTIONS",
-    "VERSIONS",
+    "ORDER_RULES",
     "OrderRule",
     "ReportingVersion",
     "order_of",
     "refusal",
+    "release_in_force",
     "version_of",
 ]
 
@@ -34,9 +35,9 @@ class OrderRule(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReportingVersion:
-    """One release's rules."""
+    """The rules from one release on."""
 
-    name: str
+    since: Version
     order_rule: OrderRule
     driver_may_ask_for_0: bool = False
     small_ring_fails: bool = True
@@ -56,34 +57,26 @@ class ReportingVersion:
         return pageblock_order
 
 
-_ALL: Final = (
-    ReportingVersion("5.7", OrderRule.CONSTANT),
-    ReportingVersion("5.15", OrderRule.OVERWRITTEN),
-    ReportingVersion("6.1", OrderRule.OVERWRITTEN),
-    ReportingVersion("6.6", OrderRule.KEPT),
-    ReportingVersion("6.12", OrderRule.KEPT),
-    ReportingVersion("6.18", OrderRule.KEPT),
-    ReportingVersion("7.2", OrderRule.KEPT, driver_may_ask_for_0=True, small_ring_fails=False),
+ORDER_RULES: Final = (
+    ReportingVersion(Version(5, 7, 0), OrderRule.CONSTANT),
+    ReportingVersion(Version(5, 14, 0), OrderRule.OVERWRITTEN),
+    ReportingVersion(Version(6, 2, 0), OrderRule.KEPT),
+    ReportingVersion(
+        Version(7, 2, 0), OrderRule.KEPT, driver_may_ask_for_0=True, small_ring_fails=False
+    ),
 )
-VERSIONS: Final = {version.name: version for version in _ALL}
-NEWEST: Final = _ALL[-1].name
+"""In the order of their releases."""
 
 
-def version_of(kernel: str) -> ReportingVersion:
-    """The rules of a release such as `6.1` or `6.12.117`: its own, or the nearest earlier ones."""
-    wanted = _numbers(kernel)
-    earlier = [version for version in _ALL if _numbers(version.name) <= wanted]
-    return earlier[-1] if earlier else _ALL[0]
-
-
-def _numbers(release: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in release.split("."))
+def version_of(release: str) -> ReportingVersion:
+    """The rules of a release such as `6.1`, `6.12.117` or `6.8.0-45-generic`; those before 5.7 have
+    the rules of 5.7. Raises `ValueError`."""
+    version = parse_version(release)
+    return next((each for each in reversed(ORDER_RULES) if each.since <= version), ORDER_RULES[0])
 
 
 OPTIONS: Final = {
-    "version": Option(
-        "guest", "the Linux release whose reporting it is", choices=("guest", *VERSIONS)
-    ),
+    "version": Option("guest", "the Linux release whose reporting it is, such as 6.8"),
     "order_set": Option(
         "running",
         "when page_reporting_order was set: while it ran, at boot, or never",
@@ -97,9 +90,14 @@ OPTIONS: Final = {
 """What `mainline` has of its own."""
 
 
-def _in_force(settings: PolicySettings) -> ReportingVersion:
+def release_in_force(settings: PolicySettings) -> str:
+    """The release whose reporting it is: the guest's, or the one that the option names."""
     name = str(settings.options.get("version", "guest"))
-    return version_of(settings.kernel if name == "guest" else name)
+    return settings.kernel if name == "guest" else name
+
+
+def _in_force(settings: PolicySettings) -> ReportingVersion:
+    return version_of(release_in_force(settings))
 
 
 def order_of(settings: PolicySettings) -> int:
@@ -119,12 +117,13 @@ def refusal(settings: PolicySettings) -> Refusal | None:
     """Before 5.14 there is one order; a ring has a power of two of descriptors, and before 7.2
     room for a batch."""
     version, size = _in_force(settings), int(settings.options.get("ring_size", 0))
+    release = release_in_force(settings)
     if version.order_rule is OrderRule.CONSTANT and settings.order != settings.pageblock_order:
-        what = f"Linux {version.name} reports order {settings.pageblock_order} and no other"
-        return Refusal("order", what, "leave it out, or take a later version")
+        what = f"Linux {release} reports order {settings.pageblock_order} and no other"
+        return Refusal("order", what, "leave it out, or take Linux 5.14 or later")
     if size & (size - 1):
         return Refusal("options", f"a ring of {size} descriptors", "write a power of two")
     if 0 < size < settings.capacity and version.small_ring_fails:
-        what = f"Linux {version.name} refuses a ring of {size} for batches of {settings.capacity}"
-        return Refusal("options", what, "take version '7.2', or more")
+        what = f"Linux {release} refuses a ring of {size} for batches of {settings.capacity}"
+        return Refusal("options", what, "take Linux 7.2 or later")
     return None

@@ -214,3 +214,29 @@ def test_an_option_for_an_axis_that_is_there_is_a_mistake(
         "--vary guest.vcpus=2: vary.'guest.vcpus': this axis is there already; "
         "write --vary guest.vcpus=V1,V2,...\n"
     )
+
+
+def test_values_of_axes_are_text_where_text_belongs(tmp_path: Path) -> None:
+    """5.10 and 5.1 are two values, and one of them is a release; claims name it as it is."""
+    found = matrix(
+        tmp_path,
+        BASE + "vary: {guest.kernel: [5.10, 6.12, 6.8.0-45-generic], guest.vcpus: [1]}\n"
+        "policies: [{name: 5.10, policy: none}]\n"
+        "claims: [{claim: a, figure: faults, at: {guest.kernel: 5.10, guest.vcpus: 1}}]\n",
+    )
+    kernels = ["5.10", "6.12", "6.8.0-45-generic"]
+    assert [cell.values for cell in found.cells] == [(each, "1") for each in kernels]
+    assert [cell.scenario.guest.kernel for cell in found.cells] == kernels
+    assert found.cells[0].policy == "5.10"
+    assert found.select(found.comparison.claims[0].at) == [0]
+
+
+def test_an_axis_of_kernels_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Taken as they stand; what is no release is named with its option."""
+    (tmp_path / "a.yaml").write_text(BASE)
+    file = str(tmp_path / "a.yaml")
+    assert run(["compare", file, "--vary", "guest.kernel=5.10,6.12,5.1"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("--vary guest.kernel=5.10,6.12,5.1: guest.kernel: Linux 5.1 reports no")

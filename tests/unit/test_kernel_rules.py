@@ -3,7 +3,9 @@
 import pytest
 
 from guest_model.allocator.config import AllocFlags, MigrateType, ZoneConfig
-from guest_model.allocator.rules import (
+from guest_model.allocator.rules import (  # the tables themselves
+    _BACKPORTS,
+    _CHANGES,
     LINUX_6_1,
     Fallback,
     PcpDrain,
@@ -42,6 +44,12 @@ def test_the_default_is_6_1():
         ("6.1", (6, 1, 1 << 16)),
         ("6.1.0-56-cloud-amd64", (6, 1, 1 << 16)),
         ("6.12.0", (6, 12, 0)),
+        ("6.8.0-45-generic", (6, 8, 1 << 16)),
+        ("6.8.12-4-pve", (6, 8, 12)),
+        ("6.6.87.2-microsoft-standard-WSL2", (6, 6, 87)),
+        ("6.12-rc3", (6, 12, 0)),
+        ("6.12.0-rc3+", (6, 12, 0)),
+        ("6.12.5-rc1", (6, 12, 5)),
     ],
 )
 def test_a_release_that_hides_its_patch_level_is_the_newest_of_its_series(release, version):
@@ -49,25 +57,76 @@ def test_a_release_that_hides_its_patch_level_is_the_newest_of_its_series(releas
     assert parse_version(release) == version
 
 
-def test_what_changed_when():
-    """The table of versions: tails 5.10, drains 5.18, sizes 6.7, labels 6.10, claims 6.15."""
-    assert not rules(5, 7).tails
-    assert rules(5, 10).tails
-    assert rules(5, 10).pcp_top_order == 0
-    assert rules(5, 15).pcp_sizing == PcpSizing.FREE_FACTOR
-    assert rules(5, 15).pcp_drain == PcpDrain.ROUND_ROBIN
-    assert rules(6, 6).pcp_sizing == PcpSizing.FREE_FACTOR
-    assert rules(6, 7).pcp_sizing == PcpSizing.AUTO
-    assert rules(6, 9).relabel == Relabel.NONE
-    assert rules(6, 10).relabel == Relabel.FIRST
-    assert rules(6, 12, 64).relabel == Relabel.FIRST
-    assert rules(6, 12, 65).relabel == Relabel.ALL
-    assert rules(6, 12, 28).fallback == Fallback.TEST_THEN_MOVE
-    assert rules(6, 12, 29).fallback == Fallback.CLAIM_OR_STEAL
-    assert rules(6, 13, 99).fallback == Fallback.TEST_THEN_MOVE
-    assert rules(7, 2).fallback == Fallback.CLAIM_OR_STEAL
-    assert rules(6, 1, 96).pcp_huge_lists == 1
-    assert rules(6, 1, 97).pcp_huge_lists == 2
+CHANGES = [
+    # before, from, rule, before that, from then on, section of the facts
+    ("5.9", "5.10", "tails", False, True, "1.4, 1.12: frees of boot, moves, put-back to the tail"),
+    ("5.12", "5.13", "pcp_top_order", 0, 3, "1.9: orders 0 to 3 on per-CPU lists"),
+    ("5.12", "5.13", "pcp_huge_lists", 0, 1, "1.9: and the order of huge pages"),
+    ("5.13", "5.14", "pcp_sizing", PcpSizing.FIXED, PcpSizing.FREE_FACTOR, "2.13: free_factor"),
+    ("5.17", "5.18", "guards_reserves", False, True, "1.3: only U, M, R merge"),
+    ("5.17", "5.18", "pcp_drain", PcpDrain.ROUND_ROBIN, PcpDrain.FROM_FREED, "1.9: drain"),
+    ("6.1.96", "6.1.97", "pcp_huge_lists", 1, 2, "1.9: movable huge pages by themselves"),
+    ("6.6.36", "6.6.37", "pcp_huge_lists", 1, 2, "1.9"),
+    ("6.9.7", "6.9.8", "pcp_huge_lists", 1, 2, "1.9"),
+    ("6.6", "6.7", "pcp_sizing", PcpSizing.FREE_FACTOR, PcpSizing.AUTO, "1.9: auto-tuning"),
+    ("6.7", "6.8", "highatomic_rounds_up", False, True, "1.8: the reserve"),
+    ("6.9", "6.10", "pcp_keeps_type", True, False, "1.5: the label is read when it is drained"),
+    ("6.9", "6.10", "fallback", Fallback.MOVE_THEN_TEST, Fallback.TEST_THEN_MOVE, "1.8"),
+    ("6.9", "6.10", "relabel", Relabel.NONE, Relabel.FIRST, "1.5: labels and lists are equal"),
+    ("6.12.28", "6.12.29", "fallback", Fallback.TEST_THEN_MOVE, Fallback.CLAIM_OR_STEAL, "1.8"),
+    ("6.14.6", "6.14.7", "fallback", Fallback.TEST_THEN_MOVE, Fallback.CLAIM_OR_STEAL,
+     "1.8; the announcement of 6.14.7, 18 May 2025, has both patches"),
+    ("6.14.6", "6.15", "fallback", Fallback.TEST_THEN_MOVE, Fallback.CLAIM_OR_STEAL, "1.8"),
+    ("6.14", "6.15", "labels_reserved", False, True, "2.13"),
+    ("6.12.64", "6.12.65", "relabel", Relabel.FIRST, Relabel.ALL, "1.5: all absorbed page blocks"),
+    ("6.18.4", "6.18.5", "relabel", Relabel.FIRST, Relabel.ALL, "1.5: late 6.18"),
+    ("6.18.4", "6.19", "relabel", Relabel.FIRST, Relabel.ALL, "1.5"),
+    ("6.18", "6.19", "pcp_drains_in_batches", False, True, "1.9"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "since", "rule", "old", "new", "section"), CHANGES)
+def test_what_changed_when(before, since, rule, old, new, section):
+    """Each change of the tables: the last release without it, and the first with it."""
+    assert getattr(rules_of(parse_version(before)), rule) == old, section
+    assert getattr(rules_of(parse_version(since)), rule) == new, section
+
+
+def test_no_change_lacks_its_fact():
+    """Every row of the tables is one of those above."""
+    known = {(parse_version(since)[:2], rule) for _, since, rule, _, _, _ in CHANGES}
+    assert {(since[:2], rule) for since, rule, _ in (*_CHANGES, *_BACKPORTS)} == known
+
+
+@pytest.mark.parametrize(
+    ("release", "same_as"),
+    [
+        ("5.8", "5.7"),
+        ("5.9", "5.7"),
+        ("5.11", "5.10"),
+        ("5.12", "5.10"),
+        ("5.15", "5.14"),  # 2.13
+        ("5.17", "5.14"),
+        ("6.0", "5.18"),
+        ("6.2", "6.1.96"),  # no change of the allocator in 6.2 to 6.6 (2.13; 6.4 renames alone)
+        ("6.3", "6.2"),
+        ("6.4", "6.2"),
+        ("6.5", "6.2"),
+        ("6.6.36", "6.5"),
+        ("6.11", "6.10"),
+        ("6.13", "6.12.28"),
+        ("6.16", "6.15"),
+        ("6.17", "6.15"),
+        ("6.18.4", "6.15"),
+        ("7.0", "6.19"),
+        ("7.1", "6.19"),
+        ("7.2", "6.19"),
+        ("9.9", "7.2"),
+    ],
+)
+def test_between_changes_nothing_changes(release, same_as):
+    """Releases that people run, and the one whose rules they have."""
+    assert rules_of(parse_version(release)) == rules_of(parse_version(same_as))
 
 
 def test_before_5_10_memory_from_boot_descends(create):

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import jsonschema
 import pytest
 from pydantic import ValidationError
 
 from emulator.scenario.errors import MAX_MISTAKES, ScenarioError
-from emulator.scenario.load import load, parse
-from emulator.scenario.model import Scenario
+from emulator.scenario.load import load
 from emulator.scenario.schema import json_schema, json_schema_text
 from emulator.scenario.workloads import Tmpfs, Workload
 from emulator.scenario.yaml_source import read as read_yaml
 from host_model.costs import PROFILES
+from tests.scenarios import SMALL, mistakes, read
 from tests.support import CONFIGS, SCENARIOS
 
 EXAMPLES = sorted((CONFIGS.parent / "emulator" / "examples").glob("*.scenario.yaml"))
-
-SMALL = b"phases: [{run: [{kind: tmpfs, size: 1GiB}]}]\n"
 
 FIVE_MISTAKES = b"""\
 guest:
@@ -36,18 +34,6 @@ phases:
       - kind: churn
         operations: 0
 """
-
-
-def read(text: bytes, *sets: str) -> Scenario:
-    """The scenario in a text."""
-    return parse(text, "a.yaml", Path(), sets)
-
-
-def mistakes(text: bytes, *sets: str) -> list[str]:
-    """Every mistake of a text, as it is printed."""
-    with pytest.raises(ScenarioError) as caught:
-        read(text, *sets)
-    return [str(mistake) for mistake in caught.value.mistakes]
 
 
 def test_five_mistakes_are_named_at_once_with_what_to_write() -> None:
@@ -124,8 +110,12 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
     [
         ("guest.memory=65MiB", "'65MiB' is not a multiple; write a multiple of 2MiB"),
         ("guest.memory=32MiB", "'32MiB' is too small; write 64MiB or more"),
-        ("guest.kernel=6.1", "6.1 without quotes is a number; write '6.1'"),
-        ("guest.kernel='6.2'", "'6.2' is not possible here; did you mean `6.12`?"),
+        ("guest.kernel=[6.1]", "a list where text belongs; write for example `kernel: '6.1'`"),
+        ("guest.kernel={a: 6.1}", "a mapping where text belongs; write for example `kernel: "),
+        ("guest.kernel=6.20", "there is no Linux 6.20; write a release that there is: 6.19 was"),
+        ("guest.kernel=5.4", "Linux 5.4 reports no free pages: that came with 5.7; write 5.7 or"),
+        ("guest.kernel=6.8x", "'6.8x' is no release of Linux; write for example 6.12, 6.6.87"),
+        ("guest.vcpus=1e999", "guest.vcpus: this number is too large; write at most 40 digits"),
         ("guest.hz=99", "99 is not possible here; write 100, 250, 300 or 1000"),
         ("guest.vcpus=1e1", "10.0 where a whole number belongs; write 10"),
         ("guest.vcpus=010", "'010' where a whole number belongs; write for example"),
@@ -149,7 +139,11 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
         ("guest.pcp_high_fraction=7", "the kernel refuses 7; write 8 or more, or 0"),
         ("seed=-1", "-1 is too small; write 0 or more"),
         ("seed=[", "not YAML: "),
-        ("name=5", "5 where text belongs; put it in quotes: '5'"),
+        ("name=[5]", "a list where text belongs; write for example `name: quickstart`"),
+        ("name={5: 5}", "a mapping where text belongs; write for example `name: quickstart`"),
+        ("name=null", "nothing where text belongs; write for example `name: quickstart`"),
+        ("guest.thp='true'", "'true' where true or false belongs; write for example `thp: true`"),
+        ("guest.placement=5", "'5' is not possible here; write one of: fifo, hot_cold, lifo"),
         ('name="a\\nb"', "'a\\nb' cannot be printed; write letters"),
         ("name=", "nothing where text belongs; write for example `name: quickstart`"),
         ("expect=[{metric: reportin.bytes, min: 1}]", "no number 'reportin.bytes'; did you mean"),
@@ -373,89 +367,3 @@ def test_documented_scenario_is_valid() -> None:
     for kind in kinds:
         name = get_args(kind.model_fields["kind"].annotation)[0]
         assert f"`{name}`" in documented.partition(".")[0]
-
-
-@pytest.mark.parametrize(
-    ("option", "size_bytes"),
-    [
-        ("guest.memory=62.4GiB", 31_949 * (2 << 20)),
-        ("guest.low_memory=1.1GiB", 563 * (2 << 20)),
-        ("guest.boot_used=68.3MiB", 17_485 * 4096),
-        ("host.memory=62.4GiB", 16_357_786 * 4096),
-        ("phases[0].run[0].size=0.7GiB", 183_501 * 4096),
-    ],
-)
-def test_a_size_with_a_decimal_point_is_rounded(option: str, size_bytes: int) -> None:
-    """To pages; the memory of a guest to blocks of 2 MiB. What is exact has to be right."""
-    path, _, _ = option.partition("=")
-    found: Any = read(SMALL, "host.memory=1TiB", option)
-    for step in path.replace("[0]", ".0").split("."):
-        if step.isdecimal():
-            found = found[int(step)]
-        else:
-            found = getattr(found, step if hasattr(found, step) else f"{step}_bytes")
-    assert found == size_bytes
-
-
-@pytest.mark.parametrize(
-    ("option", "said"),
-    [
-        ("guest.memory=1025MiB", "'1025MiB' is not a multiple; write a multiple of 2MiB"),
-        ("host.memory=67001489818B", "'67001489818B' is not a multiple; write a multiple of 4KiB"),
-        ("phases[0].run[0].size=0.3KiB", "'0.3KiB' is not a whole number of B; write 307B"),
-    ],
-)
-def test_an_exact_size_is_not_rounded(option: str, said: str) -> None:
-    """Whoever writes bytes means them."""
-    assert mistakes(SMALL, option) == [f"--set {option}: {option.partition('=')[0]}: {said}"]
-
-
-def test_indexes_stand_in_brackets_or_behind_a_dot() -> None:
-    """`phases[0]` and `phases.0` are the same, in options and in expectations."""
-    for path in ("phases[0].run[0].size", "phases.0.run.0.size", "phases.0.run[0].size"):
-        scenario = read(SMALL, f"{path}=2GiB", "phases.1={duration: 1s}")
-        first = scenario.phases[0].run[0]
-        assert isinstance(first, Tmpfs)
-        assert (first.size_bytes, len(scenario.phases)) == (2 << 30, 2)
-    metrics = [
-        "guest.phases.0.workloads.0.units",
-        "guest.phases[0].workloads[0].units",
-        "control.guest.phases[0].workloads.0.units",
-    ]
-    text = "".join(f"- {{metric: '{each}', min: 1}}\n" for each in metrics)
-    found = [each.metric for each in read(f"expect:\n{text}".encode() + SMALL).expect]
-    assert found == [each.replace("[0]", ".0") for each in metrics]
-
-
-@pytest.mark.parametrize(
-    ("option", "said"),
-    [
-        ("phases.3.name=x", "`phases` has 1 entries; write an index from 0 to 1; 1 appends"),
-        ("guest.0=1", "`guest` is no list; write a path without [0]"),
-        ("0=1", "`document` is no list; write a path without [0]"),
-        ("phases.-1.name=x", "'-1' is no step of a path; write a path such as"),
-        (
-            "expect=[{metric: 'guest.phases[7].end_ns', min: 1}]",
-            "there is no phase 7: they are counted from 0; write 0 to 0",
-        ),
-        ("expect=[{metric: 'guest.phases[x].end_ns', min: 1}]", "did you mean `guest.phases.0.end"),
-    ],
-)
-def test_a_wrong_index_is_named_however_it_is_written(option: str, said: str) -> None:
-    """With the range that there is."""
-    (found,) = mistakes(SMALL, option)
-    assert said in found
-
-
-def test_a_phase_with_a_duration_and_nothing_to_run_idles() -> None:
-    """The same as `run: [{kind: idle}]`; without a duration, something has to say when it ends."""
-    text = b"phases: [{run: [{kind: tmpfs, size: 1GiB}]}, {duration: 5s}]\n"
-    long = text.replace(b"5s}", b"5s, run: [{kind: idle}]}")
-    assert read(text) == read(long)
-    assert mistakes(b"phases: [{name: rest}]\n") == [
-        "a.yaml:1:10: phases[0].run: is missing; write for example "
-        "`run: [{kind: tmpfs, size: 1GiB}]`"
-    ]
-    assert mistakes(b"phases: [{duration: 5s, run: []}]\n") == [
-        "a.yaml:1:30: phases[0].run: too few entries; write at least 1 entry"
-    ]
