@@ -55,6 +55,12 @@ class _Allowed(click.ParamType[tuple[str, float | None]]):
     help="Measured scenarios: the most pairs of runs.",
 )
 @click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Tell of each number that changed, and of each comparison, instead of counting.",
+)
+@click.option(
     "--markdown",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -74,6 +80,7 @@ def command(
     baseline_fpr: str | None,
     new_fpr: str | None,
     pairs: int,
+    everything: bool,
     markdown: Path | None,
     annotations: bool | None,
     as_json: bool,
@@ -102,10 +109,10 @@ def command(
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
-        show(render_gate(document))
+        show(render_gate(document, everything=everything))
     if markdown is not None:
         with markdown.open("a", encoding="utf-8") as file:
-            file.write(markdown_section(document))
+            file.write(markdown_section(document, everything=everything))
     if annotations or (annotations is None and os.environ.get("GITHUB_ACTIONS") == "true"):
         stream = sys.stderr if as_json else sys.stdout
         for line in annotation_lines(document, _places(document)):

@@ -57,11 +57,19 @@ def test_the_same_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "verdict", "said"),
     [
-        ({"cost__fault_ns": 1_000_001}, "regression", "cost.fault_ns: 1 ms -> 1.00 ms (+0.00 %)"),
-        ({"host__faults": 9}, "changed", "host.faults: 10 -> 9 (-10.00 %): better"),
-        ({"reporting__bytes": 0}, "regression", "reporting.bytes: 4 KiB -> 0 B (-100.00 %): worse"),
-        ({"reporting__passes": 4}, "changed", "reporting.passes: 3 -> 4 (+33.33 %): changed"),
-        ({"reporting__new": 1}, "changed", "reporting.new: - -> 1: changed"),
+        (
+            {"cost__fault_ns": 1_000_001},
+            "regression",
+            "worse   cost.fault_ns: 1,000,000 -> 1,000,001 (+0.00 %)",
+        ),
+        ({"host__faults": 9}, "changed", "better  host.faults: 10 -> 9 (-10.00 %)"),
+        (
+            {"reporting__bytes": 0},
+            "regression",
+            "worse   reporting.bytes: 4 KiB -> 0 B (-100.00 %)",
+        ),
+        ({"reporting__passes": 4}, "changed", "changed reporting.passes: 3 -> 4 (+33.33 %)"),
+        ({"reporting__new": 1}, "changed", "changed reporting.new: - -> 1\n"),
     ],
 )
 def test_what_the_model_computes_is_exact(
@@ -69,7 +77,7 @@ def test_what_the_model_computes_is_exact(
 ) -> None:
     """One nanosecond is a difference; better or worse is said where a metric has a good side."""
     old, new = write(tmp_path / "a.json"), write(tmp_path / "b.json", **changes)
-    done = gate(old, new)
+    done = gate(old, new, "--all")
     assert done.return_value == 1
     assert said in done.stdout
     document = json.loads(gate(old, new, "--json").stdout)
@@ -150,8 +158,73 @@ def test_markdown_and_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (line,) = [each for each in done.stdout.splitlines() if each.startswith("::")]
     assert line == (
         "::error file=my%2Cs.yaml,line=1,title=s%2C seed 1::"
-        "host.faults: 10 -> 12 (+20.00 %25): worse"
+        "worse host.faults: 10 -> 12 (+20.00 %25)"
     )
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> tuple[Path, Path]:
+    """Folders of four scenarios: two as before, one better, one with all kinds of changes."""
+    for side, is_new in (("a", False), ("b", True)):
+        for name in ("alike", "another"):
+            write(tmp_path / side / f"{name}.json", scenario=name)
+        faults = 9 if is_new else 10
+        write(tmp_path / side / "better.json", scenario="better", host__faults=faults)
+        many = {f"reporting__of_order_{order}": order + is_new for order in range(30)}
+        latency = {f"host__fault_latency_ns__p{p}": 100 + p * is_new for p in range(1, 20)}
+        cost = {"cost__discard_ns": 400_000} if is_new else {}
+        write(tmp_path / side / "mixed.json", scenario="mixed", **many, **latency, **cost)
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_what_is_worse_comes_first_then_what_is_better_and_the_rest_is_counted(
+    changed: tuple[Path, Path],
+) -> None:
+    """In 80 columns; the comparison that closes the gate before others, the largest change first;
+    `--all` tells of each."""
+    done = gate(*changed, "--allow", "reporting.of_order_0")
+    assert done.return_value == 1
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[:3] == [
+        "WORSE     mixed, seed 1",
+        "  worse   host.fault_latency_ns.p19: 100 ns -> 119 ns (+19.00 %)",
+        "  worse   host.fault_latency_ns.p18: 100 ns -> 118 ns (+18.00 %)",
+    ]
+    assert lines[13:] == [
+        "  better  cost.discard_ns: 500 us -> 400 us (-20.00 %)",
+        "          7 others are worse: host.fault_latency_ns.p1 and 6 more",
+        "          29 changed, neither better nor worse: reporting.of_order_1 and 28 more",
+        "          1 changed as allowed: reporting.of_order_0",
+        "CHANGED   better, seed 1",
+        "  better  host.faults: 10 -> 9 (-10.00 %)",
+        "ok        alike, seed 1; another, seed 1",
+        "counted   --all lists each",
+        "FAILED    if this is meant: fpr gate --update BASELINE NEW",
+    ]
+    told = gate(*changed, "--all").stdout
+    assert told.count("  worse   ") == 19
+    assert told.count("  changed ") == 30
+    assert "ok        another, seed 1\n" in told
+    assert len(json.loads(gate(*changed, "--json").stdout)["comparisons"][3]["metrics"]) == 50
+
+
+def test_the_section_for_a_pull_request_counts_as_well(
+    changed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Below the table; with `--all` the table has all."""
+    gate(*changed, "--markdown", tmp_path / "short.md")
+    gate(*changed, "--all", "--markdown", tmp_path / "long.md")
+    short, long = ((tmp_path / name).read_text() for name in ("short.md", "long.md"))
+    assert short.count("| worse |") == 12
+    assert short.endswith(
+        "\n- mixed, seed 1: 7 others are worse: host.fault_latency_ns.p1 and 6 more\n"
+        "- mixed, seed 1: 30 changed, neither better nor worse: reporting.of_order_0 and 29 more\n"
+        "- 2 ok: alike, seed 1; another, seed 1\n"
+    )
+    assert long.count("| worse |") == 19
+    assert long.count("| changed |") == 30
+    assert "\n- " not in long
 
 
 def test_a_text_cannot_end_a_cell_or_a_command() -> None:
