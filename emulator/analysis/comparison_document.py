@@ -9,6 +9,7 @@ from emulator.analysis.comparison import CellResult, Compared
 from emulator.analysis.spread import spread
 from emulator.scenario.comparison import Claim
 from emulator.simulation.summary import percent
+from guest_model.release import followed
 
 SCHEMA = "fpr.compare/1"
 
@@ -84,6 +85,8 @@ def _cell(result: CellResult, paths: Sequence[str], seeds: Sequence[int]) -> Doc
         "policy": cell.policy,
         "placement": cell.placement,
         "values": dict(zip(paths, cell.values, strict=True)),
+        "kernel": cell.scenario.guest.kernel,
+        "kernel_rules": followed(cell.scenario.guest.kernel).rules,
         "status": status,
         "error": None if error is None else sentence(error),
         "seeds": done,

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from emulator.report.fleet_text import kernel_text
 from emulator.report.quantity import digits, duration, plural, size
 from emulator.scenario.units import GIB
 
@@ -80,9 +81,17 @@ def _lines(document: dict[str, Any], width: int | None) -> Iterator[str]:
             yield "  " + row
     yield ""
     yield from textwrap.wrap(NOTE, min(width or MAX_NOTE, MAX_NOTE))
+    yield from _kernels(cells)
     yield from _claims(document["claims"], width)
     if left_out:
         yield f"{plural(left_out, 'column')} more in a wider window, all figures with --json"
+
+
+def _kernels(cells: list[Cell]) -> Iterator[str]:
+    """Where kernels are compared: whose rules each follows; those of one name do not differ."""
+    names = dict.fromkeys((cell["kernel"], cell["kernel_rules"]) for cell in cells)
+    if len(names) > 1:
+        yield from (kernel_text(name, rules) for name, rules in names)
 
 
 def columns_of(cells: list[Cell]) -> list[Column]:

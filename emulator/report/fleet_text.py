@@ -31,10 +31,11 @@ def kernels(summary: Summary) -> str:
     """Which Linux the guests are, and which release's rules the model follows for it."""
     guest = summary["guest"]
     names = (summary.get("vms") or {}).get("kernels") or {guest["kernel"]: guest["kernel_rules"]}
-    return "; ".join(_kernel(name, rules) for name, rules in names.items())
+    return "; ".join(kernel_text(name, rules) for name, rules in names.items())
 
 
-def _kernel(name: str, rules: str | None) -> str:
+def kernel_text(name: str, rules: str | None) -> str:
+    """A release, and whose rules the model follows for it; None: it is a real one."""
     if rules is None:
         return f"Linux {name}, a real one"
     found = followed(name)
