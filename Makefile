@@ -41,7 +41,7 @@ test: setup ## run the tests; those that compare with a real kernel have the mac
 	$(BIN)/python -m pytest tests/kernel/test_truth.py
 
 test-all: export FPR_TEST_ALL := 1
-test-all: test ## the tests, with every combination of settings where `make test` takes every pair
+test-all: test ## the tests, with every combination, on each release of Linux
 
 check: lint test ## what CI runs
 

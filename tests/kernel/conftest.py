@@ -13,8 +13,11 @@ from guest_model.linux.kernel import Kernel, find_kernel
 from guest_model.linux.releases import DEFAULT, RELEASES
 from guest_model.linux.work_folder import SHARED_MEMORY
 
+ALL = "FPR_TEST_ALL"
+"""In the environment, not empty: hold the device to each release."""
 OTHERS = "FPR_GUEST_KERNELS"
-"""In the environment: further kernels to test with, paths of linux.uml and colons between them."""
+"""In the environment: further kernels to hold the device to, releases or paths of a linux.uml, with
+colons between them."""
 
 
 def kernel_of(executable: Path | None = None, version: str = DEFAULT.series) -> Kernel:
@@ -34,15 +37,21 @@ def kernel() -> Kernel:
     return kernel_of()
 
 
+@pytest.fixture(scope="session", params=[each.series for each in RELEASES])
+def each_release(request: pytest.FixtureRequest) -> Kernel:
+    """A kernel of each release that a guest can be: what depends on the kernel."""
+    return kernel_of(version=request.param)
+
+
 @pytest.fixture(
     scope="session",
     params=[
-        *(each.series for each in RELEASES),
+        *(each.series for each in (RELEASES if os.environ.get(ALL) else [DEFAULT])),
         *filter(None, os.environ.get(OTHERS, "").split(":")),
     ],
 )
 def each_kernel(request: pytest.FixtureRequest) -> Kernel:
-    """A kernel of each release that a guest can be, and each one that the environment names."""
+    """That of `kernel`, and those that the environment asks for: what depends on our device."""
     if "/" in request.param:
         return kernel_of(Path(request.param))
     return kernel_of(version=request.param)

@@ -14,12 +14,12 @@ from tests.kernel.conftest import kernel_of
 
 
 def test_results_are_written_as_by_fpr_run(
-    each_kernel: Kernel, idle_yaml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    each_release: Kernel, idle_yaml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The folder holds a measured summary whose reports are the kernel's, of any version."""
     folder = tmp_path / "results"
     arguments = ["-q", "linux", str(idle_yaml), "--json", "-o", str(folder)]
-    arguments += ["--kernel", str(each_kernel.executable), "--modules", str(each_kernel.modules)]
+    arguments += ["--kernel", str(each_release.executable), "--modules", str(each_release.modules)]
     assert run([*arguments, "--set", "expect=[{metric: reporting.bytes, min: 400MiB}]"]) == Exit.OK
     summary = json.loads(capsys.readouterr().out)
     assert summary == json.loads((folder / "summary.json").read_text())
@@ -29,7 +29,9 @@ def test_results_are_written_as_by_fpr_run(
     assert summary["reporting"]["passes"] == 2
     host = summary["host"]
     assert host["discarded_bytes"] + host["already_free_bytes"] == summary["reporting"]["bytes"]
-    assert json.loads((folder / "manifest.json").read_text())["guest_kernel"] == each_kernel.version
+    assert (
+        json.loads((folder / "manifest.json").read_text())["guest_kernel"] == each_release.version
+    )
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda each: each.series)

@@ -65,7 +65,7 @@ class Host:
 
 @pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
 def test_every_queue_with_a_real_driver(
-    each_kernel: Kernel, monkeypatch: pytest.MonkeyPatch, packed: bool
+    each_release: Kernel, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     """Inflate and deflate to a target, statistics, a round of hinting, and reports, in one boot."""
     offered = DEFAULT_OFFERED & ~Feature.PAGE_POISON
@@ -81,7 +81,7 @@ def test_every_queue_with_a_real_driver(
 
     monkeypatch.setattr(real_guest, "Server", serve)
     scenario = parse(SCENARIO, "queues.yaml", Path.cwd())
-    run = real_guest.run_real(scenario, each_kernel, limit_ns=40 * 10**9)
+    run = real_guest.run_real(scenario, each_release, limit_ns=40 * 10**9)
     hosts[0].thread.join()
     answers = hosts[0].answers
     assert (run.complete, run.complaints) == (True, [])

@@ -89,12 +89,12 @@ def _assert_equal(truth: Truth) -> None:
     assert all(abs(real - model) <= 1 for real, model in spacing)
 
 
-def test_the_model_goes_on_in_the_place_of_each_release(each_kernel: Kernel) -> None:
+def test_the_model_goes_on_in_the_place_of_each_release(each_release: Kernel) -> None:
     """Each marks free blocks, and keeps the lists of its CPU, in its own way; the model follows the
     rules of the release that the guest names."""
-    scenario, run = _run(SCENARIOS / "idle.yaml", 10, 1, each_kernel)
+    scenario, run = _run(SCENARIOS / "idle.yaml", 10, 1, each_release)
     _assert_equal(judge(scenario, run, run_model(scenario, run), Tolerance()))
-    assert run.kernel == each_kernel.version
+    assert run.kernel == each_release.version
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -39,22 +39,22 @@ def scenario() -> Scenario:
 
 
 def test_a_guest_boots_and_reports_with_amx(
-    each_kernel: Kernel, amx_host: Path, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+    each_release: Kernel, amx_host: Path, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its tasks' tiles stay whole: the host refuses registers with tiles that are no task's."""
     monkeypatch.setattr(machine, "preloaded", lambda: [whole_xstate(), amx_host])
-    run = run_real(scenario, each_kernel, limit_ns=scenario.expected_ns)
+    run = run_real(scenario, each_release, limit_ns=scenario.expected_ns)
     assert run.complete
     assert sum(int(batch.blocks[:, 1].sum()) for batch in run.batches) > 128 << 20
 
 
 def test_the_played_host_is_what_kernels_fail_on(
-    each_kernel: Kernel, amx_host: Path, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+    each_release: Kernel, amx_host: Path, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without our ptrace, the releases that need it panic as they do on such a processor."""
     monkeypatch.setattr(machine, "preloaded", lambda: [amx_host])
-    if each_kernel.release is None or each_kernel.release.series not in SETS_TOO_LITTLE:
-        assert run_real(scenario, each_kernel, limit_ns=scenario.expected_ns).complete
+    if each_release.release is None or each_release.release.series not in SETS_TOO_LITTLE:
+        assert run_real(scenario, each_release, limit_ns=scenario.expected_ns).complete
         return
     with pytest.raises(GuestFailedError, match="ptrace set fp regs failed, errno = 14"):
-        run_real(scenario, each_kernel, limit_ns=scenario.expected_ns)
+        run_real(scenario, each_release, limit_ns=scenario.expected_ns)
