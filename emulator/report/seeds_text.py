@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from emulator.report.fleet_text import how_many
@@ -106,6 +106,16 @@ def _capacity(document: Document) -> Iterator[tuple[str, str]]:
             yield "", f"of {group['name']}: {found}"
 
 
+def _labelled(lines: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
+    """The lines that are there; a label stands before the first of its lines."""
+    waiting = ""
+    for label, text in lines:
+        waiting = label or waiting
+        if text is not None:
+            yield waiting, text
+            waiting = ""
+
+
 def _memory(document: Document) -> Iterator[tuple[str, str]]:
     figures = (
         ("reported", "reporting.bytes", "by the policy", size),
@@ -118,12 +128,13 @@ def _memory(document: Document) -> Iterator[tuple[str, str]]:
         ("", "control.host.swap_in_bytes", "without reporting", size),
         ("killed", "host.limit.kills", "VMs, by the host", lambda n: f"{n:,}"),
     )
+    told = []
     for label, path, what, shown in figures:
         found = document["figures"].get(path)
         rare = "swap" in path or "kills" in path
-        if found is None or (rare and not found["max"]):
-            continue
-        yield label, f"{_spread(document, path, shown)} {what}"
+        there = found is not None and (found["max"] or not rare)
+        told.append((label, f"{_spread(document, path, shown)} {what}" if there else None))
+    yield from _labelled(told)
 
 
 def _overhead(document: Document) -> Iterator[tuple[str, str]]:
@@ -140,10 +151,11 @@ def _overhead(document: Document) -> Iterator[tuple[str, str]]:
             duration,
         ),
     )
+    told = []
     for label, path, what, shown in figures:
         found = _spread(document, path, shown)
-        if found is not None:
-            yield label, f"{found} {what}"
+        told.append((label, None if found is None else f"{found} {what}"))
+    yield from _labelled(told)
 
 
 def _work(document: Document) -> Iterator[tuple[str, str]]:

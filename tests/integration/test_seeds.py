@@ -11,7 +11,7 @@ import pytest
 from emulator.analysis.seeds import document_of, run_seeds
 from emulator.cli.main import Exit
 from emulator.report.seeds_page import seeds_page
-from emulator.report.seeds_text import headline, render_seeds
+from emulator.report.seeds_text import headline, render_seeds, rows
 from emulator.scenario.load import parse
 from tests.integration.test_compare_command import fpr
 
@@ -219,3 +219,30 @@ def test_what_is_done_when_it_is_stopped_is_kept() -> None:
     assert document["done"] == [1]
     assert not document["complete"]
     assert "INCOMPLETE: 1 seed of 3" in render_seeds(document)
+
+
+def test_a_label_stands_before_the_first_of_its_lines_that_is_there() -> None:
+    """No percentage of a guest that did nothing, no swap in the run: the label is not lost."""
+
+    def one(value: int) -> dict[str, int]:
+        return dict.fromkeys(("min", "median", "max"), value)
+
+    figures = {
+        "host.swap_in_bytes": one(0),
+        "control.host.swap_in_bytes": one(1 << 20),
+        "overhead.runtime_ns": one(7),
+        "overhead.fault_ns": one(5),
+    }
+    document = {
+        "done": [1],
+        "capacity": None,
+        "figures": figures,
+        "runs": [],
+        "expect": [],
+        "failed": [],
+    }
+    assert list(rows(document))[1:] == [
+        ("swapped in", "1 MiB without reporting"),
+        ("overhead", "7 ns in all, of which"),
+        ("", "5 ns host faults"),
+    ]
