@@ -143,17 +143,33 @@ def _too_deep(place: Place, path: Path) -> SourceError:
     return _refused(place, what, "a scenario needs eight", path[:4])
 
 
+_REMEDIES = (
+    (r"", r"\t", "indent with spaces, not tabs"),
+    (r"", r"[@`%]", "put text that begins with this character in quotes"),
+    (
+        r"expected ',' or '}'",
+        r"\[",
+        "put text with a bracket in quotes; an index can be written `.0` as well",
+    ),
+    (
+        r"mapping values are not allowed",
+        r"",
+        "put text with a colon in quotes, and each key on its own line",
+    ),
+    (
+        r"expected <block end>|could not find expected ':'",
+        r"",
+        "line the keys up under each other, and write `key: value`",
+    ),
+    (r"undefined alias", r"", "define it with &name before it is used"),
+)
+"""By what the parser says, and by what stands where it stopped."""
+
+
 def _remedy(problem: str, rest: str) -> str:
-    if rest.startswith("\t"):
-        return "indent with spaces, not tabs"
-    if rest[:1] in ("@", "`", "%"):
-        return "put text that begins with this character in quotes"
-    if "mapping values are not allowed" in problem:
-        return "put text with a colon in quotes, and each key on its own line"
-    if "expected <block end>" in problem or "could not find expected ':'" in problem:
-        return "line the keys up under each other, and write `key: value`"
-    if "undefined alias" in problem:
-        return "define it with &name before it is used"
+    for said, there, instead in _REMEDIES:
+        if re.search(said, problem) and re.match(there, rest):
+            return instead
     return "look for a missing colon, quote or bracket, here or just before"
 
 

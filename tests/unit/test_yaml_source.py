@@ -125,6 +125,7 @@ def test_alias_stands_for_its_anchor() -> None:
         (b"a: b: c\n", "1:5", "quotes"),
         (b"a: [1, 2\n", "2:1", "bracket"),
         (b"a: @x\n", "1:4", "quotes"),
+        (b"a: {b: c[0].d}\n", "1:9", "in quotes; an index can be written `.0` as well"),
         (b"a: 'x\n", "2:1", "quote"),
         (b"a: *x\n", "1:4", "define &x first"),
         (b"a: &x [*x]\n", "1:8", "write the value out"),
