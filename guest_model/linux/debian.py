@@ -76,7 +76,14 @@ class _Apt:
         state, cache = self._folder / name / "state", self._folder / name / "cache"
         for each in (state / "lists/partial", cache / "archives/partial"):
             each.mkdir(parents=True, exist_ok=True)
-        return [f"-oDir::State={state}", f"-oDir::Cache={cache}", *_ONLY_PACKAGES]
+        # The folders below them as well: the machine's settings may name those by themselves.
+        return [
+            f"-oDir::State={state}",
+            f"-oDir::State::lists={state / 'lists'}",
+            f"-oDir::Cache={cache}",
+            f"-oDir::Cache::archives={cache / 'archives'}",
+            *_ONLY_PACKAGES,
+        ]
 
     def suite_alone(self, mirror: str) -> list[str]:
         """Options under which apt knows the release's suite at the mirror, and nothing else."""

@@ -68,7 +68,18 @@ def find_kernel(
             f"guest.kernel: there is no package of Linux {version} to run as a guest, only of "
             f"{known}; write one of these, {debian.BY_PATH}"
         )
-    return _at_hand(release) or fetch_kernel(release)
+    if (kernel := _at_hand(release)) is not None:
+        return kernel
+    try:
+        return fetch_kernel(release)
+    except GuestUnavailableError as error:
+        here = [each.release.series for each in kernels_at_hand() if each.release is not None]
+        if not here:
+            raise
+        raise GuestUnavailableError(
+            f"{error}; what is here is Linux {' and '.join(here)}: write "
+            f"`--set guest.kernel={here[0]}`"
+        ) from error
 
 
 def kernels_at_hand() -> Iterator[Kernel]:

@@ -136,6 +136,19 @@ def test_each_release_has_its_place_in_the_cache(
     assert find_kernel().release is DEFAULT
 
 
+def test_without_a_network_a_release_that_is_here_is_proposed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken by itself: what a run is of would depend on the machine."""
+    update = 'echo "E: Could not resolve host" >&2; exit 100'
+    apt(tmp_path, monkeypatch, update=update)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cached(tmp_path, DEFAULT, "6.1.99")
+    match = r"Could not resolve host.*; what is here is Linux 6\.1.*`--set guest\.kernel=6\.1`"
+    with pytest.raises(GuestUnavailableError, match=match):
+        find_kernel(version="7.2")
+
+
 def test_a_kernel_of_another_series_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
