@@ -15,6 +15,34 @@ RADIUS = 5.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 42
 
 
+_STYLE = """
+svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif; }
+svg text { fill: var(--dim); } svg .label { fill: var(--ink); }
+.mid { text-anchor: middle; } .end { text-anchor: end; }
+.grid { stroke: var(--line); } .zero { stroke: var(--dim); stroke-dasharray: 3 3; }
+.limit { stroke: var(--bad); stroke-dasharray: 6 4; }
+.answer { stroke-dasharray: 2 3; stroke-width: 1.5; }
+.axis { stroke: var(--dim); fill: none; } .bar { fill: none; stroke-width: 1.5; opacity: .55; }
+.full { stroke: var(--paper); stroke-width: 1; fill-opacity: .85; }
+.hollow { fill: var(--paper); stroke-width: 2; fill-opacity: .6; }
+g:hover .full, g:hover .hollow { stroke: var(--ink); stroke-width: 2; }
+.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: .6rem 0; }
+.legend svg { display: inline-block; width: 16px; height: 16px; vertical-align: -3px; }
+.many { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr));
+  gap: 1.4rem; }
+"""
+
+
+def style() -> str:
+    """What a page's style sheet must have for its charts."""
+    return _STYLE + "".join(
+        f".c{n} {{ fill: var(--c{n}); }}\n"
+        f".bar.c{n}, .answer.c{n}, .hollow.c{n} {{ stroke: var(--c{n}); }}\n"
+        f".hollow.c{n} {{ fill: var(--paper); }} .bar.c{n} {{ fill: none; }}\n"
+        for n in range(COLOURS)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """Medians and spreads of one thing; `title` is what a pointer over it is told."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from emulator.report.chart import COLOURS, Point, mark, scatter
+from emulator.report.chart import COLOURS, Point, mark, scatter, style
 from emulator.report.comparison_text import (
     Axis,
     Cell,
@@ -22,34 +22,11 @@ from emulator.report.quantity import plural
 
 X_LABEL, Y_LABEL = "overhead, % of the vCPUs' time", "memory given back, %"
 
-STYLE = """
-svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif; }
-svg text { fill: var(--dim); } svg .label { fill: var(--ink); }
-.mid { text-anchor: middle; } .end { text-anchor: end; }
-.grid { stroke: var(--line); } .zero { stroke: var(--dim); stroke-dasharray: 3 3; }
-.axis { stroke: var(--dim); fill: none; } .bar { fill: none; stroke-width: 1.5; opacity: .55; }
-.full { stroke: var(--paper); stroke-width: 1; fill-opacity: .85; }
-.hollow { fill: var(--paper); stroke-width: 2; fill-opacity: .6; }
-g:hover .full, g:hover .hollow { stroke: var(--ink); stroke-width: 2; }
-.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: .6rem 0; }
-.legend svg { display: inline-block; width: 16px; height: 16px; vertical-align: -3px; }
-.many { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr));
-  gap: 1.4rem; }
-"""
-
 
 def comparison_page(document: dict[str, Any]) -> str:
     """The page, whole."""
     body = [*_head(document), *_charts(document), *_claims(document["claims"]), *_tables(document)]
-    return page(document["name"], body, style=STYLE + _colours())
-
-
-def _colours() -> str:
-    return "".join(
-        f".c{n} {{ fill: var(--c{n}); }} .bar.c{n}, .hollow.c{n} {{ stroke: var(--c{n}); }}\n"
-        f".hollow.c{n} {{ fill: var(--paper); }} .bar.c{n} {{ fill: none; }}\n"
-        for n in range(COLOURS)
-    )
+    return page(document["name"], body, style=style())
 
 
 def _head(document: dict[str, Any]) -> Iterator[str]:

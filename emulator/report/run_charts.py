@@ -14,6 +14,8 @@ from emulator.report.quantity import duration, size
 from emulator.report.run_data import Curves, free_orders, numbers, slower_share
 
 _TABLE_ROWS = 24
+WITHOUT = "without reporting"
+"""What a control is called, unless its VMs are others."""
 
 
 class Chart(dict[str, Any]):
@@ -26,23 +28,27 @@ def line(label: str, values: NDArray[np.int64], colour: str, **more: Any) -> dic
 
 
 def time_charts(
-    found: Curves, memory_bytes: int | None, order: int, *, reported: bool = True
+    found: Curves,
+    memory_bytes: int | None,
+    order: int,
+    *,
+    reported: bool = True,
+    without: str = WITHOUT,
 ) -> Iterator[Chart]:
-    """Curves over the run's virtual time; `reported`: not given back in another way."""
-    yield _resident(found, memory_bytes)
+    """Curves over the run's virtual time; `reported`: not given back in another way; `without` is
+    what the control is called."""
+    yield _resident(found, memory_bytes, without)
     yield _flows(found, reported)
     if free_orders(found.run):
         yield _by_order(found, order)
 
 
-def _resident(found: Curves, memory_bytes: int | None) -> Chart:
+def _resident(found: Curves, memory_bytes: int | None, without: str) -> Chart:
     run, lines = found.run, []
     resident = run["resident_bytes"]
     lines.append(line("resident on the host", resident, "--c0", fill=True, width=2))
     if found.control:
-        lines.append(
-            line("without reporting", found.control["resident_bytes"], "--c1", dash=[6, 4])
-        )
+        lines.append(line(without, found.control["resident_bytes"], "--c1", dash=[6, 4]))
     if memory_bytes is not None and "free_bytes" in run:
         free = run["free_bytes"] + run["cpu_lists_bytes"]
         lines.append(line("used by the guest", memory_bytes - free, "--c2"))
@@ -55,7 +61,7 @@ def _resident(found: Curves, memory_bytes: int | None) -> Chart:
     )
     if found.control:
         caption = f"Between the first two curves lies what reporting saves. {caption}"
-        said += f"; without reporting {size(int(found.control['resident_bytes'].max()))} at most"
+        said += f"; {without}: {size(int(found.control['resident_bytes'].max()))} at most"
     return Chart(
         id="resident",
         title="Memory that the host holds for the guest",
@@ -128,7 +134,9 @@ def _by_order(found: Curves, order: int) -> Chart:
 
 
 def latency_chart(
-    run: Mapping[str, NDArray[np.uint64]], control: Mapping[str, NDArray[np.uint64]]
+    run: Mapping[str, NDArray[np.uint64]],
+    control: Mapping[str, NDArray[np.uint64]],
+    without: str = WITHOUT,
 ) -> Chart | None:
     """How many allocations took how long; None where that is not known."""
     points = run.get("alloc_latency")
@@ -137,7 +145,7 @@ def latency_chart(
     lines = []
     for label, found, colour, dash in (
         ("with reporting", points, "--c0", None),
-        ("without", control.get("alloc_latency"), "--c1", [6, 4]),
+        (without, control.get("alloc_latency"), "--c1", [6, 4]),
     ):
         if found is not None and len(found):
             times, shares = slower_share(found)

@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 from emulator.analysis.run_record import RunRecord
-from emulator.report.fleet_text import fleet, guests, kernels
+from emulator.report.capacity_chart import capacity_charts
+from emulator.report.chart import style
+from emulator.report.fleet_text import answer, fleet, guests, kernels, without
 from emulator.report.page import folded, page, table, value
 from emulator.report.quantity import bounds, duration, gib_seconds, percent, plural, size
 from emulator.report.run_charts import Chart, figure, latency_chart, time_charts, tools
@@ -39,9 +41,12 @@ def run_page(record: RunRecord) -> str:
     alone = "vms" not in summary
     memory = summary["guest"]["memory_bytes"] if alone and "free_bytes" in found.run else None
     order = record.manifest["scenario"]["reporting"]["order"]
-    charts = list(time_charts(found, memory, order, reported=way_of(summary) == "reported"))
+    reported = way_of(summary) == "reported"
+    charts = list(time_charts(found, memory, order, reported=reported, without=without(summary)))
     latency = latency_chart(
-        record.run.latencies, record.control.latencies if record.control else {}
+        record.run.latencies,
+        record.control.latencies if record.control else {},
+        without(summary),
     )
     phases = [
         {"name": each["name"], "start_ns": each["start_ns"], "end_ns": each["end_ns"]}
@@ -58,7 +63,8 @@ def run_page(record: RunRecord) -> str:
     return page(
         f"{summary['scenario']}: free page reporting",
         _body(record, charts, latency, found.time_ns),
-        style="".join(f".s-{key} {{ background: var(--{key}); }}\n" for key, _ in _MAP_KEYS),
+        style=style()
+        + "".join(f".s-{key} {{ background: var(--{key}); }}\n" for key, _ in _MAP_KEYS),
         scripts=SCRIPTS,
         data=data,
     )
@@ -81,6 +87,8 @@ def _body(
     yield from _expectations(summary)
     yield _cards(summary)
     yield _fleet_lines(summary)
+    if "capacity" in summary:
+        yield capacity_charts([summary])
     yield "<h2>Over time</h2>"
     ended = [phase for phase in summary["guest"]["phases"] if phase["end_ns"] is not None]
     yield tools([] if "vms" in summary else [phase["name"] for phase in ended])
@@ -102,6 +110,9 @@ def _head(summary: Summary, manifest: Mapping[str, Any]) -> Iterator[str]:
     description = manifest["scenario"].get("description")
     if description:
         yield f"<p>{escape(description)}</p>"
+    fits = answer(summary)
+    if fits is not None:
+        yield f"<p><strong>{escape(fits)}.</strong></p>"
     elapsed = summary["cost"]["elapsed_ns"]
     text = value("cost.elapsed_ns", elapsed, duration(elapsed))
     seed = value("seed", summary["seed"], str(summary["seed"]))
@@ -151,7 +162,7 @@ def _cards(summary: Summary) -> str:
             summary,
             size,
             "resident at the end"
-            + (f"; {size(control['host']['rss_bytes_end'])} without reporting" if control else ""),
+            + (f"; {size(control['host']['rss_bytes_end'])} {without(summary)}" if control else ""),
         ),
         _card("host.refault_bytes", summary, size, "had been given back, and was brought in again"),
     ]
@@ -169,7 +180,7 @@ def _cards(summary: Summary) -> str:
     if latency["count"]:
         text = "99 of 100 allocations took no longer"
         if control:
-            text += f"; {duration(control['cost']['alloc_latency_ns']['p99'])} without reporting"
+            text += f"; {duration(control['cost']['alloc_latency_ns']['p99'])} {without(summary)}"
         cards.append(_card("cost.alloc_latency_ns.p99", summary, duration, text))
     if host["ineffective_discard_bytes"]:
         key = "host.ineffective_discard_bytes"
@@ -264,7 +275,15 @@ def _work(summary: Summary) -> str:
             rows.append(row)
     if not rows:
         return ""
-    head = ["phase", "workload", "done", "unit", "a second", "without reporting", "host faults"]
+    head = [
+        "phase",
+        "workload",
+        "done",
+        "unit",
+        "a second",
+        escape(without(summary)),
+        "host faults",
+    ]
     return f"<h2>Work done</h2>{table(head, rows, names=2)}"
 
 

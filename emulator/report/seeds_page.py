@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
+from emulator.report.capacity_chart import capacity_charts
+from emulator.report.chart import style
 from emulator.report.page import FILE, page, table, value
 from emulator.report.seeds_text import headline, rows
 
@@ -27,7 +29,7 @@ def folder_of(seed: int) -> str:
 
 def seeds_page(document: dict[str, Any]) -> str:
     """The page, whole."""
-    return page(document["scenario"], _body(document))
+    return page(document["scenario"], _body(document), style=style())
 
 
 def _body(document: dict[str, Any]) -> Iterator[str]:
@@ -38,6 +40,8 @@ def _body(document: dict[str, Any]) -> Iterator[str]:
     yield "<h2>Medians, and from the least to the largest</h2>"
     lines = [[escape(label), escape(text)] for label, text in rows(document)]
     yield table(["", ""], lines, names=2)
+    if document["capacity"] is not None:
+        yield capacity_charts(document["runs"])
     yield "<h2>Each seed</h2>"
     columns = [each for each in _HEADLINE if document["figures"].get(each[0]) is not None]
     head = ["seed", *(escape(title) for _, title in columns)]

@@ -104,6 +104,7 @@ def _capacity(document: Document) -> Iterator[tuple[str, str]]:
         if len(document["runs"][0]["capacity"]["groups"]) > 1:
             found = _spread(document, f"capacity.groups.{index}.vms", lambda n: f"{n:,}")
             yield "", f"of {group['name']}: {found}"
+    yield "", "what follows is of so many VMs each"
 
 
 def _labelled(lines: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:

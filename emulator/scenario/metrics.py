@@ -74,6 +74,7 @@ _COMPARISON = {
     " fault_ns_per_saved_gib_second",
     "capacity": "vms control_vms",
     "capacity.groups.N": "vms control_vms",
+    "capacity.limits": "alloc_latency_p99_ns swap_per_second_bytes",
     "explain": "resident_bytes used_bytes reserved_bytes free_on_cpu_lists_bytes"
     " free_below_order_bytes free_waiting_bytes free_held_by_watermark_bytes free_reported_bytes"
     " free_with_device_bytes",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from emulator.scenario.fleet import Capacity
 from emulator.scenario.model import Scenario
 from emulator.simulation.outcome import CapacityFound, Outcome, VmOutcome
 from guest_model.allocator.memory_map import PAGE_BYTES
@@ -13,7 +14,7 @@ from guest_model.release import followed
 from host_model.pressure import PressureCounters
 
 
-def capacity(found: CapacityFound, other: CapacityFound | None) -> dict[str, Any]:
+def capacity(asked: Capacity, found: CapacityFound, other: CapacityFound | None) -> dict[str, Any]:
     """How many VMs fit, with reporting and (`other`, where a control was run) without."""
     groups = [
         {"name": name, "vms": vms, "control_vms": None if other is None else other.groups[at][1]}
@@ -23,6 +24,10 @@ def capacity(found: CapacityFound, other: CapacityFound | None) -> dict[str, Any
         "vms": found.vms,
         "control_vms": None if other is None else other.vms,
         "groups": groups,
+        "limits": {
+            "alloc_latency_p99_ns": asked.alloc_latency_p99_ns,
+            "swap_per_second_bytes": asked.swap_per_second_bytes,
+        },
         "bounded": bool(found.bounded_by),
         "bounded_by": found.bounded_by,
         "control_bounded": None if other is None else bool(other.bounded_by),

@@ -55,7 +55,9 @@ def summarize(scenario: Scenario, run: Outcome, control: Outcome | None) -> Summ
         "explain": run.explain,
     }
     if run.capacity is not None:
-        summary["capacity"] = capacity(run.capacity, control.capacity if control else None)
+        assert scenario.capacity is not None
+        other = control.capacity if control else None
+        summary["capacity"] = capacity(scenario.capacity, run.capacity, other)
     summary["expect"] = check_expectations(scenario, summary)
     return summary
 

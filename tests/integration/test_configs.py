@@ -133,6 +133,19 @@ def test_functions_leave_their_images_and_nothing_else() -> None:
     assert run.phases[0].workloads[0].units > 50
 
 
+def test_reporting_makes_a_host_carry_more_servers() -> None:
+    """With jobs alone, on a smaller host, for a shorter time."""
+    job = "phases.0.run=[{kind: memhog, size: 700MiB, hold: 3s, repeat: 1000, pause: 17s}]"
+    smaller = ("host.memory=8GiB", "host.swap=1GiB", "duration=40s", job)
+    with_reporting, without = (
+        outcome("density", *smaller, reporting=reporting).capacity for reporting in (True, False)
+    )
+    assert with_reporting is not None
+    assert without is not None
+    assert without.vms == 9
+    assert 12 <= with_reporting.vms <= 20
+
+
 def test_staggered_peaks_need_less_memory_than_they_would_together() -> None:
     """Three small VMs, which build a little."""
     smaller = (

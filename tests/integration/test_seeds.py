@@ -158,7 +158,9 @@ def test_how_many_fit_is_a_range_over_seeds() -> None:
     middle, low, high = (capacity["vms"][name] for name in ("median", "min", "max"))
     spread = "" if low == high else f", {low} to {high}"
     assert first.startswith(f"dense: {middle} VMs{spread} over 3 seeds; ")
-    assert "VMs that fit" in seeds_page(document)
+    page = seeds_page(document)
+    assert "VMs that fit" in page
+    assert page.count("<svg") == 5  # two marks of the legend, three charts
 
 
 @pytest.mark.parametrize(
