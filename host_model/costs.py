@@ -265,6 +265,7 @@ _SENTENCES = {
     "value_error": "{error}",
     "greater_than_equal": "{input} is negative; write {ge} or more",
     "less_than_equal": "{input} is too large; write {le} or less",
+    "string_type": "{input!r} is no text; put it in quotes",
     "string_too_short": "empty; write a text",
     "string_pattern_mismatch": "{input!r} is not a name; write a-z, 0-9, dots, dashes",
     "int_type": "{input!r} is not a whole number; write one, in the unit of the key",

@@ -63,7 +63,7 @@ def parse_path(text: str, place: Place) -> Path:
 
 def parse_value(text: str, place: Place, path: Path = ()) -> Node:
     """An option's value, read as YAML; raises `SourceError`, placed at `place`."""
-    if text.strip() in ("", "null", "~"):
+    if text.strip() in ("", "null", "~") or text.lstrip().startswith("#"):
         return Node(place, None)
     try:
         node, mistakes = read(text.encode("utf-8", "surrogateescape"), place.source)

@@ -49,6 +49,7 @@ def test_all_mistakes_are_reported_at_once_with_their_paths() -> None:
     host["discard_call_ns"] = 5
     host["discard_growth_ppm"]["value"] = 10**12
     guest["surprise"] = 1
+    document["machine"] = 6252
     del guest["zero_4k_ns"]
     del guest["alloc_4k_ns"]["source"]
     found = dict(problems_of(document))
@@ -62,6 +63,7 @@ def test_all_mistakes_are_reported_at_once_with_their_paths() -> None:
         ("host", "discard_call_ns"): "write a mapping here",
         ("host", "discard_growth_ppm", "value"):
             "1000000000000 is too large; write 100000000 or less",
+        ("machine",): "6252 is no text; put it in quotes",
         ("guest", "surprise"): "no such key; take it out",
         ("guest", "zero_4k_ns"): "missing; add it",
         ("guest", "alloc_4k_ns", "source"): "missing; add it",

@@ -141,6 +141,7 @@ def test_mistake_in_phases(text: str, expected: str) -> None:
         ("seed=[", "not YAML: "),
         ("name=[5]", "a list where text belongs; write for example `name: quickstart`"),
         ("name={5: 5}", "a mapping where text belongs; write for example `name: quickstart`"),
+        ("name=#5", "nothing where text belongs; write for example `name: quickstart`"),
         ("name=null", "nothing where text belongs; write for example `name: quickstart`"),
         ("guest.thp='true'", "'true' where true or false belongs; write for example `thp: true`"),
         ("guest.placement=5", "'5' is not possible here; write one of: fifo, hot_cold, lifo"),
