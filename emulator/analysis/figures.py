@@ -20,6 +20,24 @@ ORDER_COUNTERS = ("checked_lists", "broken_lists", "misplaced_blocks")
 there. None where nobody counts."""
 
 
+BETWEEN_RUNS = (
+    "saved_byte_seconds",
+    "saved_pct",
+    "oracle_share_pct",
+    "runtime_pct",
+    "fault_pct",
+    "worker_pct",
+    "runtime_ns",
+    "fault_ns",
+    "worker_ns",
+    "other_ns",
+    "baseline_runtime_pct",
+    "baseline_saved_byte_seconds",
+)
+"""Differences of two runs. None where the runs have searched for how many VMs fit: theirs are not
+the same VMs."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What is kept of an outcome: the part that is judged, without most of its series."""
@@ -57,7 +75,9 @@ def figures(run: Found, control: Found, baseline: Found, reference: Found | None
         best = overhead(reference.part, control.part)["saved_byte_seconds"]
     expected = runtime_ns(part) - cost["runtime_ns"]
     work = [each for phase in part.phases for each in phase.workloads]
-    return {
+    found: Figures = {
+        "capacity_vms": _vms_that_fit(part),
+        "control_capacity_vms": _vms_that_fit(control.part),
         "saved_byte_seconds": saved,
         "saved_pct": percent(saved, control.part.host.footprint_byte_seconds),
         "oracle_share_pct": None if best is None else percent(saved, best),
@@ -89,6 +109,11 @@ def figures(run: Found, control: Found, baseline: Found, reference: Found | None
         **_by_order("free_end", run.free_end_bytes),
         **_by_order("free_mean", run.free_mean_bytes),
     }
+    return found if part.capacity is None else {**found, **dict.fromkeys(BETWEEN_RUNS)}
+
+
+def _vms_that_fit(outcome: Outcome) -> int | None:
+    return None if outcome.capacity is None else outcome.capacity.vms
 
 
 def _fragmented(free_bytes: tuple[int, ...]) -> float | None:

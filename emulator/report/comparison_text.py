@@ -27,6 +27,8 @@ def _points(value: float) -> str:
 COLUMNS: tuple[Column, ...] = (
     ("saved_pct", "saved %", _points),
     ("runtime_pct", "overhead %", lambda value: f"{value:.3f}"),
+    ("capacity_vms", "VMs fit", lambda value: f"{value:,}"),
+    ("control_capacity_vms", "fit without", lambda value: f"{value:,}"),
     ("saved_byte_seconds", "GiB*s", lambda value: digits(round(value / GIB, 2))),
     ("oracle_share_pct", "of oracle %", _points),
     ("refault_bytes", "refaulted", size),
@@ -44,7 +46,7 @@ NOTE = (
     "vCPUs' time; baseline: no reporting, with the first placement and the first values"
 )
 MAX_NOTE = 100
-OPTIONAL = ("oracle_share_pct", "broken_lists", "failures")
+OPTIONAL = ("capacity_vms", "control_capacity_vms", "oracle_share_pct", "broken_lists", "failures")
 """Left out where no cell has any."""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from emulator.analysis.figures import BETWEEN_RUNS, digest, figures
 from emulator.report.terminal import render
 from emulator.scenario.load import parse
 from emulator.scenario.metrics import METRICS
@@ -197,3 +198,18 @@ def test_several_groups_are_searched_for_in_their_mix() -> None:
         "control_vms": None,
     }
     assert f"({groups['web']} web, {groups['db']} db)" in render(summary, run.series)
+
+
+def test_a_comparison_says_how_many_fit_and_no_difference_of_other_vms() -> None:
+    """Overhead against a control with another number of VMs would mean nothing."""
+    asked = scenario(f"capacity: {{{LIMITS}, max_vms: 2}}\n" + SHORT)
+    run, control = (digest(simulate(asked, reporting=r), None) for r in (True, False))
+    found = figures(run, control, control, None)
+    assert (found["capacity_vms"], found["control_capacity_vms"]) == (2, 2)
+    assert [found[name] for name in BETWEEN_RUNS] == [None] * len(BETWEEN_RUNS)
+    assert found["faults"]
+    single = asked.model_copy(update={"capacity": None})
+    run, control = (digest(simulate(single, reporting=r), None) for r in (True, False))
+    found = figures(run, control, control, None)
+    assert found["capacity_vms"] is None
+    assert found["runtime_ns"] is not None
