@@ -202,7 +202,8 @@ class Conductor:
         if workload is None:
             self.phases[-1].after = self._account(now_ns)
         for index, running in enumerate(self._running):
-            if running.live and not running.exiting and workload in (None, running.workload):
+            stays = running.exiting or running.task.ends_itself
+            if running.live and not stays and workload in (None, running.workload):
                 self._stop_task(index, now_ns)
         if workload is not None:
             self._balloon.release((phase, workload), now_ns)

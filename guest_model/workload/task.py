@@ -27,6 +27,8 @@ class Task(ABC):
     """Whether a chunk that it has made before leaves nothing behind: it is expanded once."""
     killed_by_failure: bool = True
     """Whether the kernel's OOM killer ends it when it cannot get memory; else it goes on."""
+    ends_itself: bool = False
+    """Whether a duration that is over leaves it alone: it knows when it ends."""
     cpu: int | None = None
     """Where it runs; None: tasks are spread over the vCPUs in turn."""
     shares_owners: bool = False

@@ -36,6 +36,8 @@ class Timeline(Task):
     What it had not done when it was ended lies after that.
     """
 
+    ends_itself = True
+
     def __init__(
         self, process: Process, operations: Ops, instants_ns: NDArray[np.int64], end_ns: int
     ) -> None:
