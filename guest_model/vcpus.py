@@ -113,6 +113,11 @@ class Vcpus:
         """Before this instant no operation starts; beyond any run where no task is left."""
         return int(lib.fpr_vcpus_next_ns(self._pointer))
 
+    def add_unlisted(self, cpu: int, pfn: int, *, dropped: bool) -> None:
+        """A page waits for its LRU list from the beginning on; `dropped`: its owner freed it."""
+        status = lib.fpr_vcpus_add_unlisted(self._pointer, cpu, pfn, dropped)
+        check(status, f"page {pfn:#x} that waits on CPU {cpu}")
+
     def start(self, task: int, cpu: int, now_ns: int) -> None:
         """Put a task that is not live on a vCPU; it asks for its first chunk at `now_ns`."""
         check(lib.fpr_vcpus_start(self._pointer, task, cpu, now_ns), f"start task {task}")

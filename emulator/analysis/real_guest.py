@@ -32,6 +32,7 @@ from guest_model.linux.errors import GuestFailedError
 from guest_model.linux.kernel import Kernel
 from guest_model.linux.machine import Said, UmlMachine
 from guest_model.linux.plan import MAX_TIMED, Plan, PlanError, PlannedPhase, PlannedTask, performed
+from guest_model.linux.releases import series_of
 from guest_model.linux.rootfs import build_root
 from guest_model.linux.work_folder import work_folder
 from guest_model.workload.timeline import Timeline
@@ -66,6 +67,12 @@ def plan_of(scenario: Scenario) -> Plan:
     """What the agent executes; `PlanError` where a workload needs the model."""
     phases = [_planned(phase, scenario, number) for number, phase in enumerate(scenario.phases)]
     return Plan(phases, scenario.reporting.order, scenario.duration_ns or 0)
+
+
+def with_kernel(scenario: Scenario, release: str) -> Scenario:
+    """The scenario with the kernel that the guest really runs, by its `uname -r`."""
+    guest = scenario.guest.model_copy(update={"kernel": series_of(release)})
+    return scenario.model_copy(update={"guest": guest})
 
 
 def _planned(phase: Phase, scenario: Scenario, number: int) -> PlannedPhase:
@@ -203,6 +210,7 @@ class _Run:
         if found is None:
             raise GuestFailedError("the guest's driver did not hand over its memory")
         self._memory = found
+        self._scenario = with_kernel(self._scenario, facts["release"])
         if self._with_state:
             pfns = [int(word) for word in facts["pfns"].split(",")]
             frames = self._scenario.guest.memory_bytes // PAGE_BYTES

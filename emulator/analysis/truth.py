@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from emulator.analysis.passes import ReportedPass, passes_of
-from emulator.analysis.real_guest import RealRun
+from emulator.analysis.real_guest import RealRun, with_kernel
 from emulator.scenario.backing import SimulatedBacking
 from emulator.scenario.model import Scenario
 from emulator.simulation.outcome import Outcome
@@ -24,7 +24,7 @@ from emulator.simulation.simulate import simulate
 from emulator.virtio.reporting_queue import Batch
 from guest_model.linux.errors import GuestUnavailableError
 from guest_model.linux.kernel import Kernel
-from guest_model.linux.releases import RELEASES, series_of
+from guest_model.linux.releases import RELEASES
 from guest_model.reporting.timer_wheel import Jiffies
 from host_model.costs import read_profile
 
@@ -105,8 +105,7 @@ def run_model(scenario: Scenario, run: RealRun) -> tuple[Outcome, list[Batch]]:
     assert run.course is not None, "the run was asked for it"
     backing = SimulatedBacking(kind="simulated", thp=False)
     host = scenario.host.model_copy(update={"backing": backing})
-    guest = scenario.guest.model_copy(update={"kernel": series_of(run.kernel)})
-    scenario = scenario.model_copy(update={"host": host, "guest": guest})
+    scenario = with_kernel(scenario, run.kernel).model_copy(update={"host": host})
     batches: list[Batch] = []
     outcome = simulate(
         scenario,

@@ -26,7 +26,7 @@ NODE_OFFSET = 8
 """Of the list pointers in a struct page."""
 _UNUSED = np.uint64(0x0000_0000_FFFF_FFFF)
 """Type and reference count of a page that has no type and no user, as on a CPU's list."""
-_FLAGS, _NEXT, _PREV, _INDEX, _PRIVATE, _TYPE = 0, 1, 2, 4, 5, 6
+_FLAGS, _NEXT, _PREV, _MAPPING, _INDEX, _PRIVATE, _TYPE = 0, 1, 2, 3, 4, 5, 6
 """Words of a struct page."""
 FREE_AREA_BYTES = (72, 88, 104)
 """By the number of migrate types that a kernel is built with: four to six, and a counter."""
@@ -35,8 +35,8 @@ PCP_ORDERS = 4
 """Of blocks that a CPU keeps, from single pages on."""
 PCP_LISTS = PCP_TYPES * PCP_ORDERS
 HEAD_BYTES = 16
-LAST_FREE_WAS_OF_SEVERAL = 1
-"""A flag of struct per_cpu_pages."""
+LAST_FREE_WAS_OF_SEVERAL, KEEPS_A_BATCH = 1, 2
+"""Flags of struct per_cpu_pages."""
 MAX_ORDER = 10
 MAX_FRAMES = 1 << 24
 
@@ -83,13 +83,15 @@ class FreeLists:
     """`blocks`: BLOCK_DTYPE, each list's in its order, head first; so too what the CPU keeps.
 
     `resident`: shape (n, 2), runs of frames that the host holds: first frame, count.
-    `cpu`: None where the CPU keeps nothing.
+    `cpu`: None where the CPU keeps nothing. `unlisted`: shape (n, 2), pages that wait for their LRU
+    list, and whether all but that has given them up.
     """
 
     blocks: NDArray[np.void]
     cpu_blocks: NDArray[np.void]
     resident: NDArray[np.uint64]
     cpu: CpuLists | None
+    unlisted: NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Photograph:
             cpu_blocks=_blocks(cpu.lists if cpu else {}),
             resident=self.resident,
             cpu=cpu,
+            unlisted=self.pages.unlisted(),
         )
 
 
@@ -249,14 +252,27 @@ class PageStructs:
                 return {(orders[h], types[h] // 16): frames for h, frames in heads.items()}
         raise PhotographError("the heads of its lists do not lie as those of one zone")
 
+    def unlisted(self) -> NDArray[np.uint64]:
+        """Pages of processes and files that wait for their LRU list: see `FreeLists`."""
+        flags, users = self._rows[:, _FLAGS], self._rows[:, _TYPE] >> np.uint64(32)
+        both = np.uint64(self._layout.uptodate | self._layout.lru)
+        waits = (flags & both) == np.uint64(self._layout.uptodate)
+        typed = (self._rows[:, _TYPE] & np.uint64(0xFF00_0000)) // np.uint64(1 << 24)
+        waits &= (typed == np.uint64(0xFF)) | (typed == np.uint64(0))
+        waits &= (self._rows[:, _MAPPING] != 0) & (users > 0)
+        frames = np.flatnonzero(waits)
+        return np.stack((frames.astype(np.uint64), users[frames] == 1), axis=1).astype(np.uint64)
+
     def cpu_heads(self) -> list[tuple[int, int]]:
         """What can be a head of the CPU's lists: its address, and its place in the file.
 
         The guest has all of its memory at one distance from its place there.
         """
-        heads = np.unique(self._rows[self._loose, _PREV]).tolist()
+        pointers = self._rows[self._loose, _PREV]
+        first, end = self._first, self._first + len(self._rows) * STRUCT_PAGE_BYTES
+        outside = (pointers < np.uint64(first)) | (pointers >= np.uint64(end))
         shift = self._base - self._first
-        return [(head, head + shift) for head in heads if self._frame(head) is None]
+        return [(head, head + shift) for head in np.unique(pointers[outside]).tolist()]
 
     def cpu_lists(self, around: Mapping[int, bytes]) -> CpuLists | None:
         """The lists of its CPU; None where it keeps nothing. `around`: as `around_bytes` says.
@@ -308,6 +324,7 @@ def _cpu_lists(lists: _Lists, fields: Mapping[str, int]) -> CpuLists:
         free_count=fields.get("free_count", 0),
         alloc_factor=fields.get("alloc_factor", 0),
         freed_several=bool(fields.get("flags", 0) & LAST_FREE_WAS_OF_SEVERAL),
+        empties_few=not fields.get("flags", KEEPS_A_BATCH) & KEEPS_A_BATCH,
     )
     return CpuLists(lists, demand, fields.get("high_min", high), fields.get("high_max", high))
 

@@ -619,7 +619,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 888), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 894), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -627,14 +627,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 914), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 920), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 917), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 923), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -645,7 +645,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 952), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 958), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -653,14 +653,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 1014), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 1020), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 960), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 966), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -668,9 +668,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 1014), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 1020), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 959), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -679,13 +679,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 986), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 992), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 917), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 923), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -694,7 +694,7 @@ static void *_cffi_types[] = {
 /* 72 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 75 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct fpr_pcp_demand const *
+/* 75 */ _CFFI_OP(_CFFI_OP_POINTER, 954), // struct fpr_pcp_demand const *
 /* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
 /* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -797,11 +797,11 @@ static void *_cffi_types[] = {
 /* 175 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 177 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *)
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 914), // struct fpr_allocator const *
+/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 920), // struct fpr_allocator const *
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
 /* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 887), // char *
+/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 893), // char *
 /* 183 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, struct fpr_block const *, uint32_t, uint32_t *)
@@ -813,7 +813,7 @@ static void *_cffi_types[] = {
 /* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 987), // struct fpr_zone_state *
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 993), // struct fpr_zone_state *
 /* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 197 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
@@ -849,7 +849,7 @@ static void *_cffi_types[] = {
 /* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 915), // struct fpr_allocator_config const *
+/* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 921), // struct fpr_allocator_config const *
 /* 231 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -857,34 +857,34 @@ static void *_cffi_types[] = {
 /* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 236 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 237 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_segment *
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_segment *
 /* 239 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 928), // struct fpr_guest_memory const *
-/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 918), // struct fpr_chain const *
-/* 243 */ _CFFI_OP(_CFFI_OP_POINTER, 964), // struct fpr_report_cursor *
+/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 934), // struct fpr_guest_memory const *
+/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_chain const *
+/* 243 */ _CFFI_OP(_CFFI_OP_POINTER, 970), // struct fpr_report_cursor *
 /* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 245 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_message_account *
+/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 943), // struct fpr_message_account *
 /* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
-/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_report_rules const *
+/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_report_rules const *
 /* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 243),
-/* 254 */ _CFFI_OP(_CFFI_OP_POINTER, 954), // struct fpr_range *
+/* 254 */ _CFFI_OP(_CFFI_OP_POINTER, 960), // struct fpr_range *
 /* 255 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 256 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 963), // struct fpr_report_account *
+/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 969), // struct fpr_report_account *
 /* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_page_set *
+/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 953), // struct fpr_page_set *
 /* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
 /* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 265 */ _CFFI_OP(_CFFI_OP_POINTER, 916), // struct fpr_balloon_account *
+/* 265 */ _CFFI_OP(_CFFI_OP_POINTER, 922), // struct fpr_balloon_account *
 /* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
@@ -920,25 +920,25 @@ static void *_cffi_types[] = {
 /* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 1017), // void *
+/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 1023), // void *
 /* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 1017), // void const *
+/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 1023), // void const *
 /* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 930), // struct fpr_host_costs const *
+/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 936), // struct fpr_host_costs const *
 /* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *)
-/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 932), // struct fpr_measure *
+/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 938), // struct fpr_measure *
 /* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, struct fpr_measure_order const *, struct fpr_histogram *, struct fpr_histogram *, struct fpr_histogram *)
 /* 317 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 934), // struct fpr_measure_order const *
-/* 319 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_histogram *
+/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_measure_order const *
+/* 319 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_histogram *
 /* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
 /* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
 /* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -947,16 +947,16 @@ static void *_cffi_types[] = {
 /* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure_config const *, struct fpr_measure * *)
-/* 328 */ _CFFI_OP(_CFFI_OP_POINTER, 933), // struct fpr_measure_config const *
+/* 328 */ _CFFI_OP(_CFFI_OP_POINTER, 939), // struct fpr_measure_config const *
 /* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 314), // struct fpr_measure * *
 /* 330 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 941), // struct fpr_oracle *
+/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_oracle *
 /* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 334 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 337 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_discard_outcome *
+/* 337 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_discard_outcome *
 /* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
 /* 340 */ _CFFI_OP(_CFFI_OP_NOOP, 332),
@@ -965,7 +965,7 @@ static void *_cffi_types[] = {
 /* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 344 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 346 */ _CFFI_OP(_CFFI_OP_POINTER, 941), // struct fpr_oracle const *
+/* 346 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_oracle const *
 /* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 349 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -980,20 +980,20 @@ static void *_cffi_types[] = {
 /* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 361 */ _CFFI_OP(_CFFI_OP_POINTER, 943), // struct fpr_packed_driver *
+/* 361 */ _CFFI_OP(_CFFI_OP_POINTER, 949), // struct fpr_packed_driver *
 /* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 364 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
 /* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 969), // struct fpr_ring_layout const *
-/* 367 */ _CFFI_OP(_CFFI_OP_POINTER, 926), // struct fpr_driver_slot *
+/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 975), // struct fpr_ring_layout const *
+/* 367 */ _CFFI_OP(_CFFI_OP_POINTER, 932), // struct fpr_driver_slot *
 /* 368 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 369 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 370 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
 /* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
-/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_segment const *
+/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_segment const *
 /* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -1007,7 +1007,7 @@ static void *_cffi_types[] = {
 /* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 946), // struct fpr_packed_ring *
+/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 952), // struct fpr_packed_ring *
 /* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
 /* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
@@ -1016,7 +1016,7 @@ static void *_cffi_types[] = {
 /* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
 /* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
 /* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 397 */ _CFFI_OP(_CFFI_OP_POINTER, 918), // struct fpr_chain *
+/* 397 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_chain *
 /* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
 /* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
@@ -1034,21 +1034,21 @@ static void *_cffi_types[] = {
 /* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 415 */ _CFFI_OP(_CFFI_OP_POINTER, 946), // struct fpr_packed_ring const *
+/* 415 */ _CFFI_OP(_CFFI_OP_POINTER, 952), // struct fpr_packed_ring const *
 /* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
 /* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 415),
 /* 419 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
-/* 422 */ _CFFI_OP(_CFFI_OP_POINTER, 949), // struct fpr_pressure const *
+/* 422 */ _CFFI_OP(_CFFI_OP_POINTER, 955), // struct fpr_pressure const *
 /* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
-/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 950), // struct fpr_pressure_config const *
+/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 956), // struct fpr_pressure_config const *
 /* 426 */ _CFFI_OP(_CFFI_OP_POINTER, 477), // struct fpr_pressure * *
 /* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 955), // struct fpr_real_memory *
+/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 961), // struct fpr_real_memory *
 /* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 431 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -1077,7 +1077,7 @@ static void *_cffi_types[] = {
 /* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 458 */ _CFFI_OP(_CFFI_OP_POINTER, 955), // struct fpr_real_memory const *
+/* 458 */ _CFFI_OP(_CFFI_OP_POINTER, 961), // struct fpr_real_memory const *
 /* 459 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
 /* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
@@ -1089,14 +1089,14 @@ static void *_cffi_types[] = {
 /* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 956), // struct fpr_real_memory_config const *
-/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 936), // struct fpr_memory_region const *
+/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 962), // struct fpr_real_memory_config const *
+/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_memory_region const *
 /* 472 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 473 */ _CFFI_OP(_CFFI_OP_POINTER, 429), // struct fpr_real_memory * *
 /* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
-/* 476 */ _CFFI_OP(_CFFI_OP_POINTER, 966), // struct fpr_residency *
-/* 477 */ _CFFI_OP(_CFFI_OP_POINTER, 949), // struct fpr_pressure *
+/* 476 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_residency *
+/* 477 */ _CFFI_OP(_CFFI_OP_POINTER, 955), // struct fpr_pressure *
 /* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
 /* 480 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
@@ -1119,7 +1119,7 @@ static void *_cffi_types[] = {
 /* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 500 */ _CFFI_OP(_CFFI_OP_POINTER, 966), // struct fpr_residency const *
+/* 500 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_residency const *
 /* 501 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
 /* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -1134,7 +1134,7 @@ static void *_cffi_types[] = {
 /* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 515 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // struct fpr_residency_config const *
+/* 515 */ _CFFI_OP(_CFFI_OP_POINTER, 973), // struct fpr_residency_config const *
 /* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
 /* 517 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 518 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
@@ -1148,18 +1148,18 @@ static void *_cffi_types[] = {
 /* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 476), // struct fpr_residency * *
 /* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_shared_map const *
+/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_shared_map const *
 /* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 532 */ _CFFI_OP(_CFFI_OP_POINTER, 974), // struct fpr_signaller *
+/* 532 */ _CFFI_OP(_CFFI_OP_POINTER, 980), // struct fpr_signaller *
 /* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 535 */ _CFFI_OP(_CFFI_OP_POINTER, 974), // struct fpr_signaller const *
+/* 535 */ _CFFI_OP(_CFFI_OP_POINTER, 980), // struct fpr_signaller const *
 /* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 540 */ _CFFI_OP(_CFFI_OP_POINTER, 975), // struct fpr_split_driver *
+/* 540 */ _CFFI_OP(_CFFI_OP_POINTER, 981), // struct fpr_split_driver *
 /* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 542 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
 /* 543 */ _CFFI_OP(_CFFI_OP_NOOP, 540),
@@ -1186,7 +1186,7 @@ static void *_cffi_types[] = {
 /* 564 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 567 */ _CFFI_OP(_CFFI_OP_POINTER, 976), // struct fpr_split_ring *
+/* 567 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct fpr_split_ring *
 /* 568 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
 /* 570 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
@@ -1214,7 +1214,7 @@ static void *_cffi_types[] = {
 /* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 593 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 595 */ _CFFI_OP(_CFFI_OP_POINTER, 976), // struct fpr_split_ring const *
+/* 595 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct fpr_split_ring const *
 /* 596 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
 /* 598 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
@@ -1231,8 +1231,8 @@ static void *_cffi_types[] = {
 /* 609 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 612 */ _CFFI_OP(_CFFI_OP_POINTER, 980), // struct fpr_trace_op *
-/* 613 */ _CFFI_OP(_CFFI_OP_POINTER, 981), // struct fpr_trace_pairing *
+/* 612 */ _CFFI_OP(_CFFI_OP_POINTER, 986), // struct fpr_trace_op *
+/* 613 */ _CFFI_OP(_CFFI_OP_POINTER, 987), // struct fpr_trace_pairing *
 /* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
 /* 616 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
@@ -1241,33 +1241,33 @@ static void *_cffi_types[] = {
 /* 619 */ _CFFI_OP(_CFFI_OP_NOOP, 230),
 /* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 621 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 622 */ _CFFI_OP(_CFFI_OP_POINTER, 961), // struct fpr_replay_phase const *
+/* 622 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // struct fpr_replay_phase const *
 /* 623 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 624 */ _CFFI_OP(_CFFI_OP_POINTER, 962), // struct fpr_replay_unseen *
+/* 624 */ _CFFI_OP(_CFFI_OP_POINTER, 968), // struct fpr_replay_unseen *
 /* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 626 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 629 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct fpr_trace_state *
+/* 629 */ _CFFI_OP(_CFFI_OP_POINTER, 988), // struct fpr_trace_state *
 /* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 631 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 632 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 633 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_trace_event *
+/* 633 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct fpr_trace_event *
 /* 634 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 635 */ _CFFI_OP(_CFFI_OP_POINTER, 979), // struct fpr_trace_marker *
+/* 635 */ _CFFI_OP(_CFFI_OP_POINTER, 985), // struct fpr_trace_marker *
 /* 636 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 637 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 638 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 639 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 642 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct fpr_vcpus *
+/* 642 */ _CFFI_OP(_CFFI_OP_POINTER, 990), // struct fpr_vcpus *
 /* 643 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
 /* 646 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
 /* 647 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 648 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_op const *
+/* 648 */ _CFFI_OP(_CFFI_OP_POINTER, 946), // struct fpr_op const *
 /* 649 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 650 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
@@ -1276,367 +1276,373 @@ static void *_cffi_types[] = {
 /* 654 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 655 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 656 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, int)
 /* 658 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
 /* 659 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 660 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 661 */ _CFFI_OP(_CFFI_OP_NOOP, 648),
-/* 662 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 664 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 665 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
-/* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 667 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 661 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 662 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 664 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 665 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 667 */ _CFFI_OP(_CFFI_OP_NOOP, 648),
 /* 668 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
 /* 671 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
-/* 672 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 673 */ _CFFI_OP(_CFFI_OP_POINTER, 983), // struct fpr_vcpu_stop *
-/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 676 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct fpr_vcpus const *
-/* 677 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 678 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_owner_view *
-/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 681 */ _CFFI_OP(_CFFI_OP_NOOP, 676),
-/* 682 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 683 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_task_view *
-/* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 686 */ _CFFI_OP(_CFFI_OP_NOOP, 676),
-/* 687 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 688 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 689 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 690 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 692 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 693 */ _CFFI_OP(_CFFI_OP_POINTER, 985), // struct fpr_vcpus_config const *
-/* 694 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 695 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_memory_port const *
-/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 697 */ _CFFI_OP(_CFFI_OP_POINTER, 642), // struct fpr_vcpus * *
-/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 699 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 700 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 701 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 703 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 672 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 673 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 674 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 676 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 677 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 678 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 679 */ _CFFI_OP(_CFFI_OP_POINTER, 989), // struct fpr_vcpu_stop *
+/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 681 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 682 */ _CFFI_OP(_CFFI_OP_POINTER, 990), // struct fpr_vcpus const *
+/* 683 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 684 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct fpr_owner_view *
+/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 687 */ _CFFI_OP(_CFFI_OP_NOOP, 682),
+/* 688 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 689 */ _CFFI_OP(_CFFI_OP_POINTER, 983), // struct fpr_task_view *
+/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 692 */ _CFFI_OP(_CFFI_OP_NOOP, 682),
+/* 693 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 694 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 695 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 699 */ _CFFI_OP(_CFFI_OP_POINTER, 991), // struct fpr_vcpus_config const *
+/* 700 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 701 */ _CFFI_OP(_CFFI_OP_POINTER, 941), // struct fpr_memory_port const *
+/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 703 */ _CFFI_OP(_CFFI_OP_POINTER, 642), // struct fpr_vcpus * *
 /* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
-/* 706 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 707 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 708 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 709 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 711 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 706 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 707 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 708 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
 /* 712 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 713 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 714 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 715 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 716 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 717 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
-/* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 713 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 714 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 715 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 716 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 717 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 718 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 719 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 720 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 721 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 722 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 723 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 722 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 723 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 923), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 726 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 727 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 728 */ _CFFI_OP(_CFFI_OP_FUNCTION, 771), // struct fpr_histogram const *()(struct fpr_oracle const *)
-/* 729 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
+/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 726 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 727 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 728 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 729 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 730 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 771), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 732 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
+/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 929), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 732 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION, 771), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 735 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION, 777), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 735 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
 /* 736 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 737 */ _CFFI_OP(_CFFI_OP_FUNCTION, 938), // struct fpr_notify *()(struct fpr_allocator *)
-/* 738 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 737 */ _CFFI_OP(_CFFI_OP_FUNCTION, 777), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 738 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
 /* 739 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 741 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 742 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 743 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 744 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
-/* 745 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 747 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION, 777), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 741 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
+/* 742 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 743 */ _CFFI_OP(_CFFI_OP_FUNCTION, 944), // struct fpr_notify *()(struct fpr_allocator *)
+/* 744 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 745 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 747 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 748 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 749 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 751 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_cost const *
+/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 751 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 752 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
-/* 754 */ _CFFI_OP(_CFFI_OP_NOOP, 751),
-/* 755 */ _CFFI_OP(_CFFI_OP_POINTER, 922), // struct fpr_cost_steps const *
-/* 756 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 757 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 758 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 759 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 760 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint64_t, struct fpr_random *)
-/* 761 */ _CFFI_OP(_CFFI_OP_NOOP, 751),
-/* 762 */ _CFFI_OP(_CFFI_OP_NOOP, 755),
-/* 763 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 754 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 755 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 756 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 757 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_cost const *
+/* 758 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 759 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
+/* 760 */ _CFFI_OP(_CFFI_OP_NOOP, 757),
+/* 761 */ _CFFI_OP(_CFFI_OP_POINTER, 928), // struct fpr_cost_steps const *
+/* 762 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 763 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 764 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
 /* 765 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 766 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 767 */ _CFFI_OP(_CFFI_OP_NOOP, 751),
-/* 768 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 769 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 770 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 771 */ _CFFI_OP(_CFFI_OP_POINTER, 929), // struct fpr_histogram const *
-/* 772 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 773 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 774 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 775 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
-/* 776 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 778 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 766 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint64_t, struct fpr_random *)
+/* 767 */ _CFFI_OP(_CFFI_OP_NOOP, 757),
+/* 768 */ _CFFI_OP(_CFFI_OP_NOOP, 761),
+/* 769 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 770 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 772 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 773 */ _CFFI_OP(_CFFI_OP_NOOP, 757),
+/* 774 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 775 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 776 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 777 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_histogram const *
+/* 778 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 779 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 781 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 782 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 783 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 784 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 785 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
-/* 786 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 787 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 788 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
-/* 789 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 790 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 791 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 792 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
-/* 793 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 794 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
-/* 795 */ _CFFI_OP(_CFFI_OP_NOOP, 676),
+/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 781 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
+/* 782 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 783 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 784 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 785 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 786 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 787 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 788 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 789 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 790 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 791 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
+/* 792 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 793 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 794 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
+/* 795 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 796 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 797 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
-/* 798 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 797 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 798 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
 /* 799 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
-/* 801 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 802 */ _CFFI_OP(_CFFI_OP_FUNCTION, 301), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 803 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
+/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
+/* 801 */ _CFFI_OP(_CFFI_OP_NOOP, 682),
+/* 802 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 803 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
 /* 804 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 805 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 806 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_allocator *)
-/* 807 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 808 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 809 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_cost *, uint64_t)
-/* 810 */ _CFFI_OP(_CFFI_OP_POINTER, 919), // struct fpr_cost *
-/* 811 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 812 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 813 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 814 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 815 */ _CFFI_OP(_CFFI_OP_NOOP, 771),
-/* 816 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 817 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 818 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 819 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 820 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 821 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 822 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 823 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 824 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 825 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 826 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 827 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_measure *)
-/* 828 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 829 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 830 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_oracle *)
-/* 831 */ _CFFI_OP(_CFFI_OP_NOOP, 332),
+/* 806 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
+/* 807 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 808 */ _CFFI_OP(_CFFI_OP_FUNCTION, 301), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 809 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
+/* 810 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 811 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 812 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_allocator *)
+/* 813 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 814 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 815 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_cost *, uint64_t)
+/* 816 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_cost *
+/* 817 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 818 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 819 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 820 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 821 */ _CFFI_OP(_CFFI_OP_NOOP, 777),
+/* 822 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 823 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 824 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 825 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 826 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 827 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 828 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 829 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
+/* 830 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 831 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 832 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 833 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 834 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
-/* 835 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 836 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 837 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 838 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 839 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
-/* 840 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 841 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_host_counters *
-/* 842 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 843 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_pressure *)
-/* 844 */ _CFFI_OP(_CFFI_OP_NOOP, 477),
-/* 845 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 846 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
-/* 847 */ _CFFI_OP(_CFFI_OP_NOOP, 422),
-/* 848 */ _CFFI_OP(_CFFI_OP_POINTER, 951), // struct fpr_pressure_counters *
-/* 849 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 850 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 851 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 852 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 853 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 854 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 855 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_real_memory *)
-/* 856 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
-/* 857 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 858 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 859 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
-/* 860 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 861 */ _CFFI_OP(_CFFI_OP_NOOP, 841),
-/* 862 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 863 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_residency *)
-/* 864 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
-/* 865 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 866 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 867 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
-/* 868 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 869 */ _CFFI_OP(_CFFI_OP_NOOP, 841),
-/* 870 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 871 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_shared_map *)
-/* 872 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
-/* 873 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 874 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 875 */ _CFFI_OP(_CFFI_OP_POINTER, 973), // struct fpr_shared_region *
-/* 876 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 877 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 878 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 879 */ _CFFI_OP(_CFFI_OP_NOOP, 337),
-/* 880 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 881 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_signaller *)
-/* 882 */ _CFFI_OP(_CFFI_OP_NOOP, 532),
-/* 883 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 884 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1017), // void()(struct fpr_vcpus *)
-/* 885 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 833 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_measure *)
+/* 834 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 835 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 836 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_oracle *)
+/* 837 */ _CFFI_OP(_CFFI_OP_NOOP, 332),
+/* 838 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 839 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 840 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
+/* 841 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 842 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 843 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 844 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 845 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
+/* 846 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 847 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_host_counters *
+/* 848 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 849 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_pressure *)
+/* 850 */ _CFFI_OP(_CFFI_OP_NOOP, 477),
+/* 851 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 852 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
+/* 853 */ _CFFI_OP(_CFFI_OP_NOOP, 422),
+/* 854 */ _CFFI_OP(_CFFI_OP_POINTER, 957), // struct fpr_pressure_counters *
+/* 855 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 856 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 857 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 858 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 859 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 860 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 861 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_real_memory *)
+/* 862 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
+/* 863 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 864 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 865 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
+/* 866 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 867 */ _CFFI_OP(_CFFI_OP_NOOP, 847),
+/* 868 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 869 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_residency *)
+/* 870 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
+/* 871 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 872 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 873 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
+/* 874 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 875 */ _CFFI_OP(_CFFI_OP_NOOP, 847),
+/* 876 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 877 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_shared_map *)
+/* 878 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 879 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 880 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 881 */ _CFFI_OP(_CFFI_OP_POINTER, 979), // struct fpr_shared_region *
+/* 882 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 883 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 884 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 885 */ _CFFI_OP(_CFFI_OP_NOOP, 337),
 /* 886 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 887 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 888 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 889 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 890 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
-/* 891 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
-/* 892 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
-/* 893 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
-/* 894 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
-/* 895 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_memory_kind
-/* 896 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_migratetype
-/* 897 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_op_kind
-/* 898 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_page_state_of_both
-/* 899 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_pcp_drain
-/* 900 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_pcp_sizing
-/* 901 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_placement
-/* 902 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_relabel
-/* 903 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_replay_action
-/* 904 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_ring_fault
-/* 905 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_status
-/* 906 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_stop_reason
-/* 907 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_take_stop
-/* 908 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_task_state
-/* 909 */ _CFFI_OP(_CFFI_OP_ENUM, 21), // enum fpr_zone_class
-/* 910 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 911 */ _CFFI_OP(_CFFI_OP_POINTER, 719), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 912 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 913 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 914 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 915 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 916 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 917 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 918 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 919 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 920 */ _CFFI_OP(_CFFI_OP_ARRAY, 919), // struct fpr_cost[7]
-/* 921 */ (_cffi_opcode_t)(7),
-/* 922 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
-/* 923 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_counters const *
-/* 924 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
-/* 925 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
-/* 926 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
-/* 927 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
-/* 928 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
-/* 929 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
-/* 930 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
-/* 931 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
-/* 932 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_measure
-/* 933 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_measure_config
-/* 934 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure_order
-/* 935 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_memory_port
-/* 936 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_memory_region
-/* 937 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_message_account
-/* 938 */ _CFFI_OP(_CFFI_OP_POINTER, 939), // struct fpr_notify *
-/* 939 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_notify
-/* 940 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_op
-/* 941 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_oracle
-/* 942 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_owner_view
-/* 943 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_packed_driver
-/* 944 */ _CFFI_OP(_CFFI_OP_POINTER, 945), // struct fpr_packed_note *
-/* 945 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_packed_note
-/* 946 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_ring
-/* 947 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_page_set
-/* 948 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_pcp_demand
-/* 949 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_pressure
-/* 950 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pressure_config
-/* 951 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_pressure_counters
-/* 952 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_random
-/* 953 */ _CFFI_OP(_CFFI_OP_POINTER, 954), // struct fpr_range const *
-/* 954 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_range
-/* 955 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_real_memory
-/* 956 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_real_memory_config
-/* 957 */ _CFFI_OP(_CFFI_OP_POINTER, 958), // struct fpr_region *
-/* 958 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_region
-/* 959 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_replay_frames_stats
-/* 960 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_replay_model_stats
-/* 961 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_phase
-/* 962 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_replay_unseen
-/* 963 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_report_account
-/* 964 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_report_cursor
-/* 965 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_report_rules
-/* 966 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_residency
-/* 967 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_residency_config
-/* 968 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_ring_counters
-/* 969 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_ring_layout
-/* 970 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_rules
-/* 971 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_segment
-/* 972 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_shared_map
-/* 973 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_shared_region
-/* 974 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_signaller
-/* 975 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_split_driver
-/* 976 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_split_ring
-/* 977 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_task_view
-/* 978 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_event
-/* 979 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_trace_marker
-/* 980 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_trace_op
-/* 981 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_trace_pairing
-/* 982 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_trace_state
-/* 983 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_vcpu_stop
-/* 984 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_vcpus
-/* 985 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_vcpus_config
-/* 986 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_zone_config
-/* 987 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct fpr_zone_state
-/* 988 */ _CFFI_OP(_CFFI_OP_POINTER, 989), // struct packed_desc *
-/* 989 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct packed_desc
-/* 990 */ _CFFI_OP(_CFFI_OP_POINTER, 991), // struct packed_event *
-/* 991 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct packed_event
-/* 992 */ _CFFI_OP(_CFFI_OP_POINTER, 993), // struct split_avail *
-/* 993 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct split_avail
-/* 994 */ _CFFI_OP(_CFFI_OP_POINTER, 995), // struct split_desc *
-/* 995 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct split_desc
-/* 996 */ _CFFI_OP(_CFFI_OP_POINTER, 997), // struct split_used *
-/* 997 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 71), // struct split_used
-/* 998 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
-/* 999 */ (_cffi_opcode_t)(7),
-/* 1000 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 1001 */ (_cffi_opcode_t)(14),
-/* 1002 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 1003 */ (_cffi_opcode_t)(32),
-/* 1004 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 1005 */ (_cffi_opcode_t)(4),
-/* 1006 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 1007 */ (_cffi_opcode_t)(6),
-/* 1008 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 1009 */ (_cffi_opcode_t)(7424),
-/* 1010 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 1011 */ (_cffi_opcode_t)(7),
-/* 1012 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 1013 */ (_cffi_opcode_t)(9),
-/* 1014 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 1015 */ _CFFI_OP(_CFFI_OP_ARRAY, 1014), // uint8_t[5]
-/* 1016 */ (_cffi_opcode_t)(5),
-/* 1017 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 887 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_signaller *)
+/* 888 */ _CFFI_OP(_CFFI_OP_NOOP, 532),
+/* 889 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 890 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_vcpus *)
+/* 891 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 892 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 893 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 894 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 895 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 896 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 897 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 898 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
+/* 899 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
+/* 900 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
+/* 901 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_memory_kind
+/* 902 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_migratetype
+/* 903 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_op_kind
+/* 904 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_page_state_of_both
+/* 905 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_pcp_drain
+/* 906 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_pcp_sizing
+/* 907 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_placement
+/* 908 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_relabel
+/* 909 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_replay_action
+/* 910 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_ring_fault
+/* 911 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_status
+/* 912 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_stop_reason
+/* 913 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_take_stop
+/* 914 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_task_state
+/* 915 */ _CFFI_OP(_CFFI_OP_ENUM, 21), // enum fpr_zone_class
+/* 916 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
+/* 917 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 918 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 919 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 920 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 921 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 922 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 923 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 924 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 925 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
+/* 926 */ _CFFI_OP(_CFFI_OP_ARRAY, 925), // struct fpr_cost[7]
+/* 927 */ (_cffi_opcode_t)(7),
+/* 928 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
+/* 929 */ _CFFI_OP(_CFFI_OP_POINTER, 930), // struct fpr_counters const *
+/* 930 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
+/* 931 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
+/* 932 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
+/* 933 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
+/* 934 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
+/* 935 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
+/* 936 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
+/* 937 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
+/* 938 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_measure
+/* 939 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_measure_config
+/* 940 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure_order
+/* 941 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_memory_port
+/* 942 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_memory_region
+/* 943 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_message_account
+/* 944 */ _CFFI_OP(_CFFI_OP_POINTER, 945), // struct fpr_notify *
+/* 945 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_notify
+/* 946 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_op
+/* 947 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_oracle
+/* 948 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_owner_view
+/* 949 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_packed_driver
+/* 950 */ _CFFI_OP(_CFFI_OP_POINTER, 951), // struct fpr_packed_note *
+/* 951 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_packed_note
+/* 952 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_ring
+/* 953 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_page_set
+/* 954 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_pcp_demand
+/* 955 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_pressure
+/* 956 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pressure_config
+/* 957 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_pressure_counters
+/* 958 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_random
+/* 959 */ _CFFI_OP(_CFFI_OP_POINTER, 960), // struct fpr_range const *
+/* 960 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_range
+/* 961 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_real_memory
+/* 962 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_real_memory_config
+/* 963 */ _CFFI_OP(_CFFI_OP_POINTER, 964), // struct fpr_region *
+/* 964 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_region
+/* 965 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_replay_frames_stats
+/* 966 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_replay_model_stats
+/* 967 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_phase
+/* 968 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_replay_unseen
+/* 969 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_report_account
+/* 970 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_report_cursor
+/* 971 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_report_rules
+/* 972 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_residency
+/* 973 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_residency_config
+/* 974 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_ring_counters
+/* 975 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_ring_layout
+/* 976 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_rules
+/* 977 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_segment
+/* 978 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_shared_map
+/* 979 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_shared_region
+/* 980 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_signaller
+/* 981 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_split_driver
+/* 982 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_split_ring
+/* 983 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_task_view
+/* 984 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_event
+/* 985 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_trace_marker
+/* 986 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_trace_op
+/* 987 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_trace_pairing
+/* 988 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_trace_state
+/* 989 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_vcpu_stop
+/* 990 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_vcpus
+/* 991 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_vcpus_config
+/* 992 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_zone_config
+/* 993 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct fpr_zone_state
+/* 994 */ _CFFI_OP(_CFFI_OP_POINTER, 995), // struct packed_desc *
+/* 995 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct packed_desc
+/* 996 */ _CFFI_OP(_CFFI_OP_POINTER, 997), // struct packed_event *
+/* 997 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct packed_event
+/* 998 */ _CFFI_OP(_CFFI_OP_POINTER, 999), // struct split_avail *
+/* 999 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct split_avail
+/* 1000 */ _CFFI_OP(_CFFI_OP_POINTER, 1001), // struct split_desc *
+/* 1001 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct split_desc
+/* 1002 */ _CFFI_OP(_CFFI_OP_POINTER, 1003), // struct split_used *
+/* 1003 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 71), // struct split_used
+/* 1004 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
+/* 1005 */ (_cffi_opcode_t)(7),
+/* 1006 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 1007 */ (_cffi_opcode_t)(14),
+/* 1008 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 1009 */ (_cffi_opcode_t)(32),
+/* 1010 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 1011 */ (_cffi_opcode_t)(4),
+/* 1012 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 1013 */ (_cffi_opcode_t)(6),
+/* 1014 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 1015 */ (_cffi_opcode_t)(7424),
+/* 1016 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 1017 */ (_cffi_opcode_t)(7),
+/* 1018 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 1019 */ (_cffi_opcode_t)(9),
+/* 1020 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 1021 */ _CFFI_OP(_CFFI_OP_ARRAY, 1020), // uint8_t[5]
+/* 1022 */ (_cffi_opcode_t)(5),
+/* 1023 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -2927,7 +2933,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(923));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(929));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3151,7 +3157,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(938));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(944));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4413,10 +4419,10 @@ _cffi_f_fpr_cost_bend(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(810), arg0, (char **)&x0);
+      _cffi_type(816), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(810), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(816), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4461,10 +4467,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(751), arg0, (char **)&x0);
+      _cffi_type(757), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(751), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(757), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4520,19 +4526,19 @@ _cffi_f_fpr_cost_draw_among(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(751), arg0, (char **)&x0);
+      _cffi_type(757), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(751), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(757), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(755), arg1, (char **)&x1);
+      _cffi_type(761), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(755), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(761), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4594,19 +4600,19 @@ _cffi_f_fpr_cost_draw_sum(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(751), arg0, (char **)&x0);
+      _cffi_type(757), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(751), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(757), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(755), arg1, (char **)&x1);
+      _cffi_type(761), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(755), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(761), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4654,10 +4660,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(751), arg0, (char **)&x0);
+      _cffi_type(757), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(751), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(757), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4818,7 +4824,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(888));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(894));
   return pyresult;
 }
 #else
@@ -5677,10 +5683,10 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(771), arg1, (char **)&x1);
+      _cffi_type(777), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(771), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(777), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5721,10 +5727,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(771), arg0, (char **)&x0);
+      _cffi_type(777), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(771), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(777), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6825,10 +6831,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(841), arg2, (char **)&x2);
+      _cffi_type(847), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(841), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(847), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7082,7 +7088,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(771));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(777));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -8524,10 +8530,10 @@ _cffi_f_fpr_pressure_counters(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(848), arg1, (char **)&x1);
+      _cffi_type(854), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(848), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(854), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8977,10 +8983,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(841), arg2, (char **)&x2);
+      _cffi_type(847), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(841), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(847), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9223,7 +9229,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(771));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(777));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -10543,10 +10549,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(841), arg2, (char **)&x2);
+      _cffi_type(847), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(841), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(847), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10865,7 +10871,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(771));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(777));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -11273,10 +11279,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(875), arg0, (char **)&x0);
+      _cffi_type(881), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(875), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(881), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12820,6 +12826,66 @@ _cffi_f_fpr_translate(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_translate _cffi_d_fpr_translate
 #endif
 
+static int _cffi_d_fpr_vcpus_add_unlisted(struct fpr_vcpus * x0, uint32_t x1, uint64_t x2, int x3)
+{
+  return fpr_vcpus_add_unlisted(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vcpus_add_unlisted(PyObject *self, PyObject *args)
+{
+  struct fpr_vcpus * x0;
+  uint32_t x1;
+  uint64_t x2;
+  int x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vcpus_add_unlisted", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(642), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vcpus_add_unlisted(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vcpus_add_unlisted _cffi_d_fpr_vcpus_add_unlisted
+#endif
+
 static int _cffi_d_fpr_vcpus_charge(struct fpr_vcpus * x0, uint32_t x1, uint64_t x2, uint64_t x3)
 {
   return fpr_vcpus_charge(x0, x1, x2, x3);
@@ -12907,10 +12973,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(693), arg0, (char **)&x0);
+      _cffi_type(699), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(693), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(699), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12925,10 +12991,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(695), arg2, (char **)&x2);
+      _cffi_type(701), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(695), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(701), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12943,10 +13009,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(697), arg4, (char **)&x4);
+      _cffi_type(703), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(697), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(703), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13088,10 +13154,10 @@ _cffi_f_fpr_vcpus_next_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(676), arg0, (char **)&x0);
+      _cffi_type(682), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(676), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(682), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13134,10 +13200,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(676), arg0, (char **)&x0);
+      _cffi_type(682), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(676), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(682), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13147,10 +13213,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(678), arg2, (char **)&x2);
+      _cffi_type(684), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(678), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(684), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13197,10 +13263,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(676), arg0, (char **)&x0);
+      _cffi_type(682), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(676), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(682), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13395,10 +13461,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(673), arg2, (char **)&x2);
+      _cffi_type(679), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(673), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(679), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13501,10 +13567,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(676), arg0, (char **)&x0);
+      _cffi_type(682), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(676), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(682), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13514,10 +13580,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(683), arg2, (char **)&x2);
+      _cffi_type(689), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(683), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(689), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -14826,6 +14892,7 @@ static void _cffi_checkfld_struct_fpr_pcp_demand(struct fpr_pcp_demand *p)
   (void)((p->free_count) | 0);  /* check that 'struct fpr_pcp_demand.free_count' is an integer */
   (void)((p->alloc_factor) | 0);  /* check that 'struct fpr_pcp_demand.alloc_factor' is an integer */
   (void)((p->freed_several) | 0);  /* check that 'struct fpr_pcp_demand.freed_several' is an integer */
+  (void)((p->empties_few) | 0);  /* check that 'struct fpr_pcp_demand.empties_few' is an integer */
 }
 struct _cffi_align_struct_fpr_pcp_demand { char x; struct fpr_pcp_demand y; };
 
@@ -15072,6 +15139,8 @@ static void _cffi_checkfld_struct_fpr_rules(struct fpr_rules *p)
   (void)((p->pcp_keeps_type) | 0);  /* check that 'struct fpr_rules.pcp_keeps_type' is an integer */
   (void)((p->fallback) | 0);  /* check that 'struct fpr_rules.fallback' is an integer */
   (void)((p->relabel) | 0);  /* check that 'struct fpr_rules.relabel' is an integer */
+  (void)((p->frees_reversed) | 0);  /* check that 'struct fpr_rules.frees_reversed' is an integer */
+  (void)((p->keeps_unlisted) | 0);  /* check that 'struct fpr_rules.keeps_unlisted' is an integer */
   (void)((p->highatomic_rounds_up) | 0);  /* check that 'struct fpr_rules.highatomic_rounds_up' is an integer */
   (void)((p->labels_reserved) | 0);  /* check that 'struct fpr_rules.labels_reserved' is an integer */
 }
@@ -15549,12 +15618,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 159), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_pcp", (void *)_cffi_f_fpr_allocator_add_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 135), (void *)_cffi_d_fpr_allocator_add_pcp },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 172), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 725), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 731), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 806), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 740), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 747), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 737), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 812), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 746), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 753), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 743), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_pcp", (void *)_cffi_f_fpr_allocator_set_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_set_pcp },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
@@ -15574,11 +15643,11 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 224), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 165), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 809), (void *)_cffi_d_fpr_cost_bend },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 766), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 753), (void *)_cffi_d_fpr_cost_draw_among },
-  { "fpr_cost_draw_sum", (void *)_cffi_f_fpr_cost_draw_sum, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 760), (void *)_cffi_d_fpr_cost_draw_sum },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 750), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 815), (void *)_cffi_d_fpr_cost_bend },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 772), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 759), (void *)_cffi_d_fpr_cost_draw_among },
+  { "fpr_cost_draw_sum", (void *)_cffi_f_fpr_cost_draw_sum, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 766), (void *)_cffi_d_fpr_cost_draw_sum },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 756), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_count_isolated", (void *)_cffi_f_fpr_count_isolated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_count_isolated },
   { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
@@ -15594,45 +15663,45 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 276), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 744), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 797), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 813), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 770), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 822), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 817), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 750), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 803), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 819), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 776), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 828), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 823), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 310), (void *)_cffi_d_fpr_host_costs_check },
   { "fpr_known_zero_begin", (void *)_cffi_f_fpr_known_zero_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 149), (void *)_cffi_d_fpr_known_zero_begin },
   { "fpr_known_zero_taken", (void *)_cffi_f_fpr_known_zero_taken, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 177), (void *)_cffi_d_fpr_known_zero_taken },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 86), (void *)_cffi_d_fpr_list_take },
-  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 800), (void *)_cffi_d_fpr_measure_clock_ns },
+  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 806), (void *)_cffi_d_fpr_measure_clock_ns },
   { "fpr_measure_create", (void *)_cffi_f_fpr_measure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_measure_create },
-  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 827), (void *)_cffi_d_fpr_measure_destroy },
+  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 833), (void *)_cffi_d_fpr_measure_destroy },
   { "fpr_measure_fresh", (void *)_cffi_f_fpr_measure_fresh, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 313), (void *)_cffi_d_fpr_measure_fresh },
   { "fpr_measure_resident", (void *)_cffi_f_fpr_measure_resident, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 323), (void *)_cffi_d_fpr_measure_resident },
   { "fpr_measure_run", (void *)_cffi_f_fpr_measure_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 316), (void *)_cffi_d_fpr_measure_run },
-  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 705), (void *)_cffi_d_fpr_measure_signals },
+  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 711), (void *)_cffi_d_fpr_measure_signals },
   { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 240), (void *)_cffi_d_fpr_message_read },
   { "fpr_oracle_count_states", (void *)_cffi_f_fpr_oracle_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 345), (void *)_cffi_d_fpr_oracle_count_states },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 838), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 844), (void *)_cffi_d_fpr_oracle_counters },
   { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 514), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 830), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 836), (void *)_cffi_d_fpr_oracle_destroy },
   { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_oracle_discard },
-  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 728), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 734), (void *)_cffi_d_fpr_oracle_fault_latency },
   { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 339), (void *)_cffi_d_fpr_oracle_populate },
   { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 354), (void *)_cffi_d_fpr_oracle_read },
-  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 719), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 833), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 774), (void *)_cffi_d_fpr_oracle_resident_bytes },
-  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 710), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 725), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 839), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 780), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 716), (void *)_cffi_d_fpr_oracle_touch },
   { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_packed_driver_add },
   { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 360), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
   { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
   { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_packed_driver_get },
   { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_packed_driver_should_kick },
   { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 363), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 699), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 705), (void *)_cffi_d_fpr_packed_part_bytes },
   { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 417), (void *)_cffi_d_fpr_packed_ring_base },
   { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 387), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
   { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 405), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
@@ -15644,29 +15713,29 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 399), (void *)_cffi_d_fpr_packed_ring_start },
   { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 387), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 846), (void *)_cffi_d_fpr_pressure_counters },
+  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 852), (void *)_cffi_d_fpr_pressure_counters },
   { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_pressure_create },
-  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 843), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 849), (void *)_cffi_d_fpr_pressure_destroy },
   { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 421), (void *)_cffi_d_fpr_pressure_is_short },
   { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 421), (void *)_cffi_d_fpr_pressure_validate },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 780), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 777), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 850), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 786), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 783), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 856), (void *)_cffi_d_fpr_random_seed },
   { "fpr_real_memory_count_states", (void *)_cffi_f_fpr_real_memory_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 460), (void *)_cffi_d_fpr_real_memory_count_states },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 858), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 864), (void *)_cffi_d_fpr_real_memory_counters },
   { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 469), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 855), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 861), (void *)_cffi_d_fpr_real_memory_destroy },
   { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 428), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 731), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 737), (void *)_cffi_d_fpr_real_memory_fault_latency },
   { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 457), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 787), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 802), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 793), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 808), (void *)_cffi_d_fpr_real_memory_pointer },
   { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 445), (void *)_cffi_d_fpr_real_memory_populate },
   { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 440), (void *)_cffi_d_fpr_real_memory_press },
   { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 451), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 784), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 790), (void *)_cffi_d_fpr_real_memory_resident_bytes },
   { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_real_memory_settle },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 710), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 716), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_region_find },
   { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 597), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
@@ -15675,24 +15744,24 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_report_segments },
   { "fpr_residency_count_states", (void *)_cffi_f_fpr_residency_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 499), (void *)_cffi_d_fpr_residency_count_states },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 866), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 872), (void *)_cffi_d_fpr_residency_counters },
   { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 521), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 863), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 869), (void *)_cffi_d_fpr_residency_destroy },
   { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 479), (void *)_cffi_d_fpr_residency_discard },
   { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 487), (void *)_cffi_d_fpr_residency_drop_lazy },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 734), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 740), (void *)_cffi_d_fpr_residency_fault_latency },
   { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 475), (void *)_cffi_d_fpr_residency_join },
-  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_residency_killed_ns },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 797), (void *)_cffi_d_fpr_residency_killed_ns },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 797), (void *)_cffi_d_fpr_residency_metadata_bytes },
   { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 493), (void *)_cffi_d_fpr_residency_populate },
   { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 710), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 874), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 797), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 716), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 880), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
   { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 528), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 871), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 881), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 877), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 887), (void *)_cffi_d_fpr_signaller_close },
   { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 531), (void *)_cffi_d_fpr_signaller_open },
   { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 534), (void *)_cffi_d_fpr_signaller_send },
   { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 551), (void *)_cffi_d_fpr_split_driver_add },
@@ -15701,7 +15770,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 561), (void *)_cffi_d_fpr_split_driver_get },
   { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 557), (void *)_cffi_d_fpr_split_driver_should_kick },
   { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 542), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 699), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 705), (void *)_cffi_d_fpr_split_part_bytes },
   { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 566), (void *)_cffi_d_fpr_split_ring_disable_kicks },
   { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 585), (void *)_cffi_d_fpr_split_ring_enable_kicks },
   { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 594), (void *)_cffi_d_fpr_split_ring_overlaps },
@@ -15714,18 +15783,19 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 605), (void *)_cffi_d_fpr_trace_pair },
   { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 628), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 291), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 664), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 692), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 884), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 657), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 794), (void *)_cffi_d_fpr_vcpus_next_ns },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 675), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 685), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_add_unlisted", (void *)_cffi_f_fpr_vcpus_add_unlisted, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 657), (void *)_cffi_d_fpr_vcpus_add_unlisted },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 670), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 698), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 890), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 663), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 800), (void *)_cffi_d_fpr_vcpus_next_ns },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 681), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 691), (void *)_cffi_d_fpr_vcpus_owner_read },
   { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 645), (void *)_cffi_d_fpr_vcpus_refill },
   { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 641), (void *)_cffi_d_fpr_vcpus_retry },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 670), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 676), (void *)_cffi_d_fpr_vcpus_run },
   { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 651), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 680), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 686), (void *)_cffi_d_fpr_vcpus_task },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -15743,22 +15813,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 970) },
+             _CFFI_OP(_CFFI_OP_NOOP, 976) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15800,7 +15870,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 1006) },
+          _CFFI_OP(_CFFI_OP_NOOP, 1012) },
   { "bend", offsetof(struct fpr_cost, bend),
             sizeof(((struct fpr_cost *)0)->bend),
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15809,10 +15879,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "number", offsetof(struct fpr_cost_steps, number),
               sizeof(((struct fpr_cost_steps *)0)->number),
-              _CFFI_OP(_CFFI_OP_NOOP, 998) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1004) },
   { "at", offsetof(struct fpr_cost_steps, at),
           sizeof(((struct fpr_cost_steps *)0)->at),
-          _CFFI_OP(_CFFI_OP_NOOP, 920) },
+          _CFFI_OP(_CFFI_OP_NOOP, 926) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15932,7 +16002,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 957) },
+               _CFFI_OP(_CFFI_OP_NOOP, 963) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15947,67 +16017,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 1008) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1014) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "discard_table_2m", offsetof(struct fpr_host_costs, discard_table_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_table_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 919) },
+            _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "fault_outer_4k", offsetof(struct fpr_host_costs, fault_outer_4k),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_4k),
-                      _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "fault_outer_2m", offsetof(struct fpr_host_costs, fault_outer_2m),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_2m),
-                      _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "fault_4k_steps", offsetof(struct fpr_host_costs, fault_4k_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_4k_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 922) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 928) },
   { "refault_4k_steps", offsetof(struct fpr_host_costs, refault_4k_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_4k_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 922) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 928) },
   { "fault_2m_steps", offsetof(struct fpr_host_costs, fault_2m_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_2m_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 922) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 928) },
   { "refault_2m_steps", offsetof(struct fpr_host_costs, refault_2m_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_2m_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 922) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 928) },
   { "discard_huge_2m_steps", offsetof(struct fpr_host_costs, discard_huge_2m_steps),
                              sizeof(((struct fpr_host_costs *)0)->discard_huge_2m_steps),
-                             _CFFI_OP(_CFFI_OP_NOOP, 922) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 928) },
   { "cpus", offsetof(struct fpr_host_costs, cpus),
             sizeof(((struct fpr_host_costs *)0)->cpus),
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16016,7 +16086,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pace", offsetof(struct fpr_host_costs, pace),
             sizeof(((struct fpr_host_costs *)0)->pace),
-            _CFFI_OP(_CFFI_OP_NOOP, 919) },
+            _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "pace_ns", offsetof(struct fpr_host_costs, pace_ns),
                sizeof(((struct fpr_host_costs *)0)->pace_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16172,10 +16242,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 301) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 910) },
+             _CFFI_OP(_CFFI_OP_NOOP, 916) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 911) },
+               _CFFI_OP(_CFFI_OP_NOOP, 917) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16211,13 +16281,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16232,19 +16302,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 969) },
+              _CFFI_OP(_CFFI_OP_NOOP, 975) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 988) },
+             _CFFI_OP(_CFFI_OP_NOOP, 994) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 990) },
+              _CFFI_OP(_CFFI_OP_NOOP, 996) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 990) },
+              _CFFI_OP(_CFFI_OP_NOOP, 996) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 988) },
+              _CFFI_OP(_CFFI_OP_NOOP, 994) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 367) },
@@ -16292,25 +16362,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 969) },
+              _CFFI_OP(_CFFI_OP_NOOP, 975) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 988) },
+             _CFFI_OP(_CFFI_OP_NOOP, 994) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 990) },
+              _CFFI_OP(_CFFI_OP_NOOP, 996) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 990) },
+              _CFFI_OP(_CFFI_OP_NOOP, 996) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 944) },
+            _CFFI_OP(_CFFI_OP_NOOP, 950) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
              _CFFI_OP(_CFFI_OP_NOOP, 582) },
@@ -16340,7 +16410,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 968) },
+                _CFFI_OP(_CFFI_OP_NOOP, 974) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -16365,6 +16435,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "freed_several", offsetof(struct fpr_pcp_demand, freed_several),
                      sizeof(((struct fpr_pcp_demand *)0)->freed_several),
                      _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "empties_few", offsetof(struct fpr_pcp_demand, empties_few),
+                   sizeof(((struct fpr_pcp_demand *)0)->empties_few),
+                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "memory_pages", offsetof(struct fpr_pressure_config, memory_pages),
                     sizeof(((struct fpr_pressure_config *)0)->memory_pages),
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16385,10 +16458,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "swap_in_4k", offsetof(struct fpr_pressure_config, swap_in_4k),
                   sizeof(((struct fpr_pressure_config *)0)->swap_in_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "swap_out_4k", offsetof(struct fpr_pressure_config, swap_out_4k),
                    sizeof(((struct fpr_pressure_config *)0)->swap_out_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 925) },
   { "swap_device_4k_ns", offsetof(struct fpr_pressure_config, swap_device_4k_ns),
                          sizeof(((struct fpr_pressure_config *)0)->swap_device_4k_ns),
                          _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16445,7 +16518,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 1004) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1010) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16568,13 +16641,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1010) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1016) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1010) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1016) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 1002) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1008) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16586,7 +16659,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 953) },
+              _CFFI_OP(_CFFI_OP_NOOP, 959) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16667,40 +16740,46 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+  { "frees_reversed", offsetof(struct fpr_rules, frees_reversed),
+                      sizeof(((struct fpr_rules *)0)->frees_reversed),
+                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+  { "keeps_unlisted", offsetof(struct fpr_rules, keeps_unlisted),
+                      sizeof(((struct fpr_rules *)0)->keeps_unlisted),
+                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16733,10 +16812,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 912) },
+          _CFFI_OP(_CFFI_OP_NOOP, 918) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 912) },
+               _CFFI_OP(_CFFI_OP_NOOP, 918) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16748,22 +16827,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 912) },
+              _CFFI_OP(_CFFI_OP_NOOP, 918) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 969) },
+              _CFFI_OP(_CFFI_OP_NOOP, 975) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 994) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1000) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 992) },
+             _CFFI_OP(_CFFI_OP_NOOP, 998) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 996) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1002) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 994) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1000) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
              _CFFI_OP(_CFFI_OP_NOOP, 367) },
@@ -16802,16 +16881,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 969) },
+              _CFFI_OP(_CFFI_OP_NOOP, 975) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 994) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1000) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 992) },
+             _CFFI_OP(_CFFI_OP_NOOP, 998) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 996) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1002) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -16835,7 +16914,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 968) },
+                _CFFI_OP(_CFFI_OP_NOOP, 974) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16883,28 +16962,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 582) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 913) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 919) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1020) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 1015) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1021) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -16961,10 +17040,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 1012) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1018) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 1012) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1018) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17009,7 +17088,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 927) },
+             _CFFI_OP(_CFFI_OP_NOOP, 933) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17030,7 +17109,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1004) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1010) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -17045,7 +17124,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 986) },
+              _CFFI_OP(_CFFI_OP_NOOP, 992) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17060,213 +17139,213 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 1000) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1006) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 914, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 920, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 915, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 921, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 916, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 922, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 917, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 923, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 918, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 924, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_cost", 919, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost", 925, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 2 },
-  { "fpr_cost_steps", 922, _CFFI_F_CHECK_FIELDS,
+  { "fpr_cost_steps", 928, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_cost_steps), offsetof(struct _cffi_align_struct_fpr_cost_steps, y), 25, 3 },
-  { "fpr_counters", 924, _CFFI_F_CHECK_FIELDS,
+  { "fpr_counters", 930, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 28, 14 },
-  { "fpr_discard_outcome", 925, _CFFI_F_CHECK_FIELDS,
+  { "fpr_discard_outcome", 931, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 42, 11 },
-  { "fpr_driver_slot", 926, _CFFI_F_CHECK_FIELDS,
+  { "fpr_driver_slot", 932, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 53, 4 },
-  { "fpr_guest_costs", 927, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_costs", 933, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 57, 10 },
-  { "fpr_guest_memory", 928, _CFFI_F_CHECK_FIELDS,
+  { "fpr_guest_memory", 934, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 67, 2 },
-  { "fpr_histogram", 929, _CFFI_F_CHECK_FIELDS,
+  { "fpr_histogram", 935, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 69, 4 },
-  { "fpr_host_costs", 930, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_costs", 936, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 73, 27 },
-  { "fpr_host_counters", 931, _CFFI_F_CHECK_FIELDS,
+  { "fpr_host_counters", 937, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 100, 31 },
-  { "fpr_measure", 932, _CFFI_F_OPAQUE,
+  { "fpr_measure", 938, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_measure_config", 933, _CFFI_F_CHECK_FIELDS,
+  { "fpr_measure_config", 939, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_measure_config), offsetof(struct _cffi_align_struct_fpr_measure_config, y), 131, 5 },
-  { "fpr_measure_order", 934, _CFFI_F_CHECK_FIELDS,
+  { "fpr_measure_order", 940, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_measure_order), offsetof(struct _cffi_align_struct_fpr_measure_order, y), 136, 10 },
-  { "fpr_memory_port", 935, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_port", 941, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 146, 3 },
-  { "fpr_memory_region", 936, _CFFI_F_CHECK_FIELDS,
+  { "fpr_memory_region", 942, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 149, 2 },
-  { "fpr_message_account", 937, _CFFI_F_CHECK_FIELDS,
+  { "fpr_message_account", 943, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 151, 2 },
-  { "fpr_notify", 939, _CFFI_F_CHECK_FIELDS,
+  { "fpr_notify", 945, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 153, 5 },
-  { "fpr_op", 940, _CFFI_F_CHECK_FIELDS,
+  { "fpr_op", 946, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 158, 6 },
-  { "fpr_oracle", 941, _CFFI_F_OPAQUE,
+  { "fpr_oracle", 947, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 942, _CFFI_F_CHECK_FIELDS,
+  { "fpr_owner_view", 948, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 164, 3 },
-  { "fpr_packed_driver", 943, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_driver", 949, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 167, 18 },
-  { "fpr_packed_note", 945, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_note", 951, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 185, 4 },
-  { "fpr_packed_ring", 946, _CFFI_F_CHECK_FIELDS,
+  { "fpr_packed_ring", 952, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 189, 15 },
-  { "fpr_page_set", 947, _CFFI_F_CHECK_FIELDS,
+  { "fpr_page_set", 953, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 204, 3 },
-  { "fpr_pcp_demand", 948, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pcp_demand), offsetof(struct _cffi_align_struct_fpr_pcp_demand, y), 207, 5 },
-  { "fpr_pressure", 949, _CFFI_F_OPAQUE,
+  { "fpr_pcp_demand", 954, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pcp_demand), offsetof(struct _cffi_align_struct_fpr_pcp_demand, y), 207, 6 },
+  { "fpr_pressure", 955, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_pressure_config", 950, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 212, 12 },
-  { "fpr_pressure_counters", 951, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 224, 14 },
-  { "fpr_random", 952, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 238, 1 },
-  { "fpr_range", 954, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 239, 2 },
-  { "fpr_real_memory", 955, _CFFI_F_OPAQUE,
+  { "fpr_pressure_config", 956, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 213, 12 },
+  { "fpr_pressure_counters", 957, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 225, 14 },
+  { "fpr_random", 958, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 239, 1 },
+  { "fpr_range", 960, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 240, 2 },
+  { "fpr_real_memory", 961, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 956, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 241, 4 },
-  { "fpr_region", 958, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 245, 5 },
-  { "fpr_replay_frames_stats", 959, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 250, 10 },
-  { "fpr_replay_model_stats", 960, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 260, 10 },
-  { "fpr_replay_phase", 961, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 270, 2 },
-  { "fpr_replay_unseen", 962, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 272, 4 },
-  { "fpr_report_account", 963, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 276, 6 },
-  { "fpr_report_cursor", 964, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 282, 3 },
-  { "fpr_report_rules", 965, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 285, 3 },
-  { "fpr_residency", 966, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 962, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 242, 4 },
+  { "fpr_region", 964, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 246, 5 },
+  { "fpr_replay_frames_stats", 965, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 251, 10 },
+  { "fpr_replay_model_stats", 966, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 261, 10 },
+  { "fpr_replay_phase", 967, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 271, 2 },
+  { "fpr_replay_unseen", 968, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 273, 4 },
+  { "fpr_report_account", 969, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 277, 6 },
+  { "fpr_report_cursor", 970, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 283, 3 },
+  { "fpr_report_rules", 971, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 286, 3 },
+  { "fpr_residency", 972, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 967, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 288, 8 },
-  { "fpr_ring_counters", 968, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 296, 11 },
-  { "fpr_ring_layout", 969, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 307, 5 },
-  { "fpr_rules", 970, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 312, 12 },
-  { "fpr_segment", 971, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 324, 3 },
-  { "fpr_shared_map", 972, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 327, 4 },
-  { "fpr_shared_region", 973, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 331, 7 },
-  { "fpr_signaller", 974, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 338, 2 },
-  { "fpr_split_driver", 975, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 340, 17 },
-  { "fpr_split_ring", 976, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 357, 12 },
-  { "fpr_task_view", 977, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 369, 9 },
-  { "fpr_trace_event", 978, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 378, 14 },
-  { "fpr_trace_marker", 979, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 392, 4 },
-  { "fpr_trace_op", 980, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 396, 3 },
-  { "fpr_trace_pairing", 981, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 399, 10 },
-  { "fpr_trace_state", 982, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 409, 8 },
-  { "fpr_vcpu_stop", 983, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 417, 5 },
-  { "fpr_vcpus", 984, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 973, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 289, 8 },
+  { "fpr_ring_counters", 974, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 297, 11 },
+  { "fpr_ring_layout", 975, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 308, 5 },
+  { "fpr_rules", 976, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 313, 14 },
+  { "fpr_segment", 977, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 327, 3 },
+  { "fpr_shared_map", 978, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 330, 4 },
+  { "fpr_shared_region", 979, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 334, 7 },
+  { "fpr_signaller", 980, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 341, 2 },
+  { "fpr_split_driver", 981, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 343, 17 },
+  { "fpr_split_ring", 982, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 360, 12 },
+  { "fpr_task_view", 983, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 372, 9 },
+  { "fpr_trace_event", 984, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 381, 14 },
+  { "fpr_trace_marker", 985, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 395, 4 },
+  { "fpr_trace_op", 986, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 399, 3 },
+  { "fpr_trace_pairing", 987, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 402, 10 },
+  { "fpr_trace_state", 988, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 412, 8 },
+  { "fpr_vcpu_stop", 989, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 420, 5 },
+  { "fpr_vcpus", 990, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 985, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 422, 5 },
-  { "fpr_zone_config", 986, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 427, 11 },
-  { "fpr_zone_state", 987, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 438, 6 },
-  { "packed_desc", 989, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 991, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 425, 5 },
+  { "fpr_zone_config", 992, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 430, 11 },
+  { "fpr_zone_state", 993, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 441, 6 },
+  { "packed_desc", 995, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 991, _CFFI_F_OPAQUE,
+  { "packed_event", 997, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 993, _CFFI_F_OPAQUE,
+  { "split_avail", 999, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 995, _CFFI_F_OPAQUE,
+  { "split_desc", 1001, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 997, _CFFI_F_OPAQUE,
+  { "split_used", 1003, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 888, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 894, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 889, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 895, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE,FPR_DISCARD_FREE" },
-  { "fpr_fallback_rule", 890, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_fallback_rule", 896, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 891, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 897, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_measure_action", 892, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
+  { "fpr_measure_action", 898, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
     "FPR_MEASURE_READ,FPR_MEASURE_WRITE,FPR_MEASURE_POPULATE,FPR_MEASURE_DONTNEED,FPR_MEASURE_FREE,FPR_MEASURE_PUNCH_HOLE,"
     "FPR_MEASURE_ACTIONS" },
-  { "fpr_measure_kind", 893, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
+  { "fpr_measure_kind", 899, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
     "FPR_MEASURE_ANONYMOUS,FPR_MEASURE_MEMFD,FPR_MEASURE_HUGETLB" },
-  { "fpr_measure_server", 894, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
+  { "fpr_measure_server", 900, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
     "FPR_MEASURE_KERNEL,FPR_MEASURE_MISSING,FPR_MEASURE_MINOR" },
-  { "fpr_memory_kind", 895, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
+  { "fpr_memory_kind", 901, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
     "FPR_MEMORY_ANONYMOUS,FPR_MEMORY_MEMFD,FPR_MEMORY_HUGETLB,FPR_MEMORY_HUGETLB_PRIVATE" },
-  { "fpr_migratetype", 896, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 902, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 897, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 903, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_page_state_of_both", 898, _cffi_prim_int(sizeof(enum fpr_page_state_of_both), ((enum fpr_page_state_of_both)-1) <= 0),
+  { "fpr_page_state_of_both", 904, _cffi_prim_int(sizeof(enum fpr_page_state_of_both), ((enum fpr_page_state_of_both)-1) <= 0),
     "FPR_STATE_USED,FPR_STATE_USED_ABSENT,FPR_STATE_FREE_HELD,FPR_STATE_REPORTED_HELD,FPR_STATE_FREE_GIVEN_BACK,"
     "FPR_STATE_FREE_UNTOUCHED" },
-  { "fpr_pcp_drain", 899, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_pcp_drain", 905, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 900, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 906, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 901, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 907, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 902, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 908, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 903, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 909, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 904, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 910, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION,FPR_FAULT_STALE_BASE" },
-  { "fpr_status", 905, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 911, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
     "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 906, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+  { "fpr_stop_reason", 912, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
     "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 907, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+  { "fpr_take_stop", 913, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 908, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 914, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 909, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 915, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 911 },
-  { "fpr_touch_fn", 910 },
+  { "fpr_release_fn", 917 },
+  { "fpr_touch_fn", 916 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -17276,12 +17355,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  400,  /* num_globals */
+  401,  /* num_globals */
   72,  /* num_struct_unions */
   22,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  1018,  /* num_types */
+  1024,  /* num_types */
   0,  /* flags */
 };
 

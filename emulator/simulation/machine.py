@@ -15,7 +15,13 @@ from emulator.scenario.backing import SimulatedBacking
 from emulator.scenario.guest import Guest
 from emulator.scenario.model import Host, Scenario
 from emulator.simulation.backings import create_backing
-from emulator.simulation.real_start import RING_PFN, allocator_of, memory_map_of, populate
+from emulator.simulation.real_start import (
+    RING_PFN,
+    allocator_of,
+    memory_map_of,
+    populate,
+    wait_for_lists,
+)
 from emulator.simulation.statistics import read_statistics
 from emulator.virtio.balloon import BalloonDevice, Work
 from emulator.virtio.features import DEFAULT_OFFERED, Feature, QueueRole
@@ -134,6 +140,8 @@ class Machine:
                 owners=max(1, owners),
                 costs=self.profile.guest.native(),
             )
+            if state is not None:
+                wait_for_lists(self.vcpus, self.allocator, state)
             self.memory = _guest_memory(self.backing, self.memory_map)
             self._plug_in(scenario)
         except BaseException:

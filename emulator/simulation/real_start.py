@@ -5,9 +5,10 @@ from __future__ import annotations
 from emulator.inputs.guest_state import GuestState
 from emulator.scenario.model import Scenario
 from guest_model.allocator.allocator import Allocator
-from guest_model.allocator.config import AllocatorConfig
+from guest_model.allocator.config import AllocatorConfig, MigrateType
 from guest_model.allocator.memory_map import MemoryMap
 from guest_model.allocator.rules import parse_version, rules_of
+from guest_model.vcpus import Vcpus
 from host_model.backing.interface import Backing
 
 RING_PFN = 16
@@ -47,6 +48,16 @@ def allocator_of(state: GuestState, scenario: Scenario) -> Allocator:
     if state.lists.cpu is not None:
         allocator.set_pcp(0, 0, state.lists.cpu.demand)
     return allocator
+
+
+def wait_for_lists(vcpus: Vcpus, allocator: Allocator, state: GuestState) -> None:
+    """Pages on their way to the LRU lists, where an unmapping leaves them."""
+    if not allocator.config.rules.keeps_unlisted:
+        return
+    for pfn, dropped in state.lists.unlisted.tolist():
+        if dropped:
+            allocator.add_allocated(pfn, 0, MigrateType.MOVABLE)
+        vcpus.add_unlisted(0, pfn, dropped=bool(dropped))
 
 
 def populate(backing: Backing, state: GuestState) -> None:

@@ -11,6 +11,8 @@ from emulator.scenario.phase import Phase
 from emulator.simulation.file_tasks import FileWorkload, file_owners, file_task, page_cache
 from emulator.simulation.recorded import recorded_tasks
 from guest_model.allocator.memory_map import PAGE_BYTES
+from guest_model.allocator.rules import parse_version, rules_of
+from guest_model.linux.releases import DEFAULT, release_of
 from guest_model.workload.churn import Churn
 from guest_model.workload.forks import Forks
 from guest_model.workload.idle import Idle
@@ -137,9 +139,12 @@ def _churn(workload: described.Churn, random: Random, thp: bool) -> Churn:
 def kernel_of(scenario: Scenario) -> KernelMemory:
     """What the guest's kernel takes for processes."""
     guest = scenario.guest
+    turned = rules_of(parse_version(guest.kernel)).frees_reversed
     if guest.kind == "linux":
-        return user_mode()
-    return x86_64(guest.vcpus, isolation=guest.page_table_isolation)
+        release = release_of(guest.kernel) or DEFAULT
+        return user_mode(release.processes, frees_reversed=turned)
+    isolation = guest.page_table_isolation
+    return x86_64(guest.vcpus, isolation=isolation, frees_reversed=turned)
 
 
 def process_of(task: Task, scenario: Scenario, place: int = USUAL_PLACE) -> Process:

@@ -122,7 +122,9 @@ class PcpDemand:
 
     `free_factor` counts doublings of a drain where drains grow. Where demand sizes the lists:
     `high` is the limit now, `free_count` the pages freed of late, `alloc_factor` counts doublings
-    of a refill, and `freed_several` tells whether the last free was of several pages.
+    of a refill, and `freed_several` tells whether the last free was of several pages. Where a CPU's
+    cache is small, or not known, two such frees in a row give back what is less than a batch as
+    well: `empties_few`.
     """
 
     free_factor: int = 0
@@ -130,6 +132,7 @@ class PcpDemand:
     free_count: int = 0
     alloc_factor: int = 0
     freed_several: bool = False
+    empties_few: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,12 @@ class Rules:
     block's label of the moment."""
     fallback: Fallback = Fallback.MOVE_THEN_TEST
     relabel: Relabel = Relabel.NONE
+    frees_reversed: bool = True
+    """Of a batch of pages that an unmapping or a truncation frees, the last one goes first; from
+    6.9 on, they go in turn."""
+    keeps_unlisted: bool = False
+    """Pages that wait for their LRU list, up to 30 on each CPU, stay allocated when they are
+    unmapped, until the next ones come (6.14); before, an unmapping lists them first."""
     highatomic_rounds_up: bool = False
     """The reserve is 1 % rounded up to page blocks, and none where that is less than one (6.8)."""
     labels_reserved: bool = False
@@ -103,10 +109,12 @@ _CHANGES: tuple[tuple[Version, str, object], ...] = (
     (Version(5, 18, 0), "pcp_drain", PcpDrain.FROM_FREED),
     (Version(6, 7, 0), "pcp_sizing", PcpSizing.AUTO),
     (Version(6, 8, 0), "highatomic_rounds_up", True),
+    (Version(6, 9, 0), "frees_reversed", False),
     (Version(6, 9, 8), "pcp_huge_lists", 2),
     (Version(6, 10, 0), "pcp_keeps_type", False),
     (Version(6, 10, 0), "fallback", Fallback.TEST_THEN_MOVE),
     (Version(6, 10, 0), "relabel", Relabel.FIRST),
+    (Version(6, 14, 0), "keeps_unlisted", True),
     (Version(6, 15, 0), "fallback", Fallback.CLAIM_OR_STEAL),
     (Version(6, 15, 0), "labels_reserved", True),
     (Version(6, 19, 0), "relabel", Relabel.ALL),

@@ -35,12 +35,12 @@
 #define CLOCK_LINES 32
 #define CLOCK_NS (NS_PER_S / 200)
 #define HELPER "/sys/kernel/uevent_helper"
-#define CHILD_FIRST "/proc/sys/kernel/sched_child_runs_first"
 
 static struct task *tasks;
 static uint64_t phase_duration_ns[MAX_PHASES];
 static unsigned task_count, phase_count;
 struct progress *progress;
+uint32_t *copied;
 uint64_t *instants[MAX_TASKS];
 static uint64_t run_duration_ns;
 static char modules[8][256];
@@ -149,7 +149,7 @@ static void run_phase(unsigned phase)
     for (unsigned number = 0; number < task_count; number++) {
         if (tasks[number].phase != phase)
             continue;
-        pid_t pid = fork();
+        pid_t pid = fork_second();
         if (pid < 0)
             fail("cannot fork", "a task");
         if (!pid)
@@ -318,20 +318,13 @@ static void prepare(void)
     if (mount("proc", "/proc", "proc", 0, NULL) || mount("sysfs", "/sys", "sysfs", 0, NULL) ||
         mount("tmpfs", "/files", "tmpfs", 0, "size=100%"))
         fail("cannot mount", "/proc, /sys and /files");
-    /*
-     * A page that this process writes while a child has it as well is copied for whoever is first.
-     * That is to be the child, whose pages go: ours would move, to wherever memory is free then,
-     * and keep a whole block of the largest order from being reported for the rest of the run.
-     * Linux 6.6 and newer cannot be asked for it.
-     */
-    if (access(CHILD_FIRST, F_OK) == 0)
-        set(CHILD_FIRST, 1);
     known = mmap(NULL, KNOWN_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (known == MAP_FAILED)
         fail("no memory", "for two pages");
     /* They are there before all else: two pages in a block that is otherwise free keep it so. */
     memset(known, 1, KNOWN_PAGES * PAGE_BYTES);
+    copied = shared(sizeof *copied);
     progress = shared(MAX_TASKS * sizeof *progress);
     tasks = shared(MAX_TASKS * sizeof *tasks);
     /* The photograph itself shall not change what it shows: its pages are there before. */

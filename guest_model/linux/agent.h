@@ -64,6 +64,12 @@ uint64_t now_ns(void);
 void sleep_until(uint64_t instant_ns);
 /* How many instants an operation notes. */
 uint64_t notes_of(const struct op *op);
+/* What fork_second waits for: a word that all processes share. */
+extern uint32_t *copied;
+/* A fork after which the child runs first: -1 on failure, 0 in the child, which calls own_pages. */
+pid_t fork_second(void);
+/* Copy for this process what its parent is about to write, and let the parent go on. */
+void own_pages(void);
 /* Execute a task's stream on real memory, in a process of its own. */
 _Noreturn void run_task(unsigned number, const struct stream *stream);
 /* Execute each kind of operation once, before anybody looks, as a guest has that was used before:

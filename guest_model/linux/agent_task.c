@@ -4,18 +4,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_REGIONS 70000
 #define MAX_CHILDREN 1024
 #define MANY 4096
+#define MANY_CHILDREN 24
 
 struct region {
     char *address;
@@ -167,8 +171,46 @@ static struct child *find_child(uint32_t number)
     return NULL;
 }
 
-/* Copy for this process what its parent is about to write. */
-static void __attribute__((noinline)) own_pages(void)
+/*
+ * A page that a process writes while its child has it as well is copied for whoever is first. That
+ * is to be the child, whose pages go: the parent's would move, to wherever memory is free then, and
+ * keep a whole block of the largest order from being reported for the rest of the run. So the
+ * parent writes nothing, not even to its stack, until the child has its copies; hence one piece of
+ * assembly. Linux before 6.6 could be asked to let children run first.
+ */
+pid_t fork_second(void)
+{
+    static const struct timespec limit = {1, 0};
+    long result;
+    register uint32_t *word __asm__("r12") = copied;
+    register const struct timespec *patience __asm__("r13") = &limit;
+    register long none __asm__("r10") = 0;
+    *word = 0;
+    __asm__ volatile("syscall\n\t" /* clone */
+                     "test %%rax, %%rax\n\t"
+                     "jle 2f\n\t"
+                     "mov %%rax, %%r14\n\t"
+                     "mov $10, %%r15d\n"
+                     "1:\tmov %[futex], %%eax\n\t"
+                     "mov %[word], %%rdi\n\t"
+                     "xor %%esi, %%esi\n\t" /* FUTEX_WAIT, while it is 0 */
+                     "xor %%edx, %%edx\n\t"
+                     "mov %[patience], %%r10\n\t"
+                     "syscall\n\t"
+                     "dec %%r15d\n\t"
+                     "jz 3f\n\t" /* the child cannot, for want of memory */
+                     "cmpl $0, (%[word])\n\t"
+                     "je 1b\n"
+                     "3:\tmov %%r14, %%rax\n"
+                     "2:"
+                     : "=a"(result), "+r"(none)
+                     : "a"(SYS_clone), "D"((long)SIGCHLD), "S"(0L),
+                       "d"(0L), [word] "r"(word), [patience] "r"(patience), [futex] "i"(SYS_futex)
+                     : "rcx", "r8", "r11", "r14", "r15", "cc", "memory");
+    return result < 0 ? -1 : (pid_t)result;
+}
+
+void __attribute__((noinline)) own_pages(void)
 {
     volatile char stack[3 * PAGE_BYTES];
     for (size_t at = 0; at < sizeof stack; at += PAGE_BYTES)
@@ -178,6 +220,8 @@ static void __attribute__((noinline)) own_pages(void)
         *(volatile unsigned *)&region_count = region_count;
         *(volatile char *)&regions[region_count] = 0;
     }
+    *copied = 1;
+    syscall(SYS_futex, copied, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 /* True in the child. The parent goes on when the child has stopped itself. */
@@ -186,7 +230,7 @@ static bool fork_child(uint32_t number)
     struct child *child = children;
     while (child < children + MAX_CHILDREN && child->pid)
         child++;
-    pid_t parent = getpid(), pid = child < children + MAX_CHILDREN ? fork() : -1;
+    pid_t parent = getpid(), pid = child < children + MAX_CHILDREN ? fork_second() : -1;
     if (pid < 0) {
         progress[task_number].failures++;
         _exit(1);
@@ -261,7 +305,7 @@ static void execute_all(const struct op *ops, uint64_t count, uint64_t start_ns)
     for (uint64_t at = 0; at < count; at++) {
         if (ops[at].kind == OP_RETURN) { /* only a child comes here */
             note();
-            raise(SIGSTOP);
+            kill(getpid(), SIGSTOP); /* raise() would stop whom the C library takes it for */
             _exit(0);
         }
         if (ops[at].kind != OP_FORK) {
@@ -309,6 +353,25 @@ static void map_many(void)
     munmap(memory, MANY * PAGE_BYTES);
 }
 
+/* So many processes at once that caches of what describes one have some left for those to come. */
+static void fork_many(void)
+{
+    pid_t pids[MANY_CHILDREN];
+    for (unsigned index = 0; index < MANY_CHILDREN; index++) {
+        pids[index] = fork_second();
+        if (!pids[index]) {
+            own_pages();
+            pause();
+            _exit(0);
+        }
+    }
+    for (unsigned index = 0; index < MANY_CHILDREN; index++)
+        if (pids[index] > 0) {
+            kill(pids[index], SIGKILL);
+            waitpid(pids[index], NULL, 0);
+        }
+}
+
 void rehearse(void)
 {
     struct sysinfo info;
@@ -334,9 +397,10 @@ void rehearse(void)
 
     memcpy(stream.ops, ops, sizeof ops);
     progress[number].noted = MAX_TIMED; /* none of these is noted */
-    pid_t pid = fork();
+    pid_t pid = fork_second();
     if (!pid) {
         map_many();
+        fork_many();
         run_task(number, &stream.head);
     }
     if (pid > 0)

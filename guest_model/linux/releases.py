@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from guest_model.allocator.rules import parse_version
+from guest_model.workload.kernel_memory import UserMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,9 @@ class MemoryLayout:
     """The 32 bits in struct page that say that a free block begins there."""
     pcp: np.dtype[np.void]
     """What stands before the lists in struct per_cpu_pages."""
+    uptodate: int
+    lru: int
+    """Flags of struct page: bit PG_uptodate, bit PG_lru."""
 
 
 _PCP_6_1 = np.dtype([("count", "<u4"), ("high", "<u4"), ("batch", "<u4"), ("free_factor", "<u4")])
@@ -45,15 +49,16 @@ class Release:
     libc: tuple[int, int]
     """The oldest version of glibc that has every symbol of the package's kernel."""
     memory: MemoryLayout
+    processes: UserMode
 
 
-_MEMORY_6_1 = MemoryLayout(0xFFFF_FF7F, _PCP_6_1)
-_MEMORY_6_12 = MemoryLayout(0xF000_0000, _PCP_6_7)
+_MEMORY_6_1 = MemoryLayout(0xFFFF_FF7F, _PCP_6_1, uptodate=1 << 2, lru=1 << 4)
+_MEMORY_6_12 = MemoryLayout(0xF000_0000, _PCP_6_7, uptodate=1 << 3, lru=1 << 5)
 
 RELEASES = (
-    Release("6.1", "bookworm", libc=(2, 34), memory=_MEMORY_6_1),
-    Release("6.12", "trixie", libc=(2, 38), memory=_MEMORY_6_12),
-    Release("7.2", "sid", libc=(2, 38), memory=_MEMORY_6_12),
+    Release("6.1", "bookworm", (2, 34), _MEMORY_6_1, UserMode(levels=3, stub_order=0)),
+    Release("6.12", "trixie", (2, 38), _MEMORY_6_12, UserMode(levels=3, stub_order=1)),
+    Release("7.2", "sid", (2, 38), _MEMORY_6_12, UserMode(levels=4, stub_order=1)),
 )
 DEFAULT = RELEASES[0]
 """What a real guest is where nothing else is asked for."""

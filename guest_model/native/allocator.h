@@ -113,6 +113,7 @@ struct fpr_pcp_demand {
     uint32_t free_count;    /* pages freed of late */
     uint32_t alloc_factor;  /* doublings of a refill */
     uint32_t freed_several; /* the last free was of several pages */
+    uint32_t empties_few;   /* so do two such frees in a row what is less than a batch */
 };
 
 struct fpr_counters {

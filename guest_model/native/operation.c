@@ -14,6 +14,7 @@ static void owner_append(struct fpr_vcpus *v, struct fpr_owner *owner, uint64_t 
     struct fpr_page *page = fpr_page(v->allocator, pfn);
 
     page->next = FPR_NIL;
+    page->prev = FPR_LISTED;
     if (owner->head == FPR_NIL)
         owner->head = (uint32_t)pfn;
     else
@@ -121,6 +122,11 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
         if (status)
             return status;
     }
+    if (v->allocator->config.rules.keeps_unlisted && op->type == FPR_MOVABLE) {
+        status = fpr_listing_add(v, cpu, cpu_index, pfn);
+        if (status)
+            return status;
+    }
     fpr_histogram_record_inline(v->alloc_latency, guest_ns + host_ns);
     task->view.huge_faults += order && op->flags & FPR_OP_FAULTED;
     if (op->flags & FPR_OP_COUNTED)
@@ -151,7 +157,7 @@ static void turn_round(struct fpr_vcpus *v, struct fpr_owner *owner, uint64_t co
         owner->tail = first;
 }
 
-/* How many blocks are gathered before they are freed, the last one first. */
+/* How many blocks are gathered before they are freed. */
 static uint64_t gather(const struct fpr_task *task, const struct fpr_op *op,
                        const struct fpr_owner *owner)
 {
@@ -173,11 +179,17 @@ static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_inde
     uint32_t order;
     int status;
 
+    if (!task->done && op->flags & FPR_OP_TRUNCATED) {
+        status = fpr_listing_flush(v, cpu, cpu_index);
+        if (status)
+            return status;
+    }
     if (!task->gathered) {
         task->gathered = gather(task, op, owner);
         if (op->count && op->count - task->done < task->gathered)
             task->gathered = op->count - task->done;
-        turn_round(v, owner, task->gathered);
+        if (v->allocator->config.rules.frees_reversed)
+            turn_round(v, owner, task->gathered);
     }
     task->gathered--;
     pfn = owner->head;
@@ -189,10 +201,7 @@ static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_inde
     owner->blocks--;
     owner->freed++;
     owner->pages -= (uint64_t)1 << order;
-    status =
-        fpr_free(v->allocator, cpu_index, pfn, order, op->flags & FPR_OP_COLD ? FPR_FREE_COLD : 0);
-    if (!status && v->port.release)
-        status = v->port.release(v->port.host, pfn, (uint64_t)1 << order, cpu->clock_ns);
+    status = fpr_listing_free(v, cpu, cpu_index, pfn, op->flags & FPR_OP_COLD ? FPR_FREE_COLD : 0);
     if (status)
         return status;
     spend(cpu, task, grown(v, is_huge(order) ? costs->free_thp_ns : costs->free_4k_ns, 0), 0);

@@ -45,6 +45,7 @@ struct fpr_pcp {
      * and whether the last free was of several pages. */
     uint32_t high, free_count, alloc_factor;
     bool freed_several;
+    bool empties_few; /* two such frees in a row give back what is less than a batch as well */
     struct fpr_list lists[FPR_PCP_LISTS];
 };
 

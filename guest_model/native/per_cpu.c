@@ -220,7 +220,8 @@ static void auto_freed(struct fpr_allocator *a, struct fpr_zone *zone, struct fp
 
     pcp->alloc_factor >>= 1;
     if (order && order <= COSTLY_ORDER) {
-        all = pcp->free_count >= batch && pcp->freed_several && pcp->count >= batch;
+        all = pcp->free_count >= batch && pcp->freed_several &&
+              (pcp->empties_few || pcp->count >= batch);
         pcp->freed_several = true;
     } else {
         pcp->freed_several = false;
@@ -309,6 +310,7 @@ int fpr_allocator_set_pcp(struct fpr_allocator *a, uint32_t zone, uint32_t cpu,
     pcp->free_count = demand->free_count;
     pcp->alloc_factor = demand->alloc_factor;
     pcp->freed_several = demand->freed_several;
+    pcp->empties_few = demand->empties_few;
     return FPR_OK;
 }
 

@@ -36,6 +36,8 @@ struct fpr_rules {
     uint8_t pcp_drains_in_batches; /* a large drain is cut into batches */
     uint8_t pcp_keeps_type;        /* pages go back with the type they were freed as */
     uint8_t fallback, relabel;
+    uint8_t frees_reversed;       /* of a batch of pages that are freed, the last one goes first */
+    uint8_t keeps_unlisted;       /* an unmapping leaves pages that wait for their LRU list */
     uint8_t highatomic_rounds_up; /* the reserve is 1 % rounded up to page blocks, or nothing */
     uint8_t labels_reserved;      /* page blocks with a reserved first frame are labelled at boot */
 };

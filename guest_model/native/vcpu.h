@@ -102,6 +102,9 @@ int fpr_vcpus_create(const struct fpr_vcpus_config *config, struct fpr_allocator
                      const struct fpr_memory_port *port, struct fpr_histogram *alloc_latency,
                      struct fpr_vcpus **out);
 void fpr_vcpus_destroy(struct fpr_vcpus *vcpus);
+/* A page that waits for its LRU list as the first run begins (rules.keeps_unlisted); `dropped`: it
+ * is allocated, and its owner has freed it. FPR_BAD_ARGUMENT: there is no room on the vCPU. */
+int fpr_vcpus_add_unlisted(struct fpr_vcpus *vcpus, uint32_t cpu, uint64_t pfn, int dropped);
 /* Put a task on a vCPU at an instant; it asks for its first chunk at once. A task that is done may
  * be started again, and counts from zero then. */
 int fpr_vcpus_start(struct fpr_vcpus *vcpus, uint32_t task, uint32_t cpu, uint64_t now_ns);

@@ -10,6 +10,8 @@
 #define FPR_GROWTH_SHIFT 20
 #define FPR_IDLE_KEY UINT64_MAX
 
+#define FPR_LRU_BATCH 31 /* folios that a CPU gathers (linux v6.12, v7.2, folio_batch) */
+
 _Static_assert(FPR_MAX_CPUS == 1 << FPR_CPU_BITS, "a key holds the number of a vCPU");
 _Static_assert(sizeof(struct fpr_op) == 24, "guest_model/workload/op.py states this layout");
 
@@ -38,9 +40,18 @@ struct fpr_task {
 struct fpr_cpu {
     uint64_t clock_ns; /* free for the next operation from here on */
     uint64_t slice_end_ns;
-    uint32_t current; /* task, FPR_NIL: none */
-    uint32_t last;    /* some task on this vCPU, FPR_NIL: none */
-    uint32_t running; /* 0 while idle or asleep */
+    uint32_t current;                 /* task, FPR_NIL: none */
+    uint32_t last;                    /* some task on this vCPU, FPR_NIL: none */
+    uint32_t running;                 /* 0 while idle or asleep */
+    uint32_t unlisted[FPR_LRU_BATCH]; /* pages that wait for their LRU list */
+    uint32_t unlisted_count;
+};
+
+/* What the LRU lists have to do with an allocated page: its `prev`, which its owner leaves. */
+enum fpr_listing {
+    FPR_LISTED = 0,
+    FPR_UNLISTED = 1, /* waits on some CPU */
+    FPR_DROPPED = 2,  /* waits there, and its owner has freed it */
 };
 
 /* What work costs while so many vCPUs are busy, as a factor in 1/2^20. */
@@ -68,6 +79,14 @@ struct fpr_vcpus {
  * clock. Sets stop->reason where Python is needed. */
 int fpr_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint32_t task_index,
              struct fpr_vcpu_stop *stop);
+/* listing.c, where the rules are that an unmapping leaves what waits: */
+/* A page that a process or a file got waits; the last one that there is room for lists them all. */
+int fpr_listing_add(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint64_t pfn);
+/* List them all; those that were freed meanwhile go back to the allocator. */
+int fpr_listing_flush(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index);
+/* A block goes back to the allocator, if it does not wait. */
+int fpr_listing_free(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index, uint64_t pfn,
+                     uint32_t flags);
 int fpr_check_ops(const struct fpr_vcpus *v, const struct fpr_op *ops, uint64_t length);
 
 #endif

@@ -39,8 +39,9 @@ class KernelMemory:
     """What its kernel stack is made of; freed last, when the process is reaped."""
     directory_order: int
     """The page global directory."""
-    context_pages: int
-    """Single pages of its address space beside that."""
+    context_blocks: int
+    context_order: int
+    """What its address space has beside that."""
     image_tables: int
     """Page tables of its program and its stack, of all levels."""
     image_pages: int
@@ -53,6 +54,8 @@ class KernelMemory:
     node_order: int
     node_objects: int
     """A slab of tree nodes: its order, and how many it holds."""
+    frees_reversed: bool
+    """See `Rules.frees_reversed`."""
 
 
 def slab_of(object_bytes: int, cpus: int) -> tuple[int, int]:
@@ -74,25 +77,37 @@ def slab_of(object_bytes: int, cpus: int) -> tuple[int, int]:
     return order, (PAGE_BYTES << order) // object_bytes
 
 
-def x86_64(cpus: int, *, isolation: bool = True) -> KernelMemory:
+def x86_64(cpus: int, *, isolation: bool = True, frees_reversed: bool = True) -> KernelMemory:
     """Stacks are mapped page by page; with page-table isolation a directory is two pages."""
     node_order, node_objects = slab_of(NODE_BYTES, cpus)
     return KernelMemory(
         stack_order=0,
         stack_blocks=4,
         directory_order=1 if isolation else 0,
-        context_pages=0,
+        context_blocks=0,
+        context_order=0,
         image_tables=8,
         image_pages=16,
         data_pages=0,
         forked_pages=8,
         node_order=node_order,
         node_objects=node_objects,
+        frees_reversed=frees_reversed,
     )
 
 
-def user_mode() -> KernelMemory:
-    """User-mode Linux of Debian: stacks of order 2, three levels, a page for the stub's stack.
+@dataclass(frozen=True, slots=True)
+class UserMode:
+    """What differs between releases of User-mode Linux."""
+
+    levels: int
+    """Of page tables. A fourth one takes two more: its program and its stack lie far apart."""
+    stub_order: int
+    """Of the block that the process on the host shares with the kernel."""
+
+
+def user_mode(facts: UserMode, *, frees_reversed: bool = True) -> KernelMemory:
+    """User-mode Linux of Debian: stacks of order 2.
 
     A process is a fork of the agent that executes no other program.
     """
@@ -101,11 +116,13 @@ def user_mode() -> KernelMemory:
         stack_order=2,
         stack_blocks=1,
         directory_order=0,
-        context_pages=1,
-        image_tables=6,
-        image_pages=9,
-        data_pages=4,
-        forked_pages=11,
+        context_blocks=1,
+        context_order=facts.stub_order,
+        image_tables=2 * facts.levels,
+        image_pages=7,
+        data_pages=5,
+        forked_pages=8,
         node_order=node_order,
         node_objects=node_objects,
+        frees_reversed=frees_reversed,
     )

@@ -68,8 +68,8 @@ class ProcessMemory:
         kernel = self._kernel
         yield _kernel_row(self._stack, kernel.stack_blocks, kernel.stack_order)
         yield _kernel_row(self._context, 1, kernel.directory_order)
-        if kernel.context_pages:
-            yield _kernel_row(self._context, kernel.context_pages)
+        if kernel.context_blocks:
+            yield _kernel_row(self._context, kernel.context_blocks, kernel.context_order)
         yield _kernel_row(self._paging, kernel.image_tables)
         if parent is not None:
             self._space = parent._space.copy()
@@ -183,15 +183,15 @@ class ProcessMemory:
 
     def _gathered(self, flushed: list[_Part], parts: list[_Part]) -> Iterator[Op]:
         """Free pages, then tables, as an unmapping does, which notes them in pages of its own: it
-        takes another one when the last one is full. An exit frees what it has `flushed` before; in
-        its first batch are pages of the program's file from then on, which stay."""
+        takes another one when the last one is full. An exit frees what it has `flushed` before."""
         pages = sum(count for _, count in (*flushed, *parts))
         batches = min(MOST_BATCHES, (pages - FIRST_BATCH_PAGES) // BATCH_PAGES + 1)
         gather = self._owners.take()
         if batches > 0:
             yield alloc(gather, batches, type=MigrateType.UNMOVABLE, flags=BATCH)
-        yield from _batches(flushed)
-        yield from _batches(parts, FIRST_BATCH_PAGES if flushed else 0)
+        turned = self._kernel.frees_reversed
+        yield from _batches(flushed, turned)
+        yield from _batches(parts, turned)
         yield free(gather)
         self._owners.give(gather)
 
@@ -204,15 +204,15 @@ def _flagged(op: Op, flags: int) -> Op:
     return (*op[:5], op[5] | flags)
 
 
-def _batches(parts: list[_Part], noted: int = 0) -> Iterator[Op]:
-    """What frees batch after batch, the last page of each first: so the tables, which are noted
-    last, go before the pages that share their batch. `noted`: pages in front of them."""
-    at = noted
+def _batches(parts: list[_Part], turned: bool) -> Iterator[Op]:
+    """What frees batch after batch, where it is `turned` the last page of each first: so the
+    tables, which are noted last, go before the pages that share their batch."""
+    at = 0
     batch: list[Op] = []
     for op, pages in parts:
         left = pages
         if op[5] & UNMAPPED:
-            yield from reversed(batch)
+            yield from reversed(batch) if turned else batch
             batch.clear()
             yield op
             at, left = 0, 0
@@ -228,9 +228,9 @@ def _batches(parts: list[_Part], noted: int = 0) -> Iterator[Op]:
                 continue
             batch.append(_flagged(row, AT_ONCE))
             if share == room:
-                yield from reversed(batch)
+                yield from reversed(batch) if turned else batch
                 batch.clear()
-    yield from reversed(batch)
+    yield from reversed(batch) if turned else batch
 
 
 def _room(noted: int) -> int:

@@ -218,7 +218,7 @@ def set_zone(pair: Pair, a: int, b: int, c: int) -> None:
 
 def set_pcp(pair: Pair, a: int, b: int, c: int) -> None:
     """What a CPU's lists remember, some of it more than they can: both refuse that."""
-    demand = PcpDemand(b % 7, c % 80, b, c // 8 % 7, bool(a & 1))
+    demand = PcpDemand(b % 7, c % 80, b, c // 8 % 7, bool(a & 1), bool(a & 2))
     pair.call("set_pcp", a % len(pair.zones), a // 8 % pair.config.cpus, demand)
 
 

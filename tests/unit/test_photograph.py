@@ -116,7 +116,7 @@ def test_what_a_cpu_remembers_comes_with_its_lists() -> None:
     assert first is not None
     assert second is not None
     assert (first.demand, first.high, first.high_max) == (PcpDemand(3, 887), 887, 887)
-    assert second.demand == PcpDemand(0, 1227, 90, 2, freed_several=True)
+    assert second.demand == PcpDemand(0, 1227, 90, 2, freed_several=True, empties_few=True)
     assert (second.high, second.high_max) == (886, 15734)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from emulator.native.random import Random
 from guest_model.allocator.config import MigrateType
+from guest_model.linux.releases import DEFAULT, release_of
 from guest_model.workload.address_space import AddressSpace
 from guest_model.workload.churn import Churn
 from guest_model.workload.forks import Forks
@@ -34,10 +35,11 @@ from guest_model.workload.tmpfs import Tmpfs
 
 MIB = 1 << 20
 MEMORY_PAGES = 1 << 18
+USER_MODE = user_mode(DEFAULT.processes)
 
 
 def _rows(task: Task, *, first_owner: int = 0) -> Ops:
-    process = Process(task, user_mode(), MEMORY_PAGES)
+    process = Process(task, USER_MODE, MEMORY_PAGES)
     rows = np.concatenate(list(process.chunks(first_owner, 0)))
     assert (rows["owner"][rows["kind"] <= OpKind.FREE] < first_owner + process.owners).all()
     assert (rows["kind"] < OpKind.FORK).all(), "C does not know the operations of forks"
@@ -182,7 +184,7 @@ def test_owners_run_out() -> None:
 
 def test_children_that_live_end_with_their_parent() -> None:
     """A process that is stopped takes its children along."""
-    process = Process(Forks(4, at_once=2, own_bytes=MIB, live_ns=5), user_mode(), MEMORY_PAGES)
+    process = Process(Forks(4, at_once=2, own_bytes=MIB, live_ns=5), USER_MODE, MEMORY_PAGES)
     rows = list(process.start(0))
     for op in (fork(1), returned(), fork(2), returned(), reap(1)):
         rows += process.rows([op])
@@ -195,7 +197,7 @@ def test_tables_go_before_the_pages_of_their_batch() -> None:
 
     So a real kernel frees 1011 pages with two tables: 518 pages, the tables, 493 pages.
     """
-    memory = ProcessMemory(user_mode(), Owners(10, 60), place=88)
+    memory = ProcessMemory(USER_MODE, Owners(10, 60), place=88)
     pages = 1011
     list(memory.write(alloc(0, pages, flags=OpFlags.FAULTED)))
     rows = list(memory.release(free(0)))
@@ -208,6 +210,25 @@ def test_tables_go_before_the_pages_of_their_batch() -> None:
         (0, True, FreeFlags.AT_ONCE),
         (0, False, 0),
     ], "the first of its three tables maps what lies below as well, and stays"
+
+
+def test_since_6_9_tables_go_after_all_pages() -> None:
+    """An unmapping frees what it has noted in turn."""
+    kernel = user_mode(DEFAULT.processes, frees_reversed=False)
+    memory = ProcessMemory(kernel, Owners(10, 60), place=88)
+    list(memory.write(alloc(0, 1011, flags=OpFlags.FAULTED)))
+    frees = list(memory.release(free(0)))[1:]
+    assert [row[1] == 0 for row in frees] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(("series", "pages"), [("6.1", 6 + 1), ("6.12", 6 + 2), ("7.2", 8 + 2)])
+def test_a_process_of_a_real_guest_takes_what_its_release_takes(series: str, pages: int) -> None:
+    """Beside stack, directory and its own pages: tables of three levels or four, and the stub."""
+    release = release_of(series)
+    assert release is not None
+    memory = ProcessMemory(user_mode(release.processes), Owners(10, 60), place=88)
+    rows = [row for row in memory.begin() if row[4] == MigrateType.UNMOVABLE]
+    assert sum(row[0] << row[3] for row in rows) == 4 + 1 + pages
 
 
 def test_without_page_table_isolation_a_directory_is_one_page() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from guest_model.linux.plan import performed
+from guest_model.linux.releases import DEFAULT
 from guest_model.workload.kernel_memory import GATHERED_PAGES, user_mode
 from guest_model.workload.memhog import Memhog
 from guest_model.workload.op import FreeFlags, OpFlags, OpKind, Ops, alloc, chunk, free, wait
@@ -22,7 +23,7 @@ from guest_model.workload.tmpfs import Tmpfs
 
 def _timeline(task: Task, operations: Ops, instants: list[int], end_ns: int) -> Ops:
     """What it does to the blocks of the task itself, and when."""
-    process = Process(task, user_mode(), 1 << 20)
+    process = Process(task, user_mode(DEFAULT.processes), 1 << 20)
     timeline = Timeline(process, operations, np.array(instants, np.int64), end_ns)
     rows = np.concatenate(list(timeline.chunks(10, 0)))
     first = int(np.flatnonzero(rows["kind"] == OpKind.UNTIL)[0])

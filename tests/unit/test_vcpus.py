@@ -11,8 +11,10 @@ import pytest
 from emulator.native import NativeError, ffi, lib
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.config import AllocatorConfig, MigrateType, ZoneConfig
+from guest_model.allocator.rules import LINUX_6_1, Rules, Version, rules_of
 from guest_model.vcpus import StopReason, TaskState, Vcpus
 from guest_model.workload.op import (
+    FreeFlags,
     OpFlags,
     OpKind,
     alloc,
@@ -49,9 +51,10 @@ class Guest:
     slice_ns: int = 1000
     host_ns: int = 7
     touched: list[tuple[int, int, int, int]] = field(default_factory=list)
+    rules: Rules = LINUX_6_1
 
     def __post_init__(self) -> None:
-        config = AllocatorConfig(frames=FRAMES, cpus=self.cpus)
+        config = AllocatorConfig(frames=FRAMES, cpus=self.cpus, rules=self.rules)
         self.allocator = Allocator(config, [ZoneConfig(0, FRAMES, FRAMES)])
         self.allocator.add_range(0, FRAMES)
 
@@ -143,6 +146,54 @@ def test_an_owner_is_freed_oldest_first(guest: Guest) -> None:
     guest.vcpus.refill(0, chunk([free(3)]))
     assert guest.vcpus.run(FOREVER).reason == StopReason.REFILL
     assert guest.vcpus.owned_pages(3) == 0
+
+
+@pytest.mark.parametrize(("version", "turned"), [((6, 1), True), ((6, 12), False)])
+def test_a_batch_that_is_freed_goes_back_from_its_last_page_before_6_9(
+    version: tuple[int, int], turned: bool
+) -> None:
+    """An unmapping frees 8 pages, then more at a time: what is taken next is what went last."""
+    guest = Guest(rules=rules_of(Version(*version)))
+    lists = {"pcp_batch": 16, "pcp_high": 64, "pcp_high_max": 64}
+    guest.allocator.set_zone(0, ZoneConfig(0, FRAMES, FRAMES, **lists))
+    rows = [alloc(3, 8), free(3, flags=FreeFlags.UNMAPPED), alloc(4, 8)]
+    guest.go({0: (0, rows)})
+    assert list(guest.vcpus.owned_blocks(4)) == list(range(8) if turned else range(7, -1, -1))
+
+
+USER = int(OpFlags.FAULTED)
+
+
+def test_since_6_14_pages_that_wait_for_their_lru_list_outlive_their_unmapping() -> None:
+    """A CPU lists 31 pages at once; of 40, the last nine stay until 22 more have come."""
+    guest = Guest(rules=rules_of(Version(7, 2)))
+    unmapped = free(0, flags=FreeFlags.UNMAPPED)
+    guest.go({0: (0, [alloc(0, 40, flags=USER), unmapped])})
+    assert guest.allocator.zone(0).free_pages == FRAMES - 9
+    guest.go({1: (0, [alloc(1, 21, flags=USER)])})
+    assert guest.allocator.zone(0).free_pages == FRAMES - 9 - 21
+    guest.go({2: (0, [alloc(2, 1, flags=USER)])})
+    assert guest.allocator.zone(0).free_pages == FRAMES - 22
+    guest.allocator.validate()
+
+
+def test_since_6_14_a_truncation_and_a_huge_page_list_what_waits() -> None:
+    """Both put the CPU's batch onto the lists first; what was unmapped goes back then."""
+    for last in (free(1, flags=FreeFlags.TRUNCATED), alloc(2, 1, order=9, flags=USER)):
+        guest = Guest(rules=rules_of(Version(7, 2)))
+        unmapped = free(0, flags=FreeFlags.UNMAPPED)
+        guest.go({0: (0, [alloc(1, 1), alloc(0, 5, flags=USER), unmapped])})
+        assert guest.allocator.zone(0).free_pages == FRAMES - 6
+        guest.go({1: (0, [last])})
+        held = guest.vcpus.owned_pages(1) + guest.vcpus.owned_pages(2)
+        assert guest.allocator.zone(0).free_pages == FRAMES - held
+
+
+def test_before_6_14_an_unmapping_lists_what_waits() -> None:
+    """Nothing stays behind."""
+    guest = Guest(rules=rules_of(Version(6, 12)))
+    guest.go({0: (0, [alloc(0, 40, flags=USER), free(0, flags=FreeFlags.UNMAPPED)])})
+    assert guest.allocator.zone(0).free_pages == FRAMES
 
 
 def test_touching_again_writes_each_block_once(guest: Guest) -> None:

@@ -55,13 +55,13 @@ class PerCpu:
         self.free_factor = 0
         # Where demand sizes the lists: the limit, pages freed of late, doublings of a refill.
         self.limit = self.freed = self.doublings = 0
-        self.freed_several = False
+        self.freed_several = self.empties_few = False
 
     def set_demand(self, demand: PcpDemand) -> None:
         """What was asked for of late."""
         self.free_factor, self.doublings = demand.free_factor, demand.alloc_factor
         self.limit, self.freed = demand.high, demand.free_count
-        self.freed_several = demand.freed_several
+        self.freed_several, self.empties_few = demand.freed_several, demand.empties_few
 
     def order_of(self, index: int) -> int:
         if index >= _THP_OTHERS:
@@ -143,7 +143,8 @@ class PerCpu:
         batch, (least, most) = self.zone.config.pcp_batch, self._bounds
         bulk = batch << FREE_FACTOR_MAX
         self.doublings >>= 1
-        everything = several and self.freed >= batch and self.freed_several and self.count >= batch
+        enough = self.empties_few or self.count >= batch
+        everything = several and self.freed >= batch and self.freed_several and enough
         self.freed_several = several
         if self.freed < bulk:
             self.freed += 1 << self.order_of(index)
