@@ -20,6 +20,7 @@ from emulator.analysis.truth import Tolerance, judge, run_model
 from emulator.cli.linux import load_real
 from emulator.scenario.model import Scenario
 from guest_model.linux.kernel import Kernel, find_kernel
+from guest_model.linux.releases import DEFAULT, RELEASES
 
 SCENARIOS = Path(__file__).parents[1] / "configs" / "truth"
 NAMES = ("idle", "tmpfs", "memhog", "churn", "forks", "balloon")
@@ -65,7 +66,8 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.truth_table", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(NAMES)}")
-    parser.add_argument("--kernel", type=Path, metavar="PATH", help="a linux.uml")
+    series = [each.series for each in RELEASES]
+    parser.add_argument("--release", choices=series, default=DEFAULT.series, help="of Linux")
     parser.add_argument("--orders", default=",".join(map(str, ORDERS)), help="of reporting")
     parser.add_argument("--runs", type=int, default=RUNS, help="of each; seeds count from 1")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="guests that run at once")
@@ -77,7 +79,7 @@ def main() -> int:
     document = []
     if not arguments.json:
         print(_HEAD, "|---" * 7 + "|", sep="\n", flush=True)
-    kernel = find_kernel(arguments.kernel)
+    kernel = find_kernel(version=arguments.release)
     cells = [(name, order) for name in names for order in map(int, arguments.orders.split(","))]
     seeds = range(1, arguments.runs + 1)
     with ThreadPoolExecutor(arguments.at_once) as pool:
