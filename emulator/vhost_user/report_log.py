@@ -12,6 +12,7 @@ from typing import Self
 import structlog
 
 from emulator.vhost_user.endpoint import Endpoint
+from emulator.vhost_user.whole_lines import WholeLines
 from emulator.virtio.features import PFN_BYTES
 from emulator.virtio.reporting_queue import Batch
 
@@ -19,7 +20,7 @@ __all__ = ["ReportLog"]
 
 
 class ReportLog:
-    """Appends a line as soon as a batch was discarded.
+    """Appends a line as soon as a batch was discarded; a disk that fills up leaves whole lines.
 
     Keys: `unix_ns`, `monotonic_ns`, `device`, `connection` (from 1), `batch` (from 1, over all
     connections of the device), `blocks` ([pfn, pages] in ring order), `freed_bytes`, `discard_ns`.
@@ -28,7 +29,8 @@ class ReportLog:
 
     def __init__(self, path: Path) -> None:
         """Raises OSError where the file cannot be opened."""
-        self._file = path.open("a", encoding="ascii", buffering=1)
+        self._file = path.open("ab", buffering=0)
+        self._lines = WholeLines(self._file.fileno())
 
     def write(self, endpoint: Endpoint, batch: Batch) -> None:
         """An observer of batches."""
@@ -45,7 +47,7 @@ class ReportLog:
         if self._file.closed:
             return
         try:
-            self._file.write(json.dumps(line) + "\n")
+            self._lines.write(json.dumps(line).encode("ascii") + b"\n")
         except OSError as error:  # a full disk is no reason to leave guests without their device
             with suppress(OSError):
                 self._file.close()

@@ -12,6 +12,7 @@ import structlog
 
 from emulator.inputs.reports import HEADER
 from emulator.vhost_user.endpoint import Endpoint
+from emulator.vhost_user.whole_lines import WholeLines
 from emulator.virtio.features import PFN_BYTES
 from emulator.virtio.reporting_queue import Batch
 
@@ -25,8 +26,9 @@ class ReportRows:
     """A row for each block, in ring order; `time_s` is on this machine's monotonic clock.
 
     Frames are of 4 KiB. All rows of a batch are handed to the system in one write, before the
-    guest hears of the batch: a kill leaves whole batches. The reports of a later connection, which
-    are another guest's or another boot's, go to `reports.2.csv`, `reports.3.csv` and so on.
+    guest hears of the batch: a kill and a full disk leave whole batches. The reports of a later
+    connection, which are another guest's or another boot's, go to `reports.2.csv`,
+    `reports.3.csv` and so on.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,9 +81,7 @@ class ReportRows:
         self._last_ns = time_ns
 
     def _append(self, text: str) -> None:
-        rest = text.encode("ascii")
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
+        WholeLines(self._file).write(text.encode("ascii"))
 
     def close(self) -> None:
         """Write nothing further."""
