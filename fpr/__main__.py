@@ -14,6 +14,9 @@ def main() -> None:
     except ForeignPackageError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    from emulator.cli import interrupt
+
+    interrupt.install()  # before all else that takes time to import
     from emulator.cli.main import main as run
 
     run()

@@ -39,6 +39,8 @@ from guest_model.workload.timeline import Timeline
 
 PAGE_BYTES = 4096
 BOOT_LIMIT_S = 60
+POLL_S = 0.1
+"""Between two looks whether the run is to end early."""
 SPARE_S = 120
 """A guest is ended this long after its scenario should have, where that is known."""
 UNKNOWN_LIMIT_S = 3600
@@ -170,7 +172,7 @@ class _Run:
             wish_ns = self._wishes.due_ns
             next_s = due_s if wish_ns is None else min(due_s, wish_ns / 1e9)
             try:
-                said = machine.say(max(0.0, next_s - time.monotonic()))
+                said = machine.say(min(max(0.0, next_s - time.monotonic()), POLL_S))
             except TimeoutError:
                 if time.monotonic() < due_s:
                     continue
@@ -179,6 +181,8 @@ class _Run:
                 if self._memory is None and time.monotonic() > boot_deadline_s:
                     raise machine.failure(f"the guest did not boot in {BOOT_LIMIT_S} s") from None
                 continue
+            if said is None and self._stopped_meanwhile():
+                return False
             if said is None:
                 raise machine.failure("the guest ended too early")
             if said.text == "done":
@@ -187,6 +191,13 @@ class _Run:
             if said.text.startswith("start "):
                 machine.go_on()
         return False
+
+    def _stopped_meanwhile(self) -> bool:
+        """A signal to all processes of a job ends the guest, maybe before we hear of it."""
+        deadline_s = time.monotonic() + 1
+        while not self._stopped() and time.monotonic() < deadline_s:
+            time.sleep(POLL_S)
+        return self._stopped()
 
     def _note(self, said: Said, server: Server) -> None:
         word, facts = said.text.split(" ", 1)[0], said.facts
@@ -239,12 +250,15 @@ class _Run:
 
     def _result(self, machine: UmlMachine, server: Server, complete: bool) -> RealRun:
         start = next((facts for word, facts in self._facts if word == "start"), None)
-        if start is None or self._memory is None or not complete:
+        useless = self._with_state and not complete  # its state is read at the end
+        if start is None or self._memory is None or not self._offsets_ns or useless:
             raise KeyboardInterrupt  # nothing was found that could be kept
         start_ns = int(start["mono_ns"])
         begin_ns = min(self._offsets_ns) + start_ns  # on the host's clock
-        phases = self._phases(start_ns)
-        end_ns = next(int(facts["mono_ns"]) for word, facts in self._facts if word == "end")
+        cut_ns = time.monotonic_ns() - min(self._offsets_ns)
+        ends_ns = [int(facts["mono_ns"]) for word, facts in self._facts if word == "end"]
+        end_ns = ends_ns[0] if complete else cut_ns
+        phases = self._phases(start_ns, end_ns)
         batches = [replace(each, time_ns=each.time_ns - begin_ns) for each in self._batches]
         timed = [(each.time_ns, each.cost_ns) for each in batches]
         return RealRun(
@@ -286,7 +300,7 @@ class _Run:
             registered_ns=registered_ns(state.jiffies, loading_ns - start_ns, batches),
         )
 
-    def _phases(self, start_ns: int) -> list[PhaseResult]:
+    def _phases(self, start_ns: int, end_ns: int) -> list[PhaseResult]:
         phases: list[PhaseResult] = []
         for word, facts in self._facts:
             if word == "phase" and "start_ns" in facts:
@@ -306,6 +320,10 @@ class _Run:
                     each.end_ns = phases[-1].end_ns
             elif word == "task":
                 _add(phases[int(facts["phase"])].workloads[int(facts["workload"])], facts)
+        if phases and not phases[-1].end_ns:  # the run was stopped in it
+            phases[-1].end_ns = end_ns - start_ns
+            for each in phases[-1].workloads:
+                each.end_ns = phases[-1].end_ns
         return phases
 
     def _timelines(self, start_ns: int) -> dict[tuple[int, int], list[Timeline]]:

@@ -18,7 +18,7 @@ from emulator.analysis.passes import ReportedPass, passes_of
 from emulator.analysis.real_guest import RealRun, with_kernel
 from emulator.scenario.backing import SimulatedBacking
 from emulator.scenario.model import Scenario
-from emulator.simulation.outcome import Outcome
+from emulator.simulation.outcome import Outcome, Stopped
 from emulator.simulation.pace import EARLY_NS
 from emulator.simulation.simulate import simulate
 from emulator.virtio.reporting_queue import Batch
@@ -100,7 +100,9 @@ def check_comparable(kernel: Kernel) -> None:
         )
 
 
-def run_model(scenario: Scenario, run: RealRun) -> tuple[Outcome, list[Batch]]:
+def run_model(
+    scenario: Scenario, run: RealRun, stopped: Stopped = lambda: False
+) -> tuple[Outcome, list[Batch]]:
     """The model in the real guest's place: operations begin when the real ones did."""
     assert run.course is not None, "the run was asked for it"
     backing = SimulatedBacking(kind="simulated", thp=False)
@@ -112,6 +114,7 @@ def run_model(scenario: Scenario, run: RealRun) -> tuple[Outcome, list[Batch]]:
         course=run.course,
         profile=read_profile(scenario.host.costs).scaled(FASTER),
         observer=batches.append,
+        stopped=stopped,
     )
     return outcome, batches
 

@@ -91,8 +91,8 @@ def command(
         raise click.UsageError(f"{output.absolute().parent} is no folder; make it first")
     counts = thread_counts(threads or most_threads())
     size = QUICK_AREA_BYTES if quick else AREA_BYTES
+    stopped = interruptible()
     with (
-        interruptible() as stopped,
         opened(names, counts[-1], size) as (stands, without),
         Progress(int(seconds * SECOND)) as bars,
     ):
@@ -115,8 +115,8 @@ def command(
 
 
 def _until(stopped: Stopped, bar: Callable[[int], None]) -> Callable[[float], None]:
-    """Tells a bar of the seconds so far, and ends the measuring between two visits after Ctrl-C: an
-    exception out of a signal's handler can get lost in the destructor that it happens to hit."""
+    """Tells a bar of the seconds so far, and ends the measuring between two visits where somebody
+    asks for the end: half a profile is of no use."""
 
     def told(seconds: float) -> None:
         bar(int(seconds * SECOND))
@@ -144,8 +144,8 @@ def _check(
         what = "the profile says nothing of the memory that is to be checked"
         raise ScenarioError([Mistake(Place(str(path), 1, 1), (), what, "name other --backing")])
     size = max(check.SIZES)
+    stopped = interruptible()
     with (
-        interruptible() as stopped,
         opened(wanted, max([1, *unseen]), size) as (stands, without),
         Progress(int(seconds * SECOND)) as bars,
     ):

@@ -76,7 +76,7 @@ def command(
     each gives back and costs.
 
     FILE is a comparison, or a scenario, which the options then make one of. Cells that fail are
-    named, and the others go on. Ctrl-C keeps what is done, marked as incomplete.
+    named, and the others go on. Ctrl-C and SIGTERM keep what is done, marked as incomplete.
     """
     given = _options(policies, placements, axes, seeds, phase)
     matrix = load_matrix(path, options=given, sets=sets)
@@ -86,9 +86,9 @@ def command(
     started = datetime.now().astimezone()
     folder = output or results.default_folder(matrix.comparison.name, started)
     results.check_free(folder)
-    with interruptible() as stopped, counted(matrix.comparison.name) as progress:
+    stopped = interruptible()
+    with counted(matrix.comparison.name) as progress:
         compared = compare(matrix, processes=jobs or cores(), progress=progress, stopped=stopped)
-        interrupted = stopped()
     document = {**document_of(compared), "version": version("fpr")}
     raw = results.as_json(document)
     folder = output or results.default_folder(matrix.comparison.name, started)
@@ -99,9 +99,9 @@ def command(
         document=raw if as_json else None,
     )
     code = _tell_failures(compared, document["cells"])
-    if interrupted:
-        click.echo("interrupted: the results are partial, `complete` is false", err=True)
-        return Exit.INTERRUPTED
+    if stopped():
+        click.echo(stopped.told(compared.complete), err=True)
+        return stopped.exit_code
     return code
 
 

@@ -29,18 +29,33 @@ def finish(
     undrawn: list[Undrawn] = []
     try:
         undrawn += store().draw()
-    finally:
-        if document is not None:
-            click.echo(document.decode().rstrip("\n"))
+    except BaseException:
+        _print(folder, undrawn, text, document, show)
+        raise
+    try:
+        _print(folder, undrawn, text, document, show)
+    finally:  # also where standard output is on a full disk
+        pictured = REPORT not in {each.what for each in undrawn}
+        where = f"results are in {folder}"
+        click.echo(f"{where}; a picture: {folder / REPORT}" if pictured else where, err=True)
+
+
+def _print(
+    folder: Path,
+    undrawn: list[Undrawn],
+    text: Callable[[], str],
+    document: bytes | None,
+    show: Callable[[str], object],
+) -> None:
+    """The document or the text, and a warning of each picture or text that failed."""
+    if document is not None:
+        click.echo(document.decode().rstrip("\n"))
+    else:
+        told = attempt("the text", folder, text)
+        if isinstance(told, Undrawn):
+            undrawn.append(told)
         else:
-            told = attempt("the text", folder, text)
-            if isinstance(told, Undrawn):
-                undrawn.append(told)
-            else:
-                show(told)
-        for each in undrawn:
-            click.echo(f"warning: {each}", err=True)
-            structlog.get_logger().debug("not drawn", what=each.what, exc_info=each.error)
-    pictured = REPORT not in {each.what for each in undrawn}
-    where = f"results are in {folder}"
-    click.echo(f"{where}; a picture: {folder / REPORT}" if pictured else where, err=True)
+            show(told)
+    for each in undrawn:
+        click.echo(f"warning: {each}", err=True)
+        structlog.get_logger().debug("not drawn", what=each.what, exc_info=each.error)

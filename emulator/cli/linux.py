@@ -15,6 +15,7 @@ from emulator.analysis.real_guest import RealRun, run_real
 from emulator.analysis.real_summary import real_outcome, real_summary
 from emulator.cli import complete, options
 from emulator.cli.finish import finish
+from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
 from emulator.cli.shown import levels, show, window_columns
@@ -23,6 +24,7 @@ from emulator.report.terminal import render
 from emulator.scenario.load import load
 from emulator.scenario.model import Scenario
 from emulator.simulation import results
+from emulator.simulation.outcome import Stopped
 from guest_model.linux.kernel import Kernel, find_kernel
 
 REAL = "guest.kind=linux"
@@ -74,7 +76,8 @@ def command(
     """Run a scenario's workload on a real Linux kernel, without root.
 
     The guest is User-mode Linux with one CPU; its memory is really given back. Results are
-    those of `fpr run`, measured and without a control.
+    those of `fpr run`, measured and without a control. Ctrl-C and SIGTERM end the guest and keep
+    what was found, marked as incomplete.
     """
     scenario = load_real(path, sets, seed)
     kernel = find_kernel(executable, modules, scenario.guest.kernel)
@@ -86,7 +89,8 @@ def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: 
     started = datetime.now().astimezone()
     folder = output or results.default_folder(scenario.name, started)
     results.check_free(folder)
-    run = run_with_progress(scenario, kernel)
+    stopped = interruptible()
+    run = run_with_progress(scenario, kernel, stopped)
     summary = real_summary(scenario, run)
     folder = output or results.default_folder(scenario.name, started)
     finish(
@@ -105,10 +109,15 @@ def run_and_write(scenario: Scenario, kernel: Kernel, *, as_json: bool, output: 
         document=results.as_json(summary) if as_json else None,
         show=show,
     )
+    if stopped():
+        click.echo(stopped.told(summary["complete"]), err=True)
+        return stopped.exit_code
     return Exit.OK if all(each["ok"] for each in summary["expect"]) else Exit.FAILED
 
 
-def run_with_progress(scenario: Scenario, kernel: Kernel, *, with_state: bool = False) -> RealRun:
+def run_with_progress(
+    scenario: Scenario, kernel: Kernel, stopped: Stopped, *, with_state: bool = False
+) -> RealRun:
     """The run; what the kernel complained of is told. `with_state`: see `run_real`."""
     limit_ns = scenario.expected_ns
     structlog.get_logger().info("booting a guest", kernel=kernel.version)
@@ -119,6 +128,7 @@ def run_with_progress(scenario: Scenario, kernel: Kernel, *, with_state: bool = 
             with_state=with_state,
             limit_ns=limit_ns,
             progress=progress.task("real guest"),
+            stopped=stopped,
         )
     for line in run.complaints:
         structlog.get_logger().warning("the guest's kernel complains of the device", line=line)

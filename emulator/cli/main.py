@@ -5,17 +5,17 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
-import os
+import io
 import sys
 import traceback
 from collections.abc import Sequence
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
 import click
 
-from emulator.cli import options
+from emulator.cli import interrupt, options, streams
+from emulator.simulation.shortage import make_room, shortage
 
 COMMANDS = {
     "run": "Run a scenario, with reporting and without, and compare.",
@@ -38,7 +38,7 @@ COMMANDS = {
 }
 """Each command's name and short help; it is `command` in emulator/cli/NAME.py."""
 
-_EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 
 
 class Exit(IntEnum):
@@ -49,8 +49,10 @@ class Exit(IntEnum):
     INVALID = 2  # bad usage or input
     LACKING = 3  # this machine has not what is needed
     DEFECT = 70  # a mistake of this program
+    HUNG_UP = 129  # SIGHUP: the terminal is gone
     INTERRUPTED = 130  # Ctrl-C, as a shell reports it
     PIPE_CLOSED = 141  # the reader of standard output went away, as a shell reports it
+    TERMINATED = 143  # SIGTERM
 
 
 class _PipeClosed(Exception):
@@ -68,7 +70,9 @@ class LazyGroup(click.Group):
         """The command, imported; None if the table has no such name."""
         if cmd_name not in COMMANDS:
             return None
+        make_room()
         module = importlib.import_module(f"emulator.cli.{cmd_name}")
+        interrupt.request().obeyed()
         command = module.command
         assert isinstance(command, click.Command)
         return _with_loudness(command)
@@ -79,11 +83,14 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. click would turn a closed pipe into exit code 1."""
+        """Run the command. click would turn a closed pipe into exit code 1, and print an empty
+        line where it is interrupted."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise _PipeClosed from error
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -134,7 +141,15 @@ _with_loudness(cli)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process with the code that says how it went."""
-    sys.exit(run(arguments))
+    request = interrupt.install(hung_up=streams.forget_terminal)
+    streams.make_patient()
+    try:
+        code = run(arguments)
+        request.over()
+    except KeyboardInterrupt:  # while it told how it ended
+        code = request.exit_code
+        request.over()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -143,50 +158,54 @@ def run(arguments: Sequence[str] | None = None) -> int:
     An exception that is the user's or the machine's matter carries its code as `exit_code`, and
     its text says all that there is to say. Any other exception is a defect.
     """
-    _open_closed_streams()
+    streams.open_closed()
     try:
         result = cli.main(args=arguments, prog_name="fpr", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else Exit.OK
     except (Exception, KeyboardInterrupt) as error:
-        return _explain(error)
+        interrupt.request().over()
+        code, words = _explained(error)
+        print(words, end="", file=sys.stderr, flush=True)
+        streams.drop_unwritten()
+        return code
 
 
-def _open_closed_streams() -> None:
-    """Python has no stream where the caller closed it (`>&-`): then nobody reads what is said."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-
-
-def _explain(error: BaseException) -> int:
-    """Tell the user on standard error how the command ended; its exit code."""
+def _explained(error: BaseException) -> tuple[int, str]:
+    """How the command ended: its exit code, and what to tell the user on standard error."""
     code = getattr(error, "exit_code", None)
+    request = interrupt.request()
+    words = f"{error}\n"
     match error:
         case click.ClickException():
-            error.show()
-            code = Exit.INVALID
+            said = io.StringIO()
+            error.show(said)
+            code, words = Exit.INVALID, said.getvalue()
         case KeyboardInterrupt() | click.Abort():
-            print("interrupted", file=sys.stderr)
-            code = Exit.INTERRUPTED
+            line = "\n" if sys.stderr.isatty() else ""  # the terminal's own ^C stands in this one
+            code, words = request.exit_code, f"{line}{request.word}\n"
+        case OSError() if error.errno == errno.EIO and request():  # the terminal went away
+            code, words = request.exit_code, ""
         case _PipeClosed() | BrokenPipeError():
-            # What is still buffered has no reader: without this, the interpreter fails at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = Exit.PIPE_CLOSED
-        case MemoryError():
-            print("not enough memory; use a smaller guest or a larger machine", file=sys.stderr)
-            code = Exit.LACKING
-        case OSError() if error.filename is not None:
-            what = f"{error.filename}: {error.strerror}; check the path and the rights to it"
-            print(what, file=sys.stderr)
-            code = Exit.LACKING
-        case OSError() if error.errno in _EXHAUSTED:
-            print(f"{error.strerror}; make room, then run it again", file=sys.stderr)
-            code = Exit.LACKING
+            code, words = Exit.PIPE_CLOSED, ""
         case _ if isinstance(code, int):
-            print(error, file=sys.stderr)
+            pass
+        case _ if (lacking := _lacking(error)) is not None:
+            code, words = Exit.LACKING, f"{lacking}\n"
         case _:
-            traceback.print_exception(error)
-            print("this is a defect of fpr; please report it with these lines", file=sys.stderr)
+            words = "".join(traceback.format_exception(error))
+            words += "this is a defect of fpr; please report it with these lines\n"
             code = Exit.DEFECT
-    return code
+    return code, words
+
+
+def _lacking(error: BaseException) -> str | None:
+    """What the machine has not, if that is what an exception of Python's own says."""
+    if (words := shortage(error)) is not None:
+        return words
+    if isinstance(error, OSError):
+        if error.filename is not None:
+            return f"{error.filename}: {error.strerror}; check the path and the rights to it"
+        if error.errno in _EXHAUSTED:
+            return f"{error.strerror}; make room, then run it again"
+    return None

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
-from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import click
 
@@ -42,6 +39,7 @@ def serve(socket_path: Path, output: Path, as_json: bool) -> int:
     """Serve the balloon device, and write what it is handed to DIR/reports.csv."""
     import structlog
 
+    from emulator.cli.interrupt import interruptible, server_exit_code
     from emulator.vhost_user.report_rows import ReportRows
     from emulator.vhost_user.server import Server
 
@@ -52,23 +50,17 @@ def serve(socket_path: Path, output: Path, as_json: bool) -> int:
         raise click.UsageError(what) from None
     with rows:
         server = Server(socket_path, observer=rows.write, control=True)
-        before = signal.signal(signal.SIGTERM, partial(_stop, server.loop.stop))
         try:
+            stopped = interruptible(server.loop.stop)
             structlog.get_logger().info("serving", device=str(socket_path), reports=str(output))
             server.serve_forever()
             if as_json:
                 document = {"schema": "fpr.serve/1", "devices": server.counters()}
                 click.echo(json.dumps(document, indent=2))
         finally:
-            signal.signal(signal.SIGTERM, before)
             server.close()
             click.echo(f"{rows.batches} batches are in {output}", err=True)
-    return Exit.OK
-
-
-def _stop(stop: object, _number: int, _frame: FrameType | None) -> None:
-    assert callable(stop)
-    stop()
+    return server_exit_code(stopped)
 
 
 @command.command("import")

@@ -11,6 +11,7 @@ import click
 from emulator.analysis.golden_document import golden_document, report_golden
 from emulator.analysis.replay_document import document, report_replay
 from emulator.cli import options
+from emulator.cli.interrupt import interruptible
 from emulator.cli.main import Exit
 from emulator.cli.progress import Progress
 from emulator.inputs.golden import load_golden
@@ -46,14 +47,16 @@ def command(path: Path, placement: Placement, as_json: bool) -> int:
     recording = load_recording(path)
     trace = prepare(recording)
     times = trace.events["time_ns"]
+    stopped = interruptible()
     with Progress(int(times[-1] - times[0])) as progress:
-        result = replay(recording, trace, placement, progress.task(f"replay {recording.name}"))
+        told = progress.task(f"replay {recording.name}")
+        result = replay(recording, trace, placement, told, stopped)
     report = report_replay(recording, trace, result)
     if as_json:
         click.echo(json.dumps(document(report), indent=1))
     else:
         click.echo(render_replay(report))
-    if not result.complete:
-        click.echo("interrupted: the prediction is partial, `complete` is false", err=True)
-        return Exit.INTERRUPTED
+    if stopped():
+        click.echo(stopped.told(result.complete), err=True)
+        return stopped.exit_code
     return Exit.OK

@@ -57,8 +57,8 @@ def command(
 ) -> int:
     """Run a scenario twice, with reporting and without, and say what the difference is.
 
-    Exits with 1 if an expectation of the scenario fails. Ctrl-C ends both runs and keeps what they
-    found, marked as incomplete.
+    Exits with 1 if an expectation of the scenario fails. Ctrl-C and SIGTERM end both runs and keep
+    what they found, marked as incomplete.
     """
     _check_together(seeds, {"--seed": seed is not None, "--dry-run": dry_run, "--trace": trace})
     if seed is not None:
@@ -92,10 +92,10 @@ def _run_model(
     folder = output or results.default_folder(scenario.name, started)
     results.check_free(folder)
     log = structlog.get_logger()
-    with interruptible() as stopped, placed(source, sets):
+    stopped = interruptible()
+    with placed(source, sets):
         log.info("running", scenario=scenario.name, seed=scenario.seed, results=str(folder))
         run, control = _simulate(scenario, with_control, stopped, events)
-        interrupted = stopped()
     summary = summarize(scenario, run, control)
     folder = output or results.default_folder(scenario.name, started)
     finish(
@@ -114,9 +114,9 @@ def _run_model(
         document=results.as_json(summary) if as_json else None,
         show=show,
     )
-    if interrupted:
-        click.echo("interrupted: the results are partial, `complete` is false", err=True)
-        return Exit.INTERRUPTED
+    if stopped():
+        click.echo(stopped.told(summary["complete"]), err=True)
+        return stopped.exit_code
     return Exit.OK if all(each["ok"] for each in summary["expect"]) else Exit.FAILED
 
 

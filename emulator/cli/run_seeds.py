@@ -50,8 +50,8 @@ def run(given: Given, seeds: str, jobs: int | None) -> int:
     folder = given.output or results.default_folder(scenario.name, started)
     results.check_free(folder)
     log = structlog.get_logger()
+    stopped = interruptible()
     with (
-        interruptible() as stopped,
         counted(scenario.name) as progress,
         placed(given.source, given.sets),
     ):
@@ -64,12 +64,11 @@ def run(given: Given, seeds: str, jobs: int | None) -> int:
             progress=progress,
             stopped=stopped,
         )
-        interrupted = stopped()
         if not found.done:
             _raise_first(found)
     if not found.done:
-        click.echo("interrupted: no seed was done, and nothing was written", err=True)
-        return Exit.INTERRUPTED
+        click.echo(f"{stopped.word}: no seed was done, and nothing was written", err=True)
+        return stopped.exit_code
     document = document_of(found)
     folder = given.output or results.default_folder(scenario.name, started)
     finish(
@@ -80,9 +79,9 @@ def run(given: Given, seeds: str, jobs: int | None) -> int:
         show=show,
     )
     code = _tell_failures(found)
-    if interrupted:
-        click.echo("interrupted: the results are partial, `complete` is false", err=True)
-        return Exit.INTERRUPTED
+    if stopped():
+        click.echo(stopped.told(document["complete"]), err=True)
+        return stopped.exit_code
     if code != Exit.OK:
         return code
     return Exit.OK if all(each["ok"] for each in document["expect"]) else Exit.FAILED

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import click
 import structlog
 
+from emulator.cli.interrupt import interruptible, server_exit_code
 from emulator.cli.main import Exit
 from emulator.cli.serve_view import View
 from emulator.scenario.units import QuantityError, parse_size
@@ -97,7 +96,7 @@ def command(
             control=True,
         )
         stack.callback(server.close)
-        stack.enter_context(_stopping(server))
+        stopped = interruptible(server.loop.stop)
         if metrics is not None:
             stack.enter_context(_exported(server, metrics))
         if sys.stderr.isatty():
@@ -110,7 +109,7 @@ def command(
         if as_json:
             document = {"schema": "fpr.serve/1", "devices": server.counters()}
             click.echo(json.dumps(document, indent=2))
-    return Exit.OK
+        return server_exit_code(stopped)
 
 
 def _tell(observers: list[BatchObserver], endpoint: Endpoint, batch: Batch) -> None:
@@ -168,20 +167,6 @@ def _features(names: str | None) -> int:
     if bits & ~0xFFFFFFFF and not bits & Feature.VERSION_1:
         raise click.BadParameter("these features need version_1 too", param_hint="--offer")
     return bits
-
-
-@contextmanager
-def _stopping(server: Server) -> Iterator[None]:
-    """End at SIGTERM as management programs expect it: at once, without an error."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        server.loop.stop()
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from emulator.analysis.truth import (
 )
 from emulator.cli import complete, options
 from emulator.cli.finish import finish
+from emulator.cli.interrupt import interruptible
 from emulator.cli.linux import kernel_options, load_real, run_with_progress
 from emulator.cli.main import Exit
 from emulator.cli.shown import levels
@@ -73,9 +74,13 @@ def command(
     started = datetime.now().astimezone()
     folder = output or results.default_folder(f"{scenario.name}-truth", started)
     results.check_free(folder)
-    run = run_with_progress(scenario, kernel, with_state=True)
+    stopped = interruptible()
+    run = run_with_progress(scenario, kernel, stopped, with_state=True)
+    model = run_model(scenario, run, stopped)
+    if not model[0].complete:
+        raise KeyboardInterrupt  # half of a comparison says nothing
     tolerance = Tolerance(reported_tolerance, resident_tolerance, exact)
-    truth = judge(scenario, run, run_model(scenario, run), tolerance)
+    truth = judge(scenario, run, model, tolerance)
     found = document(truth)
     raw = results.as_json(found)
     folder = output or results.default_folder(f"{scenario.name}-truth", started)
@@ -85,4 +90,7 @@ def command(
         text=lambda: render_truth(truth, levels=levels()),
         document=raw if as_json else None,
     )
+    if stopped():
+        click.echo(stopped.told(complete=True), err=True)
+        return stopped.exit_code
     return Exit.FAILED if truth.failures else Exit.OK

@@ -1,50 +1,57 @@
-"""A process that simulates: one scenario after the other, beside whoever asks for them.
+"""A process that simulates: one scenario after the other, beside the one that asks for them.
 
-It reads from its standard input, pickled, where to look for modules (a policy may be anybody's) and
-then requests (scenario, reporting or not, with a map of memory or not). It answers each on its
-standard output: ("progress", ns) now and then, and at last ("outcome", Outcome) or ("error",
-exception). It ends when its standard input is closed, a run under way early, so that it never
-outlives its parent.
+`child_main.py` is what it runs. It is sent, pickled, where to look for modules (a policy may be
+anybody's) and then requests (scenario, reporting or not, with a map of memory or not), as bytes,
+since reading them needs libraries. It answers each: ("progress", ns) now and then, and at last
+("outcome", Outcome) or ("error", exception).
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import pickle
-import select
+import signal
 import subprocess
 import sys
 import threading
-import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import structlog
-
 from emulator.scenario.model import Scenario
 from emulator.simulation.outcome import Outcome, Progress, Stopped
-from emulator.simulation.simulate import simulate
+from emulator.simulation.shortage import shortage
 
-PROGRESS_INTERVAL_S = 0.1
+POLL_S = 0.1
+_OF_THE_PARENT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _HOME = str(Path(__file__).absolute().parents[2])
 _START = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import emulator, guest_model, host_model
 del sys.path[0]
-from emulator.simulation.child import main
+from emulator.simulation.child_main import main
 main()
 """
 """The packages of the parent, whatever `sys.path` finds first by their names."""
 
 
 class ChildError(Exception):
-    """The process died without saying why: killed, most likely."""
+    """The process is of no use any more: it died without saying why, killed most likely."""
 
     exit_code = 3
+
+
+class RunError(Exception):
+    """What a run in another process failed with, in its words: the user's matter, or the
+    machine's."""
+
+    def __init__(self, words: str, exit_code: int) -> None:
+        super().__init__(words, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Child:
@@ -53,12 +60,13 @@ class Child:
     def __init__(self) -> None:
         self._result: tuple[str, Any] | None = None
         self._reader: threading.Thread | None = None
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, _HOME],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is the parent's matter
-        )
+        with _signals_blocked():
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START, _HOME],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
         self._send(sys.path)
 
     def __enter__(self) -> Self:
@@ -89,7 +97,7 @@ class Child:
     ) -> None:
         """Begin a run as `simulate` describes it; `wait` gives its outcome."""
         self._result = None
-        self._send((scenario, reporting, maps_pages))
+        self._send(pickle.dumps((scenario, reporting, maps_pages)))
         self._reader = threading.Thread(target=self._read, args=(progress,), daemon=True)
         self._reader.start()
 
@@ -97,7 +105,7 @@ class Child:
         """The outcome; once `stopped`, a partial one, and the process takes no other run."""
         assert self._reader is not None
         while self._reader.is_alive():
-            self._reader.join(PROGRESS_INTERVAL_S)
+            self._reader.join(POLL_S)
             if stopped() and self._process.stdin is not None:
                 self._process.stdin.close()
                 self._process.stdin = None
@@ -134,58 +142,19 @@ class Child:
                     progress(value)
                 else:
                     self._result = (kind, value)
-        except EOFError:
-            pass
+        except (EOFError, pickle.UnpicklingError):
+            pass  # it died
+        except Exception as error:  # from now on, what it sends cannot be told apart
+            what = shortage(error) or f"the answer of a run cannot be read: {error!r}"
+            self._result = ("error", ChildError(what))
 
 
-def _throttled(send: Callable[[int], None]) -> Progress:
-    last_s = 0.0
-
-    def progress(now_ns: int) -> None:
-        nonlocal last_s
-        now_s = time.monotonic()
-        if now_s - last_s >= PROGRESS_INTERVAL_S:
-            last_s = now_s
-            send(now_ns)
-
-    return progress
-
-
-def _parent_closed() -> bool:
-    """Nothing is sent during a run: what can be read then is the end."""
-    return bool(select.select([0], [], [], 0)[0])
-
-
-def main() -> None:
-    """The child's end."""
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anyone prints is no message
-    structlog.configure(  # the parent logs the same
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    sys.path = pickle.load(sys.stdin.buffer)
-
-    def send(kind: str, value: object) -> None:
-        pickle.dump((kind, value), out)
-        out.flush()
-
-    while True:
-        try:
-            scenario, reporting, maps_pages = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        try:
-            outcome = simulate(
-                scenario,
-                reporting=reporting,
-                maps_pages=maps_pages,
-                progress=_throttled(lambda now_ns: send("progress", now_ns)),
-                stopped=_parent_closed,
-            )
-            send("outcome", outcome)
-        except BrokenPipeError:
-            return
-        except Exception as error:
-            error.add_note("".join(traceback.format_exception(error)))
-            send("error", error)
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A process that is made meanwhile never gets the signals that ask for an end: they are the
+    parent's matter, even if all processes of a job are sent them. Ours wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

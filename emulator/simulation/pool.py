@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from emulator.scenario.model import Scenario
-from emulator.simulation.child import Child, ChildError
+from emulator.simulation.child import Child, ChildError, RunError
 from emulator.simulation.outcome import Outcome, Stopped
+from emulator.simulation.shortage import shortage
 
 POLL_S = 0.05
 
@@ -46,10 +47,12 @@ def simulate_all(
     """
     pool = _Pool(enumerate(jobs), stopped)
     count = min(processes, len(jobs))
-    threads = [threading.Thread(target=pool.work, daemon=True) for _ in range(count)]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
     try:
+        for _ in range(count):
+            thread = threading.Thread(target=pool.work, daemon=True)
+            thread.start()
+            threads.append(thread)
         while any(thread.is_alive() for thread in threads) or not pool.results.empty():
             try:
                 index, result = pool.results.get(timeout=POLL_S)
@@ -92,7 +95,8 @@ class _Pool:
                     child = None
                     self.results.put((index, error))
                 except Exception as error:
-                    self.results.put((index, error))
+                    words = shortage(error)
+                    self.results.put((index, RunError(words, 3) if words else error))
                 else:
                     if outcome.complete:
                         self.results.put((index, outcome))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from emulator.inputs.recording import Recording
 from emulator.inputs.replay_trace import Phase, ReplayTrace
 from emulator.native import check, ffi, lib
+from emulator.simulation.outcome import Progress, Stopped
 from emulator.simulation.wakeup import SWITCH_NS, WORKER_NS, Wakeup
 from guest_model.allocator.allocator import Allocator
 from guest_model.allocator.kswapd import end_boosts
@@ -160,14 +160,15 @@ def replay(
     recording: Recording,
     trace: ReplayTrace,
     placement: Placement,
-    progress: Callable[[int], None] = lambda elapsed_ns: None,
+    progress: Progress = lambda elapsed_ns: None,
+    stopped: Stopped = lambda: False,
 ) -> ReplayResult:
     """Run the trace and the reporting worker over it.
 
     `recorded`: blocks leave and enter the free lists as the trace says. `model`: the allocator
     chooses the frames. Passes are predicted up to the last event: what the guest frees later is not
-    known. `progress` is told the time since the trace began, in ns; Ctrl-C ends the
-    replay early with what is there.
+    known. `progress` is told the time since the trace began, in ns. Once `stopped`, the
+    replay ends early with what is there.
     """
     guest = _Guest(trace, placement)
     meta = recording.meta
@@ -181,18 +182,15 @@ def replay(
     passes: list[Pass] = []
     complete = False
     policy.register()
-    try:
-        end_ns = trace.end_ns + 1
-        while True:
-            until_ns = min(end_ns, worker.runs_ns if worker.runs_ns is not None else end_ns)
-            if not _advance(guest, policy, worker, until_ns, progress):
-                continue
-            if worker.runs_ns is None or worker.runs_ns >= end_ns:
-                break
-            passes.append(_run_pass(guest, policy, worker))
-        complete = True
-    except KeyboardInterrupt:
-        pass
+    end_ns = trace.end_ns + 1
+    while not stopped():
+        until_ns = min(end_ns, worker.runs_ns if worker.runs_ns is not None else end_ns)
+        if not _advance(guest, policy, worker, until_ns, progress, stopped):
+            continue
+        if worker.runs_ns is None or worker.runs_ns >= end_ns:
+            complete = True
+            break
+        passes.append(_run_pass(guest, policy, worker))
     stats = guest.stats
     guest.allocator.validate()
     guest.allocator.close()
@@ -204,11 +202,15 @@ def _advance(
     policy: MainlinePolicy,
     worker: _Worker,
     until_ns: int,
-    progress: Callable[[int], None],
+    progress: Progress,
+    stopped: Stopped,
 ) -> bool:
-    """Events up to a time; False where a free started the worker's timer before it."""
+    """Events up to a time; False where a free started the worker's timer before it, or `stopped`
+    came first."""
     begin_ns = int(guest.trace.events["time_ns"][0])
     while not guest.finished:
+        if stopped():
+            return False
         step_ns = int(guest.trace.events["time_ns"][guest.events_done]) + STEP_NS
         raised = guest.run(min(step_ns, until_ns))
         progress(min(step_ns, until_ns) - begin_ns)

@@ -23,8 +23,10 @@ _EXITS = {
     Exit.INVALID: "a mistake in the command or its input, named with its place",
     Exit.LACKING: "this machine lacks something; the message says what to install",
     Exit.DEFECT: "a defect of fpr",
+    Exit.HUNG_UP: "the terminal was closed; what was found until then is kept",
     Exit.INTERRUPTED: "Ctrl-C; what was found until then is kept",
     Exit.PIPE_CLOSED: "the reader of standard output went away",
+    Exit.TERMINATED: "SIGTERM; what was found until then is kept",
 }
 _PARTS = [
     "Guest",

@@ -204,6 +204,7 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "FPR_LOG": "json"},
     )
     assert process.stderr is not None
     while "done=2" not in process.stderr.readline():

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from emulator.cli import interrupt
 from emulator.cli import run as run_command
 from emulator.cli.main import Exit, run
 from emulator.cli.progress import Progress
@@ -96,9 +97,10 @@ def scenario_text(row: Row) -> str:
 def stop(monkeypatch: pytest.MonkeyPatch, at_ns: int | None) -> None:
     """Ctrl-C: before the run begins, or (in ns) once it is so far."""
     simulate, task = run_command._simulate, Progress.task
+    monkeypatch.setattr(interrupt, "_REQUEST", interrupt.Request())
 
     def stopped_before(*given: Any) -> Any:
-        signal.raise_signal(signal.SIGINT)
+        interrupt.request().heard(signal.SIGINT, None)
         return simulate(*given)
 
     def stopped_within(self: Progress, description: str) -> Callable[[int], None]:
@@ -109,7 +111,7 @@ def stop(monkeypatch: pytest.MonkeyPatch, at_ns: int | None) -> None:
             tell(now_ns)
             if now_ns >= at_ns and not done and description == "with reporting":
                 done = True
-                signal.raise_signal(signal.SIGINT)
+                interrupt.request().heard(signal.SIGINT, None)
 
         return progress
 
