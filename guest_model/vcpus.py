@@ -25,6 +25,8 @@ class StopReason(IntEnum):
     NOTIFY = 3
     FAILED = 4
     IDLE = 5
+    WORK = 6
+    WATCHED = 7
 
 
 class TaskState(IntEnum):
@@ -49,7 +51,8 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """What a task has done so far; `fault_ns` is the part of `busy_ns` that host faults took."""
+    """What a task has done so far; `fault_ns` is the part of `busy_ns` that host faults took,
+    `steal_ns` is beside it: waiting for a CPU of the host."""
 
     state: TaskState
     cpu: int
@@ -57,6 +60,7 @@ class TaskView:
     failures: int
     busy_ns: int
     fault_ns: int
+    steal_ns: int
     huge_faults: int
     huge_fallbacks: int
     end_ns: int
@@ -107,6 +111,11 @@ class Vcpus:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def pointer(self) -> Any:
+        """The `struct fpr_vcpus *`, for a clock."""
+        return self._pointer
 
     @property
     def next_ns(self) -> int:

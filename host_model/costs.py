@@ -145,8 +145,34 @@ class SwapCosts(Strict):
     """What a host's swap costs; a VM waits for its device as well, where others use it."""
 
     swap_in_4k_ns: Distribution = Field(description="from the fault to the page, alone")
-    swap_out_4k_ns: Distribution = Field(description="what reclaim takes for a page")
-    swap_device_4k_ns: Figure = Field(description="the device is busy with a page: 1/throughput")
+    swap_in_next_4k_ns: Distribution | None = Field(
+        default=None, description="the same, of the slot behind the last request"
+    )
+    swap_out_4k_ns: Distribution = Field(description="CPU time of reclaim for a page")
+    swap_device_4k_ns: Figure = Field(description="the device is busy with a request of one page")
+    swap_device_next_4k_ns: Figure | None = Field(
+        default=None, description="the same, of the slot behind the last request"
+    )
+    swap_device_write_4k_ns: Figure | None = Field(
+        default=None, description="a write; as a read where left out"
+    )
+    swap_device_write_next_4k_ns: Figure | None = None
+
+    def native(self) -> Any:
+        """A `struct fpr_swap_costs *`."""
+        costs = ffi.new("struct fpr_swap_costs *")
+        costs.in_4k = self.swap_in_4k_ns.native()[0]
+        costs.in_next_4k = (self.swap_in_next_4k_ns or self.swap_in_4k_ns).native()[0]
+        costs.out_4k = self.swap_out_4k_ns.native()[0]
+        read = self.swap_device_4k_ns
+        read_next = self.swap_device_next_4k_ns or read
+        write = self.swap_device_write_4k_ns or read
+        write_next = self.swap_device_write_next_4k_ns or (
+            self.swap_device_write_4k_ns or read_next
+        )
+        costs.read_ns, costs.read_next_ns = read.value, read_next.value
+        costs.write_ns, costs.write_next_ns = write.value, write_next.value
+        return costs
 
 
 BackingName = Literal["anonymous", "memfd", "hugetlb"]

@@ -129,6 +129,11 @@ class FaultCost(Distribution):
         at_once = tuple(each.scaled(factor) for each in self.at_once)
         return super().scaled(factor).model_copy(update={"at_once": at_once})
 
+    @property
+    def least_ns(self) -> int:
+        """No fault costs less, whoever else is in one."""
+        return min(each.points[0] for each in (self, *self.at_once))
+
     def fill(self, steps: Any) -> None:
         """Write a `struct fpr_cost_steps`."""
         _fill(steps, [(each.threads, each) for each in self.at_once])

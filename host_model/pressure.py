@@ -49,6 +49,7 @@ class PressureCounters:
     swap_out_pages: int
     swap_drop_pages: int
     background_pages: int
+    background_ns: int
     direct_pages: int
     direct_reclaims: int
     direct_ns: int
@@ -71,10 +72,11 @@ class HostMemory:
         seed: int = 0,
         stream: int = 0,
         watermarks: Watermarks | None = None,
+        ahead_pages: int = 0,
     ) -> None:
         """`memory_bytes` for guests, at least 64 MiB; `swap` is needed for any `swap_bytes`.
         `scattered_pct` of memory are free in pieces below 2 MiB at first. `vms`: so many may
-        join."""
+        join. `ahead_pages`: so many may come in while a VM is ahead of the others."""
         if swap_bytes and swap is None:
             raise ValueError("swap without its costs")
         marks = watermarks or Watermarks.of(memory_bytes)
@@ -84,11 +86,10 @@ class HostMemory:
         config.swap_pages = swap_bytes // PAGE_BYTES
         config.min_pages, config.low_pages = marks.min_pages, marks.low_pages
         config.high_pages = marks.high_pages
+        config.ahead_pages = min(ahead_pages, pages)
         config.scattered_pages = pages * scattered_pct // 100
         if swap is not None:
-            config.swap_in_4k.ns = swap.swap_in_4k_ns.points
-            config.swap_out_4k.ns = swap.swap_out_4k_ns.points
-            config.swap_device_4k_ns = swap.swap_device_4k_ns.value
+            config.swap = swap.native()[0]
         config.seed, config.stream, config.vms = seed, stream, vms
         out = ffi.new("struct fpr_pressure **")
         check(lib.fpr_pressure_create(config, out), f"a host of {memory_bytes} bytes")
@@ -100,9 +101,14 @@ class HostMemory:
         return self._pressure
 
     @property
-    def is_short(self) -> bool:
-        """Whether less memory is free than the thread in the background makes free."""
-        return bool(lib.fpr_pressure_is_short(self._pressure))
+    def kills(self) -> Any:
+        """Where C counts the VMs that were killed, a `uint64_t *`; valid until `close`."""
+        return lib.fpr_pressure_kills(self._pressure)
+
+    @property
+    def background_ns(self) -> Any:
+        """Where C counts CPU time of the thread in the background; as `kills`."""
+        return lib.fpr_pressure_background_ns(self._pressure)
 
     def counters(self) -> PressureCounters:
         """Counters as of now."""

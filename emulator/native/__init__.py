@@ -21,6 +21,7 @@ _SENTENCES = {
     lib.FPR_EMPTY: "there is nothing to take",
     lib.FPR_FULL: "there is no room",
     lib.FPR_SYSTEM: "a system call failed",
+    lib.FPR_LATER: "another VM of the host is earlier",
 }
 
 

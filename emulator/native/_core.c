@@ -607,9 +607,11 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "emulator/native/costs.h"
 #include "host_model/native/host.h"
 #include "host_model/native/pressure.h"
+#include "host_model/native/host_load.h"
 #include "host_model/native/residency.h"
 #include "host_model/native/oracle.h"
 #include "guest_model/native/vcpu.h"
+#include "guest_model/native/vm_clock.h"
 #include "host_model/native/real_memory.h"
 #include "host_model/native/page_states.h"
 #include "host_model/native/shared_discard.h"
@@ -619,7 +621,7 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 894), // enum fpr_discard_failure()(int)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 945), // enum fpr_discard_failure()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t, uint64_t, struct fpr_shared_map *)
@@ -627,14 +629,14 @@ static void *_cffi_types[] = {
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_shared_map *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 1031), // struct fpr_shared_map *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *)
-/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 920), // struct fpr_allocator *
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_allocator *
 /* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t)
 /* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 923), // struct fpr_block const *
+/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 974), // struct fpr_block const *
 /* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_block const *, uint32_t, int)
@@ -645,7 +647,7 @@ static void *_cffi_types[] = {
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_random *, uint32_t, uint64_t, uint64_t *, uint64_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 958), // struct fpr_random *
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 1011), // struct fpr_random *
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
@@ -653,14 +655,14 @@ static void *_cffi_types[] = {
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint32_t *, uint64_t, uint64_t *, struct fpr_replay_model_stats *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct fpr_trace_event const *
-/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 1020), // uint8_t const *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 1039), // struct fpr_trace_event const *
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 1077), // uint8_t const *
 /* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t *
 /* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 966), // struct fpr_replay_model_stats *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 1019), // struct fpr_replay_model_stats *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, struct fpr_trace_event const *, uint8_t const *, uint64_t, int64_t, uint8_t *, uint64_t *, struct fpr_replay_frames_stats *)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -668,9 +670,9 @@ static void *_cffi_types[] = {
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 1020), // uint8_t *
+/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 1077), // uint8_t *
 /* 50 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 965), // struct fpr_replay_frames_stats *
+/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 1018), // struct fpr_replay_frames_stats *
 /* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t)
 /* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -679,13 +681,13 @@ static void *_cffi_types[] = {
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, struct fpr_zone_config const *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 992), // struct fpr_zone_config const *
+/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 1049), // struct fpr_zone_config const *
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, struct fpr_block *, uint64_t *, uint32_t *, uint64_t *)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 923), // struct fpr_block *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 974), // struct fpr_block *
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
@@ -694,7 +696,7 @@ static void *_cffi_types[] = {
 /* 72 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 75 */ _CFFI_OP(_CFFI_OP_POINTER, 954), // struct fpr_pcp_demand const *
+/* 75 */ _CFFI_OP(_CFFI_OP_POINTER, 1007), // struct fpr_pcp_demand const *
 /* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator *, uint32_t, uint32_t, uint32_t, uint32_t, struct fpr_block *, uint32_t *)
 /* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
@@ -797,11 +799,11 @@ static void *_cffi_types[] = {
 /* 175 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 177 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *)
-/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 920), // struct fpr_allocator const *
+/* 178 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_allocator const *
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 180 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, char *, size_t)
 /* 181 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 893), // char *
+/* 182 */ _CFFI_OP(_CFFI_OP_POINTER, 944), // char *
 /* 183 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 28), // size_t
 /* 184 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 185 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, struct fpr_block const *, uint32_t, uint32_t *)
@@ -813,7 +815,7 @@ static void *_cffi_types[] = {
 /* 191 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, struct fpr_zone_state *)
 /* 192 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 193 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 993), // struct fpr_zone_state *
+/* 194 */ _CFFI_OP(_CFFI_OP_POINTER, 1050), // struct fpr_zone_state *
 /* 195 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 196 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator const *, uint32_t, uint32_t, uint32_t, uint64_t *, uint64_t *)
 /* 197 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
@@ -849,7 +851,7 @@ static void *_cffi_types[] = {
 /* 227 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 228 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 229 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_allocator_config const *, struct fpr_zone_config const *, struct fpr_allocator * *)
-/* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 921), // struct fpr_allocator_config const *
+/* 230 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_allocator_config const *
 /* 231 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
 /* 232 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct fpr_allocator * *
 /* 233 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -857,34 +859,34 @@ static void *_cffi_types[] = {
 /* 235 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
 /* 236 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 237 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_segment *
+/* 238 */ _CFFI_OP(_CFFI_OP_POINTER, 1030), // struct fpr_segment *
 /* 239 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 240 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_cursor *, uint8_t *, uint64_t, uint64_t *, struct fpr_message_account *)
-/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 934), // struct fpr_guest_memory const *
-/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_chain const *
-/* 243 */ _CFFI_OP(_CFFI_OP_POINTER, 970), // struct fpr_report_cursor *
+/* 241 */ _CFFI_OP(_CFFI_OP_POINTER, 986), // struct fpr_guest_memory const *
+/* 242 */ _CFFI_OP(_CFFI_OP_POINTER, 975), // struct fpr_chain const *
+/* 243 */ _CFFI_OP(_CFFI_OP_POINTER, 1023), // struct fpr_report_cursor *
 /* 244 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
 /* 245 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 246 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 943), // struct fpr_message_account *
+/* 247 */ _CFFI_OP(_CFFI_OP_POINTER, 996), // struct fpr_message_account *
 /* 248 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 249 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_chain const *, struct fpr_report_rules const *, struct fpr_report_cursor *, struct fpr_range *, uint32_t, uint32_t *, uint32_t *, struct fpr_report_account *)
 /* 250 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 251 */ _CFFI_OP(_CFFI_OP_NOOP, 242),
-/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 971), // struct fpr_report_rules const *
+/* 252 */ _CFFI_OP(_CFFI_OP_POINTER, 1024), // struct fpr_report_rules const *
 /* 253 */ _CFFI_OP(_CFFI_OP_NOOP, 243),
-/* 254 */ _CFFI_OP(_CFFI_OP_POINTER, 960), // struct fpr_range *
+/* 254 */ _CFFI_OP(_CFFI_OP_POINTER, 1013), // struct fpr_range *
 /* 255 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 256 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
 /* 257 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 969), // struct fpr_report_account *
+/* 258 */ _CFFI_OP(_CFFI_OP_POINTER, 1022), // struct fpr_report_account *
 /* 259 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 260 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_balloon_account *)
 /* 261 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 953), // struct fpr_page_set *
+/* 262 */ _CFFI_OP(_CFFI_OP_POINTER, 1006), // struct fpr_page_set *
 /* 263 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint32_t const *
 /* 264 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 265 */ _CFFI_OP(_CFFI_OP_POINTER, 922), // struct fpr_balloon_account *
+/* 265 */ _CFFI_OP(_CFFI_OP_POINTER, 973), // struct fpr_balloon_account *
 /* 266 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 267 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, struct fpr_page_set *, uint32_t const *, uint32_t, struct fpr_segment *, uint32_t *, struct fpr_balloon_account *)
 /* 268 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
@@ -920,729 +922,786 @@ static void *_cffi_types[] = {
 /* 298 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void *, uint64_t)
 /* 299 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 300 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 1023), // void *
+/* 301 */ _CFFI_OP(_CFFI_OP_POINTER, 1080), // void *
 /* 302 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 303 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 304 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_guest_memory const *, uint64_t, void const *, uint64_t)
 /* 305 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
 /* 306 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 1023), // void const *
+/* 307 */ _CFFI_OP(_CFFI_OP_POINTER, 1080), // void const *
 /* 308 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 309 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 310 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_costs const *)
-/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 936), // struct fpr_host_costs const *
+/* 311 */ _CFFI_OP(_CFFI_OP_POINTER, 988), // struct fpr_host_costs const *
 /* 312 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *)
-/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 938), // struct fpr_measure *
-/* 315 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, struct fpr_measure_order const *, struct fpr_histogram *, struct fpr_histogram *, struct fpr_histogram *)
-/* 317 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 940), // struct fpr_measure_order const *
-/* 319 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_histogram *
-/* 320 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 322 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 323 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, uint64_t *)
-/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 313 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_host_load *, uint64_t)
+/* 314 */ _CFFI_OP(_CFFI_OP_POINTER, 990), // struct fpr_host_load *
+/* 315 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 316 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 317 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *)
+/* 318 */ _CFFI_OP(_CFFI_OP_POINTER, 991), // struct fpr_measure *
+/* 319 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 320 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, struct fpr_measure_order const *, struct fpr_histogram *, struct fpr_histogram *, struct fpr_histogram *)
+/* 321 */ _CFFI_OP(_CFFI_OP_NOOP, 318),
+/* 322 */ _CFFI_OP(_CFFI_OP_POINTER, 993), // struct fpr_measure_order const *
+/* 323 */ _CFFI_OP(_CFFI_OP_POINTER, 987), // struct fpr_histogram *
+/* 324 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 325 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
 /* 326 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure_config const *, struct fpr_measure * *)
-/* 328 */ _CFFI_OP(_CFFI_OP_POINTER, 939), // struct fpr_measure_config const *
-/* 329 */ _CFFI_OP(_CFFI_OP_POINTER, 314), // struct fpr_measure * *
+/* 327 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure *, uint64_t *)
+/* 328 */ _CFFI_OP(_CFFI_OP_NOOP, 318),
+/* 329 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 330 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_oracle *
-/* 333 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 334 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 335 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 336 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 337 */ _CFFI_OP(_CFFI_OP_POINTER, 931), // struct fpr_discard_outcome *
-/* 338 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 339 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
-/* 340 */ _CFFI_OP(_CFFI_OP_NOOP, 332),
-/* 341 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 342 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 343 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 344 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 345 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 346 */ _CFFI_OP(_CFFI_OP_POINTER, 947), // struct fpr_oracle const *
-/* 347 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 348 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 349 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 350 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 351 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 352 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 353 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 354 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
-/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
+/* 331 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_measure_config const *, struct fpr_measure * *)
+/* 332 */ _CFFI_OP(_CFFI_OP_POINTER, 992), // struct fpr_measure_config const *
+/* 333 */ _CFFI_OP(_CFFI_OP_POINTER, 318), // struct fpr_measure * *
+/* 334 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 335 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 336 */ _CFFI_OP(_CFFI_OP_POINTER, 1000), // struct fpr_oracle *
+/* 337 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 338 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 339 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 340 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 341 */ _CFFI_OP(_CFFI_OP_POINTER, 983), // struct fpr_discard_outcome *
+/* 342 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 343 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle *, uint64_t, uint64_t, uint64_t)
+/* 344 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
+/* 345 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 346 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 347 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 348 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 349 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
+/* 350 */ _CFFI_OP(_CFFI_OP_POINTER, 1000), // struct fpr_oracle const *
+/* 351 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 352 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 353 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 354 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 355 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 356 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 357 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 358 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 359 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 360 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
-/* 361 */ _CFFI_OP(_CFFI_OP_POINTER, 949), // struct fpr_packed_driver *
-/* 362 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 364 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
-/* 365 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 366 */ _CFFI_OP(_CFFI_OP_POINTER, 975), // struct fpr_ring_layout const *
-/* 367 */ _CFFI_OP(_CFFI_OP_POINTER, 932), // struct fpr_driver_slot *
-/* 368 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 369 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 370 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 371 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 372 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 373 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
-/* 374 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_segment const *
-/* 375 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 376 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 377 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 378 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
-/* 379 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
-/* 380 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 357 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 358 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_oracle const *, uint64_t, uint64_t, uint8_t *)
+/* 359 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 360 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 361 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 362 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 363 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 364 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *)
+/* 365 */ _CFFI_OP(_CFFI_OP_POINTER, 1002), // struct fpr_packed_driver *
+/* 366 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 367 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 368 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
+/* 369 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 370 */ _CFFI_OP(_CFFI_OP_POINTER, 1028), // struct fpr_ring_layout const *
+/* 371 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct fpr_driver_slot *
+/* 372 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 373 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 374 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 375 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 376 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 377 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
+/* 378 */ _CFFI_OP(_CFFI_OP_POINTER, 1030), // struct fpr_segment const *
+/* 379 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 380 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 381 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
-/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 361),
-/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 385 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 387 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
-/* 388 */ _CFFI_OP(_CFFI_OP_POINTER, 952), // struct fpr_packed_ring *
-/* 389 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
-/* 391 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
-/* 392 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 382 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint32_t *)
+/* 383 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
+/* 384 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 385 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 386 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_driver *, uint64_t *, uint32_t *)
+/* 387 */ _CFFI_OP(_CFFI_OP_NOOP, 365),
+/* 388 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 389 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 390 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 391 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *)
+/* 392 */ _CFFI_OP(_CFFI_OP_POINTER, 1005), // struct fpr_packed_ring *
 /* 393 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
+/* 394 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *)
+/* 395 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
 /* 396 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 397 */ _CFFI_OP(_CFFI_OP_POINTER, 924), // struct fpr_chain *
-/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 399 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
-/* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
-/* 401 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 402 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
-/* 403 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 404 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 405 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
-/* 406 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
-/* 407 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 397 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 398 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 399 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
+/* 400 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 401 */ _CFFI_OP(_CFFI_OP_POINTER, 975), // struct fpr_chain *
+/* 402 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 403 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint32_t)
+/* 404 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
+/* 405 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 406 */ _CFFI_OP(_CFFI_OP_NOOP, 370),
+/* 407 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 408 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
-/* 410 */ _CFFI_OP(_CFFI_OP_NOOP, 388),
-/* 411 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 412 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 414 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
-/* 415 */ _CFFI_OP(_CFFI_OP_POINTER, 952), // struct fpr_packed_ring const *
-/* 416 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
-/* 418 */ _CFFI_OP(_CFFI_OP_NOOP, 415),
-/* 419 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 409 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t *)
+/* 410 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
+/* 411 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 412 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 413 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring *, uint32_t, uint32_t)
+/* 414 */ _CFFI_OP(_CFFI_OP_NOOP, 392),
+/* 415 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 416 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 417 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 418 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *)
+/* 419 */ _CFFI_OP(_CFFI_OP_POINTER, 1005), // struct fpr_packed_ring const *
 /* 420 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
-/* 422 */ _CFFI_OP(_CFFI_OP_POINTER, 955), // struct fpr_pressure const *
-/* 423 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
-/* 425 */ _CFFI_OP(_CFFI_OP_POINTER, 956), // struct fpr_pressure_config const *
-/* 426 */ _CFFI_OP(_CFFI_OP_POINTER, 477), // struct fpr_pressure * *
+/* 421 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_packed_ring const *, uint32_t *)
+/* 422 */ _CFFI_OP(_CFFI_OP_NOOP, 419),
+/* 423 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 424 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 425 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure const *)
+/* 426 */ _CFFI_OP(_CFFI_OP_POINTER, 1008), // struct fpr_pressure const *
 /* 427 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 961), // struct fpr_real_memory *
-/* 430 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 431 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 432 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 433 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 434 */ _CFFI_OP(_CFFI_OP_NOOP, 337),
-/* 435 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 436 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
-/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
-/* 438 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 428 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_pressure_config const *, struct fpr_pressure * *)
+/* 429 */ _CFFI_OP(_CFFI_OP_POINTER, 1009), // struct fpr_pressure_config const *
+/* 430 */ _CFFI_OP(_CFFI_OP_POINTER, 481), // struct fpr_pressure * *
+/* 431 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 432 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 433 */ _CFFI_OP(_CFFI_OP_POINTER, 1014), // struct fpr_real_memory *
+/* 434 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 435 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 436 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 437 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 438 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
 /* 439 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
-/* 441 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
+/* 440 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t)
+/* 441 */ _CFFI_OP(_CFFI_OP_NOOP, 433),
 /* 442 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 443 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 445 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
-/* 446 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
+/* 443 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 444 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t)
+/* 445 */ _CFFI_OP(_CFFI_OP_NOOP, 433),
+/* 446 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 447 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 448 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 449 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 450 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 451 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
-/* 452 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
+/* 448 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 449 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint64_t)
+/* 450 */ _CFFI_OP(_CFFI_OP_NOOP, 433),
+/* 451 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 452 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 453 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 454 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 455 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 456 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 457 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
-/* 458 */ _CFFI_OP(_CFFI_OP_POINTER, 961), // struct fpr_real_memory const *
-/* 459 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 461 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
-/* 462 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 463 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 464 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 465 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 467 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 468 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 469 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
-/* 470 */ _CFFI_OP(_CFFI_OP_POINTER, 962), // struct fpr_real_memory_config const *
-/* 471 */ _CFFI_OP(_CFFI_OP_POINTER, 942), // struct fpr_memory_region const *
-/* 472 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 473 */ _CFFI_OP(_CFFI_OP_POINTER, 429), // struct fpr_real_memory * *
-/* 474 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 475 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
-/* 476 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_residency *
-/* 477 */ _CFFI_OP(_CFFI_OP_POINTER, 955), // struct fpr_pressure *
+/* 454 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 455 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory *, uint64_t, uint64_t, uint8_t *)
+/* 456 */ _CFFI_OP(_CFFI_OP_NOOP, 433),
+/* 457 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 458 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 459 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 460 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 461 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *)
+/* 462 */ _CFFI_OP(_CFFI_OP_POINTER, 1014), // struct fpr_real_memory const *
+/* 463 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 464 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
+/* 465 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
+/* 466 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 467 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 468 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 469 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 470 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 471 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 472 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 473 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_real_memory_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_real_memory * *)
+/* 474 */ _CFFI_OP(_CFFI_OP_POINTER, 1015), // struct fpr_real_memory_config const *
+/* 475 */ _CFFI_OP(_CFFI_OP_POINTER, 995), // struct fpr_memory_region const *
+/* 476 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 477 */ _CFFI_OP(_CFFI_OP_POINTER, 433), // struct fpr_real_memory * *
 /* 478 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
-/* 480 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
-/* 481 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 482 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 483 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 337),
-/* 486 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 487 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
-/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
-/* 489 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 490 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 491 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 492 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 493 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
-/* 494 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
-/* 495 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 496 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 497 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 498 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 499 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
-/* 500 */ _CFFI_OP(_CFFI_OP_POINTER, 972), // struct fpr_residency const *
-/* 501 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 502 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 503 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 504 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 506 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 507 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 508 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
-/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
+/* 479 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, struct fpr_pressure *)
+/* 480 */ _CFFI_OP(_CFFI_OP_POINTER, 1025), // struct fpr_residency *
+/* 481 */ _CFFI_OP(_CFFI_OP_POINTER, 1008), // struct fpr_pressure *
+/* 482 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 483 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t const *, uint32_t, uint64_t, uint64_t *, struct fpr_discard_outcome *)
+/* 484 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 485 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 486 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 487 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 488 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 489 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
+/* 490 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 491 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t *)
+/* 492 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 493 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 494 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 495 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 496 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 497 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency *, uint64_t, uint64_t, uint64_t)
+/* 498 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 499 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 500 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 501 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 502 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 503 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t const *, uint64_t const *, uint64_t, uint64_t, uint64_t *, uint64_t)
+/* 504 */ _CFFI_OP(_CFFI_OP_POINTER, 1025), // struct fpr_residency const *
+/* 505 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 506 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 507 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 508 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 509 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 510 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 511 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 512 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 513 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 514 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
-/* 515 */ _CFFI_OP(_CFFI_OP_POINTER, 973), // struct fpr_residency_config const *
-/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
-/* 517 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 518 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
-/* 519 */ _CFFI_OP(_CFFI_OP_POINTER, 332), // struct fpr_oracle * *
-/* 520 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 521 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
-/* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 515),
-/* 523 */ _CFFI_OP(_CFFI_OP_NOOP, 471),
-/* 524 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 525 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
-/* 526 */ _CFFI_OP(_CFFI_OP_POINTER, 476), // struct fpr_residency * *
-/* 527 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 528 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
-/* 529 */ _CFFI_OP(_CFFI_OP_POINTER, 978), // struct fpr_shared_map const *
-/* 530 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
-/* 532 */ _CFFI_OP(_CFFI_OP_POINTER, 980), // struct fpr_signaller *
-/* 533 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
-/* 535 */ _CFFI_OP(_CFFI_OP_POINTER, 980), // struct fpr_signaller const *
-/* 536 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 537 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 539 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
-/* 540 */ _CFFI_OP(_CFFI_OP_POINTER, 981), // struct fpr_split_driver *
-/* 541 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 542 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
-/* 543 */ _CFFI_OP(_CFFI_OP_NOOP, 540),
-/* 544 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 545 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
-/* 546 */ _CFFI_OP(_CFFI_OP_NOOP, 367),
-/* 547 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 548 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 549 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 550 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 551 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
-/* 552 */ _CFFI_OP(_CFFI_OP_NOOP, 540),
-/* 553 */ _CFFI_OP(_CFFI_OP_NOOP, 374),
-/* 554 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 555 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 556 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 557 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
-/* 558 */ _CFFI_OP(_CFFI_OP_NOOP, 540),
-/* 559 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 511 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 512 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency const *, uint64_t, uint64_t, uint8_t *)
+/* 513 */ _CFFI_OP(_CFFI_OP_NOOP, 504),
+/* 514 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 515 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 516 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 517 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 518 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_oracle * *)
+/* 519 */ _CFFI_OP(_CFFI_OP_POINTER, 1026), // struct fpr_residency_config const *
+/* 520 */ _CFFI_OP(_CFFI_OP_NOOP, 475),
+/* 521 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 522 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
+/* 523 */ _CFFI_OP(_CFFI_OP_POINTER, 336), // struct fpr_oracle * *
+/* 524 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 525 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_residency_config const *, struct fpr_memory_region const *, uint32_t, struct fpr_host_costs const *, struct fpr_residency * *)
+/* 526 */ _CFFI_OP(_CFFI_OP_NOOP, 519),
+/* 527 */ _CFFI_OP(_CFFI_OP_NOOP, 475),
+/* 528 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 529 */ _CFFI_OP(_CFFI_OP_NOOP, 311),
+/* 530 */ _CFFI_OP(_CFFI_OP_POINTER, 480), // struct fpr_residency * *
+/* 531 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 532 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_shared_map const *)
+/* 533 */ _CFFI_OP(_CFFI_OP_POINTER, 1031), // struct fpr_shared_map const *
+/* 534 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 535 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller *)
+/* 536 */ _CFFI_OP(_CFFI_OP_POINTER, 1033), // struct fpr_signaller *
+/* 537 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 538 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_signaller const *, int, uint32_t *)
+/* 539 */ _CFFI_OP(_CFFI_OP_POINTER, 1033), // struct fpr_signaller const *
+/* 540 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 541 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 542 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 543 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *)
+/* 544 */ _CFFI_OP(_CFFI_OP_POINTER, 1034), // struct fpr_split_driver *
+/* 545 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 546 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, struct fpr_driver_slot *, uint64_t, uint32_t, uint32_t)
+/* 547 */ _CFFI_OP(_CFFI_OP_NOOP, 544),
+/* 548 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 549 */ _CFFI_OP(_CFFI_OP_NOOP, 370),
+/* 550 */ _CFFI_OP(_CFFI_OP_NOOP, 371),
+/* 551 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 552 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 553 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 554 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 555 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, struct fpr_segment const *, uint32_t, uint64_t)
+/* 556 */ _CFFI_OP(_CFFI_OP_NOOP, 544),
+/* 557 */ _CFFI_OP(_CFFI_OP_NOOP, 378),
+/* 558 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 559 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 560 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 561 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
-/* 562 */ _CFFI_OP(_CFFI_OP_NOOP, 540),
-/* 563 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 564 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 566 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
-/* 567 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct fpr_split_ring *
-/* 568 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
-/* 570 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
-/* 571 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 561 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint32_t *)
+/* 562 */ _CFFI_OP(_CFFI_OP_NOOP, 544),
+/* 563 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 564 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 565 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_driver *, uint64_t *, uint32_t *)
+/* 566 */ _CFFI_OP(_CFFI_OP_NOOP, 544),
+/* 567 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 568 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 569 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 570 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *)
+/* 571 */ _CFFI_OP(_CFFI_OP_POINTER, 1035), // struct fpr_split_ring *
 /* 572 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
-/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
+/* 573 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *)
+/* 574 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
 /* 575 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 576 */ _CFFI_OP(_CFFI_OP_NOOP, 397),
-/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 578 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
-/* 579 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
-/* 580 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
-/* 581 */ _CFFI_OP(_CFFI_OP_NOOP, 366),
-/* 582 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 583 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 584 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 585 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
-/* 586 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
-/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 576 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 577 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_chain *)
+/* 578 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 579 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 580 */ _CFFI_OP(_CFFI_OP_NOOP, 401),
+/* 581 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 582 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, struct fpr_guest_memory const *, struct fpr_ring_layout const *, uint16_t, uint64_t *)
+/* 583 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 584 */ _CFFI_OP(_CFFI_OP_NOOP, 241),
+/* 585 */ _CFFI_OP(_CFFI_OP_NOOP, 370),
+/* 586 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 587 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 588 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
-/* 590 */ _CFFI_OP(_CFFI_OP_NOOP, 567),
-/* 591 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 592 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 593 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 594 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
-/* 595 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct fpr_split_ring const *
-/* 596 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
-/* 598 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 599 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 600 */ _CFFI_OP(_CFFI_OP_NOOP, 230),
-/* 601 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 603 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
-/* 604 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 605 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
-/* 606 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 607 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 608 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 609 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 611 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
-/* 612 */ _CFFI_OP(_CFFI_OP_POINTER, 986), // struct fpr_trace_op *
-/* 613 */ _CFFI_OP(_CFFI_OP_POINTER, 987), // struct fpr_trace_pairing *
-/* 614 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 615 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
-/* 616 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 617 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 618 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 619 */ _CFFI_OP(_CFFI_OP_NOOP, 230),
-/* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
-/* 621 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 622 */ _CFFI_OP(_CFFI_OP_POINTER, 967), // struct fpr_replay_phase const *
-/* 623 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 624 */ _CFFI_OP(_CFFI_OP_POINTER, 968), // struct fpr_replay_unseen *
-/* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 626 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 627 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 628 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
-/* 629 */ _CFFI_OP(_CFFI_OP_POINTER, 988), // struct fpr_trace_state *
-/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
-/* 631 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 632 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 633 */ _CFFI_OP(_CFFI_OP_POINTER, 984), // struct fpr_trace_event *
-/* 634 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 635 */ _CFFI_OP(_CFFI_OP_POINTER, 985), // struct fpr_trace_marker *
-/* 636 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 637 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 638 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 639 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 640 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 641 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
-/* 642 */ _CFFI_OP(_CFFI_OP_POINTER, 990), // struct fpr_vcpus *
-/* 643 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 589 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t *)
+/* 590 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 591 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 592 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 593 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring *, uint32_t, uint32_t)
+/* 594 */ _CFFI_OP(_CFFI_OP_NOOP, 571),
+/* 595 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 596 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 597 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 598 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_split_ring const *)
+/* 599 */ _CFFI_OP(_CFFI_OP_POINTER, 1035), // struct fpr_split_ring const *
+/* 600 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 601 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, struct fpr_allocator_config const *, int, uint8_t *, uint8_t *)
+/* 602 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 603 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 604 */ _CFFI_OP(_CFFI_OP_NOOP, 230),
+/* 605 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 606 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 607 */ _CFFI_OP(_CFFI_OP_NOOP, 49),
+/* 608 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 609 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint64_t, uint32_t *, uint64_t, uint32_t *, uint32_t *, struct fpr_trace_op *, struct fpr_trace_pairing *)
+/* 610 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 611 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 612 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 613 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 614 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 615 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 616 */ _CFFI_OP(_CFFI_OP_POINTER, 1041), // struct fpr_trace_op *
+/* 617 */ _CFFI_OP(_CFFI_OP_POINTER, 1042), // struct fpr_trace_pairing *
+/* 618 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 619 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_event const *, uint8_t const *, uint64_t, struct fpr_allocator_config const *, struct fpr_zone_config const *, uint32_t, struct fpr_replay_phase const *, uint32_t, struct fpr_replay_unseen *, uint64_t, uint64_t *)
+/* 620 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 621 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 622 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 623 */ _CFFI_OP(_CFFI_OP_NOOP, 230),
+/* 624 */ _CFFI_OP(_CFFI_OP_NOOP, 60),
+/* 625 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 626 */ _CFFI_OP(_CFFI_OP_POINTER, 1020), // struct fpr_replay_phase const *
+/* 627 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 628 */ _CFFI_OP(_CFFI_OP_POINTER, 1021), // struct fpr_replay_unseen *
+/* 629 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 630 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 631 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 632 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_trace_state *, uint8_t const *, uint64_t, int, struct fpr_trace_event *, uint64_t, struct fpr_trace_marker *, uint64_t, uint64_t *, uint64_t *, uint64_t *)
+/* 633 */ _CFFI_OP(_CFFI_OP_POINTER, 1043), // struct fpr_trace_state *
+/* 634 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 635 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 636 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 637 */ _CFFI_OP(_CFFI_OP_POINTER, 1039), // struct fpr_trace_event *
+/* 638 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 639 */ _CFFI_OP(_CFFI_OP_POINTER, 1040), // struct fpr_trace_marker *
+/* 640 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 641 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 642 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 643 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
 /* 644 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
-/* 646 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 645 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t)
+/* 646 */ _CFFI_OP(_CFFI_OP_POINTER, 1045), // struct fpr_vcpus *
 /* 647 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 648 */ _CFFI_OP(_CFFI_OP_POINTER, 946), // struct fpr_op const *
-/* 649 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 650 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 651 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
-/* 652 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
-/* 653 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 654 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 655 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 656 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 657 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, int)
-/* 658 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
-/* 659 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 660 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 661 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 662 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 663 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
-/* 664 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
-/* 665 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 666 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 667 */ _CFFI_OP(_CFFI_OP_NOOP, 648),
-/* 668 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 669 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 670 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
-/* 671 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
-/* 672 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 673 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 674 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 675 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 676 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
-/* 677 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 648 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 649 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, struct fpr_op const *, uint64_t)
+/* 650 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
+/* 651 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 652 */ _CFFI_OP(_CFFI_OP_POINTER, 999), // struct fpr_op const *
+/* 653 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 654 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 655 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint32_t, uint64_t)
+/* 656 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
+/* 657 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 658 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 659 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 660 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 661 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, int)
+/* 662 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
+/* 663 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 664 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 665 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 666 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 667 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, struct fpr_op const *, uint64_t)
+/* 668 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
+/* 669 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 670 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 671 */ _CFFI_OP(_CFFI_OP_NOOP, 652),
+/* 672 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 673 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 674 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint32_t, uint64_t, uint64_t)
+/* 675 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
+/* 676 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 677 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 678 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 679 */ _CFFI_OP(_CFFI_OP_POINTER, 989), // struct fpr_vcpu_stop *
-/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 681 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
-/* 682 */ _CFFI_OP(_CFFI_OP_POINTER, 990), // struct fpr_vcpus const *
-/* 683 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 684 */ _CFFI_OP(_CFFI_OP_POINTER, 948), // struct fpr_owner_view *
-/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 686 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
-/* 687 */ _CFFI_OP(_CFFI_OP_NOOP, 682),
-/* 688 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 689 */ _CFFI_OP(_CFFI_OP_POINTER, 983), // struct fpr_task_view *
-/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 691 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
-/* 692 */ _CFFI_OP(_CFFI_OP_NOOP, 682),
-/* 693 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 694 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 695 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 697 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 698 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
-/* 699 */ _CFFI_OP(_CFFI_OP_POINTER, 991), // struct fpr_vcpus_config const *
-/* 700 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 701 */ _CFFI_OP(_CFFI_OP_POINTER, 941), // struct fpr_memory_port const *
-/* 702 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 703 */ _CFFI_OP(_CFFI_OP_POINTER, 642), // struct fpr_vcpus * *
-/* 704 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 705 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
-/* 706 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 707 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 708 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 709 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 710 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 711 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
-/* 712 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 713 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 714 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 715 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 716 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 717 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
-/* 718 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 719 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 720 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 721 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 722 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 723 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 724 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
-/* 726 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
-/* 727 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 679 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 680 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus *, uint64_t, struct fpr_vcpu_stop *)
+/* 681 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
+/* 682 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 683 */ _CFFI_OP(_CFFI_OP_POINTER, 1044), // struct fpr_vcpu_stop *
+/* 684 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 685 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_owner_view *)
+/* 686 */ _CFFI_OP(_CFFI_OP_POINTER, 1045), // struct fpr_vcpus const *
+/* 687 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 688 */ _CFFI_OP(_CFFI_OP_POINTER, 1001), // struct fpr_owner_view *
+/* 689 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 690 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, struct fpr_task_view *)
+/* 691 */ _CFFI_OP(_CFFI_OP_NOOP, 686),
+/* 692 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 693 */ _CFFI_OP(_CFFI_OP_POINTER, 1037), // struct fpr_task_view *
+/* 694 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 695 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus const *, uint32_t, uint64_t *, uint64_t, uint64_t *)
+/* 696 */ _CFFI_OP(_CFFI_OP_NOOP, 686),
+/* 697 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 698 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 699 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 700 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 701 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 702 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vcpus_config const *, struct fpr_allocator *, struct fpr_memory_port const *, struct fpr_histogram *, struct fpr_vcpus * *)
+/* 703 */ _CFFI_OP(_CFFI_OP_POINTER, 1046), // struct fpr_vcpus_config const *
+/* 704 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
+/* 705 */ _CFFI_OP(_CFFI_OP_POINTER, 994), // struct fpr_memory_port const *
+/* 706 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 707 */ _CFFI_OP(_CFFI_OP_POINTER, 646), // struct fpr_vcpus * *
+/* 708 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 709 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vm_clock *, struct fpr_vcpus *, uint32_t *)
+/* 710 */ _CFFI_OP(_CFFI_OP_POINTER, 1047), // struct fpr_vm_clock *
+/* 711 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
+/* 712 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 713 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 714 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vm_clock *, uint32_t, uint64_t)
+/* 715 */ _CFFI_OP(_CFFI_OP_NOOP, 710),
+/* 716 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 717 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 718 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 719 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vm_clock *, uint32_t, uint64_t, uint64_t, uint32_t *)
+/* 720 */ _CFFI_OP(_CFFI_OP_NOOP, 710),
+/* 721 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 722 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 723 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 724 */ _CFFI_OP(_CFFI_OP_NOOP, 38),
+/* 725 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 726 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vm_clock *, uint64_t, struct fpr_clock_stop *)
+/* 727 */ _CFFI_OP(_CFFI_OP_NOOP, 710),
 /* 728 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 729 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 729 */ _CFFI_OP(_CFFI_OP_POINTER, 976), // struct fpr_clock_stop *
 /* 730 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 929), // struct fpr_counters const *()(struct fpr_allocator const *)
-/* 732 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 733 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION, 777), // struct fpr_histogram const *()(struct fpr_oracle const *)
-/* 735 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
-/* 736 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 737 */ _CFFI_OP(_CFFI_OP_FUNCTION, 777), // struct fpr_histogram const *()(struct fpr_real_memory const *)
-/* 738 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
-/* 739 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 740 */ _CFFI_OP(_CFFI_OP_FUNCTION, 777), // struct fpr_histogram const *()(struct fpr_residency const *)
-/* 741 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
-/* 742 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 743 */ _CFFI_OP(_CFFI_OP_FUNCTION, 944), // struct fpr_notify *()(struct fpr_allocator *)
-/* 744 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 745 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 746 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
-/* 747 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 748 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 731 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct fpr_vm_clock_config const *, struct fpr_vm_clock * *)
+/* 732 */ _CFFI_OP(_CFFI_OP_POINTER, 1048), // struct fpr_vm_clock_config const *
+/* 733 */ _CFFI_OP(_CFFI_OP_POINTER, 710), // struct fpr_vm_clock * *
+/* 734 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 735 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, struct fpr_host_load * *)
+/* 736 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 737 */ _CFFI_OP(_CFFI_OP_POINTER, 314), // struct fpr_host_load * *
+/* 738 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 739 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, uint64_t *, uint64_t *, uint64_t *)
+/* 740 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 741 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 742 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 743 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 744 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 745 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, struct fpr_histogram *, struct fpr_histogram *)
+/* 746 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 747 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 748 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
 /* 749 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
-/* 751 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 752 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 753 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
-/* 754 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
-/* 755 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 756 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
-/* 757 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_cost const *
+/* 750 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint32_t, uint64_t, uint32_t, struct fpr_touch_cost *)
+/* 751 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 752 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 753 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 754 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 755 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 756 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 757 */ _CFFI_OP(_CFFI_OP_POINTER, 1038), // struct fpr_touch_cost *
 /* 758 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 759 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
-/* 760 */ _CFFI_OP(_CFFI_OP_NOOP, 757),
-/* 761 */ _CFFI_OP(_CFFI_OP_POINTER, 928), // struct fpr_cost_steps const *
-/* 762 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 763 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 764 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 765 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 766 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint64_t, struct fpr_random *)
-/* 767 */ _CFFI_OP(_CFFI_OP_NOOP, 757),
-/* 768 */ _CFFI_OP(_CFFI_OP_NOOP, 761),
-/* 769 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 770 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 772 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
-/* 773 */ _CFFI_OP(_CFFI_OP_NOOP, 757),
-/* 774 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 775 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 776 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
-/* 777 */ _CFFI_OP(_CFFI_OP_POINTER, 935), // struct fpr_histogram const *
-/* 778 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 759 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint64_t, uint64_t, uint64_t)
+/* 760 */ _CFFI_OP(_CFFI_OP_NOOP, 301),
+/* 761 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 762 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 763 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 764 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 765 */ _CFFI_OP(_CFFI_OP_FUNCTION, 981), // struct fpr_counters const *()(struct fpr_allocator const *)
+/* 766 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 767 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 768 */ _CFFI_OP(_CFFI_OP_FUNCTION, 818), // struct fpr_histogram const *()(struct fpr_oracle const *)
+/* 769 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 770 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 771 */ _CFFI_OP(_CFFI_OP_FUNCTION, 818), // struct fpr_histogram const *()(struct fpr_real_memory const *)
+/* 772 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
+/* 773 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 774 */ _CFFI_OP(_CFFI_OP_FUNCTION, 818), // struct fpr_histogram const *()(struct fpr_residency const *)
+/* 775 */ _CFFI_OP(_CFFI_OP_NOOP, 504),
+/* 776 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 777 */ _CFFI_OP(_CFFI_OP_FUNCTION, 997), // struct fpr_notify *()(struct fpr_allocator *)
+/* 778 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 779 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
-/* 781 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
-/* 782 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 783 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
-/* 784 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 785 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 786 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
-/* 787 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 788 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 789 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 790 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
-/* 791 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
-/* 792 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 793 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
-/* 794 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
-/* 795 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 780 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_allocator const *, uint64_t)
+/* 781 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
+/* 782 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 783 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 784 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(struct fpr_host_load *, uint64_t)
+/* 785 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 786 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 787 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 788 */ _CFFI_OP(_CFFI_OP_FUNCTION, 16), // uint32_t()(uint64_t)
+/* 789 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 790 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 791 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // uint64_t const *()(struct fpr_pressure const *)
+/* 792 */ _CFFI_OP(_CFFI_OP_NOOP, 426),
+/* 793 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 794 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_allocator const *)
+/* 795 */ _CFFI_OP(_CFFI_OP_NOOP, 178),
 /* 796 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 797 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
-/* 798 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
+/* 797 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *)
+/* 798 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_cost const *
 /* 799 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
-/* 801 */ _CFFI_OP(_CFFI_OP_NOOP, 682),
-/* 802 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 803 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 800 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint32_t, uint32_t, struct fpr_random *)
+/* 801 */ _CFFI_OP(_CFFI_OP_NOOP, 798),
+/* 802 */ _CFFI_OP(_CFFI_OP_POINTER, 980), // struct fpr_cost_steps const *
+/* 803 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 804 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 805 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 806 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
-/* 807 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 808 */ _CFFI_OP(_CFFI_OP_FUNCTION, 301), // void *()(struct fpr_real_memory const *, uint32_t)
-/* 809 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
-/* 810 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 811 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 812 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_allocator *)
-/* 813 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
-/* 814 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 815 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_cost *, uint64_t)
-/* 816 */ _CFFI_OP(_CFFI_OP_POINTER, 925), // struct fpr_cost *
-/* 817 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 818 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 819 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_histogram *, struct fpr_histogram const *)
-/* 820 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 821 */ _CFFI_OP(_CFFI_OP_NOOP, 777),
-/* 822 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 823 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
-/* 824 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 825 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 826 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 827 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 828 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_histogram *, uint64_t, uint64_t)
-/* 829 */ _CFFI_OP(_CFFI_OP_NOOP, 319),
-/* 830 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 831 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 832 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 833 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_measure *)
-/* 834 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
-/* 835 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 836 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_oracle *)
-/* 837 */ _CFFI_OP(_CFFI_OP_NOOP, 332),
-/* 838 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 839 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
-/* 840 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
-/* 841 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 842 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 805 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 806 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 807 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_cost_steps const *, uint64_t, struct fpr_random *)
+/* 808 */ _CFFI_OP(_CFFI_OP_NOOP, 798),
+/* 809 */ _CFFI_OP(_CFFI_OP_NOOP, 802),
+/* 810 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 811 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 812 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 813 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_cost const *, struct fpr_random *)
+/* 814 */ _CFFI_OP(_CFFI_OP_NOOP, 798),
+/* 815 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 816 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 817 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_histogram const *, uint32_t)
+/* 818 */ _CFFI_OP(_CFFI_OP_POINTER, 987), // struct fpr_histogram const *
+/* 819 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 820 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 821 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_oracle const *)
+/* 822 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 823 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 824 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *)
+/* 825 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 826 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 827 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_random *, uint64_t)
+/* 828 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 829 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 830 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 831 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *)
+/* 832 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
+/* 833 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 834 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_real_memory const *, uint32_t)
+/* 835 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
+/* 836 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 837 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 838 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_residency const *)
+/* 839 */ _CFFI_OP(_CFFI_OP_NOOP, 504),
+/* 840 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 841 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct fpr_vcpus const *)
+/* 842 */ _CFFI_OP(_CFFI_OP_NOOP, 686),
 /* 843 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 844 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
-/* 845 */ _CFFI_OP(_CFFI_OP_NOOP, 346),
-/* 846 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 847 */ _CFFI_OP(_CFFI_OP_POINTER, 937), // struct fpr_host_counters *
+/* 844 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint32_t)
+/* 845 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 846 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 847 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(void)
 /* 848 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 849 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_pressure *)
-/* 850 */ _CFFI_OP(_CFFI_OP_NOOP, 477),
-/* 851 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 852 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
-/* 853 */ _CFFI_OP(_CFFI_OP_NOOP, 422),
-/* 854 */ _CFFI_OP(_CFFI_OP_POINTER, 957), // struct fpr_pressure_counters *
+/* 849 */ _CFFI_OP(_CFFI_OP_FUNCTION, 301), // void *()(struct fpr_real_memory const *, uint32_t)
+/* 850 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
+/* 851 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 852 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 853 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_allocator *)
+/* 854 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 855 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 856 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_random *, uint64_t, uint64_t)
-/* 857 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 856 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_cost *, uint64_t)
+/* 857 */ _CFFI_OP(_CFFI_OP_POINTER, 977), // struct fpr_cost *
 /* 858 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 859 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 860 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 861 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_real_memory *)
-/* 862 */ _CFFI_OP(_CFFI_OP_NOOP, 429),
+/* 859 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 860 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_histogram *, struct fpr_histogram const *)
+/* 861 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 862 */ _CFFI_OP(_CFFI_OP_NOOP, 818),
 /* 863 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 864 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
-/* 865 */ _CFFI_OP(_CFFI_OP_NOOP, 458),
-/* 866 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 867 */ _CFFI_OP(_CFFI_OP_NOOP, 847),
+/* 864 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_histogram *, uint64_t const *, uint64_t)
+/* 865 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 866 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 867 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 868 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 869 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_residency *)
-/* 870 */ _CFFI_OP(_CFFI_OP_NOOP, 476),
-/* 871 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 872 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
-/* 873 */ _CFFI_OP(_CFFI_OP_NOOP, 500),
-/* 874 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 875 */ _CFFI_OP(_CFFI_OP_NOOP, 847),
+/* 869 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_histogram *, uint64_t, uint64_t)
+/* 870 */ _CFFI_OP(_CFFI_OP_NOOP, 323),
+/* 871 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 872 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 873 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 874 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_host_load *)
+/* 875 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
 /* 876 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 877 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_shared_map *)
-/* 878 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 877 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_measure *)
+/* 878 */ _CFFI_OP(_CFFI_OP_NOOP, 318),
 /* 879 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 880 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
-/* 881 */ _CFFI_OP(_CFFI_OP_POINTER, 979), // struct fpr_shared_region *
-/* 882 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 883 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
-/* 884 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 885 */ _CFFI_OP(_CFFI_OP_NOOP, 337),
-/* 886 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 887 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_signaller *)
-/* 888 */ _CFFI_OP(_CFFI_OP_NOOP, 532),
-/* 889 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 890 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1023), // void()(struct fpr_vcpus *)
-/* 891 */ _CFFI_OP(_CFFI_OP_NOOP, 642),
+/* 880 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_oracle *)
+/* 881 */ _CFFI_OP(_CFFI_OP_NOOP, 336),
+/* 882 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 883 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_oracle const *, uint64_t *, uint64_t *)
+/* 884 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 885 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 886 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 887 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 888 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_oracle const *, uint64_t, struct fpr_host_counters *)
+/* 889 */ _CFFI_OP(_CFFI_OP_NOOP, 350),
+/* 890 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 891 */ _CFFI_OP(_CFFI_OP_POINTER, 989), // struct fpr_host_counters *
 /* 892 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 893 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 894 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
-/* 895 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
-/* 896 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
-/* 897 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
-/* 898 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
-/* 899 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
-/* 900 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
-/* 901 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_memory_kind
-/* 902 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_migratetype
-/* 903 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_op_kind
-/* 904 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_page_state_of_both
-/* 905 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_pcp_drain
-/* 906 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_pcp_sizing
-/* 907 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_placement
-/* 908 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_relabel
-/* 909 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_replay_action
-/* 910 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_ring_fault
-/* 911 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_status
-/* 912 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_stop_reason
-/* 913 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_take_stop
-/* 914 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_task_state
-/* 915 */ _CFFI_OP(_CFFI_OP_ENUM, 21), // enum fpr_zone_class
-/* 916 */ _CFFI_OP(_CFFI_OP_POINTER, 716), // int(*)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)
-/* 917 */ _CFFI_OP(_CFFI_OP_POINTER, 725), // int(*)(void *, uint64_t, uint64_t, uint64_t)
-/* 918 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 919 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
-/* 920 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
-/* 921 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
-/* 922 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
-/* 923 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
-/* 924 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
-/* 925 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_cost
-/* 926 */ _CFFI_OP(_CFFI_OP_ARRAY, 925), // struct fpr_cost[7]
-/* 927 */ (_cffi_opcode_t)(7),
-/* 928 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost_steps
-/* 929 */ _CFFI_OP(_CFFI_OP_POINTER, 930), // struct fpr_counters const *
-/* 930 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_counters
-/* 931 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_discard_outcome
-/* 932 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_driver_slot
-/* 933 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_guest_costs
-/* 934 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_memory
-/* 935 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_histogram
-/* 936 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_host_costs
-/* 937 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_counters
-/* 938 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_measure
-/* 939 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_measure_config
-/* 940 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure_order
-/* 941 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_memory_port
-/* 942 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_memory_region
-/* 943 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_message_account
-/* 944 */ _CFFI_OP(_CFFI_OP_POINTER, 945), // struct fpr_notify *
-/* 945 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_notify
-/* 946 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_op
-/* 947 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_oracle
-/* 948 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_owner_view
-/* 949 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_packed_driver
-/* 950 */ _CFFI_OP(_CFFI_OP_POINTER, 951), // struct fpr_packed_note *
-/* 951 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_packed_note
-/* 952 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_ring
-/* 953 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_page_set
-/* 954 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_pcp_demand
-/* 955 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_pressure
-/* 956 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pressure_config
-/* 957 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_pressure_counters
-/* 958 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_random
-/* 959 */ _CFFI_OP(_CFFI_OP_POINTER, 960), // struct fpr_range const *
-/* 960 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_range
-/* 961 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_real_memory
-/* 962 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_real_memory_config
-/* 963 */ _CFFI_OP(_CFFI_OP_POINTER, 964), // struct fpr_region *
-/* 964 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_region
-/* 965 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_replay_frames_stats
-/* 966 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_replay_model_stats
-/* 967 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_phase
-/* 968 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_replay_unseen
-/* 969 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_report_account
-/* 970 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_report_cursor
-/* 971 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_report_rules
-/* 972 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_residency
-/* 973 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_residency_config
-/* 974 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_ring_counters
-/* 975 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_ring_layout
-/* 976 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_rules
-/* 977 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_segment
-/* 978 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_shared_map
-/* 979 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_shared_region
-/* 980 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_signaller
-/* 981 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_split_driver
-/* 982 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_split_ring
-/* 983 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_task_view
-/* 984 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_trace_event
-/* 985 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_trace_marker
-/* 986 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_trace_op
-/* 987 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_trace_pairing
-/* 988 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_trace_state
-/* 989 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_vcpu_stop
-/* 990 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_vcpus
-/* 991 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_vcpus_config
-/* 992 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_zone_config
-/* 993 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct fpr_zone_state
-/* 994 */ _CFFI_OP(_CFFI_OP_POINTER, 995), // struct packed_desc *
-/* 995 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct packed_desc
-/* 996 */ _CFFI_OP(_CFFI_OP_POINTER, 997), // struct packed_event *
-/* 997 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct packed_event
-/* 998 */ _CFFI_OP(_CFFI_OP_POINTER, 999), // struct split_avail *
-/* 999 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct split_avail
-/* 1000 */ _CFFI_OP(_CFFI_OP_POINTER, 1001), // struct split_desc *
-/* 1001 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct split_desc
-/* 1002 */ _CFFI_OP(_CFFI_OP_POINTER, 1003), // struct split_used *
-/* 1003 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 71), // struct split_used
-/* 1004 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
-/* 1005 */ (_cffi_opcode_t)(7),
-/* 1006 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
-/* 1007 */ (_cffi_opcode_t)(14),
-/* 1008 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
-/* 1009 */ (_cffi_opcode_t)(32),
-/* 1010 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
-/* 1011 */ (_cffi_opcode_t)(4),
-/* 1012 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
-/* 1013 */ (_cffi_opcode_t)(6),
-/* 1014 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
-/* 1015 */ (_cffi_opcode_t)(7424),
-/* 1016 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
-/* 1017 */ (_cffi_opcode_t)(7),
-/* 1018 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
-/* 1019 */ (_cffi_opcode_t)(9),
-/* 1020 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 1021 */ _CFFI_OP(_CFFI_OP_ARRAY, 1020), // uint8_t[5]
-/* 1022 */ (_cffi_opcode_t)(5),
-/* 1023 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 893 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_pressure *)
+/* 894 */ _CFFI_OP(_CFFI_OP_NOOP, 481),
+/* 895 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 896 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_pressure const *, struct fpr_pressure_counters *)
+/* 897 */ _CFFI_OP(_CFFI_OP_NOOP, 426),
+/* 898 */ _CFFI_OP(_CFFI_OP_POINTER, 1010), // struct fpr_pressure_counters *
+/* 899 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 900 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_random *, uint64_t, uint64_t)
+/* 901 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 902 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 903 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 904 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 905 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_real_memory *)
+/* 906 */ _CFFI_OP(_CFFI_OP_NOOP, 433),
+/* 907 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 908 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_real_memory const *, uint64_t, struct fpr_host_counters *)
+/* 909 */ _CFFI_OP(_CFFI_OP_NOOP, 462),
+/* 910 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 911 */ _CFFI_OP(_CFFI_OP_NOOP, 891),
+/* 912 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 913 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_residency *)
+/* 914 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 915 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 916 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_residency *, struct fpr_host_load *)
+/* 917 */ _CFFI_OP(_CFFI_OP_NOOP, 480),
+/* 918 */ _CFFI_OP(_CFFI_OP_NOOP, 314),
+/* 919 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 920 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_residency const *, uint64_t, struct fpr_host_counters *)
+/* 921 */ _CFFI_OP(_CFFI_OP_NOOP, 504),
+/* 922 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 923 */ _CFFI_OP(_CFFI_OP_NOOP, 891),
+/* 924 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 925 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_shared_map *)
+/* 926 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 927 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 928 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_shared_region *, uint32_t, uint64_t const *, uint32_t, struct fpr_discard_outcome *)
+/* 929 */ _CFFI_OP(_CFFI_OP_POINTER, 1032), // struct fpr_shared_region *
+/* 930 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 931 */ _CFFI_OP(_CFFI_OP_NOOP, 130),
+/* 932 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 933 */ _CFFI_OP(_CFFI_OP_NOOP, 341),
+/* 934 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 935 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_signaller *)
+/* 936 */ _CFFI_OP(_CFFI_OP_NOOP, 536),
+/* 937 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 938 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_vcpus *)
+/* 939 */ _CFFI_OP(_CFFI_OP_NOOP, 646),
+/* 940 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 941 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1080), // void()(struct fpr_vm_clock *)
+/* 942 */ _CFFI_OP(_CFFI_OP_NOOP, 710),
+/* 943 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 944 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 945 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum fpr_discard_failure
+/* 946 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum fpr_discard_method
+/* 947 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum fpr_fallback_rule
+/* 948 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum fpr_frame_state
+/* 949 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum fpr_measure_action
+/* 950 */ _CFFI_OP(_CFFI_OP_ENUM, 5), // enum fpr_measure_kind
+/* 951 */ _CFFI_OP(_CFFI_OP_ENUM, 6), // enum fpr_measure_server
+/* 952 */ _CFFI_OP(_CFFI_OP_ENUM, 7), // enum fpr_memory_kind
+/* 953 */ _CFFI_OP(_CFFI_OP_ENUM, 8), // enum fpr_migratetype
+/* 954 */ _CFFI_OP(_CFFI_OP_ENUM, 9), // enum fpr_op_kind
+/* 955 */ _CFFI_OP(_CFFI_OP_ENUM, 10), // enum fpr_page_state_of_both
+/* 956 */ _CFFI_OP(_CFFI_OP_ENUM, 11), // enum fpr_pcp_drain
+/* 957 */ _CFFI_OP(_CFFI_OP_ENUM, 12), // enum fpr_pcp_sizing
+/* 958 */ _CFFI_OP(_CFFI_OP_ENUM, 13), // enum fpr_placement
+/* 959 */ _CFFI_OP(_CFFI_OP_ENUM, 14), // enum fpr_relabel
+/* 960 */ _CFFI_OP(_CFFI_OP_ENUM, 15), // enum fpr_replay_action
+/* 961 */ _CFFI_OP(_CFFI_OP_ENUM, 16), // enum fpr_ring_fault
+/* 962 */ _CFFI_OP(_CFFI_OP_ENUM, 17), // enum fpr_status
+/* 963 */ _CFFI_OP(_CFFI_OP_ENUM, 18), // enum fpr_stop_reason
+/* 964 */ _CFFI_OP(_CFFI_OP_ENUM, 19), // enum fpr_take_stop
+/* 965 */ _CFFI_OP(_CFFI_OP_ENUM, 20), // enum fpr_task_state
+/* 966 */ _CFFI_OP(_CFFI_OP_ENUM, 21), // enum fpr_zone_class
+/* 967 */ _CFFI_OP(_CFFI_OP_POINTER, 750), // int(*)(void *, uint64_t, uint64_t, uint32_t, uint64_t, uint32_t, struct fpr_touch_cost *)
+/* 968 */ _CFFI_OP(_CFFI_OP_POINTER, 759), // int(*)(void *, uint64_t, uint64_t, uint64_t)
+/* 969 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 970 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 17), // int8_t
+/* 971 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct fpr_allocator
+/* 972 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct fpr_allocator_config
+/* 973 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct fpr_balloon_account
+/* 974 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct fpr_block
+/* 975 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct fpr_chain
+/* 976 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct fpr_clock_stop
+/* 977 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct fpr_cost
+/* 978 */ _CFFI_OP(_CFFI_OP_ARRAY, 977), // struct fpr_cost[7]
+/* 979 */ (_cffi_opcode_t)(7),
+/* 980 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct fpr_cost_steps
+/* 981 */ _CFFI_OP(_CFFI_OP_POINTER, 982), // struct fpr_counters const *
+/* 982 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct fpr_counters
+/* 983 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct fpr_discard_outcome
+/* 984 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct fpr_driver_slot
+/* 985 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct fpr_guest_costs
+/* 986 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct fpr_guest_memory
+/* 987 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct fpr_histogram
+/* 988 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct fpr_host_costs
+/* 989 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct fpr_host_counters
+/* 990 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct fpr_host_load
+/* 991 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 17), // struct fpr_measure
+/* 992 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 18), // struct fpr_measure_config
+/* 993 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 19), // struct fpr_measure_order
+/* 994 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 20), // struct fpr_memory_port
+/* 995 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 21), // struct fpr_memory_region
+/* 996 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 22), // struct fpr_message_account
+/* 997 */ _CFFI_OP(_CFFI_OP_POINTER, 998), // struct fpr_notify *
+/* 998 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 23), // struct fpr_notify
+/* 999 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 24), // struct fpr_op
+/* 1000 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 25), // struct fpr_oracle
+/* 1001 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 26), // struct fpr_owner_view
+/* 1002 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 27), // struct fpr_packed_driver
+/* 1003 */ _CFFI_OP(_CFFI_OP_POINTER, 1004), // struct fpr_packed_note *
+/* 1004 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 28), // struct fpr_packed_note
+/* 1005 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 29), // struct fpr_packed_ring
+/* 1006 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 30), // struct fpr_page_set
+/* 1007 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 31), // struct fpr_pcp_demand
+/* 1008 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 32), // struct fpr_pressure
+/* 1009 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 33), // struct fpr_pressure_config
+/* 1010 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 34), // struct fpr_pressure_counters
+/* 1011 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 35), // struct fpr_random
+/* 1012 */ _CFFI_OP(_CFFI_OP_POINTER, 1013), // struct fpr_range const *
+/* 1013 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 36), // struct fpr_range
+/* 1014 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 37), // struct fpr_real_memory
+/* 1015 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 38), // struct fpr_real_memory_config
+/* 1016 */ _CFFI_OP(_CFFI_OP_POINTER, 1017), // struct fpr_region *
+/* 1017 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 39), // struct fpr_region
+/* 1018 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 40), // struct fpr_replay_frames_stats
+/* 1019 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 41), // struct fpr_replay_model_stats
+/* 1020 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 42), // struct fpr_replay_phase
+/* 1021 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 43), // struct fpr_replay_unseen
+/* 1022 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 44), // struct fpr_report_account
+/* 1023 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 45), // struct fpr_report_cursor
+/* 1024 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 46), // struct fpr_report_rules
+/* 1025 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 47), // struct fpr_residency
+/* 1026 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 48), // struct fpr_residency_config
+/* 1027 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 49), // struct fpr_ring_counters
+/* 1028 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 50), // struct fpr_ring_layout
+/* 1029 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 51), // struct fpr_rules
+/* 1030 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 52), // struct fpr_segment
+/* 1031 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 53), // struct fpr_shared_map
+/* 1032 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 54), // struct fpr_shared_region
+/* 1033 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 55), // struct fpr_signaller
+/* 1034 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 56), // struct fpr_split_driver
+/* 1035 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 57), // struct fpr_split_ring
+/* 1036 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 58), // struct fpr_swap_costs
+/* 1037 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 59), // struct fpr_task_view
+/* 1038 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 60), // struct fpr_touch_cost
+/* 1039 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 61), // struct fpr_trace_event
+/* 1040 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 62), // struct fpr_trace_marker
+/* 1041 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 63), // struct fpr_trace_op
+/* 1042 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 64), // struct fpr_trace_pairing
+/* 1043 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 65), // struct fpr_trace_state
+/* 1044 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 66), // struct fpr_vcpu_stop
+/* 1045 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 67), // struct fpr_vcpus
+/* 1046 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 68), // struct fpr_vcpus_config
+/* 1047 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 69), // struct fpr_vm_clock
+/* 1048 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 70), // struct fpr_vm_clock_config
+/* 1049 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 71), // struct fpr_zone_config
+/* 1050 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 72), // struct fpr_zone_state
+/* 1051 */ _CFFI_OP(_CFFI_OP_POINTER, 1052), // struct packed_desc *
+/* 1052 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 73), // struct packed_desc
+/* 1053 */ _CFFI_OP(_CFFI_OP_POINTER, 1054), // struct packed_event *
+/* 1054 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 74), // struct packed_event
+/* 1055 */ _CFFI_OP(_CFFI_OP_POINTER, 1056), // struct split_avail *
+/* 1056 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 75), // struct split_avail
+/* 1057 */ _CFFI_OP(_CFFI_OP_POINTER, 1058), // struct split_desc *
+/* 1058 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 76), // struct split_desc
+/* 1059 */ _CFFI_OP(_CFFI_OP_POINTER, 1060), // struct split_used *
+/* 1060 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 77), // struct split_used
+/* 1061 */ _CFFI_OP(_CFFI_OP_ARRAY, 16), // uint32_t[7]
+/* 1062 */ (_cffi_opcode_t)(7),
+/* 1063 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[14]
+/* 1064 */ (_cffi_opcode_t)(14),
+/* 1065 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[32]
+/* 1066 */ (_cffi_opcode_t)(32),
+/* 1067 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[4]
+/* 1068 */ (_cffi_opcode_t)(4),
+/* 1069 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[6]
+/* 1070 */ (_cffi_opcode_t)(6),
+/* 1071 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7424]
+/* 1072 */ (_cffi_opcode_t)(7424),
+/* 1073 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[7]
+/* 1074 */ (_cffi_opcode_t)(7),
+/* 1075 */ _CFFI_OP(_CFFI_OP_ARRAY, 5), // uint64_t[9]
+/* 1076 */ (_cffi_opcode_t)(9),
+/* 1077 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 1078 */ _CFFI_OP(_CFFI_OP_ARRAY, 1077), // uint8_t[5]
+/* 1079 */ (_cffi_opcode_t)(5),
+/* 1080 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_FPR_DISCARD_RETRY(unsigned long long *o)
@@ -2387,6 +2446,13 @@ static int _cffi_const_FPR_SYSTEM(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_LATER(unsigned long long *o)
+{
+  int n = (FPR_LATER) <= 0;
+  *o = (unsigned long long)((FPR_LATER) | 0);  /* check that FPR_LATER is an integer */
+  return n;
+}
+
 static int _cffi_const_FPR_STOP_HORIZON(unsigned long long *o)
 {
   int n = (FPR_STOP_HORIZON) <= 0;
@@ -2419,6 +2485,20 @@ static int _cffi_const_FPR_STOP_IDLE(unsigned long long *o)
 {
   int n = (FPR_STOP_IDLE) <= 0;
   *o = (unsigned long long)((FPR_STOP_IDLE) | 0);  /* check that FPR_STOP_IDLE is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STOP_WORK(unsigned long long *o)
+{
+  int n = (FPR_STOP_WORK) <= 0;
+  *o = (unsigned long long)((FPR_STOP_WORK) | 0);  /* check that FPR_STOP_WORK is an integer */
+  return n;
+}
+
+static int _cffi_const_FPR_STOP_WATCHED(unsigned long long *o)
+{
+  int n = (FPR_STOP_WATCHED) <= 0;
+  *o = (unsigned long long)((FPR_STOP_WATCHED) | 0);  /* check that FPR_STOP_WATCHED is an integer */
   return n;
 }
 
@@ -2933,7 +3013,7 @@ _cffi_f_fpr_allocator_counters(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(929));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(981));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3157,7 +3237,7 @@ _cffi_f_fpr_allocator_notify(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(944));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(997));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -4419,10 +4499,10 @@ _cffi_f_fpr_cost_bend(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(816), arg0, (char **)&x0);
+      _cffi_type(857), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(816), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(857), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4467,10 +4547,10 @@ _cffi_f_fpr_cost_draw(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(757), arg0, (char **)&x0);
+      _cffi_type(798), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(757), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(798), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4526,19 +4606,19 @@ _cffi_f_fpr_cost_draw_among(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(757), arg0, (char **)&x0);
+      _cffi_type(798), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(757), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(798), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(761), arg1, (char **)&x1);
+      _cffi_type(802), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(761), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(802), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4600,19 +4680,19 @@ _cffi_f_fpr_cost_draw_sum(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(757), arg0, (char **)&x0);
+      _cffi_type(798), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(757), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(798), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(761), arg1, (char **)&x1);
+      _cffi_type(802), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_cost_steps const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(761), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(802), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4660,10 +4740,10 @@ _cffi_f_fpr_cost_mean(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(757), arg0, (char **)&x0);
+      _cffi_type(798), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_cost const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(757), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(798), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -4824,7 +4904,7 @@ _cffi_f_fpr_discard_failure_of(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(894));
+  pyresult = _cffi_from_c_deref((char *)&result, _cffi_type(945));
   return pyresult;
 }
 #else
@@ -5674,19 +5754,19 @@ _cffi_f_fpr_histogram_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg0, (char **)&x0);
+      _cffi_type(323), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(777), arg1, (char **)&x1);
+      _cffi_type(818), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(777), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(818), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5727,10 +5807,10 @@ _cffi_f_fpr_histogram_percentile(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(777), arg0, (char **)&x0);
+      _cffi_type(818), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(777), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(818), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5775,10 +5855,10 @@ _cffi_f_fpr_histogram_record(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg0, (char **)&x0);
+      _cffi_type(323), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5827,10 +5907,10 @@ _cffi_f_fpr_histogram_record_array(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg0, (char **)&x0);
+      _cffi_type(323), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -5899,6 +5979,186 @@ _cffi_f_fpr_host_costs_check(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_fpr_host_costs_check _cffi_d_fpr_host_costs_check
+#endif
+
+static int _cffi_d_fpr_host_load_create(uint32_t x0, struct fpr_host_load * * x1)
+{
+  return fpr_host_load_create(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_host_load_create(PyObject *self, PyObject *args)
+{
+  uint32_t x0;
+  struct fpr_host_load * * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_host_load_create", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uint32_t);
+  if (x0 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(737), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_host_load * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(737), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_host_load_create(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_host_load_create _cffi_d_fpr_host_load_create
+#endif
+
+static void _cffi_d_fpr_host_load_destroy(struct fpr_host_load * x0)
+{
+  fpr_host_load_destroy(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_host_load_destroy(PyObject *self, PyObject *arg0)
+{
+  struct fpr_host_load * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(314), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_load *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_host_load_destroy(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_host_load_destroy _cffi_d_fpr_host_load_destroy
+#endif
+
+static int _cffi_d_fpr_host_load_fault(struct fpr_host_load * x0, uint64_t x1)
+{
+  return fpr_host_load_fault(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_host_load_fault(PyObject *self, PyObject *args)
+{
+  struct fpr_host_load * x0;
+  uint64_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_host_load_fault", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(314), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_load *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_host_load_fault(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_host_load_fault _cffi_d_fpr_host_load_fault
+#endif
+
+static uint32_t _cffi_d_fpr_host_load_faulting(struct fpr_host_load * x0, uint64_t x1)
+{
+  return fpr_host_load_faulting(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_host_load_faulting(PyObject *self, PyObject *args)
+{
+  struct fpr_host_load * x0;
+  uint64_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint32_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_host_load_faulting", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(314), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_host_load *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_host_load_faulting(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint32_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_host_load_faulting _cffi_d_fpr_host_load_faulting
 #endif
 
 static int _cffi_d_fpr_known_zero_begin(struct fpr_allocator * x0, uint64_t * x1, uint64_t x2)
@@ -6297,19 +6557,19 @@ _cffi_f_fpr_measure_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(328), arg0, (char **)&x0);
+      _cffi_type(332), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(328), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(332), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(329), arg1, (char **)&x1);
+      _cffi_type(333), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_measure * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(329), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(333), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6342,10 +6602,10 @@ _cffi_f_fpr_measure_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg0, (char **)&x0);
+      _cffi_type(318), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(318), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6380,10 +6640,10 @@ _cffi_f_fpr_measure_fresh(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg0, (char **)&x0);
+      _cffi_type(318), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(318), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6424,10 +6684,10 @@ _cffi_f_fpr_measure_resident(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg0, (char **)&x0);
+      _cffi_type(318), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(318), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6483,46 +6743,46 @@ _cffi_f_fpr_measure_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(314), arg0, (char **)&x0);
+      _cffi_type(318), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_measure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(314), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(318), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(318), arg1, (char **)&x1);
+      _cffi_type(322), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_measure_order const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(318), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(322), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg2, (char **)&x2);
+      _cffi_type(323), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg3, (char **)&x3);
+      _cffi_type(323), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg4, (char **)&x4);
+      _cffi_type(323), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6569,19 +6829,19 @@ _cffi_f_fpr_measure_signals(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg1, (char **)&x1);
+      _cffi_type(323), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg2, (char **)&x2);
+      _cffi_type(323), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6735,10 +6995,10 @@ _cffi_f_fpr_oracle_count_states(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(346), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6818,10 +7078,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(346), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6831,10 +7091,10 @@ _cffi_f_fpr_oracle_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(847), arg2, (char **)&x2);
+      _cffi_type(891), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(847), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(891), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6881,19 +7141,19 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(515), arg0, (char **)&x0);
+      _cffi_type(519), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(515), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(519), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(471), arg1, (char **)&x1);
+      _cffi_type(475), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(471), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(475), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6912,10 +7172,10 @@ _cffi_f_fpr_oracle_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(519), arg4, (char **)&x4);
+      _cffi_type(523), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_oracle * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(519), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(523), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -6948,10 +7208,10 @@ _cffi_f_fpr_oracle_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(332), arg0, (char **)&x0);
+      _cffi_type(336), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(332), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7000,10 +7260,10 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(332), arg0, (char **)&x0);
+      _cffi_type(336), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(332), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7035,10 +7295,10 @@ _cffi_f_fpr_oracle_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(337), arg5, (char **)&x5);
+      _cffi_type(341), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(337), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7073,10 +7333,10 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(346), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7088,7 +7348,7 @@ _cffi_f_fpr_oracle_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(777));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(818));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -7121,10 +7381,10 @@ _cffi_f_fpr_oracle_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(332), arg0, (char **)&x0);
+      _cffi_type(336), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(332), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(336), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7181,10 +7441,10 @@ _cffi_f_fpr_oracle_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(346), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7302,10 +7562,10 @@ _cffi_f_fpr_oracle_released(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(346), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7358,10 +7618,10 @@ _cffi_f_fpr_oracle_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(346), arg0, (char **)&x0);
+      _cffi_type(350), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_oracle const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(346), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(350), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7381,7 +7641,7 @@ _cffi_f_fpr_oracle_resident_bytes(PyObject *self, PyObject *arg0)
 #  define _cffi_f_fpr_oracle_resident_bytes _cffi_d_fpr_oracle_resident_bytes
 #endif
 
-static int _cffi_d_fpr_oracle_touch(void * x0, uint64_t x1, uint64_t x2, int x3, uint64_t x4, uint32_t x5, uint64_t * x6)
+static int _cffi_d_fpr_oracle_touch(void * x0, uint64_t x1, uint64_t x2, uint32_t x3, uint64_t x4, uint32_t x5, struct fpr_touch_cost * x6)
 {
   return fpr_oracle_touch(x0, x1, x2, x3, x4, x5, x6);
 }
@@ -7392,10 +7652,10 @@ _cffi_f_fpr_oracle_touch(PyObject *self, PyObject *args)
   void * x0;
   uint64_t x1;
   uint64_t x2;
-  int x3;
+  uint32_t x3;
   uint64_t x4;
   uint32_t x5;
-  uint64_t * x6;
+  struct fpr_touch_cost * x6;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -7428,8 +7688,8 @@ _cffi_f_fpr_oracle_touch(PyObject *self, PyObject *args)
   if (x2 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
-  x3 = _cffi_to_c_int(arg3, int);
-  if (x3 == (int)-1 && PyErr_Occurred())
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
     return NULL;
 
   x4 = _cffi_to_c_int(arg4, uint64_t);
@@ -7441,10 +7701,10 @@ _cffi_f_fpr_oracle_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(29), arg6, (char **)&x6);
+      _cffi_type(757), arg6, (char **)&x6);
   if (datasize != 0) {
-    x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(29), arg6, (char **)&x6,
+    x6 = ((size_t)datasize) <= 640 ? (struct fpr_touch_cost *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(757), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7489,19 +7749,19 @@ _cffi_f_fpr_packed_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(365), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(374), arg1, (char **)&x1);
+      _cffi_type(378), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(374), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(378), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7544,10 +7804,10 @@ _cffi_f_fpr_packed_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(365), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7588,10 +7848,10 @@ _cffi_f_fpr_packed_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(365), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7643,10 +7903,10 @@ _cffi_f_fpr_packed_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(365), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7705,10 +7965,10 @@ _cffi_f_fpr_packed_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(365), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7768,10 +8028,10 @@ _cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(361), arg0, (char **)&x0);
+      _cffi_type(365), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(361), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(365), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7786,19 +8046,19 @@ _cffi_f_fpr_packed_driver_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(366), arg2, (char **)&x2);
+      _cffi_type(370), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(366), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(367), arg3, (char **)&x3);
+      _cffi_type(371), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(367), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7921,10 +8181,10 @@ _cffi_f_fpr_packed_ring_base(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(415), arg0, (char **)&x0);
+      _cffi_type(419), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(415), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(419), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -7968,10 +8228,10 @@ _cffi_f_fpr_packed_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(388), arg0, (char **)&x0);
+      _cffi_type(392), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8012,10 +8272,10 @@ _cffi_f_fpr_packed_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(388), arg0, (char **)&x0);
+      _cffi_type(392), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8059,10 +8319,10 @@ _cffi_f_fpr_packed_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(415), arg0, (char **)&x0);
+      _cffi_type(419), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(415), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(419), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8105,10 +8365,10 @@ _cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(388), arg0, (char **)&x0);
+      _cffi_type(392), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8123,10 +8383,10 @@ _cffi_f_fpr_packed_ring_pop(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(397), arg2, (char **)&x2);
+      _cffi_type(401), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(397), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(401), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8169,10 +8429,10 @@ _cffi_f_fpr_packed_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(388), arg0, (char **)&x0);
+      _cffi_type(392), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8221,10 +8481,10 @@ _cffi_f_fpr_packed_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(388), arg0, (char **)&x0);
+      _cffi_type(392), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8274,10 +8534,10 @@ _cffi_f_fpr_packed_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(388), arg0, (char **)&x0);
+      _cffi_type(392), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8331,10 +8591,10 @@ _cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(388), arg0, (char **)&x0);
+      _cffi_type(392), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8349,10 +8609,10 @@ _cffi_f_fpr_packed_ring_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(366), arg2, (char **)&x2);
+      _cffi_type(370), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(366), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8391,10 +8651,10 @@ _cffi_f_fpr_packed_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(388), arg0, (char **)&x0);
+      _cffi_type(392), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_packed_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(388), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(392), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8502,6 +8762,44 @@ _cffi_f_fpr_pcp_read(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_pcp_read _cffi_d_fpr_pcp_read
 #endif
 
+static uint64_t const * _cffi_d_fpr_pressure_background_ns(struct fpr_pressure const * x0)
+{
+  return fpr_pressure_background_ns(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_pressure_background_ns(PyObject *self, PyObject *arg0)
+{
+  struct fpr_pressure const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint64_t const * result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(426), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(426), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_pressure_background_ns(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(130));
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_pressure_background_ns _cffi_d_fpr_pressure_background_ns
+#endif
+
 static void _cffi_d_fpr_pressure_counters(struct fpr_pressure const * x0, struct fpr_pressure_counters * x1)
 {
   fpr_pressure_counters(x0, x1);
@@ -8521,19 +8819,19 @@ _cffi_f_fpr_pressure_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(422), arg0, (char **)&x0);
+      _cffi_type(426), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(426), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(854), arg1, (char **)&x1);
+      _cffi_type(898), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(854), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(898), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8574,19 +8872,19 @@ _cffi_f_fpr_pressure_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(425), arg0, (char **)&x0);
+      _cffi_type(429), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(425), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(426), arg1, (char **)&x1);
+      _cffi_type(430), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(426), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(430), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8619,10 +8917,10 @@ _cffi_f_fpr_pressure_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(477), arg0, (char **)&x0);
+      _cffi_type(481), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(477), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(481), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8642,42 +8940,42 @@ _cffi_f_fpr_pressure_destroy(PyObject *self, PyObject *arg0)
 #  define _cffi_f_fpr_pressure_destroy _cffi_d_fpr_pressure_destroy
 #endif
 
-static int _cffi_d_fpr_pressure_is_short(struct fpr_pressure const * x0)
+static uint64_t const * _cffi_d_fpr_pressure_kills(struct fpr_pressure const * x0)
 {
-  return fpr_pressure_is_short(x0);
+  return fpr_pressure_kills(x0);
 }
 #ifndef PYPY_VERSION
 static PyObject *
-_cffi_f_fpr_pressure_is_short(PyObject *self, PyObject *arg0)
+_cffi_f_fpr_pressure_kills(PyObject *self, PyObject *arg0)
 {
   struct fpr_pressure const * x0;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
+  uint64_t const * result;
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(422), arg0, (char **)&x0);
+      _cffi_type(426), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(426), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
-  { result = fpr_pressure_is_short(x0); }
+  { result = fpr_pressure_kills(x0); }
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(130));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
 #else
-#  define _cffi_f_fpr_pressure_is_short _cffi_d_fpr_pressure_is_short
+#  define _cffi_f_fpr_pressure_kills _cffi_d_fpr_pressure_kills
 #endif
 
 static int _cffi_d_fpr_pressure_validate(struct fpr_pressure const * x0)
@@ -8695,10 +8993,10 @@ _cffi_f_fpr_pressure_validate(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(422), arg0, (char **)&x0);
+      _cffi_type(426), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_pressure const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(422), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(426), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8887,10 +9185,10 @@ _cffi_f_fpr_real_memory_count_states(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(458), arg0, (char **)&x0);
+      _cffi_type(462), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8970,10 +9268,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(458), arg0, (char **)&x0);
+      _cffi_type(462), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -8983,10 +9281,10 @@ _cffi_f_fpr_real_memory_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(847), arg2, (char **)&x2);
+      _cffi_type(891), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(847), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(891), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9031,19 +9329,19 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(470), arg0, (char **)&x0);
+      _cffi_type(474), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(470), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(474), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(471), arg1, (char **)&x1);
+      _cffi_type(475), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(471), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(475), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9053,10 +9351,10 @@ _cffi_f_fpr_real_memory_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(473), arg3, (char **)&x3);
+      _cffi_type(477), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(473), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(477), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9089,10 +9387,10 @@ _cffi_f_fpr_real_memory_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(429), arg0, (char **)&x0);
+      _cffi_type(433), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(433), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9141,10 +9439,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(429), arg0, (char **)&x0);
+      _cffi_type(433), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(433), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9176,10 +9474,10 @@ _cffi_f_fpr_real_memory_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(337), arg5, (char **)&x5);
+      _cffi_type(341), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(337), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9214,10 +9512,10 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(458), arg0, (char **)&x0);
+      _cffi_type(462), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9229,7 +9527,7 @@ _cffi_f_fpr_real_memory_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(777));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(818));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -9252,10 +9550,10 @@ _cffi_f_fpr_real_memory_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(458), arg0, (char **)&x0);
+      _cffi_type(462), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9296,10 +9594,10 @@ _cffi_f_fpr_real_memory_offset(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(458), arg0, (char **)&x0);
+      _cffi_type(462), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9344,10 +9642,10 @@ _cffi_f_fpr_real_memory_pointer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(458), arg0, (char **)&x0);
+      _cffi_type(462), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9396,10 +9694,10 @@ _cffi_f_fpr_real_memory_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(429), arg0, (char **)&x0);
+      _cffi_type(433), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(433), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9454,10 +9752,10 @@ _cffi_f_fpr_real_memory_press(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(429), arg0, (char **)&x0);
+      _cffi_type(433), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(433), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9510,10 +9808,10 @@ _cffi_f_fpr_real_memory_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(429), arg0, (char **)&x0);
+      _cffi_type(433), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(433), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9565,10 +9863,10 @@ _cffi_f_fpr_real_memory_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(458), arg0, (char **)&x0);
+      _cffi_type(462), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(458), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(462), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9609,10 +9907,10 @@ _cffi_f_fpr_real_memory_settle(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(429), arg0, (char **)&x0);
+      _cffi_type(433), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_real_memory *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(429), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(433), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -9636,7 +9934,7 @@ _cffi_f_fpr_real_memory_settle(PyObject *self, PyObject *args)
 #  define _cffi_f_fpr_real_memory_settle _cffi_d_fpr_real_memory_settle
 #endif
 
-static int _cffi_d_fpr_real_memory_touch(void * x0, uint64_t x1, uint64_t x2, int x3, uint64_t x4, uint32_t x5, uint64_t * x6)
+static int _cffi_d_fpr_real_memory_touch(void * x0, uint64_t x1, uint64_t x2, uint32_t x3, uint64_t x4, uint32_t x5, struct fpr_touch_cost * x6)
 {
   return fpr_real_memory_touch(x0, x1, x2, x3, x4, x5, x6);
 }
@@ -9647,10 +9945,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
   void * x0;
   uint64_t x1;
   uint64_t x2;
-  int x3;
+  uint32_t x3;
   uint64_t x4;
   uint32_t x5;
-  uint64_t * x6;
+  struct fpr_touch_cost * x6;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -9683,8 +9981,8 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
   if (x2 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
-  x3 = _cffi_to_c_int(arg3, int);
-  if (x3 == (int)-1 && PyErr_Occurred())
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
     return NULL;
 
   x4 = _cffi_to_c_int(arg4, uint64_t);
@@ -9696,10 +9994,10 @@ _cffi_f_fpr_real_memory_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(29), arg6, (char **)&x6);
+      _cffi_type(757), arg6, (char **)&x6);
   if (datasize != 0) {
-    x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(29), arg6, (char **)&x6,
+    x6 = ((size_t)datasize) <= 640 ? (struct fpr_touch_cost *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(757), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10183,10 +10481,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(622), arg6, (char **)&x6);
+      _cffi_type(626), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_replay_phase const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(622), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(626), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10196,10 +10494,10 @@ _cffi_f_fpr_replay_unseen(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(624), arg8, (char **)&x8);
+      _cffi_type(628), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (struct fpr_replay_unseen *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(624), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(628), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10453,10 +10751,10 @@ _cffi_f_fpr_residency_count_states(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(500), arg0, (char **)&x0);
+      _cffi_type(504), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(504), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10536,10 +10834,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(500), arg0, (char **)&x0);
+      _cffi_type(504), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(504), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10549,10 +10847,10 @@ _cffi_f_fpr_residency_counters(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(847), arg2, (char **)&x2);
+      _cffi_type(891), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_host_counters *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(847), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(891), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10599,19 +10897,19 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(515), arg0, (char **)&x0);
+      _cffi_type(519), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(515), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(519), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(471), arg1, (char **)&x1);
+      _cffi_type(475), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_memory_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(471), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(475), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10630,10 +10928,10 @@ _cffi_f_fpr_residency_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(526), arg4, (char **)&x4);
+      _cffi_type(530), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_residency * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(526), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(530), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10666,10 +10964,10 @@ _cffi_f_fpr_residency_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(476), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10718,10 +11016,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(476), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10753,10 +11051,10 @@ _cffi_f_fpr_residency_discard(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(337), arg5, (char **)&x5);
+      _cffi_type(341), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(337), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10801,10 +11099,10 @@ _cffi_f_fpr_residency_drop_lazy(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(476), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10856,10 +11154,10 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(500), arg0, (char **)&x0);
+      _cffi_type(504), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(504), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10871,7 +11169,7 @@ _cffi_f_fpr_residency_fault_latency(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(777));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(818));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -10900,19 +11198,19 @@ _cffi_f_fpr_residency_join(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(476), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(477), arg1, (char **)&x1);
+      _cffi_type(481), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_pressure *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(477), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(481), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10947,10 +11245,10 @@ _cffi_f_fpr_residency_killed_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(500), arg0, (char **)&x0);
+      _cffi_type(504), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(504), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -10985,10 +11283,10 @@ _cffi_f_fpr_residency_metadata_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(500), arg0, (char **)&x0);
+      _cffi_type(504), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(504), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11033,10 +11331,10 @@ _cffi_f_fpr_residency_populate(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(476), arg0, (char **)&x0);
+      _cffi_type(480), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(476), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11093,10 +11391,10 @@ _cffi_f_fpr_residency_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(500), arg0, (char **)&x0);
+      _cffi_type(504), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(504), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11148,10 +11446,10 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(500), arg0, (char **)&x0);
+      _cffi_type(504), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(500), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(504), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11171,7 +11469,58 @@ _cffi_f_fpr_residency_resident_bytes(PyObject *self, PyObject *arg0)
 #  define _cffi_f_fpr_residency_resident_bytes _cffi_d_fpr_residency_resident_bytes
 #endif
 
-static int _cffi_d_fpr_residency_touch(void * x0, uint64_t x1, uint64_t x2, int x3, uint64_t x4, uint32_t x5, uint64_t * x6)
+static void _cffi_d_fpr_residency_share(struct fpr_residency * x0, struct fpr_host_load * x1)
+{
+  fpr_residency_share(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_residency_share(PyObject *self, PyObject *args)
+{
+  struct fpr_residency * x0;
+  struct fpr_host_load * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_residency_share", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(480), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_residency *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(480), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(314), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_host_load *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(314), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_residency_share(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_residency_share _cffi_d_fpr_residency_share
+#endif
+
+static int _cffi_d_fpr_residency_touch(void * x0, uint64_t x1, uint64_t x2, uint32_t x3, uint64_t x4, uint32_t x5, struct fpr_touch_cost * x6)
 {
   return fpr_residency_touch(x0, x1, x2, x3, x4, x5, x6);
 }
@@ -11182,10 +11531,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
   void * x0;
   uint64_t x1;
   uint64_t x2;
-  int x3;
+  uint32_t x3;
   uint64_t x4;
   uint32_t x5;
-  uint64_t * x6;
+  struct fpr_touch_cost * x6;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -11218,8 +11567,8 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
   if (x2 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
-  x3 = _cffi_to_c_int(arg3, int);
-  if (x3 == (int)-1 && PyErr_Occurred())
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
     return NULL;
 
   x4 = _cffi_to_c_int(arg4, uint64_t);
@@ -11231,10 +11580,10 @@ _cffi_f_fpr_residency_touch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(29), arg6, (char **)&x6);
+      _cffi_type(757), arg6, (char **)&x6);
   if (datasize != 0) {
-    x6 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(29), arg6, (char **)&x6,
+    x6 = ((size_t)datasize) <= 640 ? (struct fpr_touch_cost *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(757), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11279,10 +11628,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(881), arg0, (char **)&x0);
+      _cffi_type(929), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_region *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(881), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(929), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11305,10 +11654,10 @@ _cffi_f_fpr_shared_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(337), arg4, (char **)&x4);
+      _cffi_type(341), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_discard_outcome *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(337), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(341), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11409,10 +11758,10 @@ _cffi_f_fpr_shared_map_lost(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(529), arg0, (char **)&x0);
+      _cffi_type(533), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_shared_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(529), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(533), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11481,10 +11830,10 @@ _cffi_f_fpr_signaller_close(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(532), arg0, (char **)&x0);
+      _cffi_type(536), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(532), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(536), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11519,10 +11868,10 @@ _cffi_f_fpr_signaller_open(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(532), arg0, (char **)&x0);
+      _cffi_type(536), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(532), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(536), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11565,10 +11914,10 @@ _cffi_f_fpr_signaller_send(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(535), arg0, (char **)&x0);
+      _cffi_type(539), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_signaller const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(535), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(539), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11626,19 +11975,19 @@ _cffi_f_fpr_split_driver_add(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(540), arg0, (char **)&x0);
+      _cffi_type(544), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(544), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(374), arg1, (char **)&x1);
+      _cffi_type(378), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct fpr_segment const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(374), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(378), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11681,10 +12030,10 @@ _cffi_f_fpr_split_driver_disable_interrupts(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(540), arg0, (char **)&x0);
+      _cffi_type(544), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(544), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11725,10 +12074,10 @@ _cffi_f_fpr_split_driver_enable_interrupts(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(540), arg0, (char **)&x0);
+      _cffi_type(544), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(544), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11780,10 +12129,10 @@ _cffi_f_fpr_split_driver_get(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(540), arg0, (char **)&x0);
+      _cffi_type(544), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(544), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11842,10 +12191,10 @@ _cffi_f_fpr_split_driver_should_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(540), arg0, (char **)&x0);
+      _cffi_type(544), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(544), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11905,10 +12254,10 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(540), arg0, (char **)&x0);
+      _cffi_type(544), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_driver *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(540), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(544), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -11923,19 +12272,19 @@ _cffi_f_fpr_split_driver_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(366), arg2, (char **)&x2);
+      _cffi_type(370), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(366), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(367), arg3, (char **)&x3);
+      _cffi_type(371), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_driver_slot *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(367), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(371), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12052,10 +12401,10 @@ _cffi_f_fpr_split_ring_disable_kicks(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12096,10 +12445,10 @@ _cffi_f_fpr_split_ring_enable_kicks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12143,10 +12492,10 @@ _cffi_f_fpr_split_ring_overlaps(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(595), arg0, (char **)&x0);
+      _cffi_type(599), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(595), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(599), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12189,10 +12538,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12207,10 +12556,10 @@ _cffi_f_fpr_split_ring_pop(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(397), arg2, (char **)&x2);
+      _cffi_type(401), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_chain *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(397), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(401), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12253,10 +12602,10 @@ _cffi_f_fpr_split_ring_push(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12305,10 +12654,10 @@ _cffi_f_fpr_split_ring_remap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12358,10 +12707,10 @@ _cffi_f_fpr_split_ring_should_notify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12417,10 +12766,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12435,10 +12784,10 @@ _cffi_f_fpr_split_ring_start(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(366), arg2, (char **)&x2);
+      _cffi_type(370), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_ring_layout const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(366), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(370), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12486,10 +12835,10 @@ _cffi_f_fpr_split_ring_unpop(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(567), arg0, (char **)&x0);
+      _cffi_type(571), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_split_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(567), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(571), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12586,19 +12935,19 @@ _cffi_f_fpr_trace_pair(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(612), arg6, (char **)&x6);
+      _cffi_type(616), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_op *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(612), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(616), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(613), arg7, (char **)&x7);
+      _cffi_type(617), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (struct fpr_trace_pairing *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(613), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(617), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12657,10 +13006,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(629), arg0, (char **)&x0);
+      _cffi_type(633), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_trace_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(629), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(633), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12683,10 +13032,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(633), arg4, (char **)&x4);
+      _cffi_type(637), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_trace_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(633), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(637), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12696,10 +13045,10 @@ _cffi_f_fpr_trace_parse(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(635), arg6, (char **)&x6);
+      _cffi_type(639), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct fpr_trace_marker *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(635), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(639), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12851,10 +13200,10 @@ _cffi_f_fpr_vcpus_add_unlisted(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(642), arg0, (char **)&x0);
+      _cffi_type(646), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(646), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12911,10 +13260,10 @@ _cffi_f_fpr_vcpus_charge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(642), arg0, (char **)&x0);
+      _cffi_type(646), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(646), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12973,10 +13322,10 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(699), arg0, (char **)&x0);
+      _cffi_type(703), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(699), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(703), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -12991,28 +13340,28 @@ _cffi_f_fpr_vcpus_create(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(701), arg2, (char **)&x2);
+      _cffi_type(705), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_memory_port const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(701), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(705), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(319), arg3, (char **)&x3);
+      _cffi_type(323), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_histogram *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(319), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(323), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(703), arg4, (char **)&x4);
+      _cffi_type(707), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(703), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(707), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13045,10 +13394,10 @@ _cffi_f_fpr_vcpus_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(642), arg0, (char **)&x0);
+      _cffi_type(646), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(646), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13095,10 +13444,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(642), arg0, (char **)&x0);
+      _cffi_type(646), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(646), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13112,10 +13461,10 @@ _cffi_f_fpr_vcpus_interrupt(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(648), arg3, (char **)&x3);
+      _cffi_type(652), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(648), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(652), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13154,10 +13503,10 @@ _cffi_f_fpr_vcpus_next_ns(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(682), arg0, (char **)&x0);
+      _cffi_type(686), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(682), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(686), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13200,10 +13549,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(682), arg0, (char **)&x0);
+      _cffi_type(686), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(682), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(686), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13213,10 +13562,10 @@ _cffi_f_fpr_vcpus_owner(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(684), arg2, (char **)&x2);
+      _cffi_type(688), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_owner_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(684), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(688), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13263,10 +13612,10 @@ _cffi_f_fpr_vcpus_owner_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(682), arg0, (char **)&x0);
+      _cffi_type(686), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(682), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(686), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13337,10 +13686,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(642), arg0, (char **)&x0);
+      _cffi_type(646), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(646), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13350,10 +13699,10 @@ _cffi_f_fpr_vcpus_refill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(648), arg2, (char **)&x2);
+      _cffi_type(652), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_op const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(648), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(652), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13398,10 +13747,10 @@ _cffi_f_fpr_vcpus_retry(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(642), arg0, (char **)&x0);
+      _cffi_type(646), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(646), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13448,10 +13797,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(642), arg0, (char **)&x0);
+      _cffi_type(646), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(646), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13461,10 +13810,10 @@ _cffi_f_fpr_vcpus_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(679), arg2, (char **)&x2);
+      _cffi_type(683), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_vcpu_stop *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(679), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(683), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13509,10 +13858,10 @@ _cffi_f_fpr_vcpus_start(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(642), arg0, (char **)&x0);
+      _cffi_type(646), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(642), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(646), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13567,10 +13916,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(682), arg0, (char **)&x0);
+      _cffi_type(686), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(682), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(686), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13580,10 +13929,10 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(689), arg2, (char **)&x2);
+      _cffi_type(693), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct fpr_task_view *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(689), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(693), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -13601,6 +13950,397 @@ _cffi_f_fpr_vcpus_task(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_fpr_vcpus_task _cffi_d_fpr_vcpus_task
+#endif
+
+static int _cffi_d_fpr_vm_clock_add(struct fpr_vm_clock * x0, struct fpr_vcpus * x1, uint32_t * x2)
+{
+  return fpr_vm_clock_add(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vm_clock_add(PyObject *self, PyObject *args)
+{
+  struct fpr_vm_clock * x0;
+  struct fpr_vcpus * x1;
+  uint32_t * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vm_clock_add", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(710), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vm_clock *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(710), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(646), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_vcpus *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(646), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(38), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(38), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vm_clock_add(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vm_clock_add _cffi_d_fpr_vm_clock_add
+#endif
+
+static int _cffi_d_fpr_vm_clock_create(struct fpr_vm_clock_config const * x0, struct fpr_vm_clock * * x1)
+{
+  return fpr_vm_clock_create(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vm_clock_create(PyObject *self, PyObject *args)
+{
+  struct fpr_vm_clock_config const * x0;
+  struct fpr_vm_clock * * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vm_clock_create", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(732), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vm_clock_config const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(732), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(733), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct fpr_vm_clock * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(733), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vm_clock_create(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vm_clock_create _cffi_d_fpr_vm_clock_create
+#endif
+
+static void _cffi_d_fpr_vm_clock_destroy(struct fpr_vm_clock * x0)
+{
+  fpr_vm_clock_destroy(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vm_clock_destroy(PyObject *self, PyObject *arg0)
+{
+  struct fpr_vm_clock * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(710), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vm_clock *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(710), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { fpr_vm_clock_destroy(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_fpr_vm_clock_destroy _cffi_d_fpr_vm_clock_destroy
+#endif
+
+static int _cffi_d_fpr_vm_clock_horizon(struct fpr_vm_clock * x0, uint32_t x1, uint64_t x2)
+{
+  return fpr_vm_clock_horizon(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vm_clock_horizon(PyObject *self, PyObject *args)
+{
+  struct fpr_vm_clock * x0;
+  uint32_t x1;
+  uint64_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vm_clock_horizon", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(710), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vm_clock *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(710), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vm_clock_horizon(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vm_clock_horizon _cffi_d_fpr_vm_clock_horizon
+#endif
+
+static int _cffi_d_fpr_vm_clock_remove(struct fpr_vm_clock * x0, uint32_t x1, uint64_t x2)
+{
+  return fpr_vm_clock_remove(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vm_clock_remove(PyObject *self, PyObject *args)
+{
+  struct fpr_vm_clock * x0;
+  uint32_t x1;
+  uint64_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vm_clock_remove", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(710), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vm_clock *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(710), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vm_clock_remove(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vm_clock_remove _cffi_d_fpr_vm_clock_remove
+#endif
+
+static int _cffi_d_fpr_vm_clock_run(struct fpr_vm_clock * x0, uint64_t x1, struct fpr_clock_stop * x2)
+{
+  return fpr_vm_clock_run(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vm_clock_run(PyObject *self, PyObject *args)
+{
+  struct fpr_vm_clock * x0;
+  uint64_t x1;
+  struct fpr_clock_stop * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vm_clock_run", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(710), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vm_clock *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(710), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(729), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct fpr_clock_stop *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(729), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vm_clock_run(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vm_clock_run _cffi_d_fpr_vm_clock_run
+#endif
+
+static int _cffi_d_fpr_vm_clock_work(struct fpr_vm_clock * x0, uint32_t x1, uint64_t x2, uint64_t x3, uint32_t * x4)
+{
+  return fpr_vm_clock_work(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_fpr_vm_clock_work(PyObject *self, PyObject *args)
+{
+  struct fpr_vm_clock * x0;
+  uint32_t x1;
+  uint64_t x2;
+  uint64_t x3;
+  uint32_t * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "fpr_vm_clock_work", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(710), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct fpr_vm_clock *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(710), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(38), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(38), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = fpr_vm_clock_work(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_fpr_vm_clock_work _cffi_d_fpr_vm_clock_work
 #endif
 
 static int _cffi_const_FPR_ALLOC_COLD(unsigned long long *o)
@@ -13671,6 +14411,24 @@ static int _cffi_const_FPR_CHAIN_MAX(unsigned long long *o)
   int n = (FPR_CHAIN_MAX) <= 0;
   *o = (unsigned long long)((FPR_CHAIN_MAX) | 0);  /* check that FPR_CHAIN_MAX is an integer */
   if (!_cffi_check_int(*o, n, 1024U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_CLOCK_MAX_VMS(unsigned long long *o)
+{
+  int n = (FPR_CLOCK_MAX_VMS) <= 0;
+  *o = (unsigned long long)((FPR_CLOCK_MAX_VMS) | 0);  /* check that FPR_CLOCK_MAX_VMS is an integer */
+  if (!_cffi_check_int(*o, n, 16384U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_CLOCK_NO_VM(unsigned long long *o)
+{
+  int n = (FPR_CLOCK_NO_VM) <= 0;
+  *o = (unsigned long long)((FPR_CLOCK_NO_VM) | 0);  /* check that FPR_CLOCK_NO_VM is an integer */
+  if (!_cffi_check_int(*o, n, 4294967295U))
     n |= 2;
   return n;
 }
@@ -14242,6 +15000,24 @@ static int _cffi_const_FPR_TIME_LIMIT_NS(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_FPR_TOUCH_AHEAD(unsigned long long *o)
+{
+  int n = (FPR_TOUCH_AHEAD) <= 0;
+  *o = (unsigned long long)((FPR_TOUCH_AHEAD) | 0);  /* check that FPR_TOUCH_AHEAD is an integer */
+  if (!_cffi_check_int(*o, n, 2U))
+    n |= 2;
+  return n;
+}
+
+static int _cffi_const_FPR_TOUCH_WRITE(unsigned long long *o)
+{
+  int n = (FPR_TOUCH_WRITE) <= 0;
+  *o = (unsigned long long)((FPR_TOUCH_WRITE) | 0);  /* check that FPR_TOUCH_WRITE is an integer */
+  if (!_cffi_check_int(*o, n, 1U))
+    n |= 2;
+  return n;
+}
+
 static int _cffi_const_FPR_TRACE_ALLOC(unsigned long long *o)
 {
   int n = (FPR_TRACE_ALLOC) <= 0;
@@ -14523,6 +15299,17 @@ static void _cffi_checkfld_struct_fpr_chain(struct fpr_chain *p)
 struct _cffi_align_struct_fpr_chain { char x; struct fpr_chain y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_clock_stop(struct fpr_clock_stop *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->vm) | 0);  /* check that 'struct fpr_clock_stop.vm' is an integer */
+  (void)((p->work) | 0);  /* check that 'struct fpr_clock_stop.work' is an integer */
+  { struct fpr_vcpu_stop *tmp = &p->vcpu; (void)tmp; }
+}
+struct _cffi_align_struct_fpr_clock_stop { char x; struct fpr_clock_stop y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_cost(struct fpr_cost *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -14747,7 +15534,7 @@ static void _cffi_checkfld_struct_fpr_memory_port(struct fpr_memory_port *p)
   /* only to generate compile-time warnings or errors */
   (void)p;
   { void * *tmp = &p->host; (void)tmp; }
-  { int(* *tmp)(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *) = &p->touch; (void)tmp; }
+  { int(* *tmp)(void *, uint64_t, uint64_t, uint32_t, uint64_t, uint32_t, struct fpr_touch_cost *) = &p->touch; (void)tmp; }
   { int(* *tmp)(void *, uint64_t, uint64_t, uint64_t) = &p->release; (void)tmp; }
 }
 struct _cffi_align_struct_fpr_memory_port { char x; struct fpr_memory_port y; };
@@ -14907,9 +15694,8 @@ static void _cffi_checkfld_struct_fpr_pressure_config(struct fpr_pressure_config
   (void)((p->low_pages) | 0);  /* check that 'struct fpr_pressure_config.low_pages' is an integer */
   (void)((p->high_pages) | 0);  /* check that 'struct fpr_pressure_config.high_pages' is an integer */
   (void)((p->scattered_pages) | 0);  /* check that 'struct fpr_pressure_config.scattered_pages' is an integer */
-  { struct fpr_cost *tmp = &p->swap_in_4k; (void)tmp; }
-  { struct fpr_cost *tmp = &p->swap_out_4k; (void)tmp; }
-  (void)((p->swap_device_4k_ns) | 0);  /* check that 'struct fpr_pressure_config.swap_device_4k_ns' is an integer */
+  (void)((p->ahead_pages) | 0);  /* check that 'struct fpr_pressure_config.ahead_pages' is an integer */
+  { struct fpr_swap_costs *tmp = &p->swap; (void)tmp; }
   (void)((p->seed) | 0);  /* check that 'struct fpr_pressure_config.seed' is an integer */
   (void)((p->stream) | 0);  /* check that 'struct fpr_pressure_config.stream' is an integer */
   (void)((p->vms) | 0);  /* check that 'struct fpr_pressure_config.vms' is an integer */
@@ -14929,6 +15715,7 @@ static void _cffi_checkfld_struct_fpr_pressure_counters(struct fpr_pressure_coun
   (void)((p->swap_out_pages) | 0);  /* check that 'struct fpr_pressure_counters.swap_out_pages' is an integer */
   (void)((p->swap_drop_pages) | 0);  /* check that 'struct fpr_pressure_counters.swap_drop_pages' is an integer */
   (void)((p->background_pages) | 0);  /* check that 'struct fpr_pressure_counters.background_pages' is an integer */
+  (void)((p->background_ns) | 0);  /* check that 'struct fpr_pressure_counters.background_ns' is an integer */
   (void)((p->direct_pages) | 0);  /* check that 'struct fpr_pressure_counters.direct_pages' is an integer */
   (void)((p->direct_reclaims) | 0);  /* check that 'struct fpr_pressure_counters.direct_reclaims' is an integer */
   (void)((p->direct_ns) | 0);  /* check that 'struct fpr_pressure_counters.direct_ns' is an integer */
@@ -15240,6 +16027,21 @@ static void _cffi_checkfld_struct_fpr_split_ring(struct fpr_split_ring *p)
 struct _cffi_align_struct_fpr_split_ring { char x; struct fpr_split_ring y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_swap_costs(struct fpr_swap_costs *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct fpr_cost *tmp = &p->in_4k; (void)tmp; }
+  { struct fpr_cost *tmp = &p->in_next_4k; (void)tmp; }
+  { struct fpr_cost *tmp = &p->out_4k; (void)tmp; }
+  (void)((p->read_ns) | 0);  /* check that 'struct fpr_swap_costs.read_ns' is an integer */
+  (void)((p->read_next_ns) | 0);  /* check that 'struct fpr_swap_costs.read_next_ns' is an integer */
+  (void)((p->write_ns) | 0);  /* check that 'struct fpr_swap_costs.write_ns' is an integer */
+  (void)((p->write_next_ns) | 0);  /* check that 'struct fpr_swap_costs.write_next_ns' is an integer */
+}
+struct _cffi_align_struct_fpr_swap_costs { char x; struct fpr_swap_costs y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_task_view(struct fpr_task_view *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -15250,11 +16052,22 @@ static void _cffi_checkfld_struct_fpr_task_view(struct fpr_task_view *p)
   (void)((p->failures) | 0);  /* check that 'struct fpr_task_view.failures' is an integer */
   (void)((p->busy_ns) | 0);  /* check that 'struct fpr_task_view.busy_ns' is an integer */
   (void)((p->fault_ns) | 0);  /* check that 'struct fpr_task_view.fault_ns' is an integer */
+  (void)((p->steal_ns) | 0);  /* check that 'struct fpr_task_view.steal_ns' is an integer */
   (void)((p->huge_faults) | 0);  /* check that 'struct fpr_task_view.huge_faults' is an integer */
   (void)((p->huge_fallbacks) | 0);  /* check that 'struct fpr_task_view.huge_fallbacks' is an integer */
   (void)((p->end_ns) | 0);  /* check that 'struct fpr_task_view.end_ns' is an integer */
 }
 struct _cffi_align_struct_fpr_task_view { char x; struct fpr_task_view y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_touch_cost(struct fpr_touch_cost *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->ns) | 0);  /* check that 'struct fpr_touch_cost.ns' is an integer */
+  (void)((p->asleep_ns) | 0);  /* check that 'struct fpr_touch_cost.asleep_ns' is an integer */
+}
+struct _cffi_align_struct_fpr_touch_cost { char x; struct fpr_touch_cost y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_trace_event(struct fpr_trace_event *p)
@@ -15362,6 +16175,20 @@ static void _cffi_checkfld_struct_fpr_vcpus_config(struct fpr_vcpus_config *p)
 struct _cffi_align_struct_fpr_vcpus_config { char x; struct fpr_vcpus_config y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_fpr_vm_clock_config(struct fpr_vm_clock_config *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->vms) | 0);  /* check that 'struct fpr_vm_clock_config.vms' is an integer */
+  (void)((p->cpus) | 0);  /* check that 'struct fpr_vm_clock_config.cpus' is an integer */
+  (void)((p->turn_ns) | 0);  /* check that 'struct fpr_vm_clock_config.turn_ns' is an integer */
+  (void)((p->ahead_ns) | 0);  /* check that 'struct fpr_vm_clock_config.ahead_ns' is an integer */
+  { uint64_t const * *tmp = &p->watched; (void)tmp; }
+  { uint64_t const * *tmp = &p->worked_ns; (void)tmp; }
+}
+struct _cffi_align_struct_fpr_vm_clock_config { char x; struct fpr_vm_clock_config y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_fpr_zone_config(struct fpr_zone_config *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -15405,6 +16232,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_BALLOON_PAGE_BYTES", (void *)_cffi_const_FPR_BALLOON_PAGE_BYTES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CHAIN_MAX", (void *)_cffi_const_FPR_CHAIN_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CLAIM_OR_STEAL", (void *)_cffi_const_FPR_CLAIM_OR_STEAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_CLOCK_MAX_VMS", (void *)_cffi_const_FPR_CLOCK_MAX_VMS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_CLOCK_NO_VM", (void *)_cffi_const_FPR_CLOCK_NO_VM, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_CMA", (void *)_cffi_const_FPR_CMA, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_COST_MAX_BEND", (void *)_cffi_const_FPR_COST_MAX_BEND, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_COST_MAX_NS", (void *)_cffi_const_FPR_COST_MAX_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -15467,6 +16296,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_HOST_MEMORY", (void *)_cffi_const_FPR_HOST_MEMORY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_INVALID", (void *)_cffi_const_FPR_INVALID, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_ISOLATE", (void *)_cffi_const_FPR_ISOLATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_LATER", (void *)_cffi_const_FPR_LATER, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_MAX_CPUS", (void *)_cffi_const_FPR_MAX_CPUS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ORDERS", (void *)_cffi_const_FPR_MAX_ORDERS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_MAX_ZONES", (void *)_cffi_const_FPR_MAX_ZONES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -15573,6 +16403,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_STOP_IDLE", (void *)_cffi_const_FPR_STOP_IDLE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_STOP_NOTIFY", (void *)_cffi_const_FPR_STOP_NOTIFY, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_STOP_REFILL", (void *)_cffi_const_FPR_STOP_REFILL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_STOP_WATCHED", (void *)_cffi_const_FPR_STOP_WATCHED, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "FPR_STOP_WORK", (void *)_cffi_const_FPR_STOP_WORK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_SYSTEM", (void *)_cffi_const_FPR_SYSTEM, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TAKE_CANDIDATE", (void *)_cffi_const_FPR_TAKE_CANDIDATE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TAKE_END", (void *)_cffi_const_FPR_TAKE_END, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -15582,6 +16414,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "FPR_TASK_NONE", (void *)_cffi_const_FPR_TASK_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TEST_THEN_MOVE", (void *)_cffi_const_FPR_TEST_THEN_MOVE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "FPR_TIME_LIMIT_NS", (void *)_cffi_const_FPR_TIME_LIMIT_NS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TOUCH_AHEAD", (void *)_cffi_const_FPR_TOUCH_AHEAD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "FPR_TOUCH_WRITE", (void *)_cffi_const_FPR_TOUCH_WRITE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_ALLOC", (void *)_cffi_const_FPR_TRACE_ALLOC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_BAD_NUMBER", (void *)_cffi_const_FPR_TRACE_BAD_NUMBER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "FPR_TRACE_BAD_TIME", (void *)_cffi_const_FPR_TRACE_BAD_TIME, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -15618,12 +16452,12 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_allocator_add_block", (void *)_cffi_f_fpr_allocator_add_block, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 159), (void *)_cffi_d_fpr_allocator_add_block },
   { "fpr_allocator_add_pcp", (void *)_cffi_f_fpr_allocator_add_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 135), (void *)_cffi_d_fpr_allocator_add_pcp },
   { "fpr_allocator_add_range", (void *)_cffi_f_fpr_allocator_add_range, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 172), (void *)_cffi_d_fpr_allocator_add_range },
-  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 731), (void *)_cffi_d_fpr_allocator_counters },
+  { "fpr_allocator_counters", (void *)_cffi_f_fpr_allocator_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 765), (void *)_cffi_d_fpr_allocator_counters },
   { "fpr_allocator_create", (void *)_cffi_f_fpr_allocator_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 229), (void *)_cffi_d_fpr_allocator_create },
-  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 812), (void *)_cffi_d_fpr_allocator_destroy },
-  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 746), (void *)_cffi_d_fpr_allocator_label },
-  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 753), (void *)_cffi_d_fpr_allocator_metadata_bytes },
-  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 743), (void *)_cffi_d_fpr_allocator_notify },
+  { "fpr_allocator_destroy", (void *)_cffi_f_fpr_allocator_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 853), (void *)_cffi_d_fpr_allocator_destroy },
+  { "fpr_allocator_label", (void *)_cffi_f_fpr_allocator_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 780), (void *)_cffi_d_fpr_allocator_label },
+  { "fpr_allocator_metadata_bytes", (void *)_cffi_f_fpr_allocator_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 794), (void *)_cffi_d_fpr_allocator_metadata_bytes },
+  { "fpr_allocator_notify", (void *)_cffi_f_fpr_allocator_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 777), (void *)_cffi_d_fpr_allocator_notify },
   { "fpr_allocator_set_label", (void *)_cffi_f_fpr_allocator_set_label, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_allocator_set_label },
   { "fpr_allocator_set_pcp", (void *)_cffi_f_fpr_allocator_set_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_fpr_allocator_set_pcp },
   { "fpr_allocator_set_zone", (void *)_cffi_f_fpr_allocator_set_zone, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_fpr_allocator_set_zone },
@@ -15643,11 +16477,11 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_buddy_find", (void *)_cffi_f_fpr_buddy_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 224), (void *)_cffi_d_fpr_buddy_find },
   { "fpr_buddy_free", (void *)_cffi_f_fpr_buddy_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 165), (void *)_cffi_d_fpr_buddy_free },
   { "fpr_buddy_take", (void *)_cffi_f_fpr_buddy_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 154), (void *)_cffi_d_fpr_buddy_take },
-  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 815), (void *)_cffi_d_fpr_cost_bend },
-  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 772), (void *)_cffi_d_fpr_cost_draw },
-  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 759), (void *)_cffi_d_fpr_cost_draw_among },
-  { "fpr_cost_draw_sum", (void *)_cffi_f_fpr_cost_draw_sum, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 766), (void *)_cffi_d_fpr_cost_draw_sum },
-  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 756), (void *)_cffi_d_fpr_cost_mean },
+  { "fpr_cost_bend", (void *)_cffi_f_fpr_cost_bend, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 856), (void *)_cffi_d_fpr_cost_bend },
+  { "fpr_cost_draw", (void *)_cffi_f_fpr_cost_draw, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 813), (void *)_cffi_d_fpr_cost_draw },
+  { "fpr_cost_draw_among", (void *)_cffi_f_fpr_cost_draw_among, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 800), (void *)_cffi_d_fpr_cost_draw_among },
+  { "fpr_cost_draw_sum", (void *)_cffi_f_fpr_cost_draw_sum, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 807), (void *)_cffi_d_fpr_cost_draw_sum },
+  { "fpr_cost_mean", (void *)_cffi_f_fpr_cost_mean, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 797), (void *)_cffi_d_fpr_cost_mean },
   { "fpr_count_isolated", (void *)_cffi_f_fpr_count_isolated, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 185), (void *)_cffi_d_fpr_count_isolated },
   { "fpr_decay_pcp", (void *)_cffi_f_fpr_decay_pcp, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 53), (void *)_cffi_d_fpr_decay_pcp },
   { "fpr_discard_failure_of", (void *)_cffi_f_fpr_discard_failure_of, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_fpr_discard_failure_of },
@@ -15663,139 +16497,152 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "fpr_guest_memory_check", (void *)_cffi_f_fpr_guest_memory_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 276), (void *)_cffi_d_fpr_guest_memory_check },
   { "fpr_guest_read", (void *)_cffi_f_fpr_guest_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 298), (void *)_cffi_d_fpr_guest_read },
   { "fpr_guest_write", (void *)_cffi_f_fpr_guest_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 304), (void *)_cffi_d_fpr_guest_write },
-  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 750), (void *)_cffi_d_fpr_histogram_bucket },
-  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 803), (void *)_cffi_d_fpr_histogram_bucket_top },
-  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 819), (void *)_cffi_d_fpr_histogram_merge },
-  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 776), (void *)_cffi_d_fpr_histogram_percentile },
-  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 828), (void *)_cffi_d_fpr_histogram_record },
-  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 823), (void *)_cffi_d_fpr_histogram_record_array },
+  { "fpr_histogram_bucket", (void *)_cffi_f_fpr_histogram_bucket, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 788), (void *)_cffi_d_fpr_histogram_bucket },
+  { "fpr_histogram_bucket_top", (void *)_cffi_f_fpr_histogram_bucket_top, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 844), (void *)_cffi_d_fpr_histogram_bucket_top },
+  { "fpr_histogram_merge", (void *)_cffi_f_fpr_histogram_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 860), (void *)_cffi_d_fpr_histogram_merge },
+  { "fpr_histogram_percentile", (void *)_cffi_f_fpr_histogram_percentile, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 817), (void *)_cffi_d_fpr_histogram_percentile },
+  { "fpr_histogram_record", (void *)_cffi_f_fpr_histogram_record, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 869), (void *)_cffi_d_fpr_histogram_record },
+  { "fpr_histogram_record_array", (void *)_cffi_f_fpr_histogram_record_array, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 864), (void *)_cffi_d_fpr_histogram_record_array },
   { "fpr_host_costs_check", (void *)_cffi_f_fpr_host_costs_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 310), (void *)_cffi_d_fpr_host_costs_check },
+  { "fpr_host_load_create", (void *)_cffi_f_fpr_host_load_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 735), (void *)_cffi_d_fpr_host_load_create },
+  { "fpr_host_load_destroy", (void *)_cffi_f_fpr_host_load_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 874), (void *)_cffi_d_fpr_host_load_destroy },
+  { "fpr_host_load_fault", (void *)_cffi_f_fpr_host_load_fault, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 313), (void *)_cffi_d_fpr_host_load_fault },
+  { "fpr_host_load_faulting", (void *)_cffi_f_fpr_host_load_faulting, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 784), (void *)_cffi_d_fpr_host_load_faulting },
   { "fpr_known_zero_begin", (void *)_cffi_f_fpr_known_zero_begin, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 149), (void *)_cffi_d_fpr_known_zero_begin },
   { "fpr_known_zero_taken", (void *)_cffi_f_fpr_known_zero_taken, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 177), (void *)_cffi_d_fpr_known_zero_taken },
   { "fpr_list_put_back", (void *)_cffi_f_fpr_list_put_back, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_fpr_list_put_back },
   { "fpr_list_read", (void *)_cffi_f_fpr_list_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_list_read },
   { "fpr_list_take", (void *)_cffi_f_fpr_list_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 86), (void *)_cffi_d_fpr_list_take },
-  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 806), (void *)_cffi_d_fpr_measure_clock_ns },
-  { "fpr_measure_create", (void *)_cffi_f_fpr_measure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_measure_create },
-  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 833), (void *)_cffi_d_fpr_measure_destroy },
-  { "fpr_measure_fresh", (void *)_cffi_f_fpr_measure_fresh, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 313), (void *)_cffi_d_fpr_measure_fresh },
-  { "fpr_measure_resident", (void *)_cffi_f_fpr_measure_resident, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 323), (void *)_cffi_d_fpr_measure_resident },
-  { "fpr_measure_run", (void *)_cffi_f_fpr_measure_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 316), (void *)_cffi_d_fpr_measure_run },
-  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 711), (void *)_cffi_d_fpr_measure_signals },
+  { "fpr_measure_clock_ns", (void *)_cffi_f_fpr_measure_clock_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 847), (void *)_cffi_d_fpr_measure_clock_ns },
+  { "fpr_measure_create", (void *)_cffi_f_fpr_measure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_measure_create },
+  { "fpr_measure_destroy", (void *)_cffi_f_fpr_measure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 877), (void *)_cffi_d_fpr_measure_destroy },
+  { "fpr_measure_fresh", (void *)_cffi_f_fpr_measure_fresh, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 317), (void *)_cffi_d_fpr_measure_fresh },
+  { "fpr_measure_resident", (void *)_cffi_f_fpr_measure_resident, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 327), (void *)_cffi_d_fpr_measure_resident },
+  { "fpr_measure_run", (void *)_cffi_f_fpr_measure_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 320), (void *)_cffi_d_fpr_measure_run },
+  { "fpr_measure_signals", (void *)_cffi_f_fpr_measure_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 745), (void *)_cffi_d_fpr_measure_signals },
   { "fpr_message_read", (void *)_cffi_f_fpr_message_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 240), (void *)_cffi_d_fpr_message_read },
-  { "fpr_oracle_count_states", (void *)_cffi_f_fpr_oracle_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 345), (void *)_cffi_d_fpr_oracle_count_states },
-  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 844), (void *)_cffi_d_fpr_oracle_counters },
-  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 514), (void *)_cffi_d_fpr_oracle_create },
-  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 836), (void *)_cffi_d_fpr_oracle_destroy },
-  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 331), (void *)_cffi_d_fpr_oracle_discard },
-  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 734), (void *)_cffi_d_fpr_oracle_fault_latency },
-  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 339), (void *)_cffi_d_fpr_oracle_populate },
-  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 354), (void *)_cffi_d_fpr_oracle_read },
-  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 725), (void *)_cffi_d_fpr_oracle_release },
-  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 839), (void *)_cffi_d_fpr_oracle_released },
-  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 780), (void *)_cffi_d_fpr_oracle_resident_bytes },
-  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 716), (void *)_cffi_d_fpr_oracle_touch },
-  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 372), (void *)_cffi_d_fpr_packed_driver_add },
-  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 360), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
-  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
-  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_packed_driver_get },
-  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 378), (void *)_cffi_d_fpr_packed_driver_should_kick },
-  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 363), (void *)_cffi_d_fpr_packed_driver_start },
-  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 705), (void *)_cffi_d_fpr_packed_part_bytes },
-  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 417), (void *)_cffi_d_fpr_packed_ring_base },
-  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 387), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
-  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 405), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
-  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 414), (void *)_cffi_d_fpr_packed_ring_overlaps },
-  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 394), (void *)_cffi_d_fpr_packed_ring_pop },
-  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 409), (void *)_cffi_d_fpr_packed_ring_push },
-  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 390), (void *)_cffi_d_fpr_packed_ring_remap },
-  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 405), (void *)_cffi_d_fpr_packed_ring_should_notify },
-  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 399), (void *)_cffi_d_fpr_packed_ring_start },
-  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 387), (void *)_cffi_d_fpr_packed_ring_unpop },
+  { "fpr_oracle_count_states", (void *)_cffi_f_fpr_oracle_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 349), (void *)_cffi_d_fpr_oracle_count_states },
+  { "fpr_oracle_counters", (void *)_cffi_f_fpr_oracle_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 888), (void *)_cffi_d_fpr_oracle_counters },
+  { "fpr_oracle_create", (void *)_cffi_f_fpr_oracle_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 518), (void *)_cffi_d_fpr_oracle_create },
+  { "fpr_oracle_destroy", (void *)_cffi_f_fpr_oracle_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 880), (void *)_cffi_d_fpr_oracle_destroy },
+  { "fpr_oracle_discard", (void *)_cffi_f_fpr_oracle_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 335), (void *)_cffi_d_fpr_oracle_discard },
+  { "fpr_oracle_fault_latency", (void *)_cffi_f_fpr_oracle_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 768), (void *)_cffi_d_fpr_oracle_fault_latency },
+  { "fpr_oracle_populate", (void *)_cffi_f_fpr_oracle_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 343), (void *)_cffi_d_fpr_oracle_populate },
+  { "fpr_oracle_read", (void *)_cffi_f_fpr_oracle_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 358), (void *)_cffi_d_fpr_oracle_read },
+  { "fpr_oracle_release", (void *)_cffi_f_fpr_oracle_release, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 759), (void *)_cffi_d_fpr_oracle_release },
+  { "fpr_oracle_released", (void *)_cffi_f_fpr_oracle_released, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 883), (void *)_cffi_d_fpr_oracle_released },
+  { "fpr_oracle_resident_bytes", (void *)_cffi_f_fpr_oracle_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 821), (void *)_cffi_d_fpr_oracle_resident_bytes },
+  { "fpr_oracle_touch", (void *)_cffi_f_fpr_oracle_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 750), (void *)_cffi_d_fpr_oracle_touch },
+  { "fpr_packed_driver_add", (void *)_cffi_f_fpr_packed_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 376), (void *)_cffi_d_fpr_packed_driver_add },
+  { "fpr_packed_driver_disable_interrupts", (void *)_cffi_f_fpr_packed_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 364), (void *)_cffi_d_fpr_packed_driver_disable_interrupts },
+  { "fpr_packed_driver_enable_interrupts", (void *)_cffi_f_fpr_packed_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_packed_driver_enable_interrupts },
+  { "fpr_packed_driver_get", (void *)_cffi_f_fpr_packed_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 386), (void *)_cffi_d_fpr_packed_driver_get },
+  { "fpr_packed_driver_should_kick", (void *)_cffi_f_fpr_packed_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 382), (void *)_cffi_d_fpr_packed_driver_should_kick },
+  { "fpr_packed_driver_start", (void *)_cffi_f_fpr_packed_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 367), (void *)_cffi_d_fpr_packed_driver_start },
+  { "fpr_packed_part_bytes", (void *)_cffi_f_fpr_packed_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 739), (void *)_cffi_d_fpr_packed_part_bytes },
+  { "fpr_packed_ring_base", (void *)_cffi_f_fpr_packed_ring_base, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 421), (void *)_cffi_d_fpr_packed_ring_base },
+  { "fpr_packed_ring_disable_kicks", (void *)_cffi_f_fpr_packed_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 391), (void *)_cffi_d_fpr_packed_ring_disable_kicks },
+  { "fpr_packed_ring_enable_kicks", (void *)_cffi_f_fpr_packed_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 409), (void *)_cffi_d_fpr_packed_ring_enable_kicks },
+  { "fpr_packed_ring_overlaps", (void *)_cffi_f_fpr_packed_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 418), (void *)_cffi_d_fpr_packed_ring_overlaps },
+  { "fpr_packed_ring_pop", (void *)_cffi_f_fpr_packed_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 398), (void *)_cffi_d_fpr_packed_ring_pop },
+  { "fpr_packed_ring_push", (void *)_cffi_f_fpr_packed_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 413), (void *)_cffi_d_fpr_packed_ring_push },
+  { "fpr_packed_ring_remap", (void *)_cffi_f_fpr_packed_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 394), (void *)_cffi_d_fpr_packed_ring_remap },
+  { "fpr_packed_ring_should_notify", (void *)_cffi_f_fpr_packed_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 409), (void *)_cffi_d_fpr_packed_ring_should_notify },
+  { "fpr_packed_ring_start", (void *)_cffi_f_fpr_packed_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 403), (void *)_cffi_d_fpr_packed_ring_start },
+  { "fpr_packed_ring_unpop", (void *)_cffi_f_fpr_packed_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 391), (void *)_cffi_d_fpr_packed_ring_unpop },
   { "fpr_pcp_read", (void *)_cffi_f_fpr_pcp_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 204), (void *)_cffi_d_fpr_pcp_read },
-  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 852), (void *)_cffi_d_fpr_pressure_counters },
-  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 424), (void *)_cffi_d_fpr_pressure_create },
-  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 849), (void *)_cffi_d_fpr_pressure_destroy },
-  { "fpr_pressure_is_short", (void *)_cffi_f_fpr_pressure_is_short, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 421), (void *)_cffi_d_fpr_pressure_is_short },
-  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 421), (void *)_cffi_d_fpr_pressure_validate },
-  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 786), (void *)_cffi_d_fpr_random_below },
-  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 783), (void *)_cffi_d_fpr_random_next },
-  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 856), (void *)_cffi_d_fpr_random_seed },
-  { "fpr_real_memory_count_states", (void *)_cffi_f_fpr_real_memory_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 460), (void *)_cffi_d_fpr_real_memory_count_states },
-  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 864), (void *)_cffi_d_fpr_real_memory_counters },
-  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 469), (void *)_cffi_d_fpr_real_memory_create },
-  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 861), (void *)_cffi_d_fpr_real_memory_destroy },
-  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 428), (void *)_cffi_d_fpr_real_memory_discard },
-  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 737), (void *)_cffi_d_fpr_real_memory_fault_latency },
-  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 457), (void *)_cffi_d_fpr_real_memory_fd },
-  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 793), (void *)_cffi_d_fpr_real_memory_offset },
-  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 808), (void *)_cffi_d_fpr_real_memory_pointer },
-  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 445), (void *)_cffi_d_fpr_real_memory_populate },
-  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 440), (void *)_cffi_d_fpr_real_memory_press },
-  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 451), (void *)_cffi_d_fpr_real_memory_read },
-  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 790), (void *)_cffi_d_fpr_real_memory_resident_bytes },
-  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 436), (void *)_cffi_d_fpr_real_memory_settle },
-  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 716), (void *)_cffi_d_fpr_real_memory_touch },
+  { "fpr_pressure_background_ns", (void *)_cffi_f_fpr_pressure_background_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_pressure_background_ns },
+  { "fpr_pressure_counters", (void *)_cffi_f_fpr_pressure_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 896), (void *)_cffi_d_fpr_pressure_counters },
+  { "fpr_pressure_create", (void *)_cffi_f_fpr_pressure_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 428), (void *)_cffi_d_fpr_pressure_create },
+  { "fpr_pressure_destroy", (void *)_cffi_f_fpr_pressure_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 893), (void *)_cffi_d_fpr_pressure_destroy },
+  { "fpr_pressure_kills", (void *)_cffi_f_fpr_pressure_kills, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 791), (void *)_cffi_d_fpr_pressure_kills },
+  { "fpr_pressure_validate", (void *)_cffi_f_fpr_pressure_validate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 425), (void *)_cffi_d_fpr_pressure_validate },
+  { "fpr_random_below", (void *)_cffi_f_fpr_random_below, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 827), (void *)_cffi_d_fpr_random_below },
+  { "fpr_random_next", (void *)_cffi_f_fpr_random_next, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 824), (void *)_cffi_d_fpr_random_next },
+  { "fpr_random_seed", (void *)_cffi_f_fpr_random_seed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 900), (void *)_cffi_d_fpr_random_seed },
+  { "fpr_real_memory_count_states", (void *)_cffi_f_fpr_real_memory_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 464), (void *)_cffi_d_fpr_real_memory_count_states },
+  { "fpr_real_memory_counters", (void *)_cffi_f_fpr_real_memory_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 908), (void *)_cffi_d_fpr_real_memory_counters },
+  { "fpr_real_memory_create", (void *)_cffi_f_fpr_real_memory_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 473), (void *)_cffi_d_fpr_real_memory_create },
+  { "fpr_real_memory_destroy", (void *)_cffi_f_fpr_real_memory_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 905), (void *)_cffi_d_fpr_real_memory_destroy },
+  { "fpr_real_memory_discard", (void *)_cffi_f_fpr_real_memory_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 432), (void *)_cffi_d_fpr_real_memory_discard },
+  { "fpr_real_memory_fault_latency", (void *)_cffi_f_fpr_real_memory_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 771), (void *)_cffi_d_fpr_real_memory_fault_latency },
+  { "fpr_real_memory_fd", (void *)_cffi_f_fpr_real_memory_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 461), (void *)_cffi_d_fpr_real_memory_fd },
+  { "fpr_real_memory_offset", (void *)_cffi_f_fpr_real_memory_offset, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 834), (void *)_cffi_d_fpr_real_memory_offset },
+  { "fpr_real_memory_pointer", (void *)_cffi_f_fpr_real_memory_pointer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 849), (void *)_cffi_d_fpr_real_memory_pointer },
+  { "fpr_real_memory_populate", (void *)_cffi_f_fpr_real_memory_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 449), (void *)_cffi_d_fpr_real_memory_populate },
+  { "fpr_real_memory_press", (void *)_cffi_f_fpr_real_memory_press, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 444), (void *)_cffi_d_fpr_real_memory_press },
+  { "fpr_real_memory_read", (void *)_cffi_f_fpr_real_memory_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 455), (void *)_cffi_d_fpr_real_memory_read },
+  { "fpr_real_memory_resident_bytes", (void *)_cffi_f_fpr_real_memory_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 831), (void *)_cffi_d_fpr_real_memory_resident_bytes },
+  { "fpr_real_memory_settle", (void *)_cffi_f_fpr_real_memory_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 440), (void *)_cffi_d_fpr_real_memory_settle },
+  { "fpr_real_memory_touch", (void *)_cffi_f_fpr_real_memory_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 750), (void *)_cffi_d_fpr_real_memory_touch },
   { "fpr_region_find", (void *)_cffi_f_fpr_region_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 280), (void *)_cffi_d_fpr_region_find },
-  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 597), (void *)_cffi_d_fpr_replay_actions },
+  { "fpr_replay_actions", (void *)_cffi_f_fpr_replay_actions, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 601), (void *)_cffi_d_fpr_replay_actions },
   { "fpr_replay_frames", (void *)_cffi_f_fpr_replay_frames, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_fpr_replay_frames },
   { "fpr_replay_model", (void *)_cffi_f_fpr_replay_model, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_fpr_replay_model },
-  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 615), (void *)_cffi_d_fpr_replay_unseen },
+  { "fpr_replay_unseen", (void *)_cffi_f_fpr_replay_unseen, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 619), (void *)_cffi_d_fpr_replay_unseen },
   { "fpr_report_judge", (void *)_cffi_f_fpr_report_judge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 249), (void *)_cffi_d_fpr_report_judge },
   { "fpr_report_segments", (void *)_cffi_f_fpr_report_segments, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 234), (void *)_cffi_d_fpr_report_segments },
-  { "fpr_residency_count_states", (void *)_cffi_f_fpr_residency_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 499), (void *)_cffi_d_fpr_residency_count_states },
-  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 872), (void *)_cffi_d_fpr_residency_counters },
-  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 521), (void *)_cffi_d_fpr_residency_create },
-  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 869), (void *)_cffi_d_fpr_residency_destroy },
-  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 479), (void *)_cffi_d_fpr_residency_discard },
-  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 487), (void *)_cffi_d_fpr_residency_drop_lazy },
-  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 740), (void *)_cffi_d_fpr_residency_fault_latency },
-  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 475), (void *)_cffi_d_fpr_residency_join },
-  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 797), (void *)_cffi_d_fpr_residency_killed_ns },
-  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 797), (void *)_cffi_d_fpr_residency_metadata_bytes },
-  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 493), (void *)_cffi_d_fpr_residency_populate },
-  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 508), (void *)_cffi_d_fpr_residency_read },
-  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 797), (void *)_cffi_d_fpr_residency_resident_bytes },
-  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 716), (void *)_cffi_d_fpr_residency_touch },
-  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 880), (void *)_cffi_d_fpr_shared_discard },
+  { "fpr_residency_count_states", (void *)_cffi_f_fpr_residency_count_states, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 503), (void *)_cffi_d_fpr_residency_count_states },
+  { "fpr_residency_counters", (void *)_cffi_f_fpr_residency_counters, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 920), (void *)_cffi_d_fpr_residency_counters },
+  { "fpr_residency_create", (void *)_cffi_f_fpr_residency_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 525), (void *)_cffi_d_fpr_residency_create },
+  { "fpr_residency_destroy", (void *)_cffi_f_fpr_residency_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 913), (void *)_cffi_d_fpr_residency_destroy },
+  { "fpr_residency_discard", (void *)_cffi_f_fpr_residency_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 483), (void *)_cffi_d_fpr_residency_discard },
+  { "fpr_residency_drop_lazy", (void *)_cffi_f_fpr_residency_drop_lazy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 491), (void *)_cffi_d_fpr_residency_drop_lazy },
+  { "fpr_residency_fault_latency", (void *)_cffi_f_fpr_residency_fault_latency, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 774), (void *)_cffi_d_fpr_residency_fault_latency },
+  { "fpr_residency_join", (void *)_cffi_f_fpr_residency_join, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 479), (void *)_cffi_d_fpr_residency_join },
+  { "fpr_residency_killed_ns", (void *)_cffi_f_fpr_residency_killed_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 838), (void *)_cffi_d_fpr_residency_killed_ns },
+  { "fpr_residency_metadata_bytes", (void *)_cffi_f_fpr_residency_metadata_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 838), (void *)_cffi_d_fpr_residency_metadata_bytes },
+  { "fpr_residency_populate", (void *)_cffi_f_fpr_residency_populate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 497), (void *)_cffi_d_fpr_residency_populate },
+  { "fpr_residency_read", (void *)_cffi_f_fpr_residency_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 512), (void *)_cffi_d_fpr_residency_read },
+  { "fpr_residency_resident_bytes", (void *)_cffi_f_fpr_residency_resident_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 838), (void *)_cffi_d_fpr_residency_resident_bytes },
+  { "fpr_residency_share", (void *)_cffi_f_fpr_residency_share, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 916), (void *)_cffi_d_fpr_residency_share },
+  { "fpr_residency_touch", (void *)_cffi_f_fpr_residency_touch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 750), (void *)_cffi_d_fpr_residency_touch },
+  { "fpr_shared_discard", (void *)_cffi_f_fpr_shared_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 928), (void *)_cffi_d_fpr_shared_discard },
   { "fpr_shared_map", (void *)_cffi_f_fpr_shared_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_fpr_shared_map },
-  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 528), (void *)_cffi_d_fpr_shared_map_lost },
-  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 877), (void *)_cffi_d_fpr_shared_unmap },
-  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 887), (void *)_cffi_d_fpr_signaller_close },
-  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 531), (void *)_cffi_d_fpr_signaller_open },
-  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 534), (void *)_cffi_d_fpr_signaller_send },
-  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 551), (void *)_cffi_d_fpr_split_driver_add },
-  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 539), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
-  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 557), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
-  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 561), (void *)_cffi_d_fpr_split_driver_get },
-  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 557), (void *)_cffi_d_fpr_split_driver_should_kick },
-  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 542), (void *)_cffi_d_fpr_split_driver_start },
-  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 705), (void *)_cffi_d_fpr_split_part_bytes },
-  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 566), (void *)_cffi_d_fpr_split_ring_disable_kicks },
-  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 585), (void *)_cffi_d_fpr_split_ring_enable_kicks },
-  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 594), (void *)_cffi_d_fpr_split_ring_overlaps },
-  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 573), (void *)_cffi_d_fpr_split_ring_pop },
-  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 589), (void *)_cffi_d_fpr_split_ring_push },
-  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 569), (void *)_cffi_d_fpr_split_ring_remap },
-  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 585), (void *)_cffi_d_fpr_split_ring_should_notify },
-  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 578), (void *)_cffi_d_fpr_split_ring_start },
-  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 566), (void *)_cffi_d_fpr_split_ring_unpop },
-  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 605), (void *)_cffi_d_fpr_trace_pair },
-  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 628), (void *)_cffi_d_fpr_trace_parse },
+  { "fpr_shared_map_lost", (void *)_cffi_f_fpr_shared_map_lost, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 532), (void *)_cffi_d_fpr_shared_map_lost },
+  { "fpr_shared_unmap", (void *)_cffi_f_fpr_shared_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 925), (void *)_cffi_d_fpr_shared_unmap },
+  { "fpr_signaller_close", (void *)_cffi_f_fpr_signaller_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 935), (void *)_cffi_d_fpr_signaller_close },
+  { "fpr_signaller_open", (void *)_cffi_f_fpr_signaller_open, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 535), (void *)_cffi_d_fpr_signaller_open },
+  { "fpr_signaller_send", (void *)_cffi_f_fpr_signaller_send, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 538), (void *)_cffi_d_fpr_signaller_send },
+  { "fpr_split_driver_add", (void *)_cffi_f_fpr_split_driver_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 555), (void *)_cffi_d_fpr_split_driver_add },
+  { "fpr_split_driver_disable_interrupts", (void *)_cffi_f_fpr_split_driver_disable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 543), (void *)_cffi_d_fpr_split_driver_disable_interrupts },
+  { "fpr_split_driver_enable_interrupts", (void *)_cffi_f_fpr_split_driver_enable_interrupts, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 561), (void *)_cffi_d_fpr_split_driver_enable_interrupts },
+  { "fpr_split_driver_get", (void *)_cffi_f_fpr_split_driver_get, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 565), (void *)_cffi_d_fpr_split_driver_get },
+  { "fpr_split_driver_should_kick", (void *)_cffi_f_fpr_split_driver_should_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 561), (void *)_cffi_d_fpr_split_driver_should_kick },
+  { "fpr_split_driver_start", (void *)_cffi_f_fpr_split_driver_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 546), (void *)_cffi_d_fpr_split_driver_start },
+  { "fpr_split_part_bytes", (void *)_cffi_f_fpr_split_part_bytes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 739), (void *)_cffi_d_fpr_split_part_bytes },
+  { "fpr_split_ring_disable_kicks", (void *)_cffi_f_fpr_split_ring_disable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 570), (void *)_cffi_d_fpr_split_ring_disable_kicks },
+  { "fpr_split_ring_enable_kicks", (void *)_cffi_f_fpr_split_ring_enable_kicks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 589), (void *)_cffi_d_fpr_split_ring_enable_kicks },
+  { "fpr_split_ring_overlaps", (void *)_cffi_f_fpr_split_ring_overlaps, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 598), (void *)_cffi_d_fpr_split_ring_overlaps },
+  { "fpr_split_ring_pop", (void *)_cffi_f_fpr_split_ring_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 577), (void *)_cffi_d_fpr_split_ring_pop },
+  { "fpr_split_ring_push", (void *)_cffi_f_fpr_split_ring_push, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 593), (void *)_cffi_d_fpr_split_ring_push },
+  { "fpr_split_ring_remap", (void *)_cffi_f_fpr_split_ring_remap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 573), (void *)_cffi_d_fpr_split_ring_remap },
+  { "fpr_split_ring_should_notify", (void *)_cffi_f_fpr_split_ring_should_notify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 589), (void *)_cffi_d_fpr_split_ring_should_notify },
+  { "fpr_split_ring_start", (void *)_cffi_f_fpr_split_ring_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 582), (void *)_cffi_d_fpr_split_ring_start },
+  { "fpr_split_ring_unpop", (void *)_cffi_f_fpr_split_ring_unpop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 570), (void *)_cffi_d_fpr_split_ring_unpop },
+  { "fpr_trace_pair", (void *)_cffi_f_fpr_trace_pair, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 609), (void *)_cffi_d_fpr_trace_pair },
+  { "fpr_trace_parse", (void *)_cffi_f_fpr_trace_parse, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 632), (void *)_cffi_d_fpr_trace_parse },
   { "fpr_translate", (void *)_cffi_f_fpr_translate, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 291), (void *)_cffi_d_fpr_translate },
-  { "fpr_vcpus_add_unlisted", (void *)_cffi_f_fpr_vcpus_add_unlisted, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 657), (void *)_cffi_d_fpr_vcpus_add_unlisted },
-  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 670), (void *)_cffi_d_fpr_vcpus_charge },
-  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 698), (void *)_cffi_d_fpr_vcpus_create },
-  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 890), (void *)_cffi_d_fpr_vcpus_destroy },
-  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 663), (void *)_cffi_d_fpr_vcpus_interrupt },
-  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 800), (void *)_cffi_d_fpr_vcpus_next_ns },
-  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 681), (void *)_cffi_d_fpr_vcpus_owner },
-  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 691), (void *)_cffi_d_fpr_vcpus_owner_read },
-  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 645), (void *)_cffi_d_fpr_vcpus_refill },
-  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 641), (void *)_cffi_d_fpr_vcpus_retry },
-  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 676), (void *)_cffi_d_fpr_vcpus_run },
-  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 651), (void *)_cffi_d_fpr_vcpus_start },
-  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 686), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vcpus_add_unlisted", (void *)_cffi_f_fpr_vcpus_add_unlisted, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 661), (void *)_cffi_d_fpr_vcpus_add_unlisted },
+  { "fpr_vcpus_charge", (void *)_cffi_f_fpr_vcpus_charge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 674), (void *)_cffi_d_fpr_vcpus_charge },
+  { "fpr_vcpus_create", (void *)_cffi_f_fpr_vcpus_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 702), (void *)_cffi_d_fpr_vcpus_create },
+  { "fpr_vcpus_destroy", (void *)_cffi_f_fpr_vcpus_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 938), (void *)_cffi_d_fpr_vcpus_destroy },
+  { "fpr_vcpus_interrupt", (void *)_cffi_f_fpr_vcpus_interrupt, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 667), (void *)_cffi_d_fpr_vcpus_interrupt },
+  { "fpr_vcpus_next_ns", (void *)_cffi_f_fpr_vcpus_next_ns, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 841), (void *)_cffi_d_fpr_vcpus_next_ns },
+  { "fpr_vcpus_owner", (void *)_cffi_f_fpr_vcpus_owner, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 685), (void *)_cffi_d_fpr_vcpus_owner },
+  { "fpr_vcpus_owner_read", (void *)_cffi_f_fpr_vcpus_owner_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 695), (void *)_cffi_d_fpr_vcpus_owner_read },
+  { "fpr_vcpus_refill", (void *)_cffi_f_fpr_vcpus_refill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 649), (void *)_cffi_d_fpr_vcpus_refill },
+  { "fpr_vcpus_retry", (void *)_cffi_f_fpr_vcpus_retry, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 645), (void *)_cffi_d_fpr_vcpus_retry },
+  { "fpr_vcpus_run", (void *)_cffi_f_fpr_vcpus_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 680), (void *)_cffi_d_fpr_vcpus_run },
+  { "fpr_vcpus_start", (void *)_cffi_f_fpr_vcpus_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 655), (void *)_cffi_d_fpr_vcpus_start },
+  { "fpr_vcpus_task", (void *)_cffi_f_fpr_vcpus_task, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 690), (void *)_cffi_d_fpr_vcpus_task },
+  { "fpr_vm_clock_add", (void *)_cffi_f_fpr_vm_clock_add, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 709), (void *)_cffi_d_fpr_vm_clock_add },
+  { "fpr_vm_clock_create", (void *)_cffi_f_fpr_vm_clock_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 731), (void *)_cffi_d_fpr_vm_clock_create },
+  { "fpr_vm_clock_destroy", (void *)_cffi_f_fpr_vm_clock_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 941), (void *)_cffi_d_fpr_vm_clock_destroy },
+  { "fpr_vm_clock_horizon", (void *)_cffi_f_fpr_vm_clock_horizon, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 714), (void *)_cffi_d_fpr_vm_clock_horizon },
+  { "fpr_vm_clock_remove", (void *)_cffi_f_fpr_vm_clock_remove, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 714), (void *)_cffi_d_fpr_vm_clock_remove },
+  { "fpr_vm_clock_run", (void *)_cffi_f_fpr_vm_clock_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 726), (void *)_cffi_d_fpr_vm_clock_run },
+  { "fpr_vm_clock_work", (void *)_cffi_f_fpr_vm_clock_work, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 719), (void *)_cffi_d_fpr_vm_clock_work },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -15813,22 +16660,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "top_order", offsetof(struct fpr_allocator_config, top_order),
                  sizeof(((struct fpr_allocator_config *)0)->top_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "pageblock_order", offsetof(struct fpr_allocator_config, pageblock_order),
                        sizeof(((struct fpr_allocator_config *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "thp_order", offsetof(struct fpr_allocator_config, thp_order),
                  sizeof(((struct fpr_allocator_config *)0)->thp_order),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "placement", offsetof(struct fpr_allocator_config, placement),
                  sizeof(((struct fpr_allocator_config *)0)->placement),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "boost_factor", offsetof(struct fpr_allocator_config, boost_factor),
                     sizeof(((struct fpr_allocator_config *)0)->boost_factor),
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "rules", offsetof(struct fpr_allocator_config, rules),
              sizeof(((struct fpr_allocator_config *)0)->rules),
-             _CFFI_OP(_CFFI_OP_NOOP, 976) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1029) },
   { "numbers", offsetof(struct fpr_balloon_account, numbers),
                sizeof(((struct fpr_balloon_account *)0)->numbers),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15868,9 +16715,18 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "bytes", offsetof(struct fpr_chain, bytes),
              sizeof(((struct fpr_chain *)0)->bytes),
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "vm", offsetof(struct fpr_clock_stop, vm),
+          sizeof(((struct fpr_clock_stop *)0)->vm),
+          _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "work", offsetof(struct fpr_clock_stop, work),
+            sizeof(((struct fpr_clock_stop *)0)->work),
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "vcpu", offsetof(struct fpr_clock_stop, vcpu),
+            sizeof(((struct fpr_clock_stop *)0)->vcpu),
+            _CFFI_OP(_CFFI_OP_NOOP, 1044) },
   { "ns", offsetof(struct fpr_cost, ns),
           sizeof(((struct fpr_cost *)0)->ns),
-          _CFFI_OP(_CFFI_OP_NOOP, 1012) },
+          _CFFI_OP(_CFFI_OP_NOOP, 1069) },
   { "bend", offsetof(struct fpr_cost, bend),
             sizeof(((struct fpr_cost *)0)->bend),
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -15879,10 +16735,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "number", offsetof(struct fpr_cost_steps, number),
               sizeof(((struct fpr_cost_steps *)0)->number),
-              _CFFI_OP(_CFFI_OP_NOOP, 1004) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1061) },
   { "at", offsetof(struct fpr_cost_steps, at),
           sizeof(((struct fpr_cost_steps *)0)->at),
-          _CFFI_OP(_CFFI_OP_NOOP, 926) },
+          _CFFI_OP(_CFFI_OP_NOOP, 978) },
   { "allocs", offsetof(struct fpr_counters, allocs),
               sizeof(((struct fpr_counters *)0)->allocs),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -15963,10 +16819,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next", offsetof(struct fpr_driver_slot, next),
             sizeof(((struct fpr_driver_slot *)0)->next),
-            _CFFI_OP(_CFFI_OP_NOOP, 582) },
+            _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "count", offsetof(struct fpr_driver_slot, count),
              sizeof(((struct fpr_driver_slot *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 582) },
+             _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "table", offsetof(struct fpr_driver_slot, table),
              sizeof(((struct fpr_driver_slot *)0)->table),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16002,7 +16858,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                          _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "regions", offsetof(struct fpr_guest_memory, regions),
                sizeof(((struct fpr_guest_memory *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 963) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1016) },
   { "count", offsetof(struct fpr_guest_memory, count),
              sizeof(((struct fpr_guest_memory *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16017,67 +16873,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "buckets", offsetof(struct fpr_histogram, buckets),
                sizeof(((struct fpr_histogram *)0)->buckets),
-               _CFFI_OP(_CFFI_OP_NOOP, 1014) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1071) },
   { "fault_4k", offsetof(struct fpr_host_costs, fault_4k),
                 sizeof(((struct fpr_host_costs *)0)->fault_4k),
-                _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "refault_4k", offsetof(struct fpr_host_costs, refault_4k),
                   sizeof(((struct fpr_host_costs *)0)->refault_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "fault_2m", offsetof(struct fpr_host_costs, fault_2m),
                 sizeof(((struct fpr_host_costs *)0)->fault_2m),
-                _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "refault_2m", offsetof(struct fpr_host_costs, refault_2m),
                   sizeof(((struct fpr_host_costs *)0)->refault_2m),
-                  _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "discard_call", offsetof(struct fpr_host_costs, discard_call),
                     sizeof(((struct fpr_host_costs *)0)->discard_call),
-                    _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "discard_flush", offsetof(struct fpr_host_costs, discard_flush),
                      sizeof(((struct fpr_host_costs *)0)->discard_flush),
-                     _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "discard_huge_2m", offsetof(struct fpr_host_costs, discard_huge_2m),
                        sizeof(((struct fpr_host_costs *)0)->discard_huge_2m),
-                       _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "discard_4k", offsetof(struct fpr_host_costs, discard_4k),
                   sizeof(((struct fpr_host_costs *)0)->discard_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "discard_empty_2m", offsetof(struct fpr_host_costs, discard_empty_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_empty_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "discard_table_2m", offsetof(struct fpr_host_costs, discard_table_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_table_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "discard_split_2m", offsetof(struct fpr_host_costs, discard_split_2m),
                         sizeof(((struct fpr_host_costs *)0)->discard_split_2m),
-                        _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "kick", offsetof(struct fpr_host_costs, kick),
             sizeof(((struct fpr_host_costs *)0)->kick),
-            _CFFI_OP(_CFFI_OP_NOOP, 925) },
+            _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "interrupt", offsetof(struct fpr_host_costs, interrupt),
                  sizeof(((struct fpr_host_costs *)0)->interrupt),
-                 _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "fault_outer_4k", offsetof(struct fpr_host_costs, fault_outer_4k),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_4k),
-                      _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "fault_outer_2m", offsetof(struct fpr_host_costs, fault_outer_2m),
                       sizeof(((struct fpr_host_costs *)0)->fault_outer_2m),
-                      _CFFI_OP(_CFFI_OP_NOOP, 925) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "fault_4k_steps", offsetof(struct fpr_host_costs, fault_4k_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_4k_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 928) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 980) },
   { "refault_4k_steps", offsetof(struct fpr_host_costs, refault_4k_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_4k_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 928) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 980) },
   { "fault_2m_steps", offsetof(struct fpr_host_costs, fault_2m_steps),
                       sizeof(((struct fpr_host_costs *)0)->fault_2m_steps),
-                      _CFFI_OP(_CFFI_OP_NOOP, 928) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 980) },
   { "refault_2m_steps", offsetof(struct fpr_host_costs, refault_2m_steps),
                         sizeof(((struct fpr_host_costs *)0)->refault_2m_steps),
-                        _CFFI_OP(_CFFI_OP_NOOP, 928) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 980) },
   { "discard_huge_2m_steps", offsetof(struct fpr_host_costs, discard_huge_2m_steps),
                              sizeof(((struct fpr_host_costs *)0)->discard_huge_2m_steps),
-                             _CFFI_OP(_CFFI_OP_NOOP, 928) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 980) },
   { "cpus", offsetof(struct fpr_host_costs, cpus),
             sizeof(((struct fpr_host_costs *)0)->cpus),
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16086,7 +16942,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pace", offsetof(struct fpr_host_costs, pace),
             sizeof(((struct fpr_host_costs *)0)->pace),
-            _CFFI_OP(_CFFI_OP_NOOP, 925) },
+            _CFFI_OP(_CFFI_OP_NOOP, 977) },
   { "pace_ns", offsetof(struct fpr_host_costs, pace_ns),
                sizeof(((struct fpr_host_costs *)0)->pace_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16242,10 +17098,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 301) },
   { "touch", offsetof(struct fpr_memory_port, touch),
              sizeof(((struct fpr_memory_port *)0)->touch),
-             _CFFI_OP(_CFFI_OP_NOOP, 916) },
+             _CFFI_OP(_CFFI_OP_NOOP, 967) },
   { "release", offsetof(struct fpr_memory_port, release),
                sizeof(((struct fpr_memory_port *)0)->release),
-               _CFFI_OP(_CFFI_OP_NOOP, 917) },
+               _CFFI_OP(_CFFI_OP_NOOP, 968) },
   { "gpa", offsetof(struct fpr_memory_region, gpa),
            sizeof(((struct fpr_memory_region *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16281,13 +17137,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "kind", offsetof(struct fpr_op, kind),
             sizeof(((struct fpr_op *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "order", offsetof(struct fpr_op, order),
              sizeof(((struct fpr_op *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "type", offsetof(struct fpr_op, type),
             sizeof(((struct fpr_op *)0)->type),
-            _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "flags", offsetof(struct fpr_op, flags),
              sizeof(((struct fpr_op *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16302,22 +17158,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "layout", offsetof(struct fpr_packed_driver, layout),
               sizeof(((struct fpr_packed_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 975) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1028) },
   { "table", offsetof(struct fpr_packed_driver, table),
              sizeof(((struct fpr_packed_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 994) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1051) },
   { "driver", offsetof(struct fpr_packed_driver, driver),
               sizeof(((struct fpr_packed_driver *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 996) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1053) },
   { "device", offsetof(struct fpr_packed_driver, device),
               sizeof(((struct fpr_packed_driver *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 996) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1053) },
   { "tables", offsetof(struct fpr_packed_driver, tables),
               sizeof(((struct fpr_packed_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 994) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1051) },
   { "slots", offsetof(struct fpr_packed_driver, slots),
              sizeof(((struct fpr_packed_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 367) },
+             _CFFI_OP(_CFFI_OP_NOOP, 371) },
   { "tables_gpa", offsetof(struct fpr_packed_driver, tables_gpa),
                   sizeof(((struct fpr_packed_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16338,67 +17194,67 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_id", offsetof(struct fpr_packed_driver, free_id),
                sizeof(((struct fpr_packed_driver *)0)->free_id),
-               _CFFI_OP(_CFFI_OP_NOOP, 582) },
+               _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "avail", offsetof(struct fpr_packed_driver, avail),
              sizeof(((struct fpr_packed_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 582) },
+             _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "avail_wrap", offsetof(struct fpr_packed_driver, avail_wrap),
                   sizeof(((struct fpr_packed_driver *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "used", offsetof(struct fpr_packed_driver, used),
             sizeof(((struct fpr_packed_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 582) },
+            _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "used_wrap", offsetof(struct fpr_packed_driver, used_wrap),
                  sizeof(((struct fpr_packed_driver *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "event_flags", offsetof(struct fpr_packed_driver, event_flags),
                    sizeof(((struct fpr_packed_driver *)0)->event_flags),
-                   _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "used", offsetof(struct fpr_packed_note, used),
             sizeof(((struct fpr_packed_note *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 582) },
+            _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "old_used", offsetof(struct fpr_packed_note, old_used),
                 sizeof(((struct fpr_packed_note *)0)->old_used),
-                _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "used_wrap", offsetof(struct fpr_packed_note, used_wrap),
                  sizeof(((struct fpr_packed_note *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "old_used_wrap", offsetof(struct fpr_packed_note, old_used_wrap),
                      sizeof(((struct fpr_packed_note *)0)->old_used_wrap),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "layout", offsetof(struct fpr_packed_ring, layout),
               sizeof(((struct fpr_packed_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 975) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1028) },
   { "table", offsetof(struct fpr_packed_ring, table),
              sizeof(((struct fpr_packed_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 994) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1051) },
   { "driver", offsetof(struct fpr_packed_ring, driver),
               sizeof(((struct fpr_packed_ring *)0)->driver),
-              _CFFI_OP(_CFFI_OP_NOOP, 996) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1053) },
   { "device", offsetof(struct fpr_packed_ring, device),
               sizeof(((struct fpr_packed_ring *)0)->device),
-              _CFFI_OP(_CFFI_OP_NOOP, 996) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1053) },
   { "note", offsetof(struct fpr_packed_ring, note),
             sizeof(((struct fpr_packed_ring *)0)->note),
-            _CFFI_OP(_CFFI_OP_NOOP, 950) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1003) },
   { "avail", offsetof(struct fpr_packed_ring, avail),
              sizeof(((struct fpr_packed_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 582) },
+             _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "avail_wrap", offsetof(struct fpr_packed_ring, avail_wrap),
                   sizeof(((struct fpr_packed_ring *)0)->avail_wrap),
-                  _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "used", offsetof(struct fpr_packed_ring, used),
             sizeof(((struct fpr_packed_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 582) },
+            _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "used_wrap", offsetof(struct fpr_packed_ring, used_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->used_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "last_avail", offsetof(struct fpr_packed_ring, last_avail),
                   sizeof(((struct fpr_packed_ring *)0)->last_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "last_wrap", offsetof(struct fpr_packed_ring, last_wrap),
                  sizeof(((struct fpr_packed_ring *)0)->last_wrap),
-                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "pushed", offsetof(struct fpr_packed_ring, pushed),
               sizeof(((struct fpr_packed_ring *)0)->pushed),
               _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16410,7 +17266,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_packed_ring, counters),
                 sizeof(((struct fpr_packed_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 974) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1027) },
   { "words", offsetof(struct fpr_page_set, words),
              sizeof(((struct fpr_page_set *)0)->words),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -16456,15 +17312,12 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "scattered_pages", offsetof(struct fpr_pressure_config, scattered_pages),
                        sizeof(((struct fpr_pressure_config *)0)->scattered_pages),
                        _CFFI_OP(_CFFI_OP_NOOP, 5) },
-  { "swap_in_4k", offsetof(struct fpr_pressure_config, swap_in_4k),
-                  sizeof(((struct fpr_pressure_config *)0)->swap_in_4k),
-                  _CFFI_OP(_CFFI_OP_NOOP, 925) },
-  { "swap_out_4k", offsetof(struct fpr_pressure_config, swap_out_4k),
-                   sizeof(((struct fpr_pressure_config *)0)->swap_out_4k),
-                   _CFFI_OP(_CFFI_OP_NOOP, 925) },
-  { "swap_device_4k_ns", offsetof(struct fpr_pressure_config, swap_device_4k_ns),
-                         sizeof(((struct fpr_pressure_config *)0)->swap_device_4k_ns),
-                         _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "ahead_pages", offsetof(struct fpr_pressure_config, ahead_pages),
+                   sizeof(((struct fpr_pressure_config *)0)->ahead_pages),
+                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "swap", offsetof(struct fpr_pressure_config, swap),
+            sizeof(((struct fpr_pressure_config *)0)->swap),
+            _CFFI_OP(_CFFI_OP_NOOP, 1036) },
   { "seed", offsetof(struct fpr_pressure_config, seed),
             sizeof(((struct fpr_pressure_config *)0)->seed),
             _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16498,6 +17351,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "background_pages", offsetof(struct fpr_pressure_counters, background_pages),
                         sizeof(((struct fpr_pressure_counters *)0)->background_pages),
                         _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "background_ns", offsetof(struct fpr_pressure_counters, background_ns),
+                     sizeof(((struct fpr_pressure_counters *)0)->background_ns),
+                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "direct_pages", offsetof(struct fpr_pressure_counters, direct_pages),
                     sizeof(((struct fpr_pressure_counters *)0)->direct_pages),
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16518,7 +17374,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_random, state),
              sizeof(((struct fpr_random *)0)->state),
-             _CFFI_OP(_CFFI_OP_NOOP, 1010) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1067) },
   { "gpa", offsetof(struct fpr_range, gpa),
            sizeof(((struct fpr_range *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16641,13 +17497,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "skipped_bytes", offsetof(struct fpr_report_account, skipped_bytes),
                      sizeof(((struct fpr_report_account *)0)->skipped_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1016) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1073) },
   { "skipped_pieces", offsetof(struct fpr_report_account, skipped_pieces),
                       sizeof(((struct fpr_report_account *)0)->skipped_pieces),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1016) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1073) },
   { "sizes", offsetof(struct fpr_report_account, sizes),
              sizeof(((struct fpr_report_account *)0)->sizes),
-             _CFFI_OP(_CFFI_OP_NOOP, 1008) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1065) },
   { "segment", offsetof(struct fpr_report_cursor, segment),
                sizeof(((struct fpr_report_cursor *)0)->segment),
                _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16659,7 +17515,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "guards", offsetof(struct fpr_report_rules, guards),
               sizeof(((struct fpr_report_rules *)0)->guards),
-              _CFFI_OP(_CFFI_OP_NOOP, 959) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1012) },
   { "guard_count", offsetof(struct fpr_report_rules, guard_count),
                    sizeof(((struct fpr_report_rules *)0)->guard_count),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16740,46 +17596,46 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "tails", offsetof(struct fpr_rules, tails),
              sizeof(((struct fpr_rules *)0)->tails),
-             _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "guards_reserves", offsetof(struct fpr_rules, guards_reserves),
                        sizeof(((struct fpr_rules *)0)->guards_reserves),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "pcp_top_order", offsetof(struct fpr_rules, pcp_top_order),
                      sizeof(((struct fpr_rules *)0)->pcp_top_order),
-                     _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "pcp_huge_lists", offsetof(struct fpr_rules, pcp_huge_lists),
                       sizeof(((struct fpr_rules *)0)->pcp_huge_lists),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "pcp_sizing", offsetof(struct fpr_rules, pcp_sizing),
                   sizeof(((struct fpr_rules *)0)->pcp_sizing),
-                  _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "pcp_drain", offsetof(struct fpr_rules, pcp_drain),
                  sizeof(((struct fpr_rules *)0)->pcp_drain),
-                 _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "pcp_drains_in_batches", offsetof(struct fpr_rules, pcp_drains_in_batches),
                              sizeof(((struct fpr_rules *)0)->pcp_drains_in_batches),
-                             _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                             _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "pcp_keeps_type", offsetof(struct fpr_rules, pcp_keeps_type),
                       sizeof(((struct fpr_rules *)0)->pcp_keeps_type),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "fallback", offsetof(struct fpr_rules, fallback),
                 sizeof(((struct fpr_rules *)0)->fallback),
-                _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "relabel", offsetof(struct fpr_rules, relabel),
                sizeof(((struct fpr_rules *)0)->relabel),
-               _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "frees_reversed", offsetof(struct fpr_rules, frees_reversed),
                       sizeof(((struct fpr_rules *)0)->frees_reversed),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "keeps_unlisted", offsetof(struct fpr_rules, keeps_unlisted),
                       sizeof(((struct fpr_rules *)0)->keeps_unlisted),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "highatomic_rounds_up", offsetof(struct fpr_rules, highatomic_rounds_up),
                             sizeof(((struct fpr_rules *)0)->highatomic_rounds_up),
-                            _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "labels_reserved", offsetof(struct fpr_rules, labels_reserved),
                        sizeof(((struct fpr_rules *)0)->labels_reserved),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "gpa", offsetof(struct fpr_segment, gpa),
            sizeof(((struct fpr_segment *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16812,10 +17668,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct fpr_shared_region, fd),
           sizeof(((struct fpr_shared_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 918) },
+          _CFFI_OP(_CFFI_OP_NOOP, 969) },
   { "look_fd", offsetof(struct fpr_shared_region, look_fd),
                sizeof(((struct fpr_shared_region *)0)->look_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 918) },
+               _CFFI_OP(_CFFI_OP_NOOP, 969) },
   { "cannot_free", offsetof(struct fpr_shared_region, cannot_free),
                    sizeof(((struct fpr_shared_region *)0)->cannot_free),
                    _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16827,25 +17683,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "source", offsetof(struct fpr_signaller, source),
               sizeof(((struct fpr_signaller *)0)->source),
-              _CFFI_OP(_CFFI_OP_NOOP, 918) },
+              _CFFI_OP(_CFFI_OP_NOOP, 969) },
   { "layout", offsetof(struct fpr_split_driver, layout),
               sizeof(((struct fpr_split_driver *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 975) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1028) },
   { "table", offsetof(struct fpr_split_driver, table),
              sizeof(((struct fpr_split_driver *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 1000) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1057) },
   { "avail", offsetof(struct fpr_split_driver, avail),
              sizeof(((struct fpr_split_driver *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 998) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1055) },
   { "used", offsetof(struct fpr_split_driver, used),
             sizeof(((struct fpr_split_driver *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 1002) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1059) },
   { "tables", offsetof(struct fpr_split_driver, tables),
               sizeof(((struct fpr_split_driver *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 1000) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1057) },
   { "slots", offsetof(struct fpr_split_driver, slots),
              sizeof(((struct fpr_split_driver *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 367) },
+             _CFFI_OP(_CFFI_OP_NOOP, 371) },
   { "tables_gpa", offsetof(struct fpr_split_driver, tables_gpa),
                   sizeof(((struct fpr_split_driver *)0)->tables_gpa),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16863,34 +17719,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "free_head", offsetof(struct fpr_split_driver, free_head),
                  sizeof(((struct fpr_split_driver *)0)->free_head),
-                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "avail_index", offsetof(struct fpr_split_driver, avail_index),
                    sizeof(((struct fpr_split_driver *)0)->avail_index),
-                   _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "kicked", offsetof(struct fpr_split_driver, kicked),
               sizeof(((struct fpr_split_driver *)0)->kicked),
-              _CFFI_OP(_CFFI_OP_NOOP, 582) },
+              _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "last_used", offsetof(struct fpr_split_driver, last_used),
                  sizeof(((struct fpr_split_driver *)0)->last_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "interrupts", offsetof(struct fpr_split_driver, interrupts),
                   sizeof(((struct fpr_split_driver *)0)->interrupts),
-                  _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "reserved", offsetof(struct fpr_split_driver, reserved),
                 sizeof(((struct fpr_split_driver *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "layout", offsetof(struct fpr_split_ring, layout),
               sizeof(((struct fpr_split_ring *)0)->layout),
-              _CFFI_OP(_CFFI_OP_NOOP, 975) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1028) },
   { "table", offsetof(struct fpr_split_ring, table),
              sizeof(((struct fpr_split_ring *)0)->table),
-             _CFFI_OP(_CFFI_OP_NOOP, 1000) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1057) },
   { "avail", offsetof(struct fpr_split_ring, avail),
              sizeof(((struct fpr_split_ring *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 998) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1055) },
   { "used", offsetof(struct fpr_split_ring, used),
             sizeof(((struct fpr_split_ring *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 1002) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1059) },
   { "taken", offsetof(struct fpr_split_ring, taken),
              sizeof(((struct fpr_split_ring *)0)->taken),
              _CFFI_OP(_CFFI_OP_NOOP, 29) },
@@ -16899,22 +17755,43 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "next_avail", offsetof(struct fpr_split_ring, next_avail),
                   sizeof(((struct fpr_split_ring *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "next_used", offsetof(struct fpr_split_ring, next_used),
                  sizeof(((struct fpr_split_ring *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "notified", offsetof(struct fpr_split_ring, notified),
                 sizeof(((struct fpr_split_ring *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "notify_once", offsetof(struct fpr_split_ring, notify_once),
                    sizeof(((struct fpr_split_ring *)0)->notify_once),
-                   _CFFI_OP(_CFFI_OP_NOOP, 582) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "fault", offsetof(struct fpr_split_ring, fault),
              sizeof(((struct fpr_split_ring *)0)->fault),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "counters", offsetof(struct fpr_split_ring, counters),
                 sizeof(((struct fpr_split_ring *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 974) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1027) },
+  { "in_4k", offsetof(struct fpr_swap_costs, in_4k),
+             sizeof(((struct fpr_swap_costs *)0)->in_4k),
+             _CFFI_OP(_CFFI_OP_NOOP, 977) },
+  { "in_next_4k", offsetof(struct fpr_swap_costs, in_next_4k),
+                  sizeof(((struct fpr_swap_costs *)0)->in_next_4k),
+                  _CFFI_OP(_CFFI_OP_NOOP, 977) },
+  { "out_4k", offsetof(struct fpr_swap_costs, out_4k),
+              sizeof(((struct fpr_swap_costs *)0)->out_4k),
+              _CFFI_OP(_CFFI_OP_NOOP, 977) },
+  { "read_ns", offsetof(struct fpr_swap_costs, read_ns),
+               sizeof(((struct fpr_swap_costs *)0)->read_ns),
+               _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "read_next_ns", offsetof(struct fpr_swap_costs, read_next_ns),
+                    sizeof(((struct fpr_swap_costs *)0)->read_next_ns),
+                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "write_ns", offsetof(struct fpr_swap_costs, write_ns),
+                sizeof(((struct fpr_swap_costs *)0)->write_ns),
+                _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "write_next_ns", offsetof(struct fpr_swap_costs, write_next_ns),
+                     sizeof(((struct fpr_swap_costs *)0)->write_next_ns),
+                     _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "state", offsetof(struct fpr_task_view, state),
              sizeof(((struct fpr_task_view *)0)->state),
              _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -16933,6 +17810,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "fault_ns", offsetof(struct fpr_task_view, fault_ns),
                 sizeof(((struct fpr_task_view *)0)->fault_ns),
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "steal_ns", offsetof(struct fpr_task_view, steal_ns),
+                sizeof(((struct fpr_task_view *)0)->steal_ns),
+                _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "huge_faults", offsetof(struct fpr_task_view, huge_faults),
                    sizeof(((struct fpr_task_view *)0)->huge_faults),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -16942,6 +17822,12 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "end_ns", offsetof(struct fpr_task_view, end_ns),
               sizeof(((struct fpr_task_view *)0)->end_ns),
               _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "ns", offsetof(struct fpr_touch_cost, ns),
+          sizeof(((struct fpr_touch_cost *)0)->ns),
+          _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "asleep_ns", offsetof(struct fpr_touch_cost, asleep_ns),
+                 sizeof(((struct fpr_touch_cost *)0)->asleep_ns),
+                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "time_ns", offsetof(struct fpr_trace_event, time_ns),
                sizeof(((struct fpr_trace_event *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -16956,34 +17842,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "cpu", offsetof(struct fpr_trace_event, cpu),
            sizeof(((struct fpr_trace_event *)0)->cpu),
-           _CFFI_OP(_CFFI_OP_NOOP, 582) },
+           _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "gfp", offsetof(struct fpr_trace_event, gfp),
            sizeof(((struct fpr_trace_event *)0)->gfp),
-           _CFFI_OP(_CFFI_OP_NOOP, 582) },
+           _CFFI_OP(_CFFI_OP_NOOP, 586) },
   { "kind", offsetof(struct fpr_trace_event, kind),
             sizeof(((struct fpr_trace_event *)0)->kind),
-            _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+            _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "order", offsetof(struct fpr_trace_event, order),
              sizeof(((struct fpr_trace_event *)0)->order),
-             _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "migratetype", offsetof(struct fpr_trace_event, migratetype),
                    sizeof(((struct fpr_trace_event *)0)->migratetype),
-                   _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 970) },
   { "flags", offsetof(struct fpr_trace_event, flags),
              sizeof(((struct fpr_trace_event *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+             _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "fallback_order", offsetof(struct fpr_trace_event, fallback_order),
                       sizeof(((struct fpr_trace_event *)0)->fallback_order),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "fallback_migratetype", offsetof(struct fpr_trace_event, fallback_migratetype),
                             sizeof(((struct fpr_trace_event *)0)->fallback_migratetype),
-                            _CFFI_OP(_CFFI_OP_NOOP, 919) },
+                            _CFFI_OP(_CFFI_OP_NOOP, 970) },
   { "pageblock_order", offsetof(struct fpr_trace_event, pageblock_order),
                        sizeof(((struct fpr_trace_event *)0)->pageblock_order),
-                       _CFFI_OP(_CFFI_OP_NOOP, 1020) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 1077) },
   { "reserved", offsetof(struct fpr_trace_event, reserved),
                 sizeof(((struct fpr_trace_event *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 1021) },
+                _CFFI_OP(_CFFI_OP_NOOP, 1078) },
   { "time_ns", offsetof(struct fpr_trace_marker, time_ns),
                sizeof(((struct fpr_trace_marker *)0)->time_ns),
                _CFFI_OP(_CFFI_OP_NOOP, 37) },
@@ -17040,10 +17926,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "counts", offsetof(struct fpr_trace_state, counts),
               sizeof(((struct fpr_trace_state *)0)->counts),
-              _CFFI_OP(_CFFI_OP_NOOP, 1018) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1075) },
   { "first_line", offsetof(struct fpr_trace_state, first_line),
                   sizeof(((struct fpr_trace_state *)0)->first_line),
-                  _CFFI_OP(_CFFI_OP_NOOP, 1018) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 1075) },
   { "lost_events", offsetof(struct fpr_trace_state, lost_events),
                    sizeof(((struct fpr_trace_state *)0)->lost_events),
                    _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17088,7 +17974,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "costs", offsetof(struct fpr_vcpus_config, costs),
              sizeof(((struct fpr_vcpus_config *)0)->costs),
-             _CFFI_OP(_CFFI_OP_NOOP, 933) },
+             _CFFI_OP(_CFFI_OP_NOOP, 985) },
+  { "vms", offsetof(struct fpr_vm_clock_config, vms),
+           sizeof(((struct fpr_vm_clock_config *)0)->vms),
+           _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "cpus", offsetof(struct fpr_vm_clock_config, cpus),
+            sizeof(((struct fpr_vm_clock_config *)0)->cpus),
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
+  { "turn_ns", offsetof(struct fpr_vm_clock_config, turn_ns),
+               sizeof(((struct fpr_vm_clock_config *)0)->turn_ns),
+               _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "ahead_ns", offsetof(struct fpr_vm_clock_config, ahead_ns),
+                sizeof(((struct fpr_vm_clock_config *)0)->ahead_ns),
+                _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "watched", offsetof(struct fpr_vm_clock_config, watched),
+               sizeof(((struct fpr_vm_clock_config *)0)->watched),
+               _CFFI_OP(_CFFI_OP_NOOP, 130) },
+  { "worked_ns", offsetof(struct fpr_vm_clock_config, worked_ns),
+                 sizeof(((struct fpr_vm_clock_config *)0)->worked_ns),
+                 _CFFI_OP(_CFFI_OP_NOOP, 130) },
   { "start_pfn", offsetof(struct fpr_zone_config, start_pfn),
                  sizeof(((struct fpr_zone_config *)0)->start_pfn),
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17109,7 +18013,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "lowmem_reserve", offsetof(struct fpr_zone_config, lowmem_reserve),
                       sizeof(((struct fpr_zone_config *)0)->lowmem_reserve),
-                      _CFFI_OP(_CFFI_OP_NOOP, 1010) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 1067) },
   { "zone_class", offsetof(struct fpr_zone_config, zone_class),
                   sizeof(((struct fpr_zone_config *)0)->zone_class),
                   _CFFI_OP(_CFFI_OP_NOOP, 16) },
@@ -17124,7 +18028,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "config", offsetof(struct fpr_zone_state, config),
               sizeof(((struct fpr_zone_state *)0)->config),
-              _CFFI_OP(_CFFI_OP_NOOP, 992) },
+              _CFFI_OP(_CFFI_OP_NOOP, 1049) },
   { "free_pages", offsetof(struct fpr_zone_state, free_pages),
                   sizeof(((struct fpr_zone_state *)0)->free_pages),
                   _CFFI_OP(_CFFI_OP_NOOP, 5) },
@@ -17139,213 +18043,225 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nr_free", offsetof(struct fpr_zone_state, nr_free),
                sizeof(((struct fpr_zone_state *)0)->nr_free),
-               _CFFI_OP(_CFFI_OP_NOOP, 1006) },
+               _CFFI_OP(_CFFI_OP_NOOP, 1063) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "fpr_allocator", 920, _CFFI_F_OPAQUE,
+  { "fpr_allocator", 971, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_allocator_config", 921, _CFFI_F_CHECK_FIELDS,
+  { "fpr_allocator_config", 972, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_allocator_config), offsetof(struct _cffi_align_struct_fpr_allocator_config, y), 0, 10 },
-  { "fpr_balloon_account", 922, _CFFI_F_CHECK_FIELDS,
+  { "fpr_balloon_account", 973, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_balloon_account), offsetof(struct _cffi_align_struct_fpr_balloon_account, y), 10, 3 },
-  { "fpr_block", 923, _CFFI_F_CHECK_FIELDS,
+  { "fpr_block", 974, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_block), offsetof(struct _cffi_align_struct_fpr_block, y), 13, 3 },
-  { "fpr_chain", 924, _CFFI_F_CHECK_FIELDS,
+  { "fpr_chain", 975, _CFFI_F_CHECK_FIELDS,
     sizeof(struct fpr_chain), offsetof(struct _cffi_align_struct_fpr_chain, y), 16, 7 },
-  { "fpr_cost", 925, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 23, 2 },
-  { "fpr_cost_steps", 928, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_cost_steps), offsetof(struct _cffi_align_struct_fpr_cost_steps, y), 25, 3 },
-  { "fpr_counters", 930, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 28, 14 },
-  { "fpr_discard_outcome", 931, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 42, 11 },
-  { "fpr_driver_slot", 932, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 53, 4 },
-  { "fpr_guest_costs", 933, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 57, 10 },
-  { "fpr_guest_memory", 934, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 67, 2 },
-  { "fpr_histogram", 935, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 69, 4 },
-  { "fpr_host_costs", 936, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 73, 27 },
-  { "fpr_host_counters", 937, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 100, 31 },
-  { "fpr_measure", 938, _CFFI_F_OPAQUE,
+  { "fpr_clock_stop", 976, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_clock_stop), offsetof(struct _cffi_align_struct_fpr_clock_stop, y), 23, 3 },
+  { "fpr_cost", 977, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_cost), offsetof(struct _cffi_align_struct_fpr_cost, y), 26, 2 },
+  { "fpr_cost_steps", 980, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_cost_steps), offsetof(struct _cffi_align_struct_fpr_cost_steps, y), 28, 3 },
+  { "fpr_counters", 982, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_counters), offsetof(struct _cffi_align_struct_fpr_counters, y), 31, 14 },
+  { "fpr_discard_outcome", 983, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_discard_outcome), offsetof(struct _cffi_align_struct_fpr_discard_outcome, y), 45, 11 },
+  { "fpr_driver_slot", 984, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_driver_slot), offsetof(struct _cffi_align_struct_fpr_driver_slot, y), 56, 4 },
+  { "fpr_guest_costs", 985, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_costs), offsetof(struct _cffi_align_struct_fpr_guest_costs, y), 60, 10 },
+  { "fpr_guest_memory", 986, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_guest_memory), offsetof(struct _cffi_align_struct_fpr_guest_memory, y), 70, 2 },
+  { "fpr_histogram", 987, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_histogram), offsetof(struct _cffi_align_struct_fpr_histogram, y), 72, 4 },
+  { "fpr_host_costs", 988, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_costs), offsetof(struct _cffi_align_struct_fpr_host_costs, y), 76, 27 },
+  { "fpr_host_counters", 989, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_host_counters), offsetof(struct _cffi_align_struct_fpr_host_counters, y), 103, 31 },
+  { "fpr_host_load", 990, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_measure_config", 939, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_measure_config), offsetof(struct _cffi_align_struct_fpr_measure_config, y), 131, 5 },
-  { "fpr_measure_order", 940, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_measure_order), offsetof(struct _cffi_align_struct_fpr_measure_order, y), 136, 10 },
-  { "fpr_memory_port", 941, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 146, 3 },
-  { "fpr_memory_region", 942, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 149, 2 },
-  { "fpr_message_account", 943, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 151, 2 },
-  { "fpr_notify", 945, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 153, 5 },
-  { "fpr_op", 946, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 158, 6 },
-  { "fpr_oracle", 947, _CFFI_F_OPAQUE,
+  { "fpr_measure", 991, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_owner_view", 948, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 164, 3 },
-  { "fpr_packed_driver", 949, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 167, 18 },
-  { "fpr_packed_note", 951, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 185, 4 },
-  { "fpr_packed_ring", 952, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 189, 15 },
-  { "fpr_page_set", 953, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 204, 3 },
-  { "fpr_pcp_demand", 954, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pcp_demand), offsetof(struct _cffi_align_struct_fpr_pcp_demand, y), 207, 6 },
-  { "fpr_pressure", 955, _CFFI_F_OPAQUE,
+  { "fpr_measure_config", 992, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_measure_config), offsetof(struct _cffi_align_struct_fpr_measure_config, y), 134, 5 },
+  { "fpr_measure_order", 993, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_measure_order), offsetof(struct _cffi_align_struct_fpr_measure_order, y), 139, 10 },
+  { "fpr_memory_port", 994, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_port), offsetof(struct _cffi_align_struct_fpr_memory_port, y), 149, 3 },
+  { "fpr_memory_region", 995, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_memory_region), offsetof(struct _cffi_align_struct_fpr_memory_region, y), 152, 2 },
+  { "fpr_message_account", 996, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_message_account), offsetof(struct _cffi_align_struct_fpr_message_account, y), 154, 2 },
+  { "fpr_notify", 998, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_notify), offsetof(struct _cffi_align_struct_fpr_notify, y), 156, 5 },
+  { "fpr_op", 999, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_op), offsetof(struct _cffi_align_struct_fpr_op, y), 161, 6 },
+  { "fpr_oracle", 1000, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_pressure_config", 956, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 213, 12 },
-  { "fpr_pressure_counters", 957, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 225, 14 },
-  { "fpr_random", 958, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 239, 1 },
-  { "fpr_range", 960, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 240, 2 },
-  { "fpr_real_memory", 961, _CFFI_F_OPAQUE,
+  { "fpr_owner_view", 1001, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_owner_view), offsetof(struct _cffi_align_struct_fpr_owner_view, y), 167, 3 },
+  { "fpr_packed_driver", 1002, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_driver), offsetof(struct _cffi_align_struct_fpr_packed_driver, y), 170, 18 },
+  { "fpr_packed_note", 1004, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_note), offsetof(struct _cffi_align_struct_fpr_packed_note, y), 188, 4 },
+  { "fpr_packed_ring", 1005, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_packed_ring), offsetof(struct _cffi_align_struct_fpr_packed_ring, y), 192, 15 },
+  { "fpr_page_set", 1006, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_page_set), offsetof(struct _cffi_align_struct_fpr_page_set, y), 207, 3 },
+  { "fpr_pcp_demand", 1007, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pcp_demand), offsetof(struct _cffi_align_struct_fpr_pcp_demand, y), 210, 6 },
+  { "fpr_pressure", 1008, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_real_memory_config", 962, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 242, 4 },
-  { "fpr_region", 964, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 246, 5 },
-  { "fpr_replay_frames_stats", 965, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 251, 10 },
-  { "fpr_replay_model_stats", 966, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 261, 10 },
-  { "fpr_replay_phase", 967, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 271, 2 },
-  { "fpr_replay_unseen", 968, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 273, 4 },
-  { "fpr_report_account", 969, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 277, 6 },
-  { "fpr_report_cursor", 970, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 283, 3 },
-  { "fpr_report_rules", 971, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 286, 3 },
-  { "fpr_residency", 972, _CFFI_F_OPAQUE,
+  { "fpr_pressure_config", 1009, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_config), offsetof(struct _cffi_align_struct_fpr_pressure_config, y), 216, 11 },
+  { "fpr_pressure_counters", 1010, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_pressure_counters), offsetof(struct _cffi_align_struct_fpr_pressure_counters, y), 227, 15 },
+  { "fpr_random", 1011, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_random), offsetof(struct _cffi_align_struct_fpr_random, y), 242, 1 },
+  { "fpr_range", 1013, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_range), offsetof(struct _cffi_align_struct_fpr_range, y), 243, 2 },
+  { "fpr_real_memory", 1014, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_residency_config", 973, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 289, 8 },
-  { "fpr_ring_counters", 974, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 297, 11 },
-  { "fpr_ring_layout", 975, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 308, 5 },
-  { "fpr_rules", 976, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 313, 14 },
-  { "fpr_segment", 977, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 327, 3 },
-  { "fpr_shared_map", 978, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 330, 4 },
-  { "fpr_shared_region", 979, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 334, 7 },
-  { "fpr_signaller", 980, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 341, 2 },
-  { "fpr_split_driver", 981, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 343, 17 },
-  { "fpr_split_ring", 982, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 360, 12 },
-  { "fpr_task_view", 983, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 372, 9 },
-  { "fpr_trace_event", 984, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 381, 14 },
-  { "fpr_trace_marker", 985, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 395, 4 },
-  { "fpr_trace_op", 986, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 399, 3 },
-  { "fpr_trace_pairing", 987, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 402, 10 },
-  { "fpr_trace_state", 988, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 412, 8 },
-  { "fpr_vcpu_stop", 989, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 420, 5 },
-  { "fpr_vcpus", 990, _CFFI_F_OPAQUE,
+  { "fpr_real_memory_config", 1015, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_real_memory_config), offsetof(struct _cffi_align_struct_fpr_real_memory_config, y), 245, 4 },
+  { "fpr_region", 1017, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_region), offsetof(struct _cffi_align_struct_fpr_region, y), 249, 5 },
+  { "fpr_replay_frames_stats", 1018, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_frames_stats), offsetof(struct _cffi_align_struct_fpr_replay_frames_stats, y), 254, 10 },
+  { "fpr_replay_model_stats", 1019, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_model_stats), offsetof(struct _cffi_align_struct_fpr_replay_model_stats, y), 264, 10 },
+  { "fpr_replay_phase", 1020, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_phase), offsetof(struct _cffi_align_struct_fpr_replay_phase, y), 274, 2 },
+  { "fpr_replay_unseen", 1021, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_replay_unseen), offsetof(struct _cffi_align_struct_fpr_replay_unseen, y), 276, 4 },
+  { "fpr_report_account", 1022, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_account), offsetof(struct _cffi_align_struct_fpr_report_account, y), 280, 6 },
+  { "fpr_report_cursor", 1023, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_cursor), offsetof(struct _cffi_align_struct_fpr_report_cursor, y), 286, 3 },
+  { "fpr_report_rules", 1024, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_report_rules), offsetof(struct _cffi_align_struct_fpr_report_rules, y), 289, 3 },
+  { "fpr_residency", 1025, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "fpr_vcpus_config", 991, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 425, 5 },
-  { "fpr_zone_config", 992, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 430, 11 },
-  { "fpr_zone_state", 993, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 441, 6 },
-  { "packed_desc", 995, _CFFI_F_OPAQUE,
+  { "fpr_residency_config", 1026, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_residency_config), offsetof(struct _cffi_align_struct_fpr_residency_config, y), 292, 8 },
+  { "fpr_ring_counters", 1027, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_counters), offsetof(struct _cffi_align_struct_fpr_ring_counters, y), 300, 11 },
+  { "fpr_ring_layout", 1028, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_ring_layout), offsetof(struct _cffi_align_struct_fpr_ring_layout, y), 311, 5 },
+  { "fpr_rules", 1029, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_rules), offsetof(struct _cffi_align_struct_fpr_rules, y), 316, 14 },
+  { "fpr_segment", 1030, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_segment), offsetof(struct _cffi_align_struct_fpr_segment, y), 330, 3 },
+  { "fpr_shared_map", 1031, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_map), offsetof(struct _cffi_align_struct_fpr_shared_map, y), 333, 4 },
+  { "fpr_shared_region", 1032, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_shared_region), offsetof(struct _cffi_align_struct_fpr_shared_region, y), 337, 7 },
+  { "fpr_signaller", 1033, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_signaller), offsetof(struct _cffi_align_struct_fpr_signaller, y), 344, 2 },
+  { "fpr_split_driver", 1034, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_driver), offsetof(struct _cffi_align_struct_fpr_split_driver, y), 346, 17 },
+  { "fpr_split_ring", 1035, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_split_ring), offsetof(struct _cffi_align_struct_fpr_split_ring, y), 363, 12 },
+  { "fpr_swap_costs", 1036, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_swap_costs), offsetof(struct _cffi_align_struct_fpr_swap_costs, y), 375, 7 },
+  { "fpr_task_view", 1037, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_task_view), offsetof(struct _cffi_align_struct_fpr_task_view, y), 382, 10 },
+  { "fpr_touch_cost", 1038, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_touch_cost), offsetof(struct _cffi_align_struct_fpr_touch_cost, y), 392, 2 },
+  { "fpr_trace_event", 1039, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_event), offsetof(struct _cffi_align_struct_fpr_trace_event, y), 394, 14 },
+  { "fpr_trace_marker", 1040, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_marker), offsetof(struct _cffi_align_struct_fpr_trace_marker, y), 408, 4 },
+  { "fpr_trace_op", 1041, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_op), offsetof(struct _cffi_align_struct_fpr_trace_op, y), 412, 3 },
+  { "fpr_trace_pairing", 1042, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_pairing), offsetof(struct _cffi_align_struct_fpr_trace_pairing, y), 415, 10 },
+  { "fpr_trace_state", 1043, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_trace_state), offsetof(struct _cffi_align_struct_fpr_trace_state, y), 425, 8 },
+  { "fpr_vcpu_stop", 1044, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpu_stop), offsetof(struct _cffi_align_struct_fpr_vcpu_stop, y), 433, 5 },
+  { "fpr_vcpus", 1045, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "packed_event", 997, _CFFI_F_OPAQUE,
+  { "fpr_vcpus_config", 1046, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vcpus_config), offsetof(struct _cffi_align_struct_fpr_vcpus_config, y), 438, 5 },
+  { "fpr_vm_clock", 1047, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_avail", 999, _CFFI_F_OPAQUE,
+  { "fpr_vm_clock_config", 1048, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_vm_clock_config), offsetof(struct _cffi_align_struct_fpr_vm_clock_config, y), 443, 6 },
+  { "fpr_zone_config", 1049, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_config), offsetof(struct _cffi_align_struct_fpr_zone_config, y), 449, 11 },
+  { "fpr_zone_state", 1050, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct fpr_zone_state), offsetof(struct _cffi_align_struct_fpr_zone_state, y), 460, 6 },
+  { "packed_desc", 1052, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_desc", 1001, _CFFI_F_OPAQUE,
+  { "packed_event", 1054, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "split_used", 1003, _CFFI_F_OPAQUE,
+  { "split_avail", 1056, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_desc", 1058, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "split_used", 1060, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "fpr_discard_failure", 894, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
+  { "fpr_discard_failure", 945, _cffi_prim_int(sizeof(enum fpr_discard_failure), ((enum fpr_discard_failure)-1) <= 0),
     "FPR_DISCARD_RETRY,FPR_DISCARD_CANNOT_FREE,FPR_DISCARD_ERROR" },
-  { "fpr_discard_method", 895, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
+  { "fpr_discard_method", 946, _cffi_prim_int(sizeof(enum fpr_discard_method), ((enum fpr_discard_method)-1) <= 0),
     "FPR_DISCARD_DONTNEED,FPR_DISCARD_REMOVE,FPR_DISCARD_PUNCH_HOLE,FPR_DISCARD_FREE" },
-  { "fpr_fallback_rule", 896, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
+  { "fpr_fallback_rule", 947, _cffi_prim_int(sizeof(enum fpr_fallback_rule), ((enum fpr_fallback_rule)-1) <= 0),
     "FPR_MOVE_THEN_TEST,FPR_TEST_THEN_MOVE,FPR_CLAIM_OR_STEAL" },
-  { "fpr_frame_state", 897, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
+  { "fpr_frame_state", 948, _cffi_prim_int(sizeof(enum fpr_frame_state), ((enum fpr_frame_state)-1) <= 0),
     "FPR_FRAME_UNKNOWN,FPR_FRAME_FREE,FPR_FRAME_PER_CPU,FPR_FRAME_IN_USE,FPR_FRAME_WITH_DEVICE" },
-  { "fpr_measure_action", 898, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
+  { "fpr_measure_action", 949, _cffi_prim_int(sizeof(enum fpr_measure_action), ((enum fpr_measure_action)-1) <= 0),
     "FPR_MEASURE_READ,FPR_MEASURE_WRITE,FPR_MEASURE_POPULATE,FPR_MEASURE_DONTNEED,FPR_MEASURE_FREE,FPR_MEASURE_PUNCH_HOLE,"
     "FPR_MEASURE_ACTIONS" },
-  { "fpr_measure_kind", 899, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
+  { "fpr_measure_kind", 950, _cffi_prim_int(sizeof(enum fpr_measure_kind), ((enum fpr_measure_kind)-1) <= 0),
     "FPR_MEASURE_ANONYMOUS,FPR_MEASURE_MEMFD,FPR_MEASURE_HUGETLB" },
-  { "fpr_measure_server", 900, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
+  { "fpr_measure_server", 951, _cffi_prim_int(sizeof(enum fpr_measure_server), ((enum fpr_measure_server)-1) <= 0),
     "FPR_MEASURE_KERNEL,FPR_MEASURE_MISSING,FPR_MEASURE_MINOR" },
-  { "fpr_memory_kind", 901, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
+  { "fpr_memory_kind", 952, _cffi_prim_int(sizeof(enum fpr_memory_kind), ((enum fpr_memory_kind)-1) <= 0),
     "FPR_MEMORY_ANONYMOUS,FPR_MEMORY_MEMFD,FPR_MEMORY_HUGETLB,FPR_MEMORY_HUGETLB_PRIVATE" },
-  { "fpr_migratetype", 902, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
+  { "fpr_migratetype", 953, _cffi_prim_int(sizeof(enum fpr_migratetype), ((enum fpr_migratetype)-1) <= 0),
     "FPR_UNMOVABLE,FPR_MOVABLE,FPR_RECLAIMABLE,FPR_HIGHATOMIC,FPR_CMA,FPR_ISOLATE" },
-  { "fpr_op_kind", 903, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
+  { "fpr_op_kind", 954, _cffi_prim_int(sizeof(enum fpr_op_kind), ((enum fpr_op_kind)-1) <= 0),
     "FPR_OP_ALLOC,FPR_OP_TOUCH,FPR_OP_FREE,FPR_OP_WAIT,FPR_OP_UNTIL,FPR_OP_WORK,FPR_OP_UNITS,FPR_OP_KINDS" },
-  { "fpr_page_state_of_both", 904, _cffi_prim_int(sizeof(enum fpr_page_state_of_both), ((enum fpr_page_state_of_both)-1) <= 0),
+  { "fpr_page_state_of_both", 955, _cffi_prim_int(sizeof(enum fpr_page_state_of_both), ((enum fpr_page_state_of_both)-1) <= 0),
     "FPR_STATE_USED,FPR_STATE_USED_ABSENT,FPR_STATE_FREE_HELD,FPR_STATE_REPORTED_HELD,FPR_STATE_FREE_GIVEN_BACK,"
     "FPR_STATE_FREE_UNTOUCHED" },
-  { "fpr_pcp_drain", 905, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
+  { "fpr_pcp_drain", 956, _cffi_prim_int(sizeof(enum fpr_pcp_drain), ((enum fpr_pcp_drain)-1) <= 0),
     "FPR_DRAIN_ROUND_ROBIN,FPR_DRAIN_FROM_FREED" },
-  { "fpr_pcp_sizing", 906, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
+  { "fpr_pcp_sizing", 957, _cffi_prim_int(sizeof(enum fpr_pcp_sizing), ((enum fpr_pcp_sizing)-1) <= 0),
     "FPR_PCP_FIXED,FPR_PCP_FREE_FACTOR,FPR_PCP_AUTO" },
-  { "fpr_placement", 907, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
+  { "fpr_placement", 958, _cffi_prim_int(sizeof(enum fpr_placement), ((enum fpr_placement)-1) <= 0),
     "FPR_PLACE_LINUX,FPR_PLACE_LIFO,FPR_PLACE_FIFO,FPR_PLACE_SHUFFLE,FPR_PLACE_HOT_COLD,FPR_PLACE_REPORTED_LAST,"
     "FPR_PLACEMENTS" },
-  { "fpr_relabel", 908, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
+  { "fpr_relabel", 959, _cffi_prim_int(sizeof(enum fpr_relabel), ((enum fpr_relabel)-1) <= 0),
     "FPR_RELABEL_NONE,FPR_RELABEL_FIRST,FPR_RELABEL_ALL" },
-  { "fpr_replay_action", 909, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
+  { "fpr_replay_action", 960, _cffi_prim_int(sizeof(enum fpr_replay_action), ((enum fpr_replay_action)-1) <= 0),
     "FPR_REPLAY_NONE,FPR_REPLAY_TAKE,FPR_REPLAY_RETURN,FPR_REPLAY_BOOT,FPR_REPLAY_STEAL,FPR_REPLAY_MAYBE,FPR_REPLAY_TRIM,"
     "FPR_REPLAY_CLAIM,FPR_REPLAY_SPLIT" },
-  { "fpr_ring_fault", 910, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
+  { "fpr_ring_fault", 961, _cffi_prim_int(sizeof(enum fpr_ring_fault), ((enum fpr_ring_fault)-1) <= 0),
     "FPR_FAULT_NONE,FPR_FAULT_SIZE,FPR_FAULT_ALIGNMENT,FPR_FAULT_PART_OUTSIDE,FPR_FAULT_AVAIL_JUMP,FPR_FAULT_HEAD,"
     "FPR_FAULT_NEXT,FPR_FAULT_LOOP,FPR_FAULT_TOO_LONG,FPR_FAULT_NOT_NEGOTIATED,FPR_FAULT_NESTED_TABLE,FPR_FAULT_TABLE_BYTES,"
     "FPR_FAULT_TABLE_OUTSIDE,FPR_FAULT_USED_ID,FPR_FAULT_TABLE_IN_LIST,FPR_FAULT_POSITION,FPR_FAULT_STALE_BASE" },
-  { "fpr_status", 911, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
+  { "fpr_status", 962, _cffi_prim_int(sizeof(enum fpr_status), ((enum fpr_status)-1) <= 0),
     "FPR_OK,FPR_NO_MEMORY,FPR_HOST_MEMORY,FPR_BAD_ARGUMENT,FPR_NOT_FREE,FPR_NOT_ALLOCATED,FPR_REFUSED,FPR_INVALID,"
-    "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM" },
-  { "fpr_stop_reason", 912, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
-    "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE" },
-  { "fpr_take_stop", 913, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
+    "FPR_OUTSIDE,FPR_RING_BROKEN,FPR_EMPTY,FPR_FULL,FPR_SYSTEM,FPR_LATER" },
+  { "fpr_stop_reason", 963, _cffi_prim_int(sizeof(enum fpr_stop_reason), ((enum fpr_stop_reason)-1) <= 0),
+    "FPR_STOP_HORIZON,FPR_STOP_REFILL,FPR_STOP_NOTIFY,FPR_STOP_FAILED,FPR_STOP_IDLE,FPR_STOP_WORK,FPR_STOP_WATCHED" },
+  { "fpr_take_stop", 964, _cffi_prim_int(sizeof(enum fpr_take_stop), ((enum fpr_take_stop)-1) <= 0),
     "FPR_TAKE_END,FPR_TAKE_CANDIDATE,FPR_TAKE_REFUSED" },
-  { "fpr_task_state", 914, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
+  { "fpr_task_state", 965, _cffi_prim_int(sizeof(enum fpr_task_state), ((enum fpr_task_state)-1) <= 0),
     "FPR_TASK_NONE,FPR_TASK_LIVE,FPR_TASK_DONE" },
-  { "fpr_zone_class", 915, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
+  { "fpr_zone_class", 966, _cffi_prim_int(sizeof(enum fpr_zone_class), ((enum fpr_zone_class)-1) <= 0),
     "FPR_ZONE_DMA,FPR_ZONE_DMA32,FPR_ZONE_NORMAL,FPR_ZONE_MOVABLE" },
 };
 
 static const struct _cffi_typename_s _cffi_typenames[] = {
-  { "fpr_release_fn", 917 },
-  { "fpr_touch_fn", 916 },
+  { "fpr_release_fn", 968 },
+  { "fpr_touch_fn", 967 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -17355,12 +18271,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   _cffi_typenames,
-  401,  /* num_globals */
-  72,  /* num_struct_unions */
+  421,  /* num_globals */
+  78,  /* num_struct_unions */
   22,  /* num_enums */
   2,  /* num_typenames */
   NULL,  /* no includes */
-  1024,  /* num_types */
+  1081,  /* num_types */
   0,  /* flags */
 };
 

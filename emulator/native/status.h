@@ -17,6 +17,7 @@ enum fpr_status {
     FPR_EMPTY = 10,        /* nothing to take */
     FPR_FULL = 11,         /* no room */
     FPR_SYSTEM = 12,       /* a system call failed: errno says why */
+    FPR_LATER = 13,        /* nothing was done: another VM of the host is earlier */
 };
 
 #endif

@@ -30,7 +30,7 @@ _SIDE = {
     "guest.phases.N.cost": "faults fault_bytes refault_bytes fault_ns discarded_bytes discard_ns"
     " footprint_byte_seconds worker_ns",
     "guest.phases.N.workloads.N": "tasks start_ns end_ns units units_per_second busy_ns fault_ns"
-    " failures oom_kills huge_faults huge_fallbacks",
+    " steal_ns failures oom_kills huge_faults huge_fallbacks",
     "reporting": "passes worker_runs worker_ns batches blocks bytes reported_bytes hinted_bytes"
     " ballooned_bytes released_bytes reallocated_blocks reallocated_bytes checked_lists"
     " broken_lists misplaced_blocks",
@@ -62,7 +62,7 @@ _SIDE = {
     "host.limit": "memory_bytes swap_bytes swapped_bytes_peak swap_drop_bytes background_bytes"
     " direct_bytes direct_reclaims direct_ns huge_unavailable kills",
     "host.fault_latency_ns": _LATENCY,
-    "cost": "elapsed_ns runtime_ns fault_ns discard_ns worker_ns balloon_ns",
+    "cost": "elapsed_ns runtime_ns fault_ns discard_ns worker_ns balloon_ns steal_ns",
     "cost.alloc_latency_ns": _LATENCY,
     "vms": "count never_came at_end when_done lifetime killed",
     "vms.each.N": "arrive_ns leave_ns units busy_ns fault_ns alloc_latency_p50_ns"

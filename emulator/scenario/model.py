@@ -104,6 +104,9 @@ class Host(Part):
     """Swap of the host, whose costs are the profile's."""
     scattered_pct: int = Field(default=0, ge=0, le=100, examples=[30])
     """So much of the host's memory is free in pieces below 2 MiB at first: no huge pages there."""
+    cpus: int | None = Field(default=None, ge=1, le=4096, examples=[8])
+    """CPUs of the host: vCPUs that want more of them wait, and so does the host's own work.
+    Default: as many as are wanted."""
 
     @field_validator("memory_bytes")
     @classmethod

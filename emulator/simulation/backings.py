@@ -15,6 +15,7 @@ from host_model.backing.real import DiscardMethod, RealBacking
 from host_model.backing.shmem_thp import ShmemThpBacking
 from host_model.backing.simulated import SimulatedBacking
 from host_model.costs import CostProfile
+from host_model.host_load import HostLoad
 from host_model.pressure import HostMemory
 
 
@@ -26,11 +27,12 @@ def create_backing(
     *,
     at_free: bool = False,
     host: HostMemory | None = None,
+    load: HostLoad | None = None,
 ) -> Backing:
     """Memory for the guest; `BackingUnavailableError` where this machine cannot provide it.
 
     `at_free`: a simulated host that hears of every free at once. `host`: a simulated one whose
-    memory is limited.
+    memory is limited. `load`: one that others share.
 
     Before costs are measured, as much memory as the guest has is used once: what the machine itself
     pays for its first use of a page is no cost of the guest's.
@@ -51,6 +53,7 @@ def create_backing(
                 hugetlb=like == "hugetlb",
                 discard_lazily=discard == "free",
                 host=host,
+                load=load,
             )
         case described.HugetlbBacking(shared=shared):
             # Before, not after: the pool need not have room for the guest twice.

@@ -115,7 +115,11 @@ class BalloonWorker:
         """The kick has reached the device."""
         machine = self._machine
         work = machine.serve(role, now_ns)
-        self._queue.at(now_ns + work.cost_ns + machine.draw_interrupt_ns(), self._complete)
+        machine.host_work(
+            now_ns,
+            work.cost_ns,
+            lambda done_ns: self._queue.at(done_ns + machine.draw_interrupt_ns(), self._complete),
+        )
 
     def _complete(self, now_ns: int) -> None:
         """The interrupt has reached the driver: what left the balloon is freed."""

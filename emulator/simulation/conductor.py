@@ -22,6 +22,7 @@ from guest_model.workload.task import Task
 from host_model.backing.interface import HostCounters
 
 _NO_MORE = chunk([])
+_SUMMED = ("units", "busy_ns", "fault_ns", "steal_ns", "failures", "huge_faults", "huge_fallbacks")
 
 
 @dataclass
@@ -49,6 +50,7 @@ class WorkloadResult:
     units: int = 0
     busy_ns: int = 0
     fault_ns: int = 0
+    steal_ns: int = 0
     failures: int = 0
     killed: int = 0
     huge_faults: int = 0
@@ -59,7 +61,7 @@ class WorkloadResult:
     def add(self, view: TaskView, *, killed: bool, now_ns: int) -> None:
         """Add a task that is over, or that the end of the run has cut off at `now_ns`."""
         self.tasks += 1
-        for name in ("units", "busy_ns", "fault_ns", "failures", "huge_faults", "huge_fallbacks"):
+        for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(view, name))
         self.killed += killed
         self.end_ns = max(self.end_ns, view.end_ns or now_ns)

@@ -79,7 +79,11 @@ class HintWorker:
     def _serve(self, now_ns: int, since_ns: int) -> None:
         """The kick has reached the device; the driver has waited since then if its ring is full."""
         work = self._machine.serve(QueueRole.HINT, now_ns, wants_interrupt=False)
-        done_ns = now_ns + work.cost_ns
+        self._machine.host_work(
+            now_ns, work.cost_ns, lambda done_ns: self._discarded(since_ns, done_ns)
+        )
+
+    def _discarded(self, since_ns: int, done_ns: int) -> None:
         self._say(done_ns)
         if self._hinting.state is HintState.HINTING:
             self._charge(since_ns, done_ns - since_ns)

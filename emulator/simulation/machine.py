@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -41,6 +41,7 @@ from guest_model.vcpus import StopReason, Vcpus
 from guest_model.workload.op import Op, alloc, chunk
 from host_model.backing.interface import Backing
 from host_model.costs import CostProfile, read_profile
+from host_model.host_load import HostLoad
 from host_model.pressure import HostMemory
 
 STREAM_HOST = 16
@@ -51,6 +52,12 @@ BOOT_ROUNDS = 16
 """Boot-time allocations of the three types come in so many turns each."""
 BOOT_PERCENT = ((MigrateType.UNMOVABLE, 30), (MigrateType.RECLAIMABLE, 10))
 """Kernel objects; the rest of what is used after boot is movable: page cache and processes."""
+
+
+Then = Callable[[int], object]
+"""Called with the instant at which something is done."""
+HostWork = Callable[[int, int, Then], None]
+"""Work that begins at an instant, or later, and how long it takes."""
 
 
 class GuestTooSmallError(Exception):
@@ -98,13 +105,16 @@ class Machine:
         profile: CostProfile | None = None,
         at_free: bool = False,
         host: HostMemory | None = None,
+        load: HostLoad | None = None,
     ) -> None:
         """Boot a guest that has room for `tasks` tasks with `owners` owners in all.
 
         With a `state`, the guest goes on where a real one stands. `profile` replaces the
         scenario's costs. `at_free`: its host hears of every free, which no real one does. `host`:
-        its memory is limited, and lives longer.
+        its memory is limited, and lives longer. `load`: others share its host, as that.
         """
+        self.host_cpus: HostWork | None = None
+        """Where the host has few CPUs: does its work when it has one for it."""
         guest = scenario.guest
         self.scenario = scenario
         self._next_ring_pfn = None if state is None else RING_PFN
@@ -120,7 +130,13 @@ class Machine:
         self._random = Random(scenario.seed, STREAM_NOTIFICATIONS)
         self._host_costs = self.profile.host.native()
         self.backing: Backing = create_backing(
-            scenario, self.memory_map, self.profile, STREAM_HOST, at_free=at_free, host=host
+            scenario,
+            self.memory_map,
+            self.profile,
+            STREAM_HOST,
+            at_free=at_free,
+            host=host,
+            load=load,
         )
         try:
             if state is None:
@@ -160,6 +176,13 @@ class Machine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def host_work(self, now_ns: int, cost_ns: int, then: Then) -> None:
+        """The host works for the VM for so long; `then` is told when it is done."""
+        if self.host_cpus is None:
+            then(now_ns + cost_ns)
+        else:
+            self.host_cpus(now_ns, cost_ns, then)
 
     def draw_kick_ns(self) -> int:
         """From the guest's kick to the device's work."""

@@ -107,6 +107,7 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
             "discard_ns": host.discard_ns,
             "worker_ns": outcome.worker_ns,
             "balloon_ns": outcome.balloon_ns,
+            "steal_ns": steal_ns(outcome),
             "alloc_latency_ns": outcome.alloc_latency_ns,
         },
         **(
@@ -212,6 +213,7 @@ def _workload(work: WorkloadResult) -> Summary:
         "units_per_second": work.units * SECOND // duration_ns if duration_ns else 0,
         "busy_ns": work.busy_ns,
         "fault_ns": work.fault_ns,
+        "steal_ns": work.steal_ns,
         "failures": work.failures,
         "oom_kills": work.killed,
         "huge_faults": work.huge_faults,
@@ -223,6 +225,11 @@ def runtime_ns(outcome: Outcome) -> int:
     """Time in which vCPUs were busy: all tasks, their host faults, worker and balloon."""
     work = sum(each.busy_ns for phase in outcome.phases for each in phase.workloads)
     return work + outcome.worker_ns + outcome.balloon_ns
+
+
+def steal_ns(outcome: Outcome) -> int:
+    """Time in which tasks had work and no CPU of the host: beside the runtime."""
+    return sum(each.steal_ns for phase in outcome.phases for each in phase.workloads)
 
 
 def comparable_runtime_ns(run: Outcome, control: Outcome) -> int:

@@ -19,7 +19,7 @@ from guest_model.allocator.kswapd import end_boosts
 from guest_model.allocator.rules import PcpSizing
 from guest_model.reporting.policy import Batch, Runs
 from guest_model.reporting.registry import find
-from guest_model.vcpus import StopReason
+from guest_model.vcpus import Stop, StopReason
 
 KSWAPD_INTERVAL_NS = 20_000_000
 """kswapd ends a boost some milliseconds after it was woken, here on this grid: in the control as
@@ -74,7 +74,11 @@ class VmRun:
     def go(self, progress: Progress, stopped: Stopped) -> None:
         """Run to the end of the scenario, or until somebody stops it."""
         self.begin()
-        self.advance(NEVER_NS, progress, stopped)
+        while not self.complete and not stopped():
+            stop = self.machine.vcpus.run(self.horizon_ns)
+            self.handle(stop)
+            if stop.reason in (StopReason.HORIZON, StopReason.IDLE):
+                progress(self.now_ns)
         self.finish()
 
     def begin(self) -> None:
@@ -94,35 +98,30 @@ class VmRun:
             self.queue.at(now_ns + VMSTAT_INTERVAL_NS, self._run_vmstat)
 
     @property
-    def next_ns(self) -> int:
-        """Before this instant nothing happens."""
-        return min(self.queue.next_ns, self.machine.vcpus.next_ns, self._end_ns)
+    def horizon_ns(self) -> int:
+        """The next event that is no operation of a task; or the end."""
+        return min(self.queue.next_ns, self._end_ns)
 
-    def advance(
-        self,
-        until_ns: int,
-        progress: Progress = lambda _: None,
-        stopped: Stopped = lambda: False,
-    ) -> None:
-        """Run up to an instant, to the end, or until somebody stops it."""
-        while not self.complete and self.now_ns < until_ns and not stopped():
-            horizon_ns = min(self.queue.next_ns, self._end_ns, until_ns)
-            stop = self.machine.vcpus.run(horizon_ns)
-            match stop.reason:
-                case StopReason.REFILL:
-                    self.conductor.refill(stop)
-                case StopReason.FAILED:
-                    if not self.balloon.relieve(stop):
-                        self.conductor.failed(stop)
-                case StopReason.NOTIFY:
-                    assert self.worker is not None, "only a worker arms the hook"
-                    self.worker.notice(stop.cpu, stop.now_ns)
-                case _:
-                    self.now_ns = horizon_ns
-                    self.queue.run_until(horizon_ns)
-                    progress(self.now_ns)
-                    done = self._until_done and self.conductor.finished_ns is not None
-                    self.complete = done or self.now_ns >= self._end_ns
+    def handle(self, stop: Stop) -> None:
+        """Do what the vCPUs have stopped for: at a horizon, all events up to it."""
+        match stop.reason:
+            case StopReason.REFILL:
+                self.conductor.refill(stop)
+            case StopReason.FAILED:
+                if not self.balloon.relieve(stop):
+                    self.conductor.failed(stop)
+            case StopReason.NOTIFY:
+                assert self.worker is not None, "only a worker arms the hook"
+                self.worker.notice(stop.cpu, stop.now_ns)
+            case _:
+                self.settle(stop.now_ns)
+
+    def settle(self, now_ns: int) -> None:
+        """The vCPUs have come so far: so do all other events."""
+        self.now_ns = now_ns
+        self.queue.run_until(now_ns)
+        done = self._until_done and self.conductor.finished_ns is not None
+        self.complete = done or now_ns >= self._end_ns
 
     def finish(self) -> None:
         """The run ends here: collect what is still under way."""

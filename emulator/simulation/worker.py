@@ -150,11 +150,14 @@ class ReportingWorker:
         machine = self._machine
         freed_bytes = machine.device.reporting.freed_bytes
         work = machine.serve(QueueRole.REPORTING, now_ns)
-        cost_ns = self._pace.cost_ns(work.cost_ns)
         freed_bytes = machine.device.reporting.freed_bytes - freed_bytes
-        facts = {"freed_bytes": freed_bytes}
-        self._tell("discard", now_ns, now_ns + cost_ns, Lane.DEVICE, facts)
-        self._queue.at(now_ns + cost_ns + machine.draw_interrupt_ns(), self._interrupted)
+
+        def discarded(done_ns: int) -> None:
+            facts = {"freed_bytes": freed_bytes}
+            self._tell("discard", now_ns, done_ns, Lane.DEVICE, facts)
+            self._queue.at(done_ns + machine.draw_interrupt_ns(), self._interrupted)
+
+        machine.host_work(now_ns, self._pace.cost_ns(work.cost_ns), discarded)
 
     def _interrupted(self, now_ns: int) -> None:
         """The interrupt has reached the driver, which waits for it."""

@@ -9,6 +9,8 @@
 #define GATHER_MOST (GATHER_FIRST + 19u * GATHER_BATCH)
 #define FPR_HUGE_ORDER 9 /* 2 MiB: the order that the costs of huge pages are stated for */
 
+static const struct fpr_touch_cost NO_FAULT = {0};
+
 static void owner_append(struct fpr_vcpus *v, struct fpr_owner *owner, uint64_t pfn, uint32_t order)
 {
     struct fpr_page *page = fpr_page(v->allocator, pfn);
@@ -36,17 +38,28 @@ static uint64_t grown(const struct fpr_vcpus *v, uint64_t kernel_ns, uint64_t me
 }
 
 /* Time passes for a task. Every step takes some, so that no stream stands still. */
-static void spend(struct fpr_cpu *cpu, struct fpr_task *task, uint64_t guest_ns, uint64_t host_ns)
+static void spend(struct fpr_cpu *cpu, struct fpr_task *task, uint64_t guest_ns,
+                  struct fpr_touch_cost host)
 {
-    uint64_t cost = guest_ns + host_ns;
+    uint64_t cost = guest_ns + host.ns;
 
     if (!cost)
         cost = 1;
     if (cost > FPR_TIME_LIMIT_NS)
         cost = FPR_TIME_LIMIT_NS;
     cpu->clock_ns += cost;
+    cpu->asleep_ns = host.asleep_ns;
     task->view.busy_ns += cost;
-    task->view.fault_ns += host_ns;
+    task->view.fault_ns += host.ns;
+}
+
+/* A task writes frames; where others on the host are earlier, it may have to wait for them. */
+static int touch(struct fpr_vcpus *v, const struct fpr_cpu *cpu, uint32_t cpu_index, uint64_t pfn,
+                 uint64_t frames, struct fpr_touch_cost *cost)
+{
+    uint32_t flags = FPR_TOUCH_WRITE | (cpu->clock_ns < v->turn_until_ns ? 0 : FPR_TOUCH_AHEAD);
+
+    return v->port.touch(v->port.host, pfn, frames, flags, cpu->clock_ns, cpu_index, cost);
 }
 
 /* Huge pages for a fault are taken where they are free, and not reclaimed for; so is what can be
@@ -82,13 +95,47 @@ static uint64_t alloc_cost(const struct fpr_vcpus *v, uint32_t flags, uint32_t o
     return grown(v, kernel, memory);
 }
 
+/* The second half of an allocation, when the block is there: it is written. */
+static int use_block(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index,
+                     struct fpr_task *task, const struct fpr_op *op)
+{
+    const struct fpr_taken *taken = &task->taken;
+    struct fpr_touch_cost host = {0};
+    uint32_t order = taken->order;
+
+    if (taken->frames) {
+        int status = touch(v, cpu, cpu_index, taken->pfn, taken->frames, &host);
+
+        if (status)
+            return status;
+    }
+    if (v->allocator->config.rules.keeps_unlisted && op->type == FPR_MOVABLE) {
+        int status = fpr_listing_add(v, cpu, cpu_index, taken->pfn);
+
+        if (status)
+            return status;
+    }
+    fpr_histogram_record_inline(v->alloc_latency, taken->guest_ns + host.ns);
+    task->view.huge_faults += order && op->flags & FPR_OP_FAULTED;
+    if (op->flags & FPR_OP_COUNTED)
+        task->view.units += (uint64_t)1 << order;
+    spend(cpu, task, taken->guest_ns, host);
+    task->taken.waits = false;
+    if (task->pieces && --task->pieces)
+        return FPR_OK;
+    task->done++;
+    return FPR_OK;
+}
+
 static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_index,
                       struct fpr_task *task, const struct fpr_op *op, struct fpr_vcpu_stop *stop)
 {
     uint32_t order = task->pieces ? 0 : op->order, flags = op->flags;
-    uint64_t pfn, guest_ns, host_ns = 0, frames = (uint64_t)1 << order;
+    uint64_t pfn, frames = (uint64_t)1 << order;
     int status;
 
+    if (task->taken.waits)
+        return use_block(v, cpu, cpu_index, task, op);
     status = fpr_alloc(v->allocator, cpu_index, order, op->type, alloc_flags(op, order), &pfn);
     if (status == FPR_NO_MEMORY) {
         if (order && op->flags & FPR_OP_PIECEMEAL) {
@@ -96,7 +143,7 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
             task->view.huge_fallbacks++;
             return FPR_OK;
         }
-        spend(cpu, task, alloc_cost(v, op->flags & FPR_OP_FAULTED, 0), 0);
+        spend(cpu, task, alloc_cost(v, op->flags & FPR_OP_FAULTED, 0), NO_FAULT);
         task->failed_done = task->done;
         task->failed_pieces = task->pieces;
         task->position++;
@@ -116,26 +163,14 @@ static int alloc_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
         flags &= ~FPR_OP_ZEROED;
         frames = 1; /* what asked for it uses a page of it; the rest is used when it is used */
     }
-    guest_ns = alloc_cost(v, flags, order);
-    if (op->flags & (FPR_OP_ZEROED | FPR_OP_COPIED)) {
-        status = v->port.touch(v->port.host, pfn, frames, 1, cpu->clock_ns, cpu_index, &host_ns);
-        if (status)
-            return status;
-    }
-    if (v->allocator->config.rules.keeps_unlisted && op->type == FPR_MOVABLE) {
-        status = fpr_listing_add(v, cpu, cpu_index, pfn);
-        if (status)
-            return status;
-    }
-    fpr_histogram_record_inline(v->alloc_latency, guest_ns + host_ns);
-    task->view.huge_faults += order && op->flags & FPR_OP_FAULTED;
-    if (op->flags & FPR_OP_COUNTED)
-        task->view.units += (uint64_t)1 << order;
-    spend(cpu, task, guest_ns, host_ns);
-    if (task->pieces && --task->pieces)
-        return FPR_OK;
-    task->done++;
-    return FPR_OK;
+    task->taken = (struct fpr_taken){
+        .pfn = pfn,
+        .guest_ns = alloc_cost(v, flags, order),
+        .frames = op->flags & (FPR_OP_ZEROED | FPR_OP_COPIED) ? (uint32_t)frames : 0,
+        .order = order,
+        .waits = true,
+    };
+    return use_block(v, cpu, cpu_index, task, op);
 }
 
 /* The next `count` blocks of an owner, or what it has, in the opposite order. */
@@ -204,7 +239,8 @@ static int free_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_inde
     status = fpr_listing_free(v, cpu, cpu_index, pfn, op->flags & FPR_OP_COLD ? FPR_FREE_COLD : 0);
     if (status)
         return status;
-    spend(cpu, task, grown(v, is_huge(order) ? costs->free_thp_ns : costs->free_4k_ns, 0), 0);
+    spend(cpu, task, grown(v, is_huge(order) ? costs->free_thp_ns : costs->free_4k_ns, 0),
+          NO_FAULT);
     task->done++;
     return FPR_OK;
 }
@@ -213,13 +249,13 @@ static int touch_step(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t cpu_ind
                       struct fpr_task *task)
 {
     const struct fpr_page *page = fpr_page(v->allocator, task->cursor);
-    uint64_t frames = (uint64_t)1 << page->order, host_ns = 0;
-    int status =
-        v->port.touch(v->port.host, task->cursor, frames, 1, cpu->clock_ns, cpu_index, &host_ns);
+    uint64_t frames = (uint64_t)1 << page->order;
+    struct fpr_touch_cost host;
+    int status = touch(v, cpu, cpu_index, task->cursor, frames, &host);
 
     if (status)
         return status;
-    spend(cpu, task, grown(v, 0, v->config.costs.zero_4k_ns * frames), host_ns);
+    spend(cpu, task, grown(v, 0, v->config.costs.zero_4k_ns * frames), host);
     task->cursor = page->next;
     task->done++;
     return FPR_OK;
@@ -243,7 +279,7 @@ static void plain_step(struct fpr_cpu *cpu, struct fpr_task *task, const struct 
         task->wake_ns = wake < FPR_TIME_LIMIT_NS ? wake : FPR_TIME_LIMIT_NS;
         break;
     case FPR_OP_WORK:
-        spend(cpu, task, op->count, 0);
+        spend(cpu, task, op->count, NO_FAULT);
         break;
     default: /* FPR_OP_UNITS; fpr_check_ops has let no other through */
         task->view.units += op->count;

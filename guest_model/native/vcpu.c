@@ -1,5 +1,5 @@
 /* Which vCPU, and which task on it, goes next. */
-#include "guest_model/native/vcpu_state.h"
+#include "guest_model/native/vm_clock_state.h"
 
 #include <stdlib.h>
 
@@ -66,6 +66,7 @@ int fpr_vcpus_create(const struct fpr_vcpus_config *config, struct fpr_allocator
     v->allocator = allocator;
     v->port = *port;
     v->alloc_latency = alloc_latency;
+    v->turn_until_ns = UINT64_MAX;
     status = allocate(v);
     if (status) {
         fpr_vcpus_destroy(v);
@@ -89,12 +90,14 @@ static uint64_t key_of(const struct fpr_vcpus *v, uint32_t index)
 {
     const struct fpr_cpu *cpu = &v->cpus[index];
 
-    if (cpu->current == FPR_NIL)
+    if (cpu->host_cpu == FPR_HOST_CPU_LEAVING)
+        return cpu->leave_ns << FPR_CPU_BITS | index;
+    if (cpu->current == FPR_NIL || cpu->host_cpu == FPR_HOST_CPU_QUEUED)
         return FPR_IDLE_KEY;
     return max_u64(cpu->clock_ns, v->tasks[cpu->current].wake_ns) << FPR_CPU_BITS | index;
 }
 
-static void update_tree(struct fpr_vcpus *v, uint32_t index)
+void fpr_update_key(struct fpr_vcpus *v, uint32_t index)
 {
     uint64_t key = key_of(v, index);
     uint64_t *keys = v->keys;
@@ -117,7 +120,7 @@ static uint64_t rival_key(const struct fpr_vcpus *v, uint32_t index)
     return key;
 }
 
-static void set_running(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t running)
+void fpr_set_running(struct fpr_vcpus *v, struct fpr_cpu *cpu, uint32_t running)
 {
     v->running += running - cpu->running;
     cpu->running = running;
@@ -143,7 +146,11 @@ static void choose(struct fpr_vcpus *v, struct fpr_cpu *cpu)
         } while (index != first);
     }
     cpu->current = best;
-    set_running(v, cpu, best != FPR_NIL && v->tasks[best].wake_ns <= cpu->clock_ns);
+    fpr_set_running(v, cpu,
+                    best != FPR_NIL && v->tasks[best].wake_ns <= cpu->clock_ns &&
+                        cpu->host_cpu != FPR_HOST_CPU_QUEUED);
+    if (!cpu->running)
+        fpr_leave_host_cpu(cpu, cpu->clock_ns);
     if (best == FPR_NIL)
         return;
     cpu->last = best;
@@ -166,7 +173,7 @@ int fpr_vcpus_start(struct fpr_vcpus *v, uint32_t index, uint32_t cpu_index, uin
     task->view = (struct fpr_task_view){.state = FPR_TASK_LIVE, .cpu = cpu_index};
     task->wake_ns = now_ns;
     task->ops = NULL;
-    task->failed = false;
+    task->failed = task->taken.waits = false;
     task->length = task->position = task->done = task->gathered = task->pieces = 0;
     task->cursor = FPR_NIL;
     if (cpu->last == FPR_NIL) {
@@ -181,7 +188,7 @@ int fpr_vcpus_start(struct fpr_vcpus *v, uint32_t index, uint32_t cpu_index, uin
     } else if (cpu->slice_end_ns == UINT64_MAX) {
         cpu->slice_end_ns = cpu->clock_ns + v->config.slice_ns;
     }
-    update_tree(v, cpu_index);
+    fpr_update_key(v, cpu_index);
     return FPR_OK;
 }
 
@@ -200,7 +207,7 @@ static void finish(struct fpr_vcpus *v, uint32_t index)
     task->view.end_ns = max_u64(cpu->clock_ns, task->wake_ns);
     if (cpu->current == index)
         choose(v, cpu);
-    update_tree(v, task->view.cpu);
+    fpr_update_key(v, task->view.cpu);
 }
 
 int fpr_vcpus_refill(struct fpr_vcpus *v, uint32_t index, const struct fpr_op *ops, uint64_t length)
@@ -242,7 +249,7 @@ int fpr_vcpus_interrupt(struct fpr_vcpus *v, uint32_t index, uint64_t now_ns,
     if (!cpu->running) {
         cpu->clock_ns = max_u64(cpu->clock_ns, now_ns);
         choose(v, cpu);
-        update_tree(v, task->view.cpu);
+        fpr_update_key(v, task->view.cpu);
     }
     return FPR_OK;
 }
@@ -273,7 +280,7 @@ static int run_cpu(struct fpr_vcpus *v, uint32_t index, uint64_t limit, struct f
     int status;
 
     cpu->clock_ns = max_u64(cpu->clock_ns, task->wake_ns);
-    set_running(v, cpu, 1);
+    fpr_set_running(v, cpu, 1);
     do {
         if (cpu->clock_ns >= cpu->slice_end_ns) {
             choose(v, cpu);
@@ -286,27 +293,40 @@ static int run_cpu(struct fpr_vcpus *v, uint32_t index, uint64_t limit, struct f
             choose(v, cpu);
             return FPR_OK;
         }
+        if (cpu->asleep_ns && cpu->host_cpu) {
+            fpr_leave_host_cpu(cpu, cpu->clock_ns - cpu->asleep_ns);
+            return FPR_OK;
+        }
     } while ((cpu->clock_ns << FPR_CPU_BITS | index) < limit);
     return FPR_OK;
 }
 
-int fpr_vcpus_run(struct fpr_vcpus *v, uint64_t horizon_ns, struct fpr_vcpu_stop *stop)
+int fpr_vcpus_advance(struct fpr_vcpus *v, uint64_t end_ns, struct fpr_vcpu_stop *stop)
 {
-    const uint64_t end = min_u64(horizon_ns, FPR_TIME_LIMIT_NS) << FPR_CPU_BITS;
     struct fpr_notify *notify = &v->allocator->notify;
 
-    *stop = (struct fpr_vcpu_stop){.now_ns = horizon_ns};
+    *stop = (struct fpr_vcpu_stop){.now_ns = end_ns};
     while (!stop->reason) {
         uint64_t key = v->keys[1];
+        uint64_t limit_ns = v->waiting ? min_u64(end_ns, v->turn_until_ns) : end_ns;
+        uint64_t limit = min_u64(limit_ns, FPR_TIME_LIMIT_NS) << FPR_CPU_BITS;
         uint32_t index = (uint32_t)key & (FPR_MAX_CPUS - 1);
         int status;
 
-        if (key >= end) {
+        if (key >= limit) {
             stop->reason = key == FPR_IDLE_KEY ? FPR_STOP_IDLE : FPR_STOP_HORIZON;
             return FPR_OK;
         }
-        status = run_cpu(v, index, min_u64(rival_key(v, index), end), stop);
-        update_tree(v, index);
+        if (v->clock) {
+            status = fpr_want_host_cpu(v, index, key >> FPR_CPU_BITS);
+            if (status == FPR_EMPTY)
+                continue; /* it waits, and another one is earliest */
+            if (status)
+                return status;
+            limit = min_u64(limit, v->cpus[index].turn_end_ns << FPR_CPU_BITS);
+        }
+        status = run_cpu(v, index, min_u64(rival_key(v, index), limit), stop);
+        fpr_update_key(v, index);
         if (status)
             return status;
         if (!stop->reason && notify->raised)
@@ -317,6 +337,11 @@ int fpr_vcpus_run(struct fpr_vcpus *v, uint64_t horizon_ns, struct fpr_vcpu_stop
         }
     }
     return FPR_OK;
+}
+
+int fpr_vcpus_run(struct fpr_vcpus *v, uint64_t horizon_ns, struct fpr_vcpu_stop *stop)
+{
+    return v->clock ? FPR_BAD_ARGUMENT : fpr_vcpus_advance(v, horizon_ns, stop);
 }
 
 uint64_t fpr_vcpus_next_ns(const struct fpr_vcpus *v)
@@ -332,7 +357,9 @@ int fpr_vcpus_charge(struct fpr_vcpus *v, uint32_t index, uint64_t now_ns, uint6
         return FPR_BAD_ARGUMENT;
     cpu = &v->cpus[index];
     cpu->clock_ns = min_u64(max_u64(cpu->clock_ns, now_ns) + cost_ns, FPR_TIME_LIMIT_NS);
-    update_tree(v, index);
+    fpr_update_key(v, index);
+    if (v->clock)
+        fpr_host_worked(v->clock, cost_ns);
     return FPR_OK;
 }
 

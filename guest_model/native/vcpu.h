@@ -68,7 +68,9 @@ enum fpr_stop_reason {
     FPR_STOP_REFILL = 2,  /* `task` has executed its chunk */
     FPR_STOP_NOTIFY = 3,  /* the allocator's notify hook was raised on `cpu` */
     FPR_STOP_FAILED = 4,  /* `task` could not get memory; the rest of that operation is skipped */
-    FPR_STOP_IDLE = 5     /* no task is left */
+    FPR_STOP_IDLE = 5,    /* no task is left */
+    FPR_STOP_WORK = 6,    /* of a clock: the host has done `work` */
+    FPR_STOP_WATCHED = 7  /* of a clock: what it watches has changed */
 };
 
 struct fpr_vcpu_stop {
@@ -85,6 +87,7 @@ struct fpr_task_view {
     uint64_t units, failures;
     uint64_t busy_ns;  /* executing, host faults included */
     uint64_t fault_ns; /* of that, host faults */
+    uint64_t steal_ns; /* beside busy_ns: waiting for a CPU of the host */
     uint64_t huge_faults, huge_fallbacks;
     uint64_t end_ns;
 };
@@ -118,7 +121,8 @@ int fpr_vcpus_interrupt(struct fpr_vcpus *vcpus, uint32_t task, uint64_t now_ns,
 /* After FPR_STOP_FAILED, before anything else is done with the task: go on with the operation that
  * failed as if it had not. FPR_BAD_ARGUMENT: it has not. */
 int fpr_vcpus_retry(struct fpr_vcpus *vcpus, uint32_t task);
-/* Run until an operation would start at `horizon_ns` or later, or until Python is needed. */
+/* Run until an operation would start at `horizon_ns` or later, or until Python is needed.
+ * FPR_BAD_ARGUMENT: a clock runs them. */
 int fpr_vcpus_run(struct fpr_vcpus *vcpus, uint64_t horizon_ns, struct fpr_vcpu_stop *stop);
 /* Before this instant no operation starts; FPR_TIME_LIMIT_NS or later: none is left. Not a status.
  */

@@ -44,10 +44,12 @@ class NativeBacking:
 
     def touch(self, pfn: int, count: int, now_ns: int, vcpu: int = 0) -> int:
         """Touch frames as the guest does; the cost of the faults in ns."""
-        cost = ffi.new("uint64_t *")
-        status = self._function("touch")(self._host, pfn, count, 1, now_ns, vcpu, cost)
+        cost = ffi.new("struct fpr_touch_cost *")
+        status = self._function("touch")(
+            self._host, pfn, count, lib.FPR_TOUCH_WRITE, now_ns, vcpu, cost
+        )
         check(status, f"touch of {count} frames from {pfn} on")
-        return int(cost[0])
+        return int(cost.ns)
 
     def populate(self, pfn: int, count: int, now_ns: int) -> None:
         """Make frames resident that the guest had touched before the run: no fault is counted."""

@@ -15,6 +15,7 @@ from host_model.backing.interface import (
 )
 from host_model.backing.native import NativeBacking
 from host_model.costs import CostProfile
+from host_model.host_load import HostLoad
 from host_model.pressure import HostMemory
 
 __all__ = ["ComputedBacking", "SimulatedBacking"]
@@ -63,9 +64,10 @@ class SimulatedBacking(ComputedBacking):
         discard_without_effect: bool = False,
         discard_lazily: bool = False,
         host: HostMemory | None = None,
+        load: HostLoad | None = None,
     ) -> None:
         """host_model/native/residency.h says what all from `thp` on mean. `host`: its memory is
-        limited, and others may share it."""
+        limited, and others may share it; `load`: others share its bandwidth."""
         self.page_bytes = HUGE_BYTES if hugetlb else PAGE_BYTES
         config = {
             "seed": seed,
@@ -79,6 +81,9 @@ class SimulatedBacking(ComputedBacking):
         }
         super().__init__(regions, profile, config)
         self._shared = host  # lives longer
+        self._load = load  # as that
+        if load is not None:
+            lib.fpr_residency_share(self._host, load.pointer)
         if host is not None:
             check(lib.fpr_residency_join(self._host, host.pointer), "one more VM on the host")
 

@@ -80,8 +80,10 @@ static uint64_t wait_for_cpu(struct fpr_fault_costs *costs, uint64_t ns, uint32_
 }
 
 /* What one fault costs. */
-static uint64_t draw_fault(struct fpr_fault_costs *costs, bool huge, bool refault, uint32_t others)
+static uint64_t draw_fault(struct fpr_fault_costs *costs, bool huge, bool refault,
+                           struct fpr_others beside)
 {
+    uint32_t others = huge ? beside.of_host : beside.of_vm;
     const struct fpr_host_costs *profile = &costs->costs;
     struct fpr_random *random = costs->random;
     uint64_t ns;
@@ -109,7 +111,7 @@ static uint64_t draw_outer(struct fpr_fault_costs *costs, const struct fpr_cost 
 }
 
 uint64_t fpr_draw_faults(struct fpr_fault_costs *costs, struct fpr_chunk_faults faults,
-                         uint32_t others, struct fpr_histogram *latency)
+                         struct fpr_others others, struct fpr_histogram *latency)
 {
     uint64_t sum = 0, ns;
 

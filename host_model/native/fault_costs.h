@@ -30,6 +30,12 @@ struct fpr_fault_costs {
     uint64_t fault_until_ns[FPR_HOST_MAX_VCPUS];
 };
 
+/* vCPUs that are in a fault beside the one in question: of its VM, with whose locks small faults
+ * spend their time, and of all VMs, with which huge ones share the memory's bandwidth. */
+struct fpr_others {
+    uint32_t of_vm, of_host;
+};
+
 /* FPR_BAD_ARGUMENT: costs out of order. */
 int fpr_fault_costs_init(struct fpr_fault_costs *costs, const struct fpr_host_costs *profile,
                          uint64_t seed, uint64_t stream);
@@ -42,7 +48,7 @@ void fpr_faults_until(struct fpr_fault_costs *costs, uint32_t vcpu, uint64_t unt
 /* The cost of what became resident in one chunk, next to `others`; each fault is recorded.
  * `faults.fresh` of the pages are memory that the host itself has to get from an outer one. */
 uint64_t fpr_draw_faults(struct fpr_fault_costs *costs, struct fpr_chunk_faults faults,
-                         uint32_t others, struct fpr_histogram *latency);
+                         struct fpr_others others, struct fpr_histogram *latency);
 
 /* How many of the pages that just came make the host's memory larger than it ever was (*most_pages,
  * which grows with it): those it has to get from an outer host. 0 where the profile knows none. */

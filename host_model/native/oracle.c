@@ -44,17 +44,17 @@ void fpr_oracle_destroy(struct fpr_oracle *oracle)
     free(oracle);
 }
 
-int fpr_oracle_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
-                     uint32_t vcpu, uint64_t *cost_ns)
+int fpr_oracle_touch(void *host, uint64_t pfn, uint64_t count, uint32_t flags, uint64_t now_ns,
+                     uint32_t vcpu, struct fpr_touch_cost *cost)
 {
     struct fpr_oracle *oracle = host;
-    uint64_t nothing;
-    int status =
-        fpr_residency_touch(oracle->told_nothing, pfn, count, write, now_ns, vcpu, cost_ns);
+    struct fpr_touch_cost nothing;
+    int status = fpr_residency_touch(oracle->told_nothing, pfn, count, flags, now_ns, vcpu, cost);
 
     if (status)
         return status;
-    return fpr_residency_touch(oracle->exact, pfn, count, write, now_ns, vcpu, &nothing);
+    return fpr_residency_touch(oracle->exact, pfn, count, flags & ~FPR_TOUCH_AHEAD, now_ns, vcpu,
+                               &nothing);
 }
 
 int fpr_oracle_release(void *host, uint64_t pfn, uint64_t count, uint64_t now_ns)

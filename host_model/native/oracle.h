@@ -17,8 +17,8 @@ int fpr_oracle_create(const struct fpr_residency_config *config,
                       const struct fpr_host_costs *costs, struct fpr_oracle **out);
 void fpr_oracle_destroy(struct fpr_oracle *oracle);
 /* An fpr_touch_fn and an fpr_release_fn; `host` is a struct fpr_oracle. */
-int fpr_oracle_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
-                     uint32_t vcpu, uint64_t *cost_ns);
+int fpr_oracle_touch(void *host, uint64_t pfn, uint64_t count, uint32_t flags, uint64_t now_ns,
+                     uint32_t vcpu, struct fpr_touch_cost *cost);
 int fpr_oracle_release(void *host, uint64_t pfn, uint64_t count, uint64_t now_ns);
 /* Blocks and bytes released so far. */
 void fpr_oracle_released(const struct fpr_oracle *oracle, uint64_t *blocks, uint64_t *bytes);

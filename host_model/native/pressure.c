@@ -12,7 +12,8 @@
 
 static bool sensible(const struct fpr_pressure_config *config)
 {
-    const struct fpr_cost *costs[] = {&config->swap_in_4k, &config->swap_out_4k};
+    const struct fpr_swap_costs *swap = &config->swap;
+    const struct fpr_cost *costs[] = {&swap->in_4k, &swap->in_next_4k, &swap->out_4k};
 
     for (size_t i = 0; i < sizeof costs / sizeof *costs; i++)
         for (size_t point = 0; point < FPR_COST_POINTS; point++)
@@ -23,9 +24,11 @@ static bool sensible(const struct fpr_pressure_config *config)
            config->high_pages < config->memory_pages &&
            config->memory_pages <= FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT &&
            config->swap_pages <= FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT &&
-           config->scattered_pages <= config->memory_pages &&
-           config->swap_device_4k_ns <= FPR_COST_MAX_NS && config->vms > 0 &&
-           config->vms <= FPR_PRESSURE_MAX_VMS;
+           config->ahead_pages <= FPR_HOST_MAX_GPA >> FPR_PAGE_SHIFT &&
+           config->scattered_pages <= config->memory_pages && swap->read_ns <= FPR_COST_MAX_NS &&
+           swap->read_next_ns <= FPR_COST_MAX_NS && swap->write_ns <= FPR_COST_MAX_NS &&
+           swap->write_next_ns <= FPR_COST_MAX_NS && config->swap_pages < UINT32_MAX &&
+           config->vms > 0 && config->vms <= FPR_PRESSURE_MAX_VMS;
 }
 
 int fpr_pressure_create(const struct fpr_pressure_config *config, struct fpr_pressure **out)
@@ -39,6 +42,10 @@ int fpr_pressure_create(const struct fpr_pressure_config *config, struct fpr_pre
     if (pressure == NULL)
         return FPR_HOST_MEMORY;
     pressure->config = *config;
+    if (fpr_swap_init(&pressure->swap, &config->swap, config->swap_pages) != FPR_OK) {
+        fpr_pressure_destroy(pressure);
+        return FPR_HOST_MEMORY;
+    }
     pressure->free_huge = (config->memory_pages - config->scattered_pages) / FPR_HUGE_PAGES;
     pressure->free_small = config->memory_pages - pressure->free_huge * FPR_HUGE_PAGES;
     fpr_random_seed(&pressure->random_in, config->seed, config->stream);
@@ -49,13 +56,24 @@ int fpr_pressure_create(const struct fpr_pressure_config *config, struct fpr_pre
 
 void fpr_pressure_destroy(struct fpr_pressure *pressure)
 {
+    if (pressure == NULL)
+        return;
+    fpr_swap_release(&pressure->swap);
     free(pressure);
+}
+
+/* Memory of which only what is used is taken; NULL: none. */
+static void *reserve(uint64_t bytes)
+{
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return at == MAP_FAILED ? NULL : at;
 }
 
 int fpr_pressure_join(struct fpr_pressure *pressure, struct fpr_map *map, struct fpr_member *out)
 {
-    uint64_t bytes = map->chunks * sizeof *out->entries;
-    void *entries;
+    struct fpr_member member = {.pressure = pressure, .map = map};
     int status;
 
     if (pressure->members == pressure->config.vms)
@@ -63,11 +81,11 @@ int fpr_pressure_join(struct fpr_pressure *pressure, struct fpr_map *map, struct
     status = fpr_map_keep_marks(map);
     if (status != FPR_OK)
         return status;
-    entries = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
-    if (entries == MAP_FAILED)
+    member.entries = reserve(map->chunks * sizeof *member.entries);
+    member.slots = reserve(map->chunks * FPR_HUGE_PAGES * sizeof *member.slots);
+    if (member.entries == NULL || member.slots == NULL)
         return FPR_HOST_MEMORY;
-    *out = (struct fpr_member){.pressure = pressure, .map = map, .entries = entries};
+    *out = member;
     pressure->member[pressure->members++] = out;
     out->id = (uint64_t)pressure->members << 32;
     return FPR_OK;
@@ -83,6 +101,7 @@ static void set_free(struct fpr_member *member)
 
         if (!(member->map->state[chunk] & (FPR_MAP_HUGE | FPR_MAP_SOME | FPR_MAP_TABLE)))
             continue;
+        fpr_pressure_unswap(member, chunk, all);
         dropped = fpr_map_drop_swapped(member->map, chunk, all);
         pages = fpr_map_remove(member->map, chunk, all, true, member->killed_ns);
         fpr_pressure_went(member, chunk, pages, dropped);
@@ -95,6 +114,7 @@ void fpr_pressure_leave(struct fpr_member *member)
         return;
     set_free(member);
     munmap(member->entries, member->map->chunks * sizeof *member->entries);
+    munmap(member->slots, member->map->chunks * FPR_HUGE_PAGES * sizeof *member->slots);
     member->map = NULL;
     member->pressure->member[(member->id >> 32) - 1] = NULL; /* its memory goes with its VM */
 }
@@ -126,27 +146,29 @@ static bool kill_largest(struct fpr_pressure *pressure, uint64_t now_ns)
     return true;
 }
 
-/* The thread in the background, up to now. */
-static void catch_up(struct fpr_pressure *pressure, uint64_t now_ns)
+void fpr_pressure_catch_up(struct fpr_pressure *pressure, uint64_t now_ns)
 {
     while (pressure->awake && pressure->reclaimed_until_ns <= now_ns) {
-        uint64_t cost = 0;
+        struct fpr_touch_cost cost = {0};
         uint64_t taken = fpr_reclaim(pressure, RECLAIM_PAGES, pressure->reclaimed_until_ns, &cost);
 
-        pressure->reclaimed_until_ns += cost;
+        pressure->reclaimed_until_ns += cost.ns;
+        pressure->counters.background_ns += cost.ns - cost.asleep_ns;
         pressure->counters.background_pages += taken;
         if (!taken || fpr_pressure_free(pressure) >= pressure->config.high_pages)
             pressure->awake = false;
     }
 }
 
-int fpr_pressure_room(struct fpr_member *member, uint64_t pages, uint64_t now_ns, uint64_t *wait_ns)
+int fpr_pressure_room(struct fpr_member *member, uint64_t pages, uint64_t now_ns,
+                      struct fpr_touch_cost *wait)
 {
     struct fpr_pressure *pressure = member->pressure;
     const struct fpr_pressure_config *config = &pressure->config;
-    uint64_t cost = 0, taken = 1;
+    const uint64_t before_ns = wait->ns;
+    uint64_t taken = 1;
 
-    catch_up(pressure, now_ns);
+    fpr_pressure_catch_up(pressure, now_ns);
     if (fpr_pressure_free(pressure) < config->low_pages + pages && !pressure->awake) {
         pressure->awake = true;
         if (pressure->reclaimed_until_ns < now_ns)
@@ -156,12 +178,11 @@ int fpr_pressure_room(struct fpr_member *member, uint64_t pages, uint64_t now_ns
         return FPR_OK;
     pressure->counters.direct_reclaims++;
     while (taken && fpr_pressure_free(pressure) < config->min_pages + pages) {
-        taken = fpr_reclaim(pressure, RECLAIM_PAGES, now_ns, &cost);
+        taken = fpr_reclaim(pressure, RECLAIM_PAGES, now_ns, wait);
         pressure->counters.direct_pages += taken;
     }
-    pressure->counters.direct_ns += cost;
-    member->map->counters.reclaim_ns += cost;
-    *wait_ns += cost;
+    pressure->counters.direct_ns += wait->ns - before_ns;
+    member->map->counters.reclaim_ns += wait->ns - before_ns;
     while (fpr_pressure_free(pressure) < pages)
         if (!kill_largest(pressure, now_ns))
             return FPR_FULL;
@@ -206,6 +227,26 @@ void fpr_pressure_went(struct fpr_member *member, uint64_t chunk, uint32_t pages
         fpr_lru_remove(pressure, member->id | chunk);
 }
 
+uint32_t fpr_pressure_unswap(struct fpr_member *member, uint64_t chunk, const uint64_t *pages)
+{
+    struct fpr_pressure *pressure = member->pressure;
+    uint32_t count = 0;
+
+    if (!(member->map->state[chunk] & FPR_MAP_TABLE))
+        return 0; /* never swapped, and its marks need not be paged in */
+    for (uint32_t w = 0; w < FPR_PAGE_WORDS; w++) {
+        uint64_t left = member->map->marks[chunk].swapped[w] & pages[w];
+
+        for (; left; left &= left - 1) {
+            uint64_t page = chunk * FPR_HUGE_PAGES + w * 64 + (uint64_t)__builtin_ctzll(left);
+
+            pressure->moving[count++] = member->slots[page];
+            fpr_swap_give_back(&pressure->swap, member->slots[page]);
+        }
+    }
+    return count;
+}
+
 uint64_t fpr_pressure_swap_in(struct fpr_member *member, uint32_t pages, uint64_t now_ns,
                               struct fpr_histogram *latency)
 {
@@ -214,19 +255,25 @@ uint64_t fpr_pressure_swap_in(struct fpr_member *member, uint32_t pages, uint64_
 
     for (uint32_t i = 0; i < pages; i++) {
         uint64_t start_ns = at_ns;
+        bool next;
 
-        if (pressure->device_until_ns > at_ns)
-            at_ns = pressure->device_until_ns;
-        pressure->device_until_ns = at_ns + pressure->config.swap_device_4k_ns;
-        at_ns += fpr_cost_draw(&pressure->config.swap_in_4k, &pressure->random_in);
+        at_ns = fpr_swap_request(&pressure->swap, pressure->moving[i], false, at_ns, &next);
+        at_ns +=
+            fpr_cost_draw(next ? &pressure->config.swap.in_next_4k : &pressure->config.swap.in_4k,
+                          &pressure->random_in);
         fpr_histogram_record_inline(latency, at_ns - start_ns);
     }
     return at_ns - now_ns;
 }
 
-int fpr_pressure_is_short(const struct fpr_pressure *pressure)
+const uint64_t *fpr_pressure_kills(const struct fpr_pressure *pressure)
 {
-    return fpr_pressure_free(pressure) < pressure->config.high_pages;
+    return &pressure->counters.kills;
+}
+
+const uint64_t *fpr_pressure_background_ns(const struct fpr_pressure *pressure)
+{
+    return &pressure->counters.background_ns;
 }
 
 void fpr_pressure_counters(const struct fpr_pressure *pressure, struct fpr_pressure_counters *out)

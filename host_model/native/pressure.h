@@ -19,14 +19,24 @@
 
 struct fpr_pressure; /* opaque */
 
+/* What swap costs. A request lies right behind the last one, or elsewhere. */
+struct fpr_swap_costs {
+    struct fpr_cost in_4k, in_next_4k; /* from the fault to the page, alone */
+    struct fpr_cost out_4k;            /* CPU time of reclaim for a page */
+    /* The device is busy with a request of one page. */
+    uint64_t read_ns, read_next_ns, write_ns, write_next_ns;
+};
+
 struct fpr_pressure_config {
     uint64_t memory_pages; /* of 4 KiB, for guests */
     uint64_t swap_pages;   /* 0: none */
     /* Watermarks of free memory, ascending and below memory_pages. */
     uint64_t min_pages, low_pages, high_pages;
     uint64_t scattered_pages; /* at the start, free in pieces smaller than 2 MiB */
-    struct fpr_cost swap_in_4k, swap_out_4k;
-    uint64_t swap_device_4k_ns; /* the device is busy with one page: 1 / its throughput */
+    /* So much may come in while some VM is ahead of the others (vm_clock.h): with no more than this
+     * above the high watermark, whatever uses memory has to wait for its turn. */
+    uint64_t ahead_pages;
+    struct fpr_swap_costs swap;
     uint64_t seed, stream;
     uint32_t vms; /* at most so many join */
 };
@@ -36,6 +46,7 @@ struct fpr_pressure_counters {
     uint64_t swapped_pages, swapped_peak_pages;
     uint64_t swap_in_pages, swap_out_pages, swap_drop_pages;
     uint64_t background_pages; /* taken by the thread in the background */
+    uint64_t background_ns;    /* of a CPU: what that takes of it */
     uint64_t direct_pages;     /* by vCPUs that waited */
     uint64_t direct_reclaims;
     uint64_t direct_ns;
@@ -48,8 +59,9 @@ struct fpr_pressure_counters {
  * destroyed. */
 int fpr_pressure_create(const struct fpr_pressure_config *config, struct fpr_pressure **out);
 void fpr_pressure_destroy(struct fpr_pressure *pressure);
-/* Whether less is free than the high watermark. Not a status. */
-int fpr_pressure_is_short(const struct fpr_pressure *pressure);
+/* `kills` and `background_ns` of the counters, where they change; valid while the host is. */
+const uint64_t *fpr_pressure_kills(const struct fpr_pressure *pressure);
+const uint64_t *fpr_pressure_background_ns(const struct fpr_pressure *pressure);
 void fpr_pressure_counters(const struct fpr_pressure *pressure, struct fpr_pressure_counters *out);
 /* FPR_INVALID: entries, pages or pieces do not add up. */
 int fpr_pressure_validate(const struct fpr_pressure *pressure);

@@ -10,6 +10,7 @@
 #define FPR_REAL_MEMORY_H
 
 #include "emulator/native/histogram.h"
+#include "emulator/native/memory_port.h"
 #include "host_model/native/host.h"
 
 struct fpr_real_memory; /* opaque */
@@ -58,8 +59,8 @@ int fpr_real_memory_fd(const struct fpr_real_memory *memory);
 /* As of the simulated host (host_model/native/residency.h). A touch writes the first byte of every
  * page that is not known to be resident; of the hugetlb pool, it has the kernel make the page
  * present (MADV_POPULATE_WRITE, Linux 5.14), which fails where a write would kill this process. */
-int fpr_real_memory_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
-                          uint32_t vcpu, uint64_t *cost_ns);
+int fpr_real_memory_touch(void *host, uint64_t pfn, uint64_t count, uint32_t flags, uint64_t now_ns,
+                          uint32_t vcpu, struct fpr_touch_cost *cost);
 int fpr_real_memory_populate(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count,
                              uint64_t now_ns);
 int fpr_real_memory_discard(struct fpr_real_memory *memory, const uint64_t *ranges, uint32_t count,

@@ -151,12 +151,13 @@ static int touch(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count, b
     return status;
 }
 
-int fpr_real_memory_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
-                          uint32_t vcpu, uint64_t *cost_ns)
+int fpr_real_memory_touch(void *host, uint64_t pfn, uint64_t count, uint32_t flags, uint64_t now_ns,
+                          uint32_t vcpu, struct fpr_touch_cost *cost)
 {
-    (void)write;
+    (void)flags;
     (void)vcpu;
-    return touch(host, pfn, count, true, now_ns, cost_ns);
+    cost->asleep_ns = 0;
+    return touch(host, pfn, count, true, now_ns, &cost->ns);
 }
 
 int fpr_real_memory_populate(struct fpr_real_memory *memory, uint64_t pfn, uint64_t count,

@@ -66,20 +66,37 @@ static bool any_lazy(const struct fpr_pressure *pressure)
     return false;
 }
 
+/* Slots for pages that go out, whose writing is begun by write_out(). */
+static void take_slots(struct fpr_member *member, uint64_t chunk, const uint64_t *gone)
+{
+    struct fpr_pressure *pressure = member->pressure;
+    uint32_t count = 0;
+
+    for (uint32_t w = 0; w < FPR_PAGE_WORDS; w++)
+        for (uint64_t left = gone[w]; left; left &= left - 1) {
+            uint64_t page = chunk * FPR_HUGE_PAGES + w * 64 + (uint64_t)__builtin_ctzll(left);
+
+            member->slots[page] = pressure->moving[count++] = fpr_swap_take(&pressure->swap);
+        }
+}
+
 /* What the reclaimer takes for a number of pages: it goes no faster than the device, for which it
  * waits like anybody. */
-static uint64_t write_out(struct fpr_pressure *pressure, uint32_t pages, uint64_t now_ns)
+static void write_out(struct fpr_pressure *pressure, uint32_t pages, uint64_t now_ns,
+                      struct fpr_touch_cost *cost)
 {
-    uint64_t cost = 0;
+    uint64_t cpu_ns = 0, device_ns;
+    bool next;
 
     if (pages == 0)
-        return 0;
-    for (uint32_t i = 0; i < pages; i++)
-        cost += fpr_cost_draw(&pressure->config.swap_out_4k, &pressure->random_out);
-    if (pressure->device_until_ns < now_ns)
-        pressure->device_until_ns = now_ns;
-    pressure->device_until_ns += pressure->config.swap_device_4k_ns * pages;
-    return cost > pressure->device_until_ns - now_ns ? cost : pressure->device_until_ns - now_ns;
+        return;
+    for (uint32_t i = 0; i < pages; i++) {
+        cpu_ns += fpr_cost_draw(&pressure->config.swap.out_4k, &pressure->random_out);
+        fpr_swap_request(&pressure->swap, pressure->moving[i], true, now_ns, &next);
+    }
+    device_ns = pressure->swap.until_ns - now_ns;
+    cost->ns += cpu_ns > device_ns ? cpu_ns : device_ns;
+    cost->asleep_ns += cpu_ns > device_ns ? 0 : device_ns - cpu_ns;
 }
 
 /* Pages of an entry that were not used since it was last looked at, at most `want`; a huge page
@@ -133,6 +150,7 @@ static uint32_t shrink(struct fpr_pressure *pressure, uint64_t want, uint64_t no
     for (uint32_t w = 0; w < FPR_PAGE_WORDS; w++)
         taken += (uint32_t)__builtin_popcountll(gone[w]);
     if (taken) {
+        take_slots(member_of(pressure, id), chunk, gone);
         fpr_map_swap_out(map, chunk, gone, now_ns);
         fpr_pressure_went(member_of(pressure, id), chunk, taken, 0);
         pressure->counters.swapped_pages += taken;
@@ -150,17 +168,17 @@ static uint32_t shrink(struct fpr_pressure *pressure, uint64_t want, uint64_t no
 }
 
 uint64_t fpr_reclaim(struct fpr_pressure *pressure, uint64_t want, uint64_t now_ns,
-                     uint64_t *cost_ns)
+                     struct fpr_touch_cost *cost)
 {
     /* Twice through the list: the first time may only take marks of use away. */
     uint64_t looks = 2 * pressure->listed, taken = 0;
 
     while (taken < want && pressure->listed && looks-- &&
            (pressure->counters.swapped_pages < pressure->config.swap_pages || any_lazy(pressure))) {
-        uint32_t dropped, pages = shrink(pressure, want - taken, now_ns + *cost_ns, &dropped);
+        uint32_t dropped, pages = shrink(pressure, want - taken, now_ns, &dropped);
 
         taken += pages + dropped;
-        *cost_ns += write_out(pressure, pages, now_ns + *cost_ns);
+        write_out(pressure, pages, now_ns + cost->ns, cost);
     }
     return taken;
 }

@@ -13,8 +13,9 @@ struct fpr_residency {
     struct fpr_map map;
     struct fpr_fault_costs costs;
     struct fpr_residency_config config;
-    struct fpr_member member; /* pressure is NULL where the host's memory is not limited */
-    uint64_t most_pages;      /* that were ever resident at once */
+    struct fpr_member member;   /* pressure is NULL where the host's memory is not limited */
+    struct fpr_host_load *load; /* NULL: nothing is shared */
+    uint64_t most_pages;        /* that were ever resident at once */
 };
 
 int fpr_residency_create(const struct fpr_residency_config *config,
@@ -60,6 +61,11 @@ int fpr_residency_join(struct fpr_residency *residency, struct fpr_pressure *pre
     return fpr_pressure_join(pressure, &residency->map, &residency->member);
 }
 
+void fpr_residency_share(struct fpr_residency *residency, struct fpr_host_load *load)
+{
+    residency->load = load;
+}
+
 uint64_t fpr_residency_killed_ns(const struct fpr_residency *residency)
 {
     return residency->member.killed ? residency->member.killed_ns : UINT64_MAX;
@@ -88,34 +94,63 @@ static uint32_t fresh_pages(struct fpr_residency *residency)
                            pressure->counters.resident_pages);
 }
 
+/* Who else is in a fault: a touch of several chunks counts once. */
+static struct fpr_others others_of(struct fpr_residency *residency, uint32_t vcpu, uint64_t now_ns)
+{
+    struct fpr_others others;
+
+    others.of_vm = fpr_faulting(&residency->costs, vcpu, now_ns);
+    others.of_host = others.of_vm;
+    if (residency->load != NULL)
+        others.of_host = fpr_host_load_faulting(residency->load, now_ns);
+    return others;
+}
+
+/* What comes in, and is in swap, gives up its slot there. */
+static void leave_swap(struct fpr_member *member, struct fpr_chunk_range range, bool huge)
+{
+    uint64_t pages[FPR_PAGE_WORDS];
+
+    fpr_map_mask(range, pages);
+    if (huge)
+        memset(pages, 0xff, sizeof pages);
+    fpr_pressure_unswap(member, range.chunk, pages);
+}
+
 /* Bring in what is missing of a range, and what that costs next to `others`. */
-static uint64_t bring_in(struct fpr_residency *residency, struct fpr_chunk_range range, bool huge,
-                         uint32_t others, uint64_t now_ns)
+static void bring_in(struct fpr_residency *residency, struct fpr_chunk_range range, bool huge,
+                     struct fpr_others others, uint64_t now_ns, struct fpr_touch_cost *cost)
 {
     struct fpr_map *map = &residency->map;
-    struct fpr_chunk_faults faults = fpr_map_populate(map, range, huge, now_ns);
-    struct fpr_chunk_faults plain = faults;
+    struct fpr_chunk_faults faults, plain;
     uint64_t ns;
 
+    if (residency->member.pressure != NULL)
+        leave_swap(&residency->member, range, huge);
+    plain = faults = fpr_map_populate(map, range, huge, now_ns);
     if (faults.pages == 0)
-        return 0;
+        return;
     plain.pages -= faults.swapped;
     if (residency->member.pressure != NULL)
         fpr_pressure_came(&residency->member, range.chunk, faults);
     plain.fresh = fresh_pages(residency);
     ns = fpr_draw_faults(&residency->costs, plain, others, &map->fault_latency);
-    if (residency->member.pressure != NULL)
-        ns += fpr_pressure_swap_in(&residency->member, faults.swapped, now_ns + ns,
-                                   &map->fault_latency);
+    if (residency->member.pressure != NULL) {
+        uint64_t asleep_ns = fpr_pressure_swap_in(&residency->member, faults.swapped,
+                                                  now_ns + cost->ns + ns, &map->fault_latency);
+
+        ns += asleep_ns;
+        cost->asleep_ns += asleep_ns;
+    }
     fpr_map_count_faults(map, faults, ns);
-    return ns;
+    cost->ns += ns;
 }
 
 /* On a host whose memory is limited: use a range, and make room for what is missing of it, which
  * may take pages of the range itself: so it is looked at again. How a touch brings it in goes to
  * *huge; *missing is 0 where nothing is to come. */
 static int make_room(struct fpr_residency *residency, struct fpr_chunk_range range, uint64_t now_ns,
-                     bool *huge, uint64_t *missing, uint64_t *wait_ns)
+                     bool *huge, uint64_t *missing, struct fpr_touch_cost *wait)
 {
     struct fpr_member *member = &residency->member;
     uint64_t asked = 0;
@@ -136,7 +171,7 @@ static int make_room(struct fpr_residency *residency, struct fpr_chunk_range ran
             member->pressure->counters.huge_unavailable += wanted && !*huge;
             return FPR_OK;
         }
-        status = fpr_pressure_room(member, *missing, now_ns, wait_ns);
+        status = fpr_pressure_room(member, *missing, now_ns, wait);
         if (status != FPR_OK)
             return status;
         asked = *missing;
@@ -144,18 +179,38 @@ static int make_room(struct fpr_residency *residency, struct fpr_chunk_range ran
 }
 
 static int touch_limited(struct fpr_residency *residency, struct fpr_chunk_range range,
-                         uint32_t vcpu, uint64_t now_ns, uint64_t *cost_ns)
+                         uint32_t vcpu, uint64_t now_ns, struct fpr_touch_cost *cost)
 {
-    uint64_t missing, wait_ns = 0;
+    const uint64_t before_ns = cost->ns;
+    uint64_t missing;
     bool huge;
-    int status = make_room(residency, range, now_ns, &huge, &missing, &wait_ns);
+    int status = make_room(residency, range, now_ns, &huge, &missing, cost);
 
-    residency->map.counters.fault_ns += wait_ns;
-    *cost_ns += wait_ns;
+    residency->map.counters.fault_ns += cost->ns - before_ns;
     if (status == FPR_OK && missing != 0)
-        *cost_ns += bring_in(residency, range, huge, fpr_faulting(&residency->costs, vcpu, now_ns),
-                             now_ns + *cost_ns);
+        bring_in(residency, range, huge, others_of(residency, vcpu, now_ns), now_ns, cost);
     return status;
+}
+
+/* Whether a touch changes what other VMs of the host may notice. */
+static bool concerns_others(const struct fpr_residency *residency, uint64_t pfn, uint64_t count)
+{
+    const struct fpr_pressure *pressure = residency->member.pressure;
+
+    if (residency->load == NULL && pressure == NULL)
+        return false;
+    if (pressure != NULL && fpr_pressure_may_take(pressure))
+        return true;
+    while (count > 0) {
+        struct fpr_chunk_range range = fpr_map_cut(pfn, count);
+
+        if (!fpr_map_resident(&residency->map, range.chunk) &&
+            fpr_map_look(&residency->map, range, NULL).pages != range.count)
+            return true;
+        pfn += range.count;
+        count -= range.count;
+    }
+    return false;
 }
 
 static bool is_guest_memory(const struct fpr_map *map, uint64_t pfn, uint64_t count)
@@ -166,19 +221,23 @@ static bool is_guest_memory(const struct fpr_map *map, uint64_t pfn, uint64_t co
            fpr_map_region(map, pfn << FPR_PAGE_SHIFT, count << FPR_PAGE_SHIFT) != NULL;
 }
 
-int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
-                        uint32_t vcpu, uint64_t *cost_ns)
+int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, uint32_t flags, uint64_t now_ns,
+                        uint32_t vcpu, struct fpr_touch_cost *cost)
 {
     struct fpr_residency *residency = host;
     struct fpr_map *map = &residency->map;
-    uint32_t others = UINT32_MAX; /* not counted yet */
+    struct fpr_others others = {.of_vm = UINT32_MAX}; /* not counted yet */
+    uint64_t awake_until_ns;
 
-    (void)write;
-    *cost_ns = 0;
+    *cost = (struct fpr_touch_cost){0};
     if (!is_guest_memory(map, pfn, count))
         return FPR_OUTSIDE;
     if (vcpu >= FPR_HOST_MAX_VCPUS)
         return FPR_BAD_ARGUMENT;
+    if (flags & FPR_TOUCH_AHEAD && concerns_others(residency, pfn, count))
+        return FPR_LATER;
+    if (residency->member.pressure != NULL && !(flags & FPR_TOUCH_AHEAD))
+        fpr_pressure_catch_up(residency->member.pressure, now_ns);
     while (count > 0) {
         struct fpr_chunk_range range = fpr_map_cut(pfn, count);
 
@@ -186,7 +245,7 @@ int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, int write, uin
         count -= range.count;
         fpr_map_keep(map, range);
         if (residency->member.pressure != NULL) {
-            int status = touch_limited(residency, range, vcpu, now_ns, cost_ns);
+            int status = touch_limited(residency, range, vcpu, now_ns, cost);
 
             if (status != FPR_OK)
                 return status;
@@ -194,14 +253,16 @@ int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, int write, uin
         }
         if (fpr_map_resident(map, range.chunk))
             continue;
-        if (others == UINT32_MAX)
-            others = fpr_faulting(&residency->costs, vcpu, now_ns);
-        *cost_ns +=
-            bring_in(residency, range, comes_back_huge(residency, range.chunk), others, now_ns);
+        if (others.of_vm == UINT32_MAX)
+            others = others_of(residency, vcpu, now_ns);
+        bring_in(residency, range, comes_back_huge(residency, range.chunk), others, now_ns, cost);
     }
-    if (*cost_ns != 0)
-        fpr_faults_until(&residency->costs, vcpu, now_ns + *cost_ns);
-    return FPR_OK;
+    /* Who waits for swap holds no lock, and clears nothing. */
+    awake_until_ns = now_ns + cost->ns - cost->asleep_ns;
+    if (awake_until_ns == now_ns)
+        return FPR_OK;
+    fpr_faults_until(&residency->costs, vcpu, awake_until_ns);
+    return residency->load == NULL ? FPR_OK : fpr_host_load_fault(residency->load, awake_until_ns);
 }
 
 int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64_t count,
@@ -219,14 +280,17 @@ int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64
         pfn += range.count;
         count -= range.count;
         if (residency->member.pressure != NULL) {
-            uint64_t missing, wait_ns = 0;
-            int status = make_room(residency, range, now_ns, &huge, &missing, &wait_ns);
+            struct fpr_touch_cost nobody_waits = {0};
+            uint64_t missing;
+            int status = make_room(residency, range, now_ns, &huge, &missing, &nobody_waits);
 
             if (status != FPR_OK)
                 return status;
-            if (missing != 0)
+            if (missing != 0) {
+                leave_swap(&residency->member, range, huge);
                 fpr_pressure_came(&residency->member, range.chunk,
                                   fpr_map_populate(map, range, huge, now_ns));
+            }
             continue;
         }
         fpr_map_populate(map, range, huge, now_ns);
@@ -248,8 +312,10 @@ static void discard_chunk(struct fpr_residency *residency, struct fpr_chunk_rang
     uint32_t removed = 0, dropped = 0;
 
     fpr_map_mask(range, gone);
-    if (limited)
+    if (limited) {
+        fpr_pressure_unswap(&residency->member, range.chunk, gone);
         dropped = fpr_map_drop_swapped(map, range.chunk, gone);
+    }
     if (!residency->config.discard_lazily)
         removed = fpr_map_remove(map, range.chunk, gone, drop_table, now_ns);
     else if (fpr_map_free_lazily(map, range) != 0 && limited)
@@ -335,6 +401,8 @@ int fpr_residency_discard(struct fpr_residency *residency, const uint64_t *range
         fpr_discard_factor(&residency->costs, fpr_faulting(&residency->costs, UINT32_MAX, now_ns));
     struct fpr_batch_call call;
 
+    if (residency->member.pressure != NULL)
+        fpr_pressure_catch_up(residency->member.pressure, now_ns);
     memset(out, 0, sizeof *out);
     for (uint32_t first = 0; first < count; first = call.end) {
         call = fpr_batch_next(map, ranges, count, first, page_bytes);

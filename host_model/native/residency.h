@@ -10,7 +10,9 @@
 
 #include "emulator/native/costs.h"
 #include "emulator/native/histogram.h"
+#include "emulator/native/memory_port.h"
 #include "host_model/native/host.h"
+#include "host_model/native/host_load.h"
 #include "host_model/native/pressure.h"
 
 struct fpr_residency; /* opaque */
@@ -43,6 +45,9 @@ void fpr_residency_destroy(struct fpr_residency *residency);
 /* Live on a host whose memory is limited, which lives longer. FPR_BAD_ARGUMENT: it does already, or
  * memory is resident; FPR_FULL; FPR_HOST_MEMORY. */
 int fpr_residency_join(struct fpr_residency *residency, struct fpr_pressure *pressure);
+/* Share a host with other VMs, which lives longer: their huge faults get in each other's way, and a
+ * touch that is ahead of them waits if it has anything to bring in. */
+void fpr_residency_share(struct fpr_residency *residency, struct fpr_host_load *load);
 /* When the host killed the VM; UINT64_MAX: it has not. Touches of a killed VM do nothing. */
 uint64_t fpr_residency_killed_ns(const struct fpr_residency *residency);
 
@@ -50,8 +55,8 @@ uint64_t fpr_residency_killed_ns(const struct fpr_residency *residency);
  * some frame is not guest memory, and nothing was touched. A vCPU is in a fault from now_ns until
  * its cost has passed; costs grow with the vCPUs that are in one at the same time. Reads and writes
  * cost the same: a guest writes to what it allocates. */
-int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, int write, uint64_t now_ns,
-                        uint32_t vcpu, uint64_t *cost_ns);
+int fpr_residency_touch(void *host, uint64_t pfn, uint64_t count, uint32_t flags, uint64_t now_ns,
+                        uint32_t vcpu, struct fpr_touch_cost *cost);
 /* Make frames resident as small pages without a fault: memory touched before the run began. */
 int fpr_residency_populate(struct fpr_residency *residency, uint64_t pfn, uint64_t count,
                            uint64_t now_ns);

@@ -49,7 +49,8 @@ def check(outcome: Outcome) -> Outcome:
     work = [each for phase in outcome.phases for each in phase.workloads]
     assert sum(each.fault_ns for each in work) == host.fault_ns
     for phase, after in zip(outcome.phases, outcome.phases[1:], strict=False):
-        assert phase.start_ns <= phase.end_ns == after.start_ns
+        assert phase.start_ns <= phase.end_ns
+        assert outcome.vms or phase.end_ns == after.start_ns  # VMs have theirs at other times
     return outcome
 
 
@@ -307,9 +308,11 @@ phases:
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_every_scenario_of_the_project_runs(path: Path) -> None:
-    """Cut to three seconds of virtual time."""
-    outcome = check(simulate(load(path, ["duration=3s"])))
-    assert outcome.end_ns == 3_000_000_000
+    """Cut to three seconds of virtual time; a search for a number of VMs takes as long as it has to
+    for all of them to come."""
+    described = load(path, ["duration=3s"])
+    outcome = check(simulate(described))
+    assert outcome.end_ns == 3_000_000_000 or described.capacity is not None
 
 
 def test_an_idle_guest_of_1_tib_takes_little() -> None:

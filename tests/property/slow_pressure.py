@@ -21,8 +21,10 @@ class SlowPressure:
     marks: tuple[int, int, int]
     thp: bool
     out_ns: int
-    in_ns: int
-    device_ns: int
+    in_ns: tuple[int, int]
+    """Alone, and right behind the last request."""
+    device_ns: tuple[int, int, int, int]
+    """Busy with a read, one right behind the last request, a write, and such a one."""
     scattered: int = 0
     resident: set[Page] = field(default_factory=set)
     swapped: set[Page] = field(default_factory=set)
@@ -35,6 +37,10 @@ class SlowPressure:
     awake: bool = False
     reclaimed_until: int = 0
     device_until: int = 0
+    slot_of: dict[Page, int] = field(default_factory=dict)
+    next_slot: int = 0
+    cluster_left: int = 0
+    head: int = -1
     counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,6 +63,7 @@ class SlowPressure:
         entry = (vm, first // HUGE)
         wanted = {(vm, pfn) for pfn in range(first, first + count)}
         asked = cost = 0
+        self.catch_up(now)
         self.young |= wanted  # of a killed VM nobody asks
         self.lazy -= set(self.pages_of(entry)) if entry in self.huge else wanted
         while True:
@@ -67,17 +74,45 @@ class SlowPressure:
             missing = set(self.pages_of(entry)) if huge else wanted - self.resident
             if len(missing) <= asked:
                 break
-            cost += self.make_room(len(missing), now)
+            cost = self.make_room(len(missing), now, cost)
             asked = len(missing)
         self.add("huge_unavailable", wanted_huge and not huge)  # once a fault
-        back = len(missing & self.swapped)
+        back = [self.slot_of.pop(page) for page in sorted(missing & self.swapped)]
         self.came(entry, missing, huge)
         at = now + cost
-        for _ in range(back):
+        for slot in back:
             at = max(at, self.device_until)
-            self.device_until = at + self.device_ns
-            at += self.in_ns
+            at += self.in_ns[self.request(slot, at, write=False)]
         return at - now
+
+    def request(self, slot: int, at: int, *, write: bool) -> bool:
+        """The device does one; whether it lies right behind the last one."""
+        behind = slot == self.head
+        self.head = slot + 1
+        self.device_until = max(self.device_until, at) + self.device_ns[2 * write + behind]
+        return behind
+
+    def take_slots(self, pages: set[Page]) -> list[int]:
+        """256 free slots in a row, one after the other; else the next that is free."""
+        self.slot_of = {page: self.slot_of[page] for page in self.swapped}
+        used = set(self.slot_of.values())
+        whole = set(range(self.swap // 256)) - {slot // 256 for slot in used}
+        found = []
+        for page in sorted(pages):
+            if not self.cluster_left and whole:
+                here = self.next_slot // 256
+                self.next_slot = 256 * min(whole, key=lambda c: (c < here, c))
+                self.cluster_left = 256
+            if not self.cluster_left:
+                free = set(range(self.swap)) - used
+                self.next_slot = min(free, key=lambda slot: (slot < self.next_slot, slot))
+            self.slot_of[page] = self.next_slot
+            found.append(self.next_slot)
+            used.add(self.next_slot)
+            whole.discard(self.next_slot // 256)
+            self.cluster_left = max(0, self.cluster_left - 1)
+            self.next_slot += 1
+        return found
 
     def came(self, entry: Page, pages: set[Page], huge: bool) -> None:
         if not pages:
@@ -113,8 +148,9 @@ class SlowPressure:
         if entry in self.lru and not self.resident & set(self.pages_of(entry)):
             self.lru.remove(entry)
 
-    def discard(self, vm: int, first: int, count: int) -> None:
+    def discard(self, vm: int, first: int, count: int, now: int) -> None:
         """All of it lies in one chunk."""
+        self.catch_up(now)
         pages = {(vm, pfn) for pfn in range(first, first + count)}
         entry = (vm, first // HUGE)
         self.add("swap_drop_pages", len(pages & self.swapped))
@@ -123,8 +159,9 @@ class SlowPressure:
         if count == HUGE:
             self.tables.discard(entry)
 
-    def free_lazily(self, vm: int, first: int, count: int) -> None:
+    def free_lazily(self, vm: int, first: int, count: int, now: int) -> None:
         """All of it lies in one chunk."""
+        self.catch_up(now)
         pages = {(vm, pfn) for pfn in range(first, first + count)}
         entry = (vm, first // HUGE)
         self.add("swap_drop_pages", len(pages & self.swapped))
@@ -140,14 +177,15 @@ class SlowPressure:
         self.lru.remove(entry)
         self.lru.append(entry)
 
-    def make_room(self, pages: int, now: int) -> int:
-        low, cost = self.marks[1], 0
+    def make_room(self, pages: int, now: int, cost: int) -> int:
+        """What the vCPU has waited for in all, `cost` being what it has before."""
+        low = self.marks[1]
         self.catch_up(now)
         if self.free < low + pages and not self.awake:
             self.awake = True
             self.reclaimed_until = max(self.reclaimed_until, now)
         if self.free >= self.marks[0] + pages:
-            return 0
+            return cost
         while self.free < self.marks[0] + pages:
             taken, ns = self.reclaim(now + cost)
             cost += ns
@@ -179,14 +217,16 @@ class SlowPressure:
                 self.tables.add(entry)
                 taken += len(gone)
                 continue
-            pages = self.shrink(self.lru[-1], AT_ONCE - taken)
-            taken += pages
-            if pages:
-                self.device_until = max(self.device_until, now + ns) + pages * self.device_ns
-                ns += max(pages * self.out_ns, self.device_until - now - ns)
+            slots = self.shrink(self.lru[-1], AT_ONCE - taken)
+            taken += len(slots)
+            if slots:
+                for slot in slots:
+                    self.request(slot, now + ns, write=True)
+                ns += max(len(slots) * self.out_ns, self.device_until - now - ns)
         return taken, ns
 
-    def shrink(self, entry: Page, want: int) -> int:
+    def shrink(self, entry: Page, want: int) -> list[int]:
+        """The slots of what goes out."""
         pages = [page for page in self.pages_of(entry) if page in self.resident]
         used = [page for page in pages if page in self.young]
         room = self.swap - len(self.swapped)
@@ -196,6 +236,7 @@ class SlowPressure:
             old = [] if any(page in self.young for page in self.pages_of(entry)) else old
         gone = set(old[: min(want, room)])
         self.went(entry, gone)
+        slots = self.take_slots(gone)
         self.swapped |= gone
         self.add("swap_out_pages", len(gone))
         if len(gone) == len(old):
@@ -204,7 +245,7 @@ class SlowPressure:
                 self.lru.remove(entry)
             if used or len(gone) < len(pages):
                 self.lru.insert(0, entry)
-        return len(gone)
+        return slots
 
     def kill(self, now: int) -> None:
         held: dict[int, int] = {}

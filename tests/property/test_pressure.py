@@ -34,6 +34,24 @@ def constant(ns: int) -> Distribution:
     return Distribution(p50=ns, p90=ns, p99=ns, p99_9=ns, max=ns, source="a test")
 
 
+def figure(value: int) -> Figure:
+    """A plain number."""
+    return Figure(value=value, source="a test")
+
+
+def swap_costs(out_ns: int, in_ns: tuple[int, ...], device_ns: tuple[int, ...]) -> SwapCosts:
+    """Constant ones, in the order in which the slow reference has them."""
+    return SwapCosts(
+        swap_in_4k_ns=constant(in_ns[0]),
+        swap_in_next_4k_ns=constant(in_ns[1]),
+        swap_out_4k_ns=constant(out_ns),
+        swap_device_4k_ns=figure(device_ns[0]),
+        swap_device_next_4k_ns=figure(device_ns[1]),
+        swap_device_write_4k_ns=figure(device_ns[2]),
+        swap_device_write_next_4k_ns=figure(device_ns[3]),
+    )
+
+
 @st.composite
 def steps(draw: st.DrawFn) -> list[tuple[str, int, int, int, int]]:
     """(what, VM, first frame, pages within a chunk, ns since the step before)."""
@@ -56,7 +74,7 @@ def steps(draw: st.DrawFn) -> list[tuple[str, int, int, int, int]]:
     swap=st.sampled_from([0, 40, 700, 10_000]),
     thp=st.booleans(),
     gap=st.integers(0, 100),
-    costs=st.tuples(*[st.integers(0, 300)] * 3),
+    costs=st.tuples(*[st.integers(0, 300)] * 7),
     scattered_pct=st.sampled_from([0, 30, 100]),
     lazily=st.booleans(),
 )
@@ -66,21 +84,17 @@ def test_a_host_with_limited_memory_equals_the_reference(
     swap: int,
     thp: bool,
     gap: int,
-    costs: tuple[int, int, int],
+    costs: tuple[int, ...],
     scattered_pct: int,
     lazily: bool,
 ) -> None:
     """Who is resident, who is in swap, who waits for how long and who is killed are the same; and
     nothing is ever lost: what a living VM touched is resident or in swap until it is discarded."""
-    out_ns, in_ns, device_ns = costs
+    out_ns, in_ns, device_ns = costs[0], costs[1:3], costs[3:]
     marks = (gap, 2 * gap, 3 * gap)
     scattered = memory * scattered_pct // 100
     slow = SlowPressure(memory, swap, marks, thp, out_ns, in_ns, device_ns, scattered)
-    prices = SwapCosts(
-        swap_in_4k_ns=constant(in_ns),
-        swap_out_4k_ns=constant(out_ns),
-        swap_device_4k_ns=Figure(value=device_ns, source="a test"),
-    )
+    prices = swap_costs(out_ns, in_ns, device_ns)
     host = HostMemory(
         memory * PAGE,
         swap_bytes=swap * PAGE,
@@ -106,7 +120,7 @@ def test_a_host_with_limited_memory_equals_the_reference(
             owned |= pages
         else:
             vms[vm].discard(np.array([[first * PAGE, count * PAGE]], np.uint64), now)
-            (slow.free_lazily if lazily else slow.discard)(vm, first, count)
+            (slow.free_lazily if lazily else slow.discard)(vm, first, count, now)
             owned -= pages
         host.validate()
         assert [each.killed_ns for each in vms] == [slow.killed.get(v) for v in range(3)]

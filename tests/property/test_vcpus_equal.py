@@ -67,15 +67,24 @@ class Slow:
         self.clocks = [1] * len(self.streams)  # asking for the stream takes 1 ns
         self.steps = [self.steps_of(cpu, stream) for cpu, stream in enumerate(self.streams)]
 
+        self.live = set(range(len(self.streams)))
+
     def run(self) -> None:
         """Let whoever is earliest do one step, until all are done."""
-        live = set(range(len(self.streams)))
-        while live:
-            cpu = min(live, key=lambda each: (self.clocks[each], each))
-            try:
-                self.clocks[cpu] = next(self.steps[cpu])
-            except StopIteration:
-                live.remove(cpu)
+        while self.live:
+            self.step(self.earliest)
+
+    @property
+    def earliest(self) -> int:
+        """The vCPU that goes next."""
+        return min(self.live, key=lambda each: (self.clocks[each], each))
+
+    def step(self, cpu: int) -> None:
+        """Let one vCPU do one step."""
+        try:
+            self.clocks[cpu] = next(self.steps[cpu])
+        except StopIteration:
+            self.live.remove(cpu)
 
     def steps_of(self, cpu: int, stream: list[Op]) -> Iterator[int]:
         """Does a step each time, and gives when the next one may start."""
@@ -146,8 +155,8 @@ class Slow:
             pfn, order = self.owners[owner][done]
             done += 1
             more = done < len(self.owners[owner])
-            self.touched.append((self.clocks[cpu], cpu, pfn, 1 << order))
-            yield self.clocks[cpu] + (3 << order) + self.host_ns
+            host_ns = self.fault(cpu, pfn, 1 << order)
+            yield self.clocks[cpu] + (3 << order) + host_ns
 
     def allocate(self, cpu: int, owner: int, order: int, type_: int, flags: int) -> int | None:
         """What the block costs; None where there is none."""
@@ -166,9 +175,13 @@ class Slow:
         cost += (3 << order) if flags & OpFlags.ZEROED else 0
         cost += (5 << order) if flags & OpFlags.COPIED else 0
         if flags & (OpFlags.ZEROED | OpFlags.COPIED):
-            self.touched.append((self.clocks[cpu], cpu, pfn, 1 << order))
-            cost += self.host_ns
+            cost += self.fault(cpu, pfn, 1 << order)
         return cost
+
+    def fault(self, cpu: int, pfn: int, frames: int) -> int:
+        """A touch of the host's memory; what it costs."""
+        self.touched.append((self.clocks[cpu], cpu, pfn, frames))
+        return self.host_ns
 
 
 def fast(streams: list[list[Op]], host_ns: int, horizons: list[int]) -> tuple[Touches, Allocator]:
@@ -176,10 +189,10 @@ def fast(streams: list[list[Op]], host_ns: int, horizons: list[int]) -> tuple[To
     touched: Touches = []
     allocator = new_allocator(len(streams))
 
-    @ffi.callback("int(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)")
+    @ffi.callback("fpr_touch_fn")
     def note(_host: Any, pfn: int, count: int, _w: int, now: int, cpu: int, cost: Any) -> int:
         touched.append((now, cpu, pfn, count))
-        cost[0] = host_ns
+        cost.ns, cost.asleep_ns = host_ns, 0
         return 0
 
     port = ffi.new("struct fpr_memory_port *", {"host": ffi.NULL, "touch": note})

@@ -195,9 +195,9 @@ def test_memory_used_before_the_run_is_no_fault() -> None:
 def test_the_memory_port_is_the_same_host() -> None:
     """The guest's C calls the function of the port with the host of the port."""
     with host() as backing:
-        port, cost = backing.memory_port(), ffi.new("uint64_t *")
+        port, cost = backing.memory_port(), ffi.new("struct fpr_touch_cost *")
         assert port.touch(port.host, 0, 1, 1, 0, 0, cost) == lib.FPR_OK
-        assert cost[0] == 500_000
+        assert cost.ns == 500_000
         vcpus = lib.FPR_HOST_MAX_VCPUS
         assert port.touch(port.host, 0, 1, 1, 0, vcpus, cost) == lib.FPR_BAD_ARGUMENT
 

@@ -58,10 +58,10 @@ class Guest:
         self.allocator = Allocator(config, [ZoneConfig(0, FRAMES, FRAMES)])
         self.allocator.add_range(0, FRAMES)
 
-        @ffi.callback("int(void *, uint64_t, uint64_t, int, uint64_t, uint32_t, uint64_t *)")
+        @ffi.callback("fpr_touch_fn")
         def note(_host: Any, pfn: int, n: int, _w: int, now: int, cpu: int, cost: Any) -> int:
             self.touched.append((now, cpu, pfn, n))
-            cost[0] = self.host_ns
+            cost.ns, cost.asleep_ns = self.host_ns, 0
             return 0
 
         self.callback = note
