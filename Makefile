@@ -12,7 +12,7 @@ BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()
   --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check lint format native pages docs bench debate clean dist \
+.PHONY: help setup run test test-long test-all check lint format native pages docs bench debate clean dist \
   browser guest-kernel
 
 help: ## list the targets
@@ -37,11 +37,16 @@ run: setup ## run configs/quickstart.yaml
 
 test: setup ## run the tests; those that compare with a real kernel have the machine to themselves
 	$(BIN)/python -m pytest -n auto --ignore tests/kernel
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/kernel/test_truth.py tests/kernel
+	$(BIN)/python -m pytest -n 4 --ignore tests/kernel/test_truth.py tests/kernel
 	$(BIN)/python -m pytest tests/kernel/test_truth.py
 
+test-long: setup ## run what `make test` leaves out: more seeds, more orders, more comparisons
+	$(BIN)/python -m pytest -n auto -m long --ignore tests/kernel
+	$(BIN)/python -m pytest -n 4 -m long --ignore tests/kernel/test_truth.py tests/kernel
+	$(BIN)/python -m pytest -m long tests/kernel/test_truth.py
+
 test-all: export FPR_TEST_ALL := 1
-test-all: test ## the tests, with every combination, on each release of Linux
+test-all: test test-long ## all tests, with every combination, on each release of Linux
 
 check: lint test ## what CI runs
 

@@ -19,7 +19,7 @@ from tests.support import shared
 CONFIG = Path(__file__).parents[2] / "configs" / "build-server.yaml"
 SECOND = 1_000_000_000
 GIB = 1 << 30
-SEEDS = (1, 2)
+SEEDS = (1, 2, 3)
 TIMES_S = np.array([0.5, 2, 4, 6, 8, 10, 12, 15, 20])
 BACKLOG_GIB = np.array([3.03, 2.52, 1.90, 1.78, 1.19, 0.77, 0.47, 0.31, 0.10])
 """Published, the mean of six runs: resident less what is not free in 2 MiB blocks."""
@@ -75,29 +75,36 @@ def as_sampled(outcome: Outcome) -> Floats:
     return np.interp(TIMES_S, SAMPLES_S, left[passed] + QEMU_GIB)
 
 
-def test_builds_with_three_seeds_are_as_the_published_ones() -> None:
-    """15.03 GiB are free after the clean, 4.34 GiB of it in blocks of 2 MiB, 7.2 after the drop.
+def drained(seed: int) -> Floats:
+    """15.03 GiB are free after the clean, 4.34 GiB of it in blocks of 2 MiB, 7.2 after the drop. The
+    backlog, which is as far from the mean of six runs as one of them, and 0.15 GiB."""
+    outcome = run(seed)
+    series, at = outcome.series, at_end_of(outcome, "clean")
+    unserved = sum(work.failures for phase in outcome.phases for work in phase.workloads)
+    assert unserved < MOST_UNSERVED_PAGES
+    assert series["free_bytes"][at] / GIB == pytest.approx(15.03, abs=0.15)
+    assert series["free_reportable_bytes"][at] / GIB == pytest.approx(4.34, abs=1)
+    assert series["free_reportable_bytes"][-1] / GIB == pytest.approx(7.2, abs=0.75)
+    assert series["resident_bytes"][at] / GIB == pytest.approx(11.76, abs=1)
+    steps = passes_gib(outcome)
+    assert steps[:4] == pytest.approx(np.array([0.576, 0.606, 0.531, 0.483]), abs=0.23)
+    assert 7 <= len(steps) <= 10
+    assert steps[-1] < 0.5 * steps[0]
+    backlog = as_sampled(outcome)
+    assert (np.abs(backlog - BACKLOG_GIB) < SPREAD_GIB + 0.15).all()
+    return backlog
 
-    The backlog of each is as far from the mean of six runs as one of them, and 0.15 GiB; their
-    mean is within 0.25 GiB of the mean of the three known runs, and 0.35 GiB of that of all.
-    """
-    drains = []
-    for seed in SEEDS:
-        outcome = run(seed)
-        series, at = outcome.series, at_end_of(outcome, "clean")
-        unserved = sum(work.failures for phase in outcome.phases for work in phase.workloads)
-        assert unserved < MOST_UNSERVED_PAGES
-        assert series["free_bytes"][at] / GIB == pytest.approx(15.03, abs=0.15)
-        assert series["free_reportable_bytes"][at] / GIB == pytest.approx(4.34, abs=1)
-        assert series["free_reportable_bytes"][-1] / GIB == pytest.approx(7.2, abs=0.75)
-        assert series["resident_bytes"][at] / GIB == pytest.approx(11.76, abs=1)
-        steps = passes_gib(outcome)
-        assert steps[:4] == pytest.approx(np.array([0.576, 0.606, 0.531, 0.483]), abs=0.23)
-        assert 7 <= len(steps) <= 10
-        assert steps[-1] < 0.5 * steps[0]
-        drains.append(as_sampled(outcome))
-        assert (np.abs(drains[-1] - BACKLOG_GIB) < SPREAD_GIB + 0.15).all()
-    mean = np.mean(drains, axis=0)
+
+def test_a_build_is_as_the_published_ones() -> None:
+    """Whatever the seed; this one was in use when the scenario was written."""
+    drained(SEEDS[0])
+
+
+@pytest.mark.long
+def test_builds_with_other_seeds_are_as_the_published_ones() -> None:
+    """The mean of all is within 0.25 GiB of the mean of the three known runs, and 0.35 GiB of that
+    of all six."""
+    mean = np.mean([drained(seed) for seed in SEEDS], axis=0)
     assert (np.abs(mean - KNOWN_GIB) < 0.25).all()
     assert (np.abs(mean - BACKLOG_GIB) < 0.35).all()
 

@@ -165,25 +165,28 @@ def test_a_guest_that_clears_its_free_pages_reports_them(each_kernel: Kernel, fo
             assert not machine.complaints
 
 
-def test_guests_killed_in_the_middle_of_a_batch(each_kernel: Kernel, folder: Path) -> None:
-    """Ten times: killed after the discard, before the buffer is handed back; the next is served."""
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
+def test_guests_killed_in_the_middle_of_a_batch(
+    each_kernel: Kernel, folder: Path, kills: int
+) -> None:
+    """Killed after the discard, before the buffer is handed back; the next one is served."""
     guests: list[Guest] = []
     killed: list[int] = []
 
     def kill(_: Endpoint, batch: Batch) -> None:
-        if len(killed) < 10:
+        if len(killed) < kills:
             killed.append(len(batch.blocks))
             guests[-1].machine.stop()
 
     socket = folder / "socket"
     with Server(socket, observer=kill) as server:
         descriptors: list[int] = []
-        for number in range(11):
+        for number in range(kills + 1):
             guest = Guest(each_kernel, folder / str(number), socket, [Idle(3 * S)], 256)
             guests.append(guest)
             with guest.machine:
                 guest.begin()
-                if number == 10:
+                if number == kills:
                     guest.hear("done")
                 else:
                     assert until(lambda expected=number + 1: len(killed) == expected)
@@ -191,9 +194,9 @@ def test_guests_killed_in_the_middle_of_a_batch(each_kernel: Kernel, folder: Pat
             descriptors.append(len(os.listdir("/proc/self/fd")))
         counters = server.counters()["socket"]
     assert len(set(descriptors)) == 1
-    assert counters["transport"]["connections"] == 11
-    assert counters["transport"]["ended_while_running"] >= 10
-    assert counters["device"]["reporting"]["batches"] > 10
+    assert counters["transport"]["connections"] == kills + 1
+    assert counters["transport"]["ended_while_running"] >= kills
+    assert counters["device"]["reporting"]["batches"] > kills
 
 
 def test_sixteen_guests_survive_each_other(each_kernel: Kernel, folder: Path) -> None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,12 +18,14 @@ from emulator.analysis.real_guest import RealRun, run_real
 from emulator.analysis.truth import Tolerance, Truth, document, judge, run_model
 from emulator.cli.linux import load_real
 from emulator.scenario.model import Scenario
+from guest_model.allocator.rules import parse_version
 from guest_model.linux.kernel import Kernel
+from guest_model.linux.releases import DEFAULT, RELEASES
+from tests.kernel.conftest import kernel_of
 
 SCENARIOS = Path(__file__).parents[2] / "configs" / "truth"
 AT_ONCE = 4
 S = 1_000_000_000
-ORDERS = (10, 9, 5, 0)
 TWO_FILES = """
 guest: {memory: 512MiB}
 phases:
@@ -33,7 +36,16 @@ phases:
   - {name: after, duration: 5s, run: [{kind: idle}]}
 """
 
-Runs = dict[tuple[str, int], "Future[tuple[Scenario, RealRun]]"]
+Key = tuple[str, int, str]
+"""Scenario, its seed behind a dash where that is not 1; reporting order; release of Linux."""
+Runs = dict[Key, "Future[tuple[Scenario, RealRun]]"]
+NOW, LATER = (), (pytest.mark.long,)
+
+
+def keys(marks: tuple[pytest.MarkDecorator, ...], *wanted: tuple[str, int] | Key) -> list[Any]:
+    """Parameters called `key`: what the fixture `runs` lets real kernels do."""
+    found = [(*each, DEFAULT.series)[:3] for each in wanted]
+    return [pytest.param(each, marks=marks, id="-".join(map(str, each))) for each in found]
 
 
 def _run(path: Path, order: int, seed: int, kernel: Kernel) -> tuple[Scenario, RealRun]:
@@ -42,40 +54,44 @@ def _run(path: Path, order: int, seed: int, kernel: Kernel) -> tuple[Scenario, R
 
 
 @pytest.fixture(scope="module")
-def runs(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """Every real run, under way; by scenario and reporting order."""
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runs]:
+    """Every real run that a test of this session asks for, under way."""
     two_files = tmp_path_factory.mktemp("scenarios") / "two_files.yaml"
     two_files.write_text(TWO_FILES)
-    wanted = [(name, 10) for name in ("churn", "churn-2", "churn-3", "forks", "balloon")]
-    wanted += [("tmpfs", 10), ("memhog", 10)]
-    wanted += [(name, order) for order in ORDERS for name in ("two_files", "idle")]
+    params = (getattr(item, "callspec", None) for item in request.session.items)
+    wanted = dict.fromkeys(each.params["key"] for each in params if each and "key" in each.params)
+    kernels = {release: kernel_of(version=release) for _, _, release in wanted}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
-            (name, order): pool.submit(
+            (name, order, release): pool.submit(
                 _run,
                 two_files if name == "two_files" else SCENARIOS / f"{name.split('-')[0]}.yaml",
                 order,
                 int(name.partition("-")[2] or 1),
-                kernel,
+                kernels[release],
             )
-            for name, order in wanted
+            for name, order, release in wanted
         }
 
 
-def _truth(runs: Runs, name: str, order: int) -> Truth:
-    scenario, run = runs[name, order].result()
+def _truth(runs: Runs, key: Key) -> Truth:
+    scenario, run = runs[key].result()
     assert not run.complaints, "the kernel must not complain of the device"
     return judge(scenario, run, run_model(scenario, run), Tolerance())
 
 
-def _truth_of_workload(runs: Runs, kernel: Kernel, name: str) -> Truth:
+def _truth_of_workload(runs: Runs, key: Key) -> Truth:
     """One that is out of tolerance is run once more, with the machine to itself: what the host does
     in between can move a page of the guest's own, and with it whole blocks."""
-    truth = _truth(runs, name, 10)
+    truth = _truth(runs, key)
     if not truth.failures:
         return truth
+    name, order, release = key
     file, _, seed = name.partition("-")
-    scenario, run = _run(SCENARIOS / f"{file}.yaml", 10, int(seed or 1), kernel)
+    path, kernel = SCENARIOS / f"{file}.yaml", kernel_of(version=release)
+    scenario, run = _run(path, order, int(seed or 1), kernel)
     return judge(scenario, run, run_model(scenario, run), Tolerance())
 
 
@@ -89,39 +105,50 @@ def _assert_equal(truth: Truth) -> None:
     assert all(abs(real - model) <= 1 for real, model in spacing)
 
 
-def test_the_model_goes_on_in_the_place_of_each_release(each_release: Kernel) -> None:
+@pytest.mark.parametrize(
+    "key",
+    [
+        *keys(NOW, *((name, 10, each.series) for each in RELEASES for name in ("idle", "memhog"))),
+        *keys(
+            LATER, *((name, 9, each.series) for each in RELEASES for name in ("tmpfs", "balloon"))
+        ),
+    ],
+)
+def test_the_model_goes_on_in_the_place_of_each_release(runs: Runs, key: Key) -> None:
     """Each marks free blocks, and keeps the lists of its CPU, in its own way; the model follows the
     rules of the release that the guest names. What a process leaves on the lists that takes memory
     and frees it differs from release to release as well."""
-    names = ("idle", "memhog")
-    with ThreadPoolExecutor(len(names)) as pool:
-        pending = [pool.submit(_run, SCENARIOS / f"{n}.yaml", 10, 1, each_release) for n in names]
-    idle, memhog = (each.result() for each in pending)
-    assert idle[1].kernel == memhog[1].kernel == each_release.version
-    _assert_equal(judge(*idle, run_model(*idle), Tolerance()))
-    assert not judge(*memhog, run_model(*memhog), Tolerance()).failures
+    name, _, release = key
+    _, run = runs[key].result()
+    assert parse_version(run.kernel)[:2] == parse_version(release)[:2]
+    if name == "idle":
+        _assert_equal(_truth(runs, key))
+    else:
+        assert not _truth_of_workload(runs, key).failures
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_an_idle_guest_reports_exactly_as_predicted(runs: Runs, order: int) -> None:
+@pytest.mark.parametrize(
+    "key", [*keys(NOW, ("idle", 10), ("idle", 0)), *keys(LATER, ("idle", 9), ("idle", 5))]
+)
+def test_an_idle_guest_reports_exactly_as_predicted(runs: Runs, key: Key) -> None:
     """Every pass, batch and block of the model equals the kernel's, in ring order.
 
     The next pass begins on a grid of 80 ms, two seconds after this one ended, on a busy host as
     well, since the model's batches take what the real host took. What the device cannot tell is how
     long the worker waits for its CPU after the last batch: that may make it one slot.
     """
-    truth = _truth(runs, "idle", order)
+    truth = _truth(runs, key)
     _assert_equal(truth)
-    if order == 10:
+    if key[1] == 10:
         found = truth.comparison
         assert [each.sizes[0] for each in truth.kernel.passes] == [32, 32]
         assert found["spacing_slots_model"][0] >= 26, "2.08 s at 100 Hz"
 
 
-@pytest.mark.parametrize("name", ["tmpfs", "memhog", "forks"])
-def test_a_workload_is_predicted(kernel: Kernel, runs: Runs, name: str) -> None:
+@pytest.mark.parametrize("key", [*keys(NOW, ("tmpfs", 10)), *keys(LATER, ("forks", 10))])
+def test_a_workload_is_predicted(runs: Runs, key: Key) -> None:
     """Reported bytes within 2 %, residency within 3 % of the guest's memory on average."""
-    truth = _truth_of_workload(runs, kernel, name)
+    truth = _truth_of_workload(runs, key)
     assert not truth.failures
     assert truth.kernel.reported_bytes > 480 << 20
     page = json.loads(json.dumps(document(truth)))
@@ -129,24 +156,25 @@ def test_a_workload_is_predicted(kernel: Kernel, runs: Runs, name: str) -> None:
     assert page["kernel"]["passes"][0]["batches"] == page["model"]["passes"][0]["batches"]
 
 
-@pytest.mark.parametrize("seed", ["churn", "churn-2", "churn-3"])
-def test_churn_is_predicted_where_a_single_page_decides(
-    kernel: Kernel, runs: Runs, seed: str
-) -> None:
+@pytest.mark.parametrize(
+    "key", [*keys(NOW, ("churn", 10)), *keys(LATER, ("churn-2", 10), ("churn-3", 10))]
+)
+def test_churn_is_predicted_where_a_single_page_decides(runs: Runs, key: Key) -> None:
     """Whether a stack that is freed drains a CPU's lists hangs on every page before it.
 
     What they hold would keep up to a dozen blocks, or 7 % of what is reported, from merging.
     """
-    truth = _truth_of_workload(runs, kernel, seed)
+    truth = _truth_of_workload(runs, key)
     assert not truth.failures
     assert truth.comparison["passes_kernel"] == truth.comparison["passes_model"]
 
 
-def test_a_balloon_is_inflated_and_deflated_on_both(runs: Runs) -> None:
+@pytest.mark.parametrize("key", keys(NOW, ("balloon", 10)))
+def test_a_balloon_is_inflated_and_deflated_on_both(runs: Runs, key: Key) -> None:
     """200 MiB are not there to be reported while the balloon has them, and are afterwards."""
-    truth = _truth(runs, "balloon", 10)
+    truth = _truth(runs, key)
     assert not truth.failures
-    _, run = runs["balloon", 10].result()
+    _, run = runs[key].result()
     assert [size for _, size in run.course.targets] == [200 << 20, 0]
     for device in (run.device, truth.model.outcome.device):
         balloon = device["balloon"]
@@ -163,10 +191,13 @@ def _resident(run: RealRun, at_ns: int) -> int:
     return int(series["resident_bytes"][series["time_ns"] < at_ns][-1])
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_deleted_files_are_given_back(runs: Runs, order: int) -> None:
+@pytest.mark.parametrize(
+    "key",
+    [*keys(NOW, ("two_files", 10)), *keys(LATER, *(("two_files", order) for order in (9, 5, 0)))],
+)
+def test_deleted_files_are_given_back(runs: Runs, key: Key) -> None:
     """The memory file falls back to within 5 % of what it was, after each of two files."""
-    _, run = runs["two_files", order].result()
+    _, run = runs[key].result()
     starts = [phase.start_ns for phase in run.phases]
     before, between = _resident(run, starts[1]), _resident(run, starts[3])
     after = _resident(run, run.end_ns)
