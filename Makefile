@@ -12,8 +12,8 @@ BUILD_NATIVE = $(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()
   --quiet build_ext --inplace --force
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long test-all check lint format native pages docs bench debate clean dist \
-  browser guest-kernel
+.PHONY: help setup run test test-long test-all check lint format native pages docs bench \
+  debate clean dist browser guest-kernel
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

@@ -76,8 +76,8 @@ def as_sampled(outcome: Outcome) -> Floats:
 
 
 def drained(seed: int) -> Floats:
-    """15.03 GiB are free after the clean, 4.34 GiB of it in blocks of 2 MiB, 7.2 after the drop. The
-    backlog, which is as far from the mean of six runs as one of them, and 0.15 GiB."""
+    """15.03 GiB are free after the clean, 4.34 GiB of it in blocks of 2 MiB, 7.2 after the drop.
+    The backlog, which is as far from the mean of six runs as one of them, and 0.15 GiB."""
     outcome = run(seed)
     series, at = outcome.series, at_end_of(outcome, "clean")
     unserved = sum(work.failures for phase in outcome.phases for work in phase.workloads)
