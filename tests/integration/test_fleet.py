@@ -44,7 +44,7 @@ def whole(outcome: Outcome) -> dict[str, Any]:
 
 
 def test_a_vm_among_others_without_limit_does_what_it_does_alone() -> None:
-    """VMs that share no memory do not see each other: figure by figure the same, at any arrival."""
+    """VMs that share no memory, and fault at other times, do not see each other."""
     several = scenario("vms: [{count: 3, arrive: {every: 700ms}}]")
     fleet = simulate(several)
     assert [vm.name for vm in fleet.vms] == ["vm-1", "vm-2", "vm-3"]
