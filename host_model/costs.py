@@ -40,6 +40,7 @@ __all__ = [
     "parse_profile",
     "profile_names",
     "read_profile",
+    "value_of",
 ]
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
@@ -49,6 +50,10 @@ MAX_PROFILE_BYTES = 1 << 20
 LOCAL_DISTANCE = 10
 """What firmware calls the distance of a NUMA node from itself (ACPI 6.5, 5.2.17)."""
 
+_OF_THE_DEVICE = ("device_entry_ns", "deflate_call_ns")
+"""Costs of a host that its memory does not charge."""
+_OF_THE_BALLOON = ("inflate_4k_ns", "deflate_4k_ns")
+"""Costs of a guest that its driver has, not a vCPU's operations."""
 _UNITS = ("_ns", "_ppm")
 ComparedName = Annotated[str, Field(pattern=r"^[a-z0-9_]+_ns$")]
 
@@ -82,6 +87,12 @@ class HostCosts(Strict):
         default=None, description="plus: for 2 MiB with nothing resident but a page table"
     )
     discard_split_2m_ns: Distribution = Field(description="for a huge page discarded in part")
+    device_entry_ns: Figure | None = Field(
+        default=None, description="the device's own work for a block or a page number"
+    )
+    deflate_call_ns: Figure | None = Field(
+        default=None, description="its call for a page that leaves the balloon (MADV_WILLNEED)"
+    )
     kick_ns: Distribution = Field(description="from the guest's kick to the device's work")
     interrupt_ns: Distribution = Field(description="from the used ring to the guest's handler")
     fault_4k_growth_ppm: Growth
@@ -113,7 +124,7 @@ class HostCosts(Strict):
                 costs.pace = field.native()[0]
             elif isinstance(field, Distribution):
                 setattr(costs, name.removesuffix("_ns"), field.native()[0])
-            elif field is not None:
+            elif field is not None and name not in _OF_THE_DEVICE:
                 setattr(costs, name, field.value)
             if isinstance(field, FaultCost | DiscardCost):
                 field.fill(getattr(costs, f"{name.removesuffix('_ns')}_steps"))
@@ -132,12 +143,19 @@ class GuestCosts(Strict):
     copy_4k_ns: Figure
     fault_4k_ns: Figure = Field(description="the fault without allocating, clearing, copying")
     fault_thp_ns: Figure
+    inflate_4k_ns: Figure | None = Field(
+        default=None, description="a page into the balloon, beside alloc_4k_ns"
+    )
+    deflate_4k_ns: Figure | None = Field(
+        default=None, description="a page out of the balloon, beside free_4k_ns"
+    )
     kernel_growth_ppm: Growth = Field(description="of allocations, frees and faults")
     memory_growth_ppm: Growth = Field(description="of clearing and copying")
 
     def native(self) -> Any:
         """A `struct fpr_guest_costs *`."""
-        values = {name: getattr(self, name).value for name in type(self).model_fields}
+        names = [name for name in type(self).model_fields if name not in _OF_THE_BALLOON]
+        values = {name: getattr(self, name).value for name in names}
         return ffi.new("struct fpr_guest_costs *", values)
 
 
@@ -248,6 +266,11 @@ class CostProfile(Strict):
         """What using 4 KiB pages costs, in the guest and on the host, times `factor`."""
         guest = ("alloc_4k_ns", "free_4k_ns", "zero_4k_ns", "copy_4k_ns", "fault_4k_ns")
         return self._times(factor, ("fault_4k_ns", "refault_4k_ns"), guest)
+
+
+def value_of(figure: Figure | None) -> int:
+    """What a figure says; 0 where a profile does not have it."""
+    return 0 if figure is None else figure.value
 
 
 def _with_base(document: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from emulator.inputs.photograph import FreeLists, layout_of, photograph
 from emulator.scenario.model import Scenario
 from emulator.scenario.phase import Phase
 from emulator.scenario.workloads import Recording
+from emulator.simulation.backings import discard_calls
 from emulator.simulation.conductor import PhaseResult, WorkloadResult
 from emulator.simulation.course import Course, registered_ns
 from emulator.simulation.file_tasks import FileWorkload
@@ -143,7 +144,9 @@ class _Run:
         limit_s = UNKNOWN_LIMIT_S if limit_ns is None else limit_ns // 10**9 + SPARE_S
         socket = self._folder / "balloon.sock"
         with (
-            Server(socket, observer=self._observe) as server,
+            Server(
+                socket, observer=self._observe, calls=discard_calls(self._scenario.host)
+            ) as server,
             UmlMachine(
                 kernel,
                 self._folder,

@@ -22,6 +22,7 @@ from emulator.vhost_user.server import Server
 from emulator.vhost_user.socket_file import SocketFile
 from emulator.virtio.features import DEFAULT_OFFERED, PFN_BYTES, SUPPORTED, Feature
 from emulator.virtio.reporting_queue import Batch
+from host_model.backing.interface import DiscardCalls
 
 CAPABILITIES = {"type": "balloon", "features": []}
 """What management programs read to find out what this program is."""
@@ -59,6 +60,13 @@ DEVICES_MAX = 256
     metavar="FILE",
     help="Append every batch of reports to FILE, one line of JSON each.",
 )
+@click.option(
+    "--discard-calls",
+    type=click.Choice(["merged", "per_entry"]),
+    default="merged",
+    show_default=True,
+    help="One call for entries of a batch that touch, or one for each entry, as QEMU makes them.",
+)
 @click.option("--metrics", metavar="ADDRESS", help="Serve Prometheus metrics at HOST:PORT.")
 @click.option("--json", "as_json", is_flag=True, help="Print all counters as JSON at the end.")
 def command(
@@ -70,6 +78,7 @@ def command(
     target: str,
     offer: str | None,
     log_path: Path | None,
+    discard_calls: str,
     metrics: str | None,
     as_json: bool,
 ) -> int:
@@ -94,6 +103,7 @@ def command(
             observer=partial(_tell, observers),
             target_bytes=target_bytes,
             control=True,
+            calls=DiscardCalls[discard_calls.upper()],
         )
         stack.callback(server.close)
         stopped = interruptible(server.loop.stop)

@@ -125,10 +125,7 @@ int fpr_balloon_inflate(const struct fpr_guest_memory *memory, struct fpr_page_s
             continue;
         if (last && gpa < last->gpa + last->bytes)
             continue; /* the same backing page as the number before */
-        if (last && gpa == last->gpa + last->bytes && bytes <= SEGMENT_BYTES_MAX - last->bytes)
-            last->bytes += (uint32_t)bytes;
-        else
-            segments[made++] = (struct fpr_segment){gpa, (uint32_t)bytes, 1};
+        segments[made++] = (struct fpr_segment){gpa, (uint32_t)bytes, 1};
     }
     *segment_count = made;
     return FPR_OK;

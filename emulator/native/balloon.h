@@ -36,8 +36,8 @@ struct fpr_balloon_account {
 };
 
 /* Inflate: `numbers` ascend, none twice. Their pages go into the set, and every backing page that
- * is wholly in the balloon with them into segments[0..*segment_count): room for `count` is needed.
- * Neighbours are merged. */
+ * is wholly in the balloon with them into segments[0..*segment_count), each by itself, ascending:
+ * room for `count` is needed. Whether neighbours are one call is the host's matter. */
 int fpr_balloon_inflate(const struct fpr_guest_memory *memory, struct fpr_page_set *set,
                         const uint32_t *numbers, uint32_t count, struct fpr_segment *segments,
                         uint32_t *segment_count, struct fpr_balloon_account *account);

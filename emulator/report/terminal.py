@@ -160,12 +160,25 @@ def _overhead(summary: Summary) -> Iterator[str]:
         ("everything else", elsewhere),
     ):
         yield _row("", f"  {label:<18}{value:>16,} ns  {_share(value, summary)}")
-    yield _row("", f"on the host besides: discards {overhead['discard_ns']:,} ns")
+    yield _row("", f"on the host besides: {_discards(summary)}")
     price = overhead["fault_ns_per_saved_gib_second"]
     text = f"{gib_seconds(overhead['saved_byte_seconds'])} of resident memory"
     if price is not None:
         text += f", for {duration(price)} of host faults each GiB*s"
     yield _row("saved", text)
+
+
+_CALLS = {"per_entry": "one an entry", "merged": "entries that touch in one"}
+
+
+def _discards(summary: Summary) -> str:
+    """What the device took, and how it made its calls."""
+    overhead, host = summary["overhead"], summary["host"]
+    made = f"{plural(host['discard_calls'], 'call')}, {_CALLS[host['discard_calls_made']]}"
+    text = f"discards {overhead['discard_ns']:,} ns ({made})"
+    if overhead["device_ns"]:
+        text += f", device {overhead['device_ns']:,} ns"
+    return text
 
 
 def _share(value_ns: int, summary: Summary) -> str:

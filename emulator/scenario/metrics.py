@@ -62,7 +62,7 @@ _SIDE = {
     "host.limit": "memory_bytes swap_bytes swapped_bytes_peak swap_drop_bytes background_bytes"
     " direct_bytes direct_reclaims direct_ns huge_unavailable kills",
     "host.fault_latency_ns": _LATENCY,
-    "cost": "elapsed_ns runtime_ns fault_ns discard_ns worker_ns balloon_ns steal_ns",
+    "cost": "elapsed_ns runtime_ns fault_ns discard_ns device_ns worker_ns balloon_ns steal_ns",
     "cost.alloc_latency_ns": _LATENCY,
     "vms": "count never_came at_end when_done lifetime killed",
     "vms.each.N": "arrive_ns leave_ns units busy_ns fault_ns alloc_latency_p50_ns"
@@ -70,8 +70,8 @@ _SIDE = {
     " footprint_byte_seconds swap_in_bytes swap_out_bytes oom_kills",
 }
 _COMPARISON = {
-    "overhead": "runtime_pct runtime_ns fault_ns worker_ns discard_ns saved_byte_seconds"
-    " fault_ns_per_saved_gib_second",
+    "overhead": "runtime_pct runtime_ns fault_ns worker_ns discard_ns device_ns"
+    " saved_byte_seconds fault_ns_per_saved_gib_second",
     "capacity": "vms control_vms",
     "capacity.groups.N": "vms control_vms",
     "capacity.limits": "alloc_latency_p99_ns swap_per_second_bytes",

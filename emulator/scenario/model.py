@@ -10,7 +10,7 @@ virtual nanoseconds. Every object is frozen, and every default is filled in: nob
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -90,6 +90,12 @@ class Host(Part):
     """What the guest's memory is made of."""
     costs: CostsFile = Field(default=written("default"), examples=["default"])
     """What everything costs: a profile in host_model/profiles by its name, or another's path."""
+    discard_calls: Literal["per_entry", "merged"] = Field(
+        default="per_entry", examples=["per_entry", "merged"]
+    )
+    """How the device makes its calls. Per entry: one for each block of a report and each page
+    number of a balloon, as QEMU's does. Merged: entries of a batch that touch are one call, as
+    `fpr serve` does."""
     numa_distance: int = Field(default=LOCAL_DISTANCE, ge=LOCAL_DISTANCE, le=254, examples=[10, 21])
     """How far the memory is from the vCPUs, as `numactl --hardware` shows it: 10 is the own node.
     Faults, clearing and copying take so much longer."""

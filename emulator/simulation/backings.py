@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from emulator.scenario import backing as described
-from emulator.scenario.model import Scenario
+from emulator.scenario.model import Host, Scenario
 from guest_model.allocator.memory_map import PAGE_BYTES, MemoryMap
 from host_model.backing.anonymous import AnonymousBacking
 from host_model.backing.hugetlb import HugetlbBacking
-from host_model.backing.interface import HUGE_BYTES, Backing, MemoryRegion
+from host_model.backing.interface import HUGE_BYTES, Backing, DiscardCalls, MemoryRegion
 from host_model.backing.machine import huge_pool, warm_up
 from host_model.backing.memfd import MemfdBacking
 from host_model.backing.oracle import OracleBacking
@@ -39,9 +39,12 @@ def create_backing(
     """
     regions = [MemoryRegion(first * PAGE_BYTES, n * PAGE_BYTES) for first, n in memory_map.ram]
     size = sum(region.size for region in regions)
+    calls = discard_calls(scenario.host)
     match scenario.host.backing:
         case described.SimulatedBacking(thp=thp) if at_free:
-            return OracleBacking(regions, profile, seed=scenario.seed, stream=stream, thp=thp)
+            return OracleBacking(
+                regions, profile, seed=scenario.seed, stream=stream, thp=thp, calls=calls
+            )
         case described.SimulatedBacking(thp=thp, discard=discard, like=like):
             return SimulatedBacking(
                 regions,
@@ -52,6 +55,7 @@ def create_backing(
                 file=like == "memfd",
                 hugetlb=like == "hugetlb",
                 discard_lazily=discard == "free",
+                calls=calls,
                 host=host,
                 load=load,
             )
@@ -59,15 +63,21 @@ def create_backing(
             # Before, not after: the pool need not have room for the guest twice.
             if huge_pool().available * HUGE_BYTES >= size:
                 warm_up(size, hugetlb=True)
-            return HugetlbBacking(regions, shared=shared)
+            return HugetlbBacking(regions, shared=shared, calls=calls)
         case described.AnonymousBacking(thp=thp, discard=discard):
-            real: RealBacking = AnonymousBacking(regions, thp=thp, method=_method(discard))
+            method = _method(discard)
+            real: RealBacking = AnonymousBacking(regions, thp=thp, method=method, calls=calls)
         case described.MemfdBacking(thp=thp, discard=discard):
-            real = MemfdBacking(regions, thp=thp, method=_method(discard))
+            real = MemfdBacking(regions, thp=thp, method=_method(discard), calls=calls)
         case described.ShmemThpBacking(discard=discard):
-            real = ShmemThpBacking(regions, method=_method(discard))
+            real = ShmemThpBacking(regions, method=_method(discard), calls=calls)
     warm_up(size)
     return real
+
+
+def discard_calls(host: Host) -> DiscardCalls:
+    """How the device of this host cuts a batch into calls."""
+    return DiscardCalls[host.discard_calls.upper()]
 
 
 def _method(discard: str) -> DiscardMethod:

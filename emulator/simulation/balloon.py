@@ -16,6 +16,7 @@ from emulator.virtio.features import PFN_BYTES, Feature, QueueRole
 from guest_model.allocator.config import MigrateType
 from guest_model.balloon import MESSAGE_NUMBERS, Pages
 from guest_model.vcpus import Stop
+from host_model.costs import value_of
 
 RETRY_NS = 200_000_000
 """Linux v6.1, drivers/virtio/virtio_balloon.c: fill_balloon sleeps for a fifth of a second."""
@@ -57,8 +58,8 @@ class BalloonWorker:
         self._short = False
         self._given_back = 0
         guest, host = machine.profile.guest, machine.profile.host
-        self._alloc_ns = guest.alloc_4k_ns.value
-        self._free_ns = guest.free_4k_ns.value
+        self._inflate_ns = guest.alloc_4k_ns.value + value_of(guest.inflate_4k_ns)
+        self._deflate_ns = guest.free_4k_ns.value + value_of(guest.deflate_4k_ns)
         self._kick_exit_ns = host.kick_ns.points[0]
         self._interrupt_exit_ns = host.interrupt_ns.points[0]
 
@@ -105,7 +106,7 @@ class BalloonWorker:
         self.inflated_pages += done.inflated
         self.deflated_pages += done.deflated
         self.held_pages_peak = max(self.held_pages_peak, driver.balloon.held_pages)
-        cost_ns = done.inflated * self._alloc_ns + self._kick_exit_ns
+        cost_ns = done.inflated * self._inflate_ns + self._kick_exit_ns
         sent_ns = now_ns + self._charge(now_ns, cost_ns)
         role = QueueRole.INFLATE if done.inflated else QueueRole.DEFLATE
         at_ns = sent_ns + self._machine.draw_kick_ns()
@@ -128,7 +129,7 @@ class BalloonWorker:
         self._given_back = 0
         taken = driver.balloon.complete(self)
         assert taken, "the device has used the message"
-        cost_ns = self._interrupt_exit_ns + self._given_back * self._free_ns
+        cost_ns = self._interrupt_exit_ns + self._given_back * self._deflate_ns
         next_ns = now_ns + self._charge(now_ns, cost_ns)
         if self._given_back:
             self._freed(_CPU, next_ns)
@@ -153,7 +154,7 @@ class BalloonWorker:
             self.rounds += 1
             self.deflated_pages += done.deflated
             self.oom_deflated_pages += done.deflated
-            wait_ns += done.deflated * self._free_ns
+            wait_ns += done.deflated * self._deflate_ns
         machine.vcpus.charge(stop.cpu, stop.now_ns, wait_ns)
         self.busy_ns += wait_ns
         machine.vcpus.retry(stop.task)

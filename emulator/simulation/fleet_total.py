@@ -91,6 +91,7 @@ class Total:
             alloc_latency=self._alloc.points(),
             fault_latency=self._fault.points(),
             balloon_ns=sum(each.balloon_ns for each in self._outcomes),
+            device_ns=sum(each.device_ns for each in self._outcomes),
             balloon=_sum(each.balloon for each in self._outcomes),
             worker_ns=sum(each.worker_ns for each in self._outcomes),
             worker_runs=sum(each.worker_runs for each in self._outcomes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ from emulator.native.random import Random
 from emulator.scenario.backing import SimulatedBacking
 from emulator.scenario.guest import Guest
 from emulator.scenario.model import Host, Scenario
-from emulator.simulation.backings import create_backing
+from emulator.simulation.backings import create_backing, discard_calls
 from emulator.simulation.real_start import (
     RING_PFN,
     allocator_of,
@@ -39,8 +40,8 @@ from guest_model.reporting.registry import find
 from guest_model.reporting.versions import release_in_force, version_of
 from guest_model.vcpus import StopReason, Vcpus
 from guest_model.workload.op import Op, alloc, chunk
-from host_model.backing.interface import Backing
-from host_model.costs import CostProfile, read_profile
+from host_model.backing.interface import Backing, DiscardCalls
+from host_model.costs import CostProfile, read_profile, value_of
 from host_model.host_load import HostLoad
 from host_model.pressure import HostMemory
 
@@ -129,6 +130,8 @@ class Machine:
         self.in_process = InProcess()
         self._random = Random(scenario.seed, STREAM_NOTIFICATIONS)
         self._host_costs = self.profile.host.native()
+        self.device_ns = 0
+        """What the device itself took for entries of its queues, beside its calls."""
         self.backing: Backing = create_backing(
             scenario,
             self.memory_map,
@@ -199,11 +202,37 @@ class Machine:
         index = self.device.index_of(role)
         assert index in self.in_process.kicked, "an idle device wants a kick"
         self.in_process.kicked.discard(index)
+        before = self._entries(role)
         work = self.device.process(index, now_ns)
+        device_ns = (self._entries(role) - before) * self._entry_ns(role)
+        self.device_ns += device_ns
         if self.in_process.failed is not None:
             raise AssertionError(f"the ring broke: {self.in_process.failed.sentence}")
         assert work.notify or not wants_interrupt, "a driver that sleeps wants an interrupt"
-        return work
+        return replace(work, cost_ns=work.cost_ns + device_ns)
+
+    def _entries(self, role: QueueRole) -> int:
+        """Blocks or page numbers that the device was told on a queue so far."""
+        queues = self.device.queues
+        match role:
+            case QueueRole.REPORTING:
+                return queues.reporting.blocks
+            case QueueRole.HINT:
+                return queues.hint.hints
+            case QueueRole.INFLATE:
+                return queues.inflate.inflated_numbers
+            case QueueRole.DEFLATE:
+                return queues.inflate.deflated_numbers
+            case _:
+                return 0
+
+    def _entry_ns(self, role: QueueRole) -> int:
+        """What the device itself takes for one of them."""
+        host = self.profile.host
+        # A device that merges its calls does not tell the host of pages that are the guest's again.
+        tells = discard_calls(self.scenario.host) is DiscardCalls.PER_ENTRY
+        tells = tells and role is QueueRole.DEFLATE
+        return value_of(host.device_entry_ns) + tells * value_of(host.deflate_call_ns)
 
     def _populate_boot(self, guest: Guest) -> None:
         """What the kernel and the first processes hold when the run begins is resident."""

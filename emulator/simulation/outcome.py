@@ -36,6 +36,8 @@ class Outcome:
     alloc_latency_ns: dict[str, int]
     fault_latency_ns: dict[str, int]
     balloon_ns: int = 0
+    device_ns: int = 0
+    """Of the device for entries of its queues, beside its discards."""
     balloon: dict[str, int] = field(default_factory=dict)
     worker_ns: int = 0
     worker_runs: int = 0

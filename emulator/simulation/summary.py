@@ -78,6 +78,7 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
             "rss_bytes_peak": host.resident_peak_bytes,
             "footprint_byte_seconds": host.footprint_byte_seconds,
             "discard_calls": host.discard_calls,
+            "discard_calls_made": scenario.host.discard_calls,
             "discarded_bytes": host.discarded_bytes,
             "lazily_freed_bytes": host.lazily_freed_bytes,
             "lazy_free_bytes_end": host.lazy_free_bytes,
@@ -105,6 +106,7 @@ def _side(scenario: Scenario, outcome: Outcome) -> Summary:
             "runtime_ns": runtime_ns(outcome),
             "fault_ns": host.fault_ns,
             "discard_ns": host.discard_ns,
+            "device_ns": outcome.device_ns,
             "worker_ns": outcome.worker_ns,
             "balloon_ns": outcome.balloon_ns,
             "steal_ns": steal_ns(outcome),
@@ -287,7 +289,7 @@ def overhead(run: Outcome, control: Outcome) -> Summary:
     """
     saved = _saved_byte_seconds(run, control)
     if not (run.complete and control.complete):
-        names = ("runtime_pct", "runtime_ns", "fault_ns", "worker_ns", "discard_ns")
+        names = ("runtime_pct", "runtime_ns", "fault_ns", "worker_ns", "discard_ns", "device_ns")
         return {
             **dict.fromkeys(names),
             "saved_byte_seconds": saved,
@@ -302,6 +304,7 @@ def overhead(run: Outcome, control: Outcome) -> Summary:
         "fault_ns": fault_ns,
         "worker_ns": run.worker_ns - control.worker_ns,
         "discard_ns": run.host.discard_ns - control.host.discard_ns,
+        "device_ns": run.device_ns - control.device_ns,
         "saved_byte_seconds": saved,
         "fault_ns_per_saved_gib_second": fault_ns * GIB // saved if saved > 0 else None,
     }

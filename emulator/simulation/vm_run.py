@@ -178,6 +178,7 @@ class VmRun:
             alloc_latency_ns=machine.latency.summary(),
             fault_latency_ns=machine.backing.fault_latency().summary(),
             balloon_ns=self.balloon.busy_ns,
+            device_ns=machine.device_ns,
             balloon=self.balloon.counters(),
             worker_ns=self._worker_ns(),
             worker_runs=self._worker_runs(),

@@ -21,6 +21,7 @@ from emulator.virtio.features import DEFAULT_OFFERED, PFN_BYTES
 from emulator.virtio.guest_memory import GuestMemory
 from emulator.virtio.reporting_queue import Batch
 from emulator.virtio.virtqueue import RingFault
+from host_model.backing.interface import DiscardCalls
 from host_model.backing.shared_file import SharedFileHost
 
 __all__ = ["BatchObserver", "Endpoint"]
@@ -40,11 +41,13 @@ class Endpoint:
         offered: int = DEFAULT_OFFERED,
         observer: BatchObserver | None = None,
         control: bool = False,
+        calls: DiscardCalls = DiscardCalls.MERGED,
     ) -> None:
-        """`control`: a second socket beside the device's, at which it can be asked things."""
+        """`control`: a second socket beside the device's, at which it can be asked things.
+        `calls`: how a batch becomes discards."""
         self.name = name
         self.memory = GuestMemory(())
-        self.host = SharedFileHost()
+        self.host = SharedFileHost(calls)
         self.device = BalloonDevice(self.memory, self.host, self, offered=offered)
         self.counts: Counter[str] = Counter()
         """Connections, messages, refusals; the device counts for itself."""

@@ -13,6 +13,7 @@ from emulator.vhost_user.event_loop import EventLoop
 from emulator.vhost_user.socket_file import SocketFile
 from emulator.virtio.balloon import BalloonDevice
 from emulator.virtio.features import DEFAULT_OFFERED
+from host_model.backing.interface import DiscardCalls
 
 __all__ = ["Server"]
 
@@ -36,10 +37,12 @@ class Server:
         observer: BatchObserver | None = None,
         target_bytes: int = 0,
         control: bool = False,
+        calls: DiscardCalls = DiscardCalls.MERGED,
     ) -> None:
         """Raises `SocketUnavailableError`; then no socket is left behind.
 
-        `control`: beside each socket, one at which `fpr ctl` talks to its device.
+        `control`: beside each socket, one at which `fpr ctl` talks to its device. `calls`: how a
+        batch becomes discards.
         """
         places = [sockets] if isinstance(sockets, (Path, str, SocketFile)) else list(sockets)
         self.loop = EventLoop()
@@ -53,7 +56,13 @@ class Server:
                 )
                 name = "fd" if isinstance(place, SocketFile) else Path(place).name
                 endpoint = Endpoint(
-                    name, listener, self.loop, offered=offered, observer=observer, control=control
+                    name,
+                    listener,
+                    self.loop,
+                    offered=offered,
+                    observer=observer,
+                    control=control,
+                    calls=calls,
                 )
                 endpoint.set_target(target_bytes)
                 self.endpoints.append(endpoint)

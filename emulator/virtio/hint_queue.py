@@ -85,6 +85,11 @@ class HintQueue:
         """(gpa, bytes) hinted in the newest round, as far as RANGES_MAX."""
         return list(self._recorder.ranges)
 
+    @property
+    def hints(self) -> int:
+        """Blocks hinted so far."""
+        return self._judge.pieces
+
     def guard(self, spans: Any) -> None:
         """See `RangeJudge`."""
         self._judge.guard(spans)
@@ -141,7 +146,7 @@ class HintQueue:
         return {
             "rounds": self.rounds,
             "ended_rounds": self.ended_rounds,
-            "hints": judge.pieces,
+            "hints": self.hints,
             "hinted_bytes": judge.named_bytes,
             "stale_hints": self.stale_pieces,
             "bad_commands": self.bad_commands,

@@ -59,6 +59,16 @@ class InflateQueue:
         """4096-byte pages in the balloon, as the queues say; the driver's `actual` may differ."""
         return len(self._set)
 
+    @property
+    def inflated_numbers(self) -> int:
+        """Page numbers that came to be inflated so far."""
+        return int(self._inflated.numbers)
+
+    @property
+    def deflated_numbers(self) -> int:
+        """Page numbers that came to be deflated so far."""
+        return int(self._deflated.numbers)
+
     def guard(self, spans: Sequence[tuple[int, int]]) -> None:
         """Never give back a page that shares a byte with one of these (gpa, bytes)."""
         self.judge.guard(spans)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from host_model.backing.interface import MemoryRegion
+from host_model.backing.interface import DiscardCalls, MemoryRegion
 from host_model.backing.real import DiscardMethod, MemoryKind, RealBacking
 
 __all__ = ["AnonymousBacking"]
@@ -23,6 +23,7 @@ class AnonymousBacking(RealBacking):
         thp: bool = True,
         method: DiscardMethod = DiscardMethod.DONTNEED,
         touch_limit_bytes: int | None = None,
+        calls: DiscardCalls = DiscardCalls.MERGED,
     ) -> None:
         """`thp`: huge pages wherever this machine gives them (`machine.thp_setting` says whether
         it does), else none. `DiscardMethod.FREE`: what is discarded stays until the kernel is short
@@ -35,5 +36,6 @@ class AnonymousBacking(RealBacking):
             method=method,
             thp=thp,
             touch_limit_bytes=touch_limit_bytes,
+            calls=calls,
         )
         self._require(MemoryKind.ANONYMOUS, method, "is all memory locked (mlockall)?")

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from emulator.native import lib
-from host_model.backing.interface import HUGE_BYTES, BackingUnavailableError, MemoryRegion
+from host_model.backing.interface import (
+    HUGE_BYTES,
+    BackingUnavailableError,
+    DiscardCalls,
+    MemoryRegion,
+)
 from host_model.backing.machine import HugePool, huge_pool
 from host_model.backing.real import DiscardMethod, MemoryKind, RealBacking
 
@@ -25,6 +30,7 @@ class HugetlbBacking(RealBacking):
         *,
         shared: bool = True,
         method: DiscardMethod | None = None,
+        calls: DiscardCalls = DiscardCalls.MERGED,
     ) -> None:
         """All of it is taken from the pool at once: reserved, that is, until it is touched.
 
@@ -34,7 +40,9 @@ class HugetlbBacking(RealBacking):
         if method is None:
             method = DiscardMethod.PUNCH_HOLE if shared else DiscardMethod.DONTNEED
         memory = MemoryKind.HUGETLB if shared else MemoryKind.HUGETLB_PRIVATE
-        super().__init__(regions, memory=memory, method=method, thp=True, touch_limit_bytes=None)
+        super().__init__(
+            regions, memory=memory, method=method, thp=True, touch_limit_bytes=None, calls=calls
+        )
 
     def _check_machine(self, touch_limit_bytes: int | None) -> None:
         wanted, pool = pages_of(self._regions), huge_pool()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.native import ffi
+from emulator.native import ffi, lib
 from emulator.native.histogram import Histogram
 from emulator.virtio.discard import DiscardResult, Ranges, SkipReason
 
@@ -18,6 +19,7 @@ __all__ = [
     "PAGE_BYTES",
     "Backing",
     "BackingUnavailableError",
+    "DiscardCalls",
     "HostCounters",
     "MappedRegion",
     "MemoryRegion",
@@ -28,6 +30,13 @@ __all__ = [
 
 PAGE_BYTES = 4096
 HUGE_BYTES = 2 << 20
+
+
+class DiscardCalls(IntEnum):
+    """How a batch of ranges becomes system calls."""
+
+    MERGED = lib.FPR_CALLS_MERGED
+    PER_ENTRY = lib.FPR_CALLS_PER_ENTRY
 
 
 class BackingUnavailableError(Exception):

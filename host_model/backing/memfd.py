@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from emulator.native import lib
-from host_model.backing.interface import MemoryRegion
+from host_model.backing.interface import DiscardCalls, MemoryRegion
 from host_model.backing.real import DiscardMethod, MemoryKind, RealBacking
 
 __all__ = ["MemfdBacking"]
@@ -25,6 +25,7 @@ class MemfdBacking(RealBacking):
         thp: bool = True,
         method: DiscardMethod = DiscardMethod.PUNCH_HOLE,
         touch_limit_bytes: int | None = None,
+        calls: DiscardCalls = DiscardCalls.MERGED,
     ) -> None:
         """As `AnonymousBacking`. `DiscardMethod.DONTNEED` shows a VMM that discards in vain: the
         call succeeds, and everything stays in the file.
@@ -35,6 +36,7 @@ class MemfdBacking(RealBacking):
             method=method,
             thp=thp,
             touch_limit_bytes=touch_limit_bytes,
+            calls=calls,
         )
         if method is not DiscardMethod.DONTNEED:
             self._require(MemoryKind.MEMFD, method, "use anonymous memory")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from emulator.native import check, ffi, lib
-from host_model.backing.interface import MemoryRegion
+from host_model.backing.interface import DiscardCalls, MemoryRegion
 from host_model.backing.simulated import ComputedBacking
 from host_model.costs import CostProfile
 
@@ -26,9 +26,16 @@ class OracleBacking(ComputedBacking):
         seed: int,
         stream: int,
         thp: bool,
+        calls: DiscardCalls = DiscardCalls.MERGED,
     ) -> None:
         """As `SimulatedBacking`."""
-        config = {"seed": seed, "stream": stream, "thp": thp, "page_table_reclaim": True}
+        config = {
+            "seed": seed,
+            "stream": stream,
+            "thp": thp,
+            "page_table_reclaim": True,
+            "calls": calls,
+        }
         super().__init__(regions, profile, config)
         self._port.release = lib.fpr_oracle_release
 

@@ -13,6 +13,7 @@ from host_model.backing.interface import (
     HUGE_BYTES,
     PAGE_BYTES,
     BackingUnavailableError,
+    DiscardCalls,
     HostCounters,
     MappedRegion,
     MemoryRegion,
@@ -69,13 +70,14 @@ class RealBacking(NativeBacking):
         method: DiscardMethod,
         thp: bool,
         touch_limit_bytes: int | None,
+        calls: DiscardCalls,
     ) -> None:
         self._regions = tuple(regions)
         self._method = method
         self._last_ns = 0
         self.page_bytes = HUGE_BYTES if memory >= MemoryKind.HUGETLB else PAGE_BYTES
         self._check_machine(touch_limit_bytes)
-        super().__init__(_create(self.kind, memory, regions, method, thp, touch_limit_bytes))
+        super().__init__(_create(self.kind, memory, regions, method, thp, touch_limit_bytes, calls))
 
     def _check_machine(self, touch_limit_bytes: int | None) -> None:
         size = sum(region.size for region in self._regions)
@@ -162,6 +164,7 @@ def _create(
     method: DiscardMethod,
     thp: bool,
     touch_limit_bytes: int | None,
+    calls: DiscardCalls = DiscardCalls.MERGED,
 ) -> Any:
     size = sum(region.size for region in regions)
     edges = 2 * HUGE_BYTES * len(regions)  # of huge pages that are not guest memory as a whole
@@ -171,6 +174,7 @@ def _create(
             "kind": memory,
             "thp": thp,
             "method": method,
+            "calls": calls,
             "touch_limit_bytes": size + edges if touch_limit_bytes is None else touch_limit_bytes,
         },
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from emulator.native import ffi, lib
 from emulator.virtio.discard import DiscardResult, Ranges
 from emulator.virtio.guest_memory import Region
-from host_model.backing.interface import discard_result, native_ranges
+from host_model.backing.interface import DiscardCalls, discard_result, native_ranges
 
 __all__ = ["SharedFileHost"]
 
@@ -21,12 +21,14 @@ class SharedFileHost:
     allocated blocks. All methods belong to one thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, calls: DiscardCalls = DiscardCalls.MERGED) -> None:
+        """`calls`: how ranges become holes."""
         self._native = ffi.new("struct fpr_shared_region[]", 1)
         self._count = 0
         self._files: dict[tuple[int, int], int] = {}
         self._look: dict[tuple[int, int], int] = {}
         self._outcome = ffi.new("struct fpr_discard_outcome *")
+        self._discard_calls = calls
         self.calls = 0
         """System calls made to give memory back."""
 
@@ -55,7 +57,9 @@ class SharedFileHost:
     def discard(self, ranges: Ranges, now_ns: int) -> DiscardResult:
         """Give ranges of (gpa, bytes) back; the cost is measured, whatever `now_ns` says."""
         pointer, count = native_ranges(ranges)
-        lib.fpr_shared_discard(self._native, self._count, pointer, count, self._outcome)
+        lib.fpr_shared_discard(
+            self._native, self._count, pointer, count, self._discard_calls, self._outcome
+        )
         self.calls += int(self._outcome.calls)
         return discard_result(self._outcome)
 

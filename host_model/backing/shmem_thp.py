@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from emulator.native import ffi
-from host_model.backing.interface import HUGE_BYTES, BackingUnavailableError, MemoryRegion
+from host_model.backing.interface import (
+    HUGE_BYTES,
+    BackingUnavailableError,
+    DiscardCalls,
+    MemoryRegion,
+)
 from host_model.backing.machine import mapped_bytes, thp_setting
 from host_model.backing.memfd import MemfdBacking
 from host_model.backing.real import DiscardMethod
@@ -25,6 +30,7 @@ class ShmemThpBacking(MemfdBacking):
         *,
         method: DiscardMethod = DiscardMethod.PUNCH_HOLE,
         touch_limit_bytes: int | None = None,
+        calls: DiscardCalls = DiscardCalls.MERGED,
     ) -> None:
         """As `MemfdBacking`. `BackingUnavailableError` where this machine gives a shared file no
         huge page, as the kernel's own account of one that was touched says.
@@ -35,7 +41,9 @@ class ShmemThpBacking(MemfdBacking):
                 f"`{thp_setting(shared=True)}`; as root: "
                 "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
             )
-        super().__init__(regions, thp=True, method=method, touch_limit_bytes=touch_limit_bytes)
+        super().__init__(
+            regions, thp=True, method=method, touch_limit_bytes=touch_limit_bytes, calls=calls
+        )
 
     @staticmethod
     def available() -> bool:

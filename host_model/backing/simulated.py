@@ -9,6 +9,7 @@ from emulator.native import check, ffi, lib
 from host_model.backing.interface import (
     HUGE_BYTES,
     PAGE_BYTES,
+    DiscardCalls,
     MappedRegion,
     MemoryRegion,
     native_regions,
@@ -63,6 +64,7 @@ class SimulatedBacking(ComputedBacking):
         hugetlb: bool = False,
         discard_without_effect: bool = False,
         discard_lazily: bool = False,
+        calls: DiscardCalls = DiscardCalls.MERGED,
         host: HostMemory | None = None,
         load: HostLoad | None = None,
     ) -> None:
@@ -78,6 +80,7 @@ class SimulatedBacking(ComputedBacking):
             "hugetlb": hugetlb,
             "discard_without_effect": discard_without_effect,
             "discard_lazily": discard_lazily,
+            "calls": calls,
         }
         super().__init__(regions, profile, config)
         self._shared = host  # lives longer

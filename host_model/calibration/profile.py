@@ -49,7 +49,7 @@ def facts() -> dict[str, str | int]:
 
 def _guest(costs: dict[str, Any]) -> dict[str, Any]:
     """The guest's own work: clearing is what a huge fault does, the rest is the default's."""
-    guest = read_profile("default").guest.model_dump()
+    guest = read_profile("default").guest.model_dump(exclude_none=True)
     for figure in guest.values():
         if not figure["source"].startswith("[derived] as "):
             figure["source"] = "[derived] as default"

@@ -26,11 +26,14 @@ void fpr_batch_trim(const struct fpr_map *map, const uint64_t *ranges, uint32_t 
 }
 
 struct fpr_batch_call fpr_batch_next(const struct fpr_map *map, const uint64_t *ranges,
-                                     uint32_t count, uint32_t first, uint32_t page_bytes)
+                                     uint32_t count, uint32_t first, uint32_t page_bytes,
+                                     uint32_t calls)
 {
     struct fpr_batch_call call = {first, first + 1, 0, 0};
 
     fpr_batch_trim(map, ranges, first, page_bytes, NULL, &call.gpa, &call.bytes);
+    if (calls == FPR_CALLS_PER_ENTRY)
+        return call;
     for (; call.end < count && call.end - first < FPR_BATCH_MAX_RANGES; call.end++) {
         uint64_t gpa, bytes, from = call.gpa;
 

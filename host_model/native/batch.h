@@ -17,9 +17,11 @@ struct fpr_batch_call {
 void fpr_batch_trim(const struct fpr_map *map, const uint64_t *ranges, uint32_t i,
                     uint32_t page_bytes, struct fpr_discard_outcome *outcome, uint64_t *gpa,
                     uint64_t *bytes);
-/* The next call, from range `first` on: as many ranges as continue its piece at either end. They
- * are disjoint, whatever the guest named. */
+/* The next call, from range `first` on. Merged, it has as many ranges as continue its piece at
+ * either end, which are disjoint, whatever the guest named; `calls` is an enum fpr_discard_calls.
+ */
 struct fpr_batch_call fpr_batch_next(const struct fpr_map *map, const uint64_t *ranges,
-                                     uint32_t count, uint32_t first, uint32_t page_bytes);
+                                     uint32_t count, uint32_t first, uint32_t page_bytes,
+                                     uint32_t calls);
 
 #endif

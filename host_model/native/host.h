@@ -9,6 +9,12 @@
 #define FPR_HOST_MAX_GPA 0x1000000000000 /* 2^48: four-level page tables reach no further */
 #define FPR_HOST_MAX_VCPUS 4096          /* beyond what any VMM runs */
 
+/* How a batch of ranges becomes system calls. */
+enum fpr_discard_calls {
+    FPR_CALLS_MERGED = 0,    /* ranges that touch are one call */
+    FPR_CALLS_PER_ENTRY = 1, /* each range is a call of its own */
+};
+
 /* A piece of guest memory. Both are multiples of 4096. */
 struct fpr_memory_region {
     uint64_t gpa;
@@ -31,7 +37,7 @@ struct fpr_host_counters {
     uint64_t reclaim_ns;          /* of fault_ns: the vCPU had to make room itself */
 
     uint64_t discard_ranges; /* as handed in */
-    uint64_t discard_calls;  /* system calls, adjacent ranges being merged */
+    uint64_t discard_calls;  /* system calls, as an enum fpr_discard_calls cuts them */
     uint64_t discard_ns;
     uint64_t asked_bytes;     /* = the sum of the eight that follow */
     uint64_t discarded_bytes; /* were resident, and are not any more */

@@ -16,7 +16,8 @@ int fpr_oracle_create(const struct fpr_residency_config *config,
                       const struct fpr_memory_region *regions, uint32_t count,
                       const struct fpr_host_costs *costs, struct fpr_oracle **out)
 {
-    const struct fpr_residency_config by_page = {.seed = config->seed, .stream = config->stream};
+    const struct fpr_residency_config by_page = {
+        .seed = config->seed, .stream = config->stream, .calls = config->calls};
     const struct fpr_host_costs nothing = {0};
     struct fpr_oracle *oracle = calloc(1, sizeof *oracle);
     int status;

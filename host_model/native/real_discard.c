@@ -202,7 +202,8 @@ int fpr_real_memory_discard(struct fpr_real_memory *memory, const uint64_t *rang
     if (freed != NULL)
         memset(freed, 0, count * sizeof *freed);
     for (uint32_t first = 0; first < count && status == FPR_OK; first = call.end) {
-        call = fpr_batch_next(&memory->map, ranges, count, first, memory->page_bytes);
+        call = fpr_batch_next(&memory->map, ranges, count, first, memory->page_bytes,
+                              memory->config.calls);
         status = discard_group(memory, &call, ranges, now_ns, freed, out);
     }
     fpr_map_count_discard(&memory->map, count, out);

@@ -40,6 +40,7 @@ struct fpr_real_memory_config {
     uint32_t kind;   /* an enum fpr_memory_kind */
     uint32_t thp;    /* huge pages wherever this machine gives them; else none. Not for hugetlb */
     uint32_t method; /* an enum fpr_discard_method */
+    uint32_t calls;  /* an enum fpr_discard_calls */
     /* A touch that would make more than this resident is refused with FPR_HOST_MEMORY. */
     uint64_t touch_limit_bytes;
 };

@@ -405,7 +405,7 @@ int fpr_residency_discard(struct fpr_residency *residency, const uint64_t *range
         fpr_pressure_catch_up(residency->member.pressure, now_ns);
     memset(out, 0, sizeof *out);
     for (uint32_t first = 0; first < count; first = call.end) {
-        call = fpr_batch_next(map, ranges, count, first, page_bytes);
+        call = fpr_batch_next(map, ranges, count, first, page_bytes, residency->config.calls);
         /* Accounts first, range by range; then the call, as the one piece that it is. */
         for (uint32_t i = call.first; i < call.end; i++) {
             uint64_t gone = account(residency, ranges, i, page_bytes, out);

@@ -34,6 +34,7 @@ struct fpr_residency_config {
     /* A discard leaves pages resident until the host needs memory, as MADV_FREE does; a touch
      * before that costs nothing. Not with hugetlb. */
     uint32_t discard_lazily;
+    uint32_t calls; /* an enum fpr_discard_calls */
 };
 
 /* Nothing is resident at first. FPR_BAD_ARGUMENT: regions that are no guest memory, or costs out of

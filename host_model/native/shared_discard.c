@@ -122,7 +122,8 @@ static bool joins(const struct piece *piece, const struct fpr_shared_region *reg
 }
 
 void fpr_shared_discard(struct fpr_shared_region *regions, uint32_t region_count,
-                        const uint64_t *ranges, uint32_t count, struct fpr_discard_outcome *out)
+                        const uint64_t *ranges, uint32_t count, uint32_t calls,
+                        struct fpr_discard_outcome *out)
 {
     struct piece piece = {NULL, 0, 0};
     struct seen seen = {-1, 0};
@@ -136,7 +137,7 @@ void fpr_shared_discard(struct fpr_shared_region *regions, uint32_t region_count
             out->outside_bytes += bytes;
             continue;
         }
-        if (joins(&piece, region, gpa, bytes)) {
+        if (calls == FPR_CALLS_MERGED && joins(&piece, region, gpa, bytes)) {
             piece.gpa = gpa < piece.gpa ? gpa : piece.gpa;
             piece.bytes += bytes;
             continue;

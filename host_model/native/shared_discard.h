@@ -15,9 +15,11 @@ struct fpr_shared_region {
     uint32_t reserved;
 };
 
-/* `regions` ascend by gpa and do not overlap; `ranges` are pairs of gpa and bytes, each whole pages
- * inside one region; what is in none is accounted as outside. Never fails: errors are outcomes. */
+/* `calls` is an enum fpr_discard_calls. `regions` ascend by gpa and do not overlap; `ranges` are
+ * pairs of gpa and bytes, each whole pages inside one region; what is in none is accounted as
+ * outside. Never fails: errors are outcomes. */
 void fpr_shared_discard(struct fpr_shared_region *regions, uint32_t region_count,
-                        const uint64_t *ranges, uint32_t count, struct fpr_discard_outcome *out);
+                        const uint64_t *ranges, uint32_t count, uint32_t calls,
+                        struct fpr_discard_outcome *out);
 
 #endif

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from host_model.backing.anonymous import AnonymousBacking
 from host_model.backing.hugetlb import HugetlbBacking
-from host_model.backing.interface import MemoryRegion
+from host_model.backing.interface import DiscardCalls, MemoryRegion
 from host_model.backing.machine import thp_setting
 from host_model.backing.memfd import MemfdBacking
 from host_model.backing.native import NativeBacking
@@ -32,8 +32,13 @@ REGIONS = (MemoryRegion(3 * PAGE, 1800 * PAGE), MemoryRegion(2100 * PAGE, 1500 *
 PROFILE = read_profile("default")
 
 
-def simulated(thp: bool, **options: bool) -> SimulatedBacking:
-    return SimulatedBacking(REGIONS, PROFILE, seed=3, thp=thp, **options)
+both_ways = st.sampled_from(DiscardCalls)
+
+
+def simulated(
+    thp: bool, calls: DiscardCalls = DiscardCalls.MERGED, **options: bool
+) -> SimulatedBacking:
+    return SimulatedBacking(REGIONS, PROFILE, seed=3, thp=thp, calls=calls, **options)
 
 
 def clip(pair: tuple[int, int]) -> tuple[int, int]:
@@ -125,13 +130,16 @@ def run(
 
 
 @settings(max_examples=120, deadline=None)
-@given(operations)
-def test_small_pages_on_three_backings(steps: list[tuple[str, object]]) -> None:
-    """Without huge pages, simulated, anonymous and memfd memory free the same and keep the same."""
+@given(operations, both_ways)
+def test_small_pages_on_three_backings(
+    steps: list[tuple[str, object]], calls: DiscardCalls
+) -> None:
+    """Without huge pages, simulated, anonymous and memfd memory free the same and keep the same,
+    and make as many calls, merged or one an entry."""
     with (
-        simulated(thp=False) as model,
-        AnonymousBacking(REGIONS, thp=False) as anonymous,
-        MemfdBacking(REGIONS, thp=False) as memfd,
+        simulated(thp=False, calls=calls) as model,
+        AnonymousBacking(REGIONS, thp=False, calls=calls) as anonymous,
+        MemfdBacking(REGIONS, thp=False, calls=calls) as memfd,
     ):
         expected = run(model, steps)
         assert run(anonymous, steps) == expected
@@ -147,13 +155,13 @@ def test_small_pages_on_three_backings(steps: list[tuple[str, object]]) -> None:
     thp_setting(shared=False) == "never", reason="anonymous huge pages are switched off here"
 )
 @settings(max_examples=120, deadline=None)
-@given(operations)
-def test_huge_pages_on_two_backings(steps: list[tuple[str, object]]) -> None:
+@given(operations, both_ways)
+def test_huge_pages_on_two_backings(steps: list[tuple[str, object]], calls: DiscardCalls) -> None:
     """With huge pages, the model and anonymous memory free the same bytes of every range."""
     fallbacks = fallen_back()
     with (
-        simulated(thp=True, page_table_reclaim=reclaims_tables()) as model,
-        AnonymousBacking(REGIONS, thp=True) as real,
+        simulated(thp=True, page_table_reclaim=reclaims_tables(), calls=calls) as model,
+        AnonymousBacking(REGIONS, thp=True, calls=calls) as real,
     ):
         expected, found = run(model, steps), run(real, steps)
         assume(fallen_back() == fallbacks)  # this machine had no huge page to spare
@@ -221,10 +229,15 @@ def test_huge_pages_freed_lazily_on_two_backings(steps: list[tuple[str, object]]
 
 @needs_shmem_thp
 @settings(max_examples=80, deadline=None)
-@given(operations)
-def test_huge_pages_of_a_file_on_two_backings(steps: list[tuple[str, object]]) -> None:
+@given(operations, both_ways)
+def test_huge_pages_of_a_file_on_two_backings(
+    steps: list[tuple[str, object]], calls: DiscardCalls
+) -> None:
     """In a file, an empty 2 MiB comes back huge, however it became empty."""
-    with simulated(thp=True, file=True) as model, ShmemThpBacking(REGIONS) as real:
+    with (
+        simulated(thp=True, file=True, calls=calls) as model,
+        ShmemThpBacking(REGIONS, calls=calls) as real,
+    ):
         assert run(real, steps) == run(model, steps)
         assert real.file_bytes() == real.resident_bytes() == model.resident_bytes()
         assert real.huge_bytes() <= real.resident_bytes()
@@ -237,12 +250,14 @@ def test_huge_pages_of_a_file_on_two_backings(steps: list[tuple[str, object]]) -
 @needs_huge_pool(16)
 @pytest.mark.parametrize("shared", [True, False])
 @settings(max_examples=60, deadline=None)
-@given(steps=operations)
-def test_pages_of_the_pool_on_two_backings(shared: bool, steps: list[tuple[str, object]]) -> None:
+@given(steps=operations, calls=both_ways)
+def test_pages_of_the_pool_on_two_backings(
+    shared: bool, steps: list[tuple[str, object]], calls: DiscardCalls
+) -> None:
     """Of hugetlb memory whole 2 MiB come and go, and what is smaller frees nothing."""
     with (
-        simulated(thp=False, hugetlb=True) as model,
-        HugetlbBacking(REGIONS, shared=shared) as pool,
+        simulated(thp=False, hugetlb=True, calls=calls) as model,
+        HugetlbBacking(REGIONS, shared=shared, calls=calls) as pool,
     ):
         assert run(pool, steps) == run(model, steps)
         if shared:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from host_model.backing.interface import MemoryRegion
+from host_model.backing.interface import DiscardCalls, MemoryRegion
 from host_model.backing.simulated import SimulatedBacking
 from host_model.costs import read_profile
 
@@ -26,6 +26,7 @@ class SlowHost:
 
     thp: bool
     reclaim: bool
+    calls: DiscardCalls = DiscardCalls.MERGED
     small: set[int] = field(default_factory=set)
     huge: set[int] = field(default_factory=set)  # chunks
     tables: set[int] = field(default_factory=set)
@@ -77,7 +78,8 @@ class SlowHost:
     def discard(self, ranges: list[tuple[int, int]], now: int) -> list[int]:
         freed = []
         # Pages of one system call, to know which huge pages it takes whole.
-        for call in merged(self, ranges):
+        per_entry = self.calls is DiscardCalls.PER_ENTRY
+        for call in [[each] for each in ranges] if per_entry else merged(self, ranges):
             pages = [p for first, count in call for p in range(first, first + count)]
             freed += [sum(self.resident(p) for p in range(a, a + n)) * PAGE for a, n in call]
             for chunk in sorted({p // HUGE for p in pages}):
@@ -149,13 +151,15 @@ operations = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(operations, st.booleans(), st.booleans())
+@given(operations, st.booleans(), st.booleans(), st.sampled_from(DiscardCalls))
 def test_simulated_host_equals_a_set_of_pages(
-    steps: list[tuple[str, object]], thp: bool, reclaim: bool
+    steps: list[tuple[str, object]], thp: bool, reclaim: bool, calls: DiscardCalls
 ) -> None:
     """Pages, counters, freed bytes of every range, peak and footprint are those of the sets."""
-    slow = SlowHost(thp=thp, reclaim=reclaim)
-    with SimulatedBacking(REGIONS, PROFILE, seed=1, thp=thp, page_table_reclaim=reclaim) as fast:
+    slow = SlowHost(thp=thp, reclaim=reclaim, calls=calls)
+    with SimulatedBacking(
+        REGIONS, PROFILE, seed=1, thp=thp, page_table_reclaim=reclaim, calls=calls
+    ) as fast:
         now = 0
         for kind, what in steps:
             now += 1_234_567_890

@@ -7,6 +7,7 @@ import mmap
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from emulator.native import ffi, lib
 from emulator.virtio.discard import DiscardResult, SkipReason
 from emulator.virtio.guest_memory import Region
+from host_model.backing.interface import DiscardCalls
 from host_model.backing.shared_file import SharedFileHost
 
 PAGE, MIB = 4096, 1 << 20
@@ -77,6 +79,18 @@ def test_adjacent_ranges_are_one_call(host: SharedFileHost, file: int) -> None:
     ascending = [(GPA + MIB + i * PAGE, PAGE) for i in range(32)]
     assert discard(host, *ascending, (GPA + 4 * MIB, PAGE)).freed_bytes == 33 * PAGE
     assert host.calls == 3
+
+
+def test_a_device_that_does_not_merge_makes_a_call_for_each_range(file: int) -> None:
+    """They free the same, and an empty one is a call as well."""
+    fill(file)
+    with closing(SharedFileHost(DiscardCalls.PER_ENTRY)) as host:
+        host.set_regions([Region(GPA, SIZE, 1, offset=OFFSET, fd=file)])
+        pages = [(GPA + i * PAGE, PAGE) for i in range(32)]
+        assert discard(host, *pages).freed_bytes == 32 * PAGE
+        assert host.calls == 32
+        assert discard(host, *pages).skipped_bytes == {SkipReason.ALREADY_FREE: 32 * PAGE}
+        assert host.calls == 64
 
 
 def test_ranges_outside_are_left_alone(host: SharedFileHost, file: int) -> None:
