@@ -3,7 +3,7 @@
 Requests and answers are lines of JSON on its standard input and output. A request is
 `{"what", "modules", ...}`, with what the function of that name in `WORK` takes, and where pytest
 finds modules: a policy may be the user's. An answer is `{"found"}`, or `{"told"}` or `{"skip"}`, a
-text. It ends when its standard input is closed.
+text. It ends when its standard input is closed, whatever it does, so that it never outlives pytest.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
+import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from datetime import datetime
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from emulator.scenario.model import Expectation, Scenario
 
 ENDS_WITHIN_S = 10
-"""After Ctrl-C, a real guest is shut down; a process that takes longer is killed."""
+"""A run under way is left, a real guest shut down; a process that takes longer is killed."""
 
 
 class Told(Exception):
@@ -167,43 +170,62 @@ WORK: dict[str, Callable[..., Any]] = {"expectations": expectations, "run": run}
 
 def _work(what: str, modules: list[str], **request: Any) -> dict[str, Any]:
     """The answer to a request."""
+    from emulator.simulation.shortage import make_room, shortage
+
     sys.path += [each for each in modules if each not in sys.path]
     try:
+        make_room()
         return {"found": WORK[what](**request)}
     except Skipped as skipped:
         return {"skip": str(skipped)}
     except Told as told:
         return {"told": str(told)}
     except Exception as error:
-        if hasattr(error, "exit_code"):  # the user's or the machine's matter
-            return {"told": str(error)}
+        lacking = shortage(error)
+        if lacking is not None or hasattr(error, "exit_code"):  # the machine's or the user's matter
+            return {"told": lacking or str(error)}
         trace = "".join(traceback.format_exception(error))
         return {"told": f"{trace}this is a defect of fpr; please report it with these lines"}
 
 
-def _configure_log() -> None:
+def _read(requests: queue.SimpleQueue[str]) -> None:
+    """Hand on requests, and end this process when there is no pytest any more."""
+    with os.fdopen(os.dup(0)) as stream:  # sys.stdin is closed while a thread may still read
+        for line in stream:
+            requests.put(line)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _serve() -> None:
+    """Answer until a signal ends it."""
     from emulator.cli.log import configure
 
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anyone prints is no answer
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(requests,), daemon=True).start()
     configure(0)
+    while True:
+        print(json.dumps(_work(**json.loads(requests.get()))), file=answers, flush=True)
 
 
 def main() -> int:
     """The process's end; its exit code."""
     from fpr.own_packages import ForeignPackageError, adopt
 
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anyone prints is no answer
     try:
         adopt()
-        _configure_log()
-        for line in sys.stdin:
-            print(json.dumps(_work(**json.loads(line))), file=answers, flush=True)
     except ForeignPackageError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    from emulator.cli import interrupt
+
+    request = interrupt.install()
+    try:
+        _serve()
+    except (KeyboardInterrupt, BrokenPipeError):
+        request.over()
+    return request.exit_code
 
 
 if __name__ == "__main__":

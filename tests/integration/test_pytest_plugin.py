@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -124,3 +126,45 @@ def test_a_policy_of_the_user_is_found_where_pytest_finds_modules(folder: Path) 
     (folder / "file.scenario.yaml").write_text(SCENARIO + "reporting: {policy: 'mine:Mine'}\n")
     done = run_pytest(folder, "-k", "reporting.bytes")
     assert "2 passed" in done.stdout, done.stdout
+
+
+ENDLESS = """
+guest: {memory: 1GiB, vcpus: 1}
+reporting: {policy: 'mine:Mine'}
+phases: [{run: [{kind: churn}], duration: 100000s}]
+expect: [{metric: reporting.bytes, min: 1MiB}]
+"""
+MINE = """
+from pathlib import Path
+from guest_model.reporting.mainline import MainlinePolicy
+
+class Mine(MainlinePolicy):
+    description = 'Tells that a run has begun.'
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        Path('running').touch()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_does_not_outlive_pytest(tmp_path: Path, number: signal.Signals) -> None:
+    """However pytest ends: all that write to its standard error are gone."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "endless.scenario.yaml").write_text(ENDLESS)
+    done = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "-s"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / "running").exists() and done.poll() is None:
+        time.sleep(0.05)
+    done.send_signal(number)
+    stdout, stderr = done.communicate(timeout=120)
+    assert done.returncode in (-number, 2), "2: pytest was interrupted"
+    assert "Traceback" not in stderr, stderr
+    assert "defect" not in stdout + stderr
